@@ -1,0 +1,1 @@
+"""Caffe's fully convolutional networks, alive on PyTorch."""

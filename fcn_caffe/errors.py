@@ -1,0 +1,53 @@
+"""The exception tree. Every error names the file and line, or the layer, and ends with the fix.
+
+    FcnCaffeError
+    ├── PrototxtError   text or binary that does not parse as the message it should be
+    ├── GraphError      layers that do not fit together: missing bottoms, repeated tops, wrong rules
+    ├── LayerError      one layer's own options, bottoms or shapes
+    ├── WeightsError    weight files, and weights that do not fit the net
+    ├── SolverError     solver options, snapshots, the training loop
+    └── DataError       images, labels, splits and data sets
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class FcnCaffeError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class PrototxtError(FcnCaffeError):
+    """A prototxt or binary message that cannot be read. Carries `path`, `line` and `column` (1-based)."""
+
+    def __init__(
+        self, message: str, path: str | os.PathLike[str] = "<string>", line: int | None = None, column: int | None = None
+    ) -> None:
+        self.path, self.line, self.column = os.fspath(path), line, column
+        place = ":".join(str(part) for part in (self.path, line, column) if part is not None)
+        super().__init__(f"{place}: {message}")
+
+
+class GraphError(FcnCaffeError):
+    """Layers that cannot be wired: a missing bottom, a repeated top, include with exclude."""
+
+
+class LayerError(FcnCaffeError):
+    """A layer whose options, bottoms or shapes are wrong. Carries `layer` and `type`."""
+
+    def __init__(self, message: str, layer: str = "", type: str = "") -> None:
+        self.layer, self.type = layer, type
+        super().__init__(f"layer '{layer}' ({type}): {message}" if layer or type else message)
+
+
+class WeightsError(FcnCaffeError):
+    """A weight file that cannot be read or written, or weights that do not fit the net."""
+
+
+class SolverError(FcnCaffeError):
+    """Solver options that are wrong, or a training run that cannot go on."""
+
+
+class DataError(FcnCaffeError):
+    """An image, label, split or data set that is missing or not what it should be. Names the file."""
