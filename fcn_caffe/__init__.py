@@ -1,1 +1,36 @@
 """Caffe's fully convolutional networks, alive on PyTorch."""
+
+from fcn_caffe.errors import (
+    DataError,
+    FcnCaffeError,
+    GraphError,
+    LayerError,
+    PrototxtError,
+    SolverError,
+    WeightsError,
+)
+from fcn_caffe.graph import TEST, TRAIN, Graph, Node, read_net
+from fcn_caffe.layers import Layer, known_types, register
+from fcn_caffe.layers.python import PythonLayer
+from fcn_caffe.net import LearnableParam, Net
+
+__all__ = [
+    "TEST",
+    "TRAIN",
+    "DataError",
+    "FcnCaffeError",
+    "Graph",
+    "GraphError",
+    "Layer",
+    "LayerError",
+    "LearnableParam",
+    "Net",
+    "Node",
+    "PrototxtError",
+    "PythonLayer",
+    "SolverError",
+    "WeightsError",
+    "known_types",
+    "read_net",
+    "register",
+]

@@ -1,0 +1,95 @@
+"""Weight fillers with Caffe's fan rules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fcn_caffe.errors import LayerError
+
+
+def _constant(blob: Tensor, filler: Any) -> None:
+    blob.fill_(filler.value)
+
+
+def _uniform(blob: Tensor, filler: Any) -> None:
+    blob.uniform_(filler.min, filler.max)
+
+
+def _gaussian(blob: Tensor, filler: Any) -> None:
+    blob.normal_(filler.mean, filler.std)
+    if filler.sparse >= 0:
+        # Each weight survives with probability sparse / num_outputs, shape[0] being the outputs.
+        blob.mul_(torch.bernoulli(torch.full_like(blob, min(1.0, filler.sparse / blob.shape[0]))))
+
+
+def _positive_unitball(blob: Tensor, filler: Any) -> None:
+    flat = blob.uniform_(0, 1).view(blob.shape[0], -1)
+    flat.div_(flat.sum(1, keepdim=True))
+
+
+def _fan(blob: Tensor, filler: Any) -> float:
+    fan_in = blob.numel() / blob.shape[0]
+    fan_out = blob.numel() / blob.shape[1] if blob.ndim > 1 else blob.numel()
+    return (fan_in, fan_out, (fan_in + fan_out) / 2)[filler.variance_norm]
+
+
+def _xavier(blob: Tensor, filler: Any) -> None:
+    bound = math.sqrt(3 / _fan(blob, filler))
+    blob.uniform_(-bound, bound)
+
+
+def _msra(blob: Tensor, filler: Any) -> None:
+    blob.normal_(0, math.sqrt(2 / _fan(blob, filler)))
+
+
+def _bilinear(blob: Tensor, filler: Any) -> None:
+    if blob.ndim != 4 or blob.shape[2] != blob.shape[3]:
+        raise LayerError(f"the bilinear filler wants a square 4-D blob, got {tuple(blob.shape)}.")
+    blob.copy_(bilinear_kernel(blob.shape[2]).to(blob))
+
+
+def bilinear_kernel(size: int) -> Tensor:
+    """The bilinear interpolation kernel of an upsampling deconvolution.
+
+    Shapes: size -> (size, size), float64. Source: Caffe BilinearFiller; FCN's upsample_filt is the same numbers.
+    """
+    factor = (size + 1) // 2
+    center = (size - 1) / (2 * factor)
+    line = 1 - torch.abs(torch.arange(size, dtype=torch.float64) / factor - center)
+    return line[:, None] * line[None, :]
+
+
+FILLERS: dict[str, Callable[[Tensor, Any], None]] = {
+    "constant": _constant,
+    "uniform": _uniform,
+    "gaussian": _gaussian,
+    "positive_unitball": _positive_unitball,
+    "xavier": _xavier,
+    "msra": _msra,
+    "bilinear": _bilinear,
+}
+
+
+def check_filler(filler: Any) -> None:
+    """Raise LayerError for a filler type Caffe does not have."""
+    if filler is not None and filler.type not in FILLERS:
+        raise LayerError(f"filler type {filler.type!r} is unknown. Known: {', '.join(sorted(FILLERS))}.")
+
+
+def fill(blob: Tensor, filler: Any) -> None:
+    """Fill a blob in place from torch's random state; a filler of None leaves Caffe's default, zero.
+
+    Raises: LayerError for an unknown filler, or bilinear on a blob that is not square and 4-D.
+    Source: Caffe filler.hpp; fan-in is count / shape[0], fan-out count / shape[1].
+    """
+    with torch.no_grad():
+        if filler is None:
+            blob.zero_()
+            return
+        check_filler(filler)
+        FILLERS[filler.type](blob, filler)

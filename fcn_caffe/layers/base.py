@@ -1,0 +1,149 @@
+"""What a layer is, and the registry of Caffe types."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fcn_caffe.errors import LayerError
+
+Count = int | tuple[int, int | None]
+
+# The folder of the net file being built: where a Python layer's module and a data layer's files are looked for first.
+net_folder: ContextVar[Path | None] = ContextVar("net_folder", default=None)
+
+
+class Layer(nn.Module):
+    """One Caffe layer as a module: options and parameters in `__init__`, arithmetic in `forward`.
+
+    A subclass takes the LayerParameter and its bottoms as meta tensors (shapes only), creates its blobs with
+    `add_blob`, and computes tops from bottoms in `forward`. Shape inference is `forward` run on the meta device.
+
+    Raises: LayerError, when building, for options or shapes that do not fit.
+    """
+
+    type: ClassVar[str] = ""
+    bottoms: ClassVar[Count] = 1
+    tops: ClassVar[Count] = 1
+    restrictions: ClassVar[str] = ""  # what README's support table says of it
+    fresh_top: ClassVar[bool] = False  # the top is a new tensor which this layer's backward does not read
+    loss: ClassVar[bool] = False  # loss_weight defaults to 1 on the first top
+    undifferentiable: ClassVar[tuple[int, ...]] = ()  # bottoms that never get a gradient (labels)
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__()
+        self.param = param
+        self.name: str = param.name
+        self.inplace = False  # set by Net where overwriting the bottom is safe
+        self.blob_names: list[str] = []
+        self.blob_fillers: list[Any] = []
+
+    def add_blob(self, name: str, shape: Sequence[int], filler: Any = None) -> None:
+        """Add a parameter blob on the meta device; `filler` is a FillerParameter, None fills with zero.
+
+        Raises: LayerError for a shape with a dimension below 1.
+        """
+        if any(size < 1 for size in shape):
+            raise self.error(f"blob {len(self.blob_names)} ({name}) would have shape {show(shape)}, sizes must be positive.")
+        self.register_parameter(name, nn.Parameter(torch.empty(tuple(shape), device="meta")))
+        self.blob_names.append(name)
+        self.blob_fillers.append(filler)
+
+    @property
+    def blobs(self) -> list[nn.Parameter]:
+        """The parameter blobs in Caffe's order."""
+        return [getattr(self, name) for name in self.blob_names]
+
+    def infer(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Tops on the meta device for bottoms on the meta device."""
+        return self.forward(*bottoms)  # type: ignore[no-any-return]
+
+    def data_state(self) -> Any:
+        """What a data layer must remember to continue in the same order (JSON-able), or None."""
+        return None
+
+    def load_data_state(self, state: Any) -> None:
+        """Continue from what `data_state` returned."""
+
+    def error(self, message: str) -> LayerError:
+        """A LayerError that names this layer."""
+        return LayerError(message, self.name, self.type)
+
+    def axis(self, axis: int, bottom: Tensor, *, end: bool = False) -> int:
+        """Caffe's CanonicalAxisIndex: negative axes count from the end; `end` allows one past the last.
+
+        Raises: LayerError when out of range.
+        """
+        axes = bottom.ndim + end
+        if not -axes <= axis < axes:
+            raise self.error(f"axis {axis} is out of range for a {bottom.ndim}-D bottom of shape {show(bottom.shape)}.")
+        return axis + axes if axis < 0 else axis
+
+    def extra_repr(self) -> str:
+        return repr(self.name)
+
+
+REGISTRY: dict[str, type[Layer]] = {}
+
+
+def register(
+    type: str, bottoms: Count = 1, tops: Count = 1, restrictions: str = ""
+) -> Callable[[type[Layer]], type[Layer]]:
+    """Make a Layer class known as a Caffe type, with the numbers of bottoms and tops it takes.
+
+    A count is a number or (least, most), most None for any.
+    """
+
+    def enter(cls: Any) -> Any:
+        cls.type, cls.bottoms, cls.tops, cls.restrictions = type, bottoms, tops, restrictions
+        REGISTRY[type] = cls
+        return cls
+
+    return enter
+
+
+def import_families() -> None:
+    """Import every layer family of this package, so that a new file is known by being there."""
+    package = importlib.import_module("fcn_caffe.layers")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"fcn_caffe.layers.{module.name}")
+
+
+def known_types() -> list[str]:
+    """The Caffe layer types this package runs, sorted."""
+    return sorted(REGISTRY)
+
+
+def layer_class(param: Any) -> type[Layer]:
+    """The class of a LayerParameter's type, its numbers of bottoms and tops checked.
+
+    Raises: LayerError for an unknown type or a wrong number of bottoms or tops.
+    """
+    cls = REGISTRY.get(param.type)
+    if cls is None:
+        near = get_close_matches(param.type, REGISTRY, 1, 0.6)
+        hint = f" Did you mean {near[0]!r}?" if near else f" Known types: {', '.join(known_types())}."
+        raise LayerError(f"unknown layer type {param.type!r}.{hint}", param.name, param.type)
+    for kind, count, names in (("bottom", cls.bottoms, param.bottom), ("top", cls.tops, param.top)):
+        least, most = (count, count) if isinstance(count, int) else count
+        if len(names) < least or (most is not None and len(names) > most):
+            if least == most:
+                wanted = str(least)
+            else:
+                wanted = f"at least {least}" if most is None else f"{least} to {most}"
+            listed = f" ({', '.join(names)})" if names else ""
+            raise LayerError(f"takes {wanted} {kind} blob(s), got {len(names)}{listed}.", param.name, param.type)
+    return cls
+
+
+def show(shape: Iterable[int]) -> str:
+    """A shape as Caffe writes it: 1x3x500x500."""
+    return "x".join(str(size) for size in shape) or "(scalar)"

@@ -1,0 +1,146 @@
+"""Layers that join blobs or take them apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fcn_caffe.layers.base import Layer, register, show
+from fcn_caffe.proto import caffe_pb2
+
+
+@register("Eltwise", bottoms=(2, None), restrictions="PROD: the stable gradient always")
+class Eltwise(Layer):
+    """Combine equal-shaped bottoms element by element: SUM with coefficients, PROD or MAX.
+
+    Shapes: bottoms of one shape -> the same. Gradient: to every bottom; MAX sends it to the one that was taken.
+    PROD always computes the stable gradient (stable_prod_grad: false differs only by NaN at zeros).
+    Raises: LayerError for unequal shapes, or coefficients that are not one each or not for SUM.
+    Source: Caffe EltwiseLayer.
+    """
+
+    fresh_top = True
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        options = param.eltwise_param
+        self.operation: int = options.operation
+        self.coefficients = list(options.coeff)
+        if self.coefficients and len(self.coefficients) != len(bottoms):
+            raise self.error(f"{len(self.coefficients)} coeff for {len(bottoms)} bottoms: give one each, or none.")
+        if self.coefficients and self.operation != caffe_pb2.EltwiseParameter.SUM:
+            raise self.error("coeff is only for operation: SUM.")
+        if all(coefficient == 1 for coefficient in self.coefficients):
+            self.coefficients = []
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        first = bottoms[0]
+        for position, bottom in enumerate(bottoms):
+            if bottom.shape != first.shape:
+                raise self.error(
+                    f"bottom {position} '{self.param.bottom[position]}' is {show(bottom.shape)}, "
+                    f"bottom 0 '{self.param.bottom[0]}' is {show(first.shape)}. All must be equal: crop the larger."
+                )
+        if self.operation == caffe_pb2.EltwiseParameter.PROD:
+            top = bottoms[0] * bottoms[1]
+            for bottom in bottoms[2:]:
+                top = top * bottom
+            return top
+        if self.operation == caffe_pb2.EltwiseParameter.MAX:
+            # Caffe's ties: the second of the first pair wins, later bottoms must be larger.
+            top = torch.where(bottoms[0] > bottoms[1], bottoms[0], bottoms[1])
+            for bottom in bottoms[2:]:
+                top = torch.where(bottom > top, bottom, top)
+            return top
+        if self.coefficients:
+            top = bottoms[0] * self.coefficients[0]
+            for bottom, coefficient in zip(bottoms[1:], self.coefficients[1:], strict=True):
+                top = torch.add(top, bottom, alpha=coefficient)
+            return top
+        top = bottoms[0] + bottoms[1]
+        for bottom in bottoms[2:]:
+            top = top + bottom
+        return top
+
+
+@register("Concat", bottoms=(1, None))
+class Concat(Layer):
+    """Join bottoms along `axis` (or the legacy concat_dim).
+
+    Shapes: equal but for `axis` -> their sizes added there. Gradient: to every bottom.
+    Raises: LayerError where another axis differs. Source: Caffe ConcatLayer.
+    """
+
+    fresh_top = True
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        options = param.concat_param
+        if options.HasField("axis") and options.HasField("concat_dim"):
+            raise self.error("give axis or concat_dim, not both.")
+        self.dim = self.axis(options.concat_dim if options.HasField("concat_dim") else options.axis, bottoms[0])
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        dim, first = self.dim, bottoms[0].shape
+        for position, bottom in enumerate(bottoms):
+            if bottom.shape[:dim] != first[:dim] or bottom.shape[dim + 1 :] != first[dim + 1 :]:
+                raise self.error(
+                    f"bottom {position} '{self.param.bottom[position]}' is {show(bottom.shape)}, bottom 0 is {show(first)}. "
+                    f"All axes but {dim} must be equal."
+                )
+        # A lone bottom is passed on; cat copies it, which keeps the top fresh.
+        return torch.cat(bottoms, dim)
+
+
+@register("Slice", tops=(1, None))
+class Slice(Layer):
+    """Cut the bottom along `axis` (or the legacy slice_dim) at slice_point, or evenly.
+
+    Shapes: the bottom's, with `axis` shared out to the tops. Gradient: to the bottom.
+    Raises: LayerError for slice points that are not one less than the tops, not rising, or an uneven cut.
+    Source: Caffe SliceLayer.
+    """
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        options = param.slice_param
+        if options.HasField("axis") and options.HasField("slice_dim"):
+            raise self.error("give axis or slice_dim, not both.")
+        self.dim = self.axis(options.slice_dim if options.HasField("slice_dim") else options.axis, bottoms[0])
+        self.points = list(options.slice_point)
+        self.count = len(param.top)
+        if self.points and len(self.points) != self.count - 1:
+            raise self.error(f"{len(self.points)} slice_point for {self.count} tops, wanted {self.count - 1}.")
+
+    def forward(self, bottom: Tensor) -> tuple[Tensor, ...]:
+        size = bottom.shape[self.dim]
+        if not self.points:
+            if size % self.count:
+                raise self.error(f"axis {self.dim} of size {size} does not cut evenly into {self.count} tops; give slice_point.")
+            return tuple(bottom.split(size // self.count, self.dim))
+        edges = [0, *self.points, size]
+        sizes = [edges[i + 1] - edges[i] for i in range(len(edges) - 1)]
+        if min(sizes) < 1:
+            raise self.error(f"slice_point {self.points} must rise and stay inside axis {self.dim} of size {size}.")
+        return tuple(bottom.split(sizes, self.dim))
+
+
+@register("Split", tops=(1, None))
+class Split(Layer):
+    """Pass the bottom to every top; their gradients are summed.
+
+    Shapes: any -> the same, once for each top. Source: Caffe SplitLayer.
+    """
+
+    def forward(self, bottom: Tensor) -> tuple[Tensor, ...]:
+        return (bottom,) * len(self.param.top)
+
+
+@register("Silence", bottoms=(1, None), tops=0)
+class Silence(Layer):
+    """Read the bottoms, so that they are not outputs. Source: Caffe SilenceLayer."""
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        return ()

@@ -1,0 +1,33 @@
+"""Layers that bring blobs in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fcn_caffe.layers.base import Layer, register
+
+
+@register("Input", bottoms=0, tops=(1, None))
+class Input(Layer):
+    """Blobs handed in from outside, of the shapes in input_param until they are.
+
+    Shapes: () -> the given shapes, one for all tops or one each; a later forward may hand in other sizes.
+    Raises: LayerError for a number of shapes that is neither 0, 1 nor the number of tops.
+    Source: Caffe InputLayer.
+    """
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        shapes = [tuple(shape.dim) for shape in param.input_param.shape]
+        if len(shapes) not in (0, 1, len(param.top)):
+            raise self.error(f"{len(shapes)} shapes for {len(param.top)} tops: give one for all, or one each.")
+        self.shapes: list[tuple[int, ...]] = (shapes or [()]) * (len(param.top) if len(shapes) < 2 else 1)
+
+    def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.empty(shape, device="meta") for shape in self.shapes)
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        raise self.error("was not given its blobs.")  # the executor hands them over and never calls this

@@ -1,0 +1,178 @@
+"""Softmax, losses and accuracy."""
+
+from __future__ import annotations
+
+from math import log, prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fcn_caffe.layers.base import Layer, register, show
+from fcn_caffe.proto import caffe_pb2
+
+FLOAT_MIN = torch.finfo(torch.float32).tiny
+
+
+@register("Softmax", tops=(1, None))
+class Softmax(Layer):
+    """exp(x) / sum exp(x) along `axis`.
+
+    Shapes: any -> the same. Gradient: to the bottom. Source: Caffe SoftmaxLayer.
+    """
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        self.dim = self.axis(param.softmax_param.axis, bottoms[0])
+
+    def forward(self, bottom: Tensor) -> Tensor:
+        return torch.softmax(bottom, self.dim)
+
+
+class LossLayer(Layer):
+    """What the losses over labelled positions share: ignore_label and the normaliser.
+
+    Source: Caffe SoftmaxWithLossLayer::get_normalizer.
+    """
+
+    loss = True
+    undifferentiable = (1,)
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        options = param.loss_param
+        self.ignore_label: int | None = options.ignore_label if options.HasField("ignore_label") else None
+        modes = caffe_pb2.LossParameter
+        self.normalization: int = self.default_normalization(options)
+        self.by_valid = self.normalization == modes.VALID
+
+    def default_normalization(self, options: Any) -> int:
+        """`normalization` where it or nothing is given; else the legacy `normalize`: VALID or BATCH_SIZE."""
+        modes = caffe_pb2.LossParameter
+        if options.HasField("normalization") or not options.HasField("normalize"):
+            return int(options.normalization)
+        return int(modes.VALID if options.normalize else modes.BATCH_SIZE)
+
+    def normalizer(self, valid: Tensor | int, outer: int, inner: int) -> Tensor | float:
+        """The divisor of the summed loss, at least 1; `valid` is the number of positions that count."""
+        modes = caffe_pb2.LossParameter
+        if self.by_valid:
+            return valid.clamp(min=1) if isinstance(valid, Tensor) else max(valid, 1)
+        return float(max(1, {modes.FULL: outer * inner, modes.BATCH_SIZE: outer, modes.NONE: 1}[self.normalization]))
+
+
+class _SoftmaxLoss(torch.autograd.Function):
+    """Summed -log max(p, FLT_MIN) over the labelled positions, with Caffe's gradient p - onehot.
+
+    The clamp is in the loss only, as in Caffe: a position whose p underflows still has its gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, score: Tensor, label: Tensor, dim: int) -> Tensor:
+        logs = torch.log_softmax(score, dim)
+        ctx.save_for_backward(logs, label)
+        ctx.dim = dim
+        index = label.clamp(min=0).unsqueeze(dim)
+        picked = logs.gather(dim, index).squeeze(dim).clamp(min=log(FLOAT_MIN))
+        return -torch.where(label >= 0, picked, 0).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        logs, label = ctx.saved_tensors
+        grad = logs.exp()
+        index = label.clamp(min=0).unsqueeze(ctx.dim)
+        grad.scatter_add_(ctx.dim, index, torch.full((), -1.0, dtype=grad.dtype, device=grad.device).expand(index.shape))
+        factor = torch.where(label >= 0, grads[0], torch.zeros((), dtype=grad.dtype, device=grad.device))
+        return grad.mul_(factor.unsqueeze(ctx.dim)), None, None
+
+
+@register("SoftmaxWithLoss", bottoms=2, tops=(1, 2))
+class SoftmaxWithLoss(LossLayer):
+    """Multinomial logistic loss of the softmax along `axis`, over the positions whose label is not ignore_label.
+
+    Shapes: score (N, C, H, W), label (N, 1, H, W) or any N H W values -> loss (); second top: the softmax.
+    Units: nats, summed and divided by the normaliser (VALID pixels by default; `normalize: false` means the batch).
+    Gradient: to the score.
+    Raises: LayerError for a label count that does not match, or a label outside [0, C) that is not ignored.
+    Source: Caffe SoftmaxWithLossLayer.
+    """
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        self.dim = self.axis(param.softmax_param.axis, bottoms[0])
+
+    def forward(self, score: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        places = (*score.shape[: self.dim], *score.shape[self.dim + 1 :])
+        if label.numel() != prod(places):
+            raise self.error(
+                f"score {show(score.shape)} has {prod(places)} positions, label {show(label.shape)} has {label.numel()}. "
+                "There must be one label a position: crop the score, or resize the label."
+            )
+        classes = score.shape[self.dim]
+        labels = label.detach().reshape(places).long()
+        if self.ignore_label is not None:
+            labels = torch.where(labels == self.ignore_label, -1, labels)
+        if not labels.is_meta and not torch.compiler.is_compiling():
+            check_labels(self, labels, classes, ignoring=self.ignore_label is not None)
+        total = _SoftmaxLoss.apply(score, labels, self.dim)
+        valid = (labels >= 0).sum()
+        loss = total / self.normalizer(valid, prod(places[: self.dim]), prod(places[self.dim :]))
+        return loss if len(self.param.top) == 1 else (loss, torch.softmax(score, self.dim))
+
+
+def check_labels(layer: Layer, labels: Tensor, classes: int, ignoring: bool) -> None:
+    """Raise LayerError for a label outside [0, classes); -1 passes where it stands for the ignored."""
+    if labels.numel() == 0:
+        return
+    least, most = (int(bound) for bound in torch.aminmax(labels))
+    if most >= classes or least < (-1 if ignoring else 0):
+        worst = most if most >= classes else least
+        raise layer.error(
+            f"label {worst} is outside the {classes} classes (0 to {classes - 1}). Check the label images; "
+            f"give loss_param {{ ignore_label: {worst} }} if it means void."
+        )
+
+
+@register("Accuracy", bottoms=2, tops=(1, 2))
+class Accuracy(Layer):
+    """The share of positions whose true class is among the top_k scores; ties count against it.
+
+    Shapes: score (N, C, ...), label one a position -> (); second top: accuracy of each class (C).
+    Gradient: none.
+    Raises: LayerError for a label count that does not match, top_k above C, or a label outside [0, C).
+    Source: Caffe AccuracyLayer.
+    """
+
+    undifferentiable = (0, 1)
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        options = param.accuracy_param
+        self.dim = self.axis(options.axis, bottoms[0])
+        self.top_k: int = options.top_k
+        self.ignore_label: int | None = options.ignore_label if options.HasField("ignore_label") else None
+        if self.top_k < 1 or self.top_k > bottoms[0].shape[self.dim]:
+            raise self.error(f"top_k {self.top_k} must be between 1 and the {bottoms[0].shape[self.dim]} classes.")
+
+    def forward(self, score: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        places = (*score.shape[: self.dim], *score.shape[self.dim + 1 :])
+        if label.numel() != prod(places):
+            raise self.error(f"score {show(score.shape)} has {prod(places)} positions, label {show(label.shape)} has {label.numel()}.")
+        classes = score.shape[self.dim]
+        labels = label.reshape(places).long()
+        if self.ignore_label is not None:
+            labels = torch.where(labels == self.ignore_label, -1, labels)
+        if not labels.is_meta:
+            check_labels(self, labels, classes, ignoring=self.ignore_label is not None)
+        counted, index = labels >= 0, labels.clamp(min=0).unsqueeze(self.dim)
+        # The true class itself reaches its score once; every other that does pushes it down.
+        rivals = (score >= score.gather(self.dim, index)).sum(self.dim) - 1
+        right = ((rivals < self.top_k) & counted).to(score.dtype)
+        total = counted.sum()
+        top = torch.where(total > 0, right.sum() / total.clamp(min=1), 0)
+        if len(self.param.top) == 1:
+            return top
+        flat = index.reshape(-1)
+        hits = torch.zeros(classes, dtype=score.dtype, device=score.device).index_add(0, flat, right.reshape(-1))
+        seen = torch.zeros_like(hits).index_add(0, flat, counted.reshape(-1).to(score.dtype))
+        return top, torch.where(seen > 0, hits / seen.clamp(min=1), 0)

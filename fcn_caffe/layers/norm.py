@@ -1,0 +1,101 @@
+"""Normalisation: LRN and BatchNorm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fcn_caffe.layers.base import Layer, register, show
+from fcn_caffe.proto import caffe_pb2
+
+
+@register("LRN", restrictions="4-D bottoms")
+class LRN(Layer):
+    """Divide by (k + alpha * mean of squares)^beta, across channels or within a channel's neighbourhood.
+
+    Shapes: (N, C, H, W) -> the same. ACROSS_CHANNELS: scale = k + alpha / local_size * sum over local_size channels;
+    WITHIN_CHANNEL: 1 + alpha * mean over local_size² positions, zero padding counted, k ignored.
+    Gradient: to the bottom. Raises: LayerError for an even local_size. Source: Caffe LRNLayer.
+    """
+
+    fresh_top = True
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        options = param.lrn_param
+        self.size: int = options.local_size
+        if self.size < 1 or self.size % 2 == 0:
+            raise self.error(f"local_size must be odd, got {self.size}.")
+        if bottoms[0].ndim != 4:
+            raise self.error(f"wants a 4-D bottom (N x C x H x W), got {show(bottoms[0].shape)}.")
+        self.alpha, self.beta, self.k = options.alpha, options.beta, options.k
+        self.within = options.norm_region == caffe_pb2.LRNParameter.WITHIN_CHANNEL
+
+    def forward(self, bottom: Tensor) -> Tensor:
+        square, reach = bottom * bottom, self.size // 2
+        if self.within:
+            scale = 1 + self.alpha * F.avg_pool2d(square, self.size, 1, reach, count_include_pad=True)
+        else:
+            channels = bottom.shape[1]
+            padded = F.pad(square, (0, 0, 0, 0, reach, reach))
+            total = padded[:, :channels]
+            for shift in range(1, self.size):
+                total = total + padded[:, shift : shift + channels]
+            scale = self.k + self.alpha / self.size * total
+        return bottom * scale.pow(-self.beta)
+
+
+@register("BatchNorm")
+class BatchNorm(Layer):
+    """Subtract the mean and divide by the standard deviation of each channel, without an affine part (that is Scale).
+
+    Shapes: (N, C, ...) -> the same; blobs mean (C), variance (C), scale factor (1), never learned.
+    In train() (or use_global_stats: false) the batch's statistics are used and the blobs move:
+    factor = factor * f + 1, mean = mean * f + batch mean, variance likewise with m / (m - 1); in eval() blob / factor.
+    Gradient: to the bottom. Source: Caffe BatchNormLayer.
+    """
+
+    fresh_top = True
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        options = param.batch_norm_param
+        self.fixed: bool | None = options.use_global_stats if options.HasField("use_global_stats") else None
+        self.fraction: float = options.moving_average_fraction
+        self.eps: float = options.eps
+        channels = bottoms[0].shape[1] if bottoms[0].ndim > 1 else 1
+        self.add_blob("mean", (channels,))
+        self.add_blob("variance", (channels,))
+        self.add_blob("scale_factor", (1,))
+        for position, spec in enumerate(param.param):
+            if spec.lr_mult != 0:
+                raise self.error(f"param {position} has lr_mult {spec.lr_mult:g}: the statistics are not learned, give 0.")
+        while len(param.param) < 3:
+            param.param.add(lr_mult=0, decay_mult=0)
+
+    def forward(self, bottom: Tensor) -> Tensor:
+        channels = bottom.shape[1] if bottom.ndim > 1 else 1
+        if channels != self.mean.shape[0]:
+            raise self.error(f"bottom {show(bottom.shape)} has {channels} channels, the blobs hold {self.mean.shape[0]}.")
+        shaped = bottom if bottom.ndim > 1 else bottom[:, None]
+        use_global = not self.training if self.fixed is None else self.fixed
+        if use_global:
+            factor = torch.where(self.scale_factor == 0, 0, 1 / self.scale_factor)
+            top = F.batch_norm(shaped, self.mean * factor, self.variance * factor, eps=self.eps)
+        else:
+            top = F.batch_norm(shaped, None, None, training=True, eps=self.eps)
+            if not bottom.is_meta:
+                self._move(shaped.detach())
+        return top.reshape(bottom.shape)
+
+    @torch.no_grad()
+    def _move(self, bottom: Tensor) -> None:
+        axes = [axis for axis in range(bottom.ndim) if axis != 1]
+        count = bottom.numel() / bottom.shape[1]
+        variance, mean = torch.var_mean(bottom, axes, correction=0)
+        self.scale_factor.mul_(self.fraction).add_(1)
+        self.mean.mul_(self.fraction).add_(mean)
+        self.variance.mul_(self.fraction).add_(variance, alpha=count / (count - 1) if count > 1 else 1)

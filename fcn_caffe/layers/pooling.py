@@ -1,0 +1,140 @@
+"""Pooling with Caffe's rounding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fcn_caffe.layers.base import Layer, register, show
+from fcn_caffe.proto import caffe_pb2
+
+FLOAT_MAX = torch.finfo(torch.float32).max
+
+
+def pooled_size(size: int, kernel: int, stride: int, pad: int, ceil: bool = True) -> int:
+    """Output size of Caffe's pooling: rounded up, then clipped so that the last window starts inside, but only with pad.
+
+    Source: Caffe PoolingLayer::Reshape. PyTorch's ceil_mode clips without pad too.
+    """
+    extent = size + 2 * pad - kernel
+    out = (-(-extent // stride) if ceil else extent // stride) + 1
+    if pad and (out - 1) * stride >= size + pad:
+        out -= 1
+    return out
+
+
+@register("Pooling", tops=(1, 2), restrictions="4-D bottoms; STOCHASTIC is an error")
+class Pooling(Layer):
+    """MAX or AVE over windows; a second top of MAX holds the position of each maximum in its plane.
+
+    Shapes: (N, C, H, W) -> (N, C, h, w) by `pooled_size`.
+    Gradient: to the bottom; MAX sends it to the first maximum.
+    Raises: LayerError for a kernel that is missing or given twice, pad not smaller than the kernel, other ranks.
+    Source: Caffe PoolingLayer.
+    """
+
+    fresh_top = True
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        options = param.pooling_param
+        if bottoms[0].ndim != 4:
+            raise self.error(f"wants a 4-D bottom (N x C x H x W), got {show(bottoms[0].shape)}.")
+        if options.pool == caffe_pb2.PoolingParameter.STOCHASTIC:
+            raise self.error("pool: STOCHASTIC is not built yet. Use MAX or AVE.")
+        self.maximum = options.pool == caffe_pb2.PoolingParameter.MAX
+        if len(param.top) > 1 and not self.maximum:
+            raise self.error("a second top (the mask) is only for pool: MAX.")
+        self.whole: bool = options.global_pooling
+        kernel_given = [name for name in ("kernel_size", "kernel_h", "kernel_w") if options.HasField(name)]
+        if self.whole:
+            if kernel_given:
+                raise self.error("global_pooling takes the kernel from the bottom: drop kernel_size.")
+            self.kernel = (0, 0)
+        else:
+            if kernel_given not in (["kernel_size"], ["kernel_h", "kernel_w"]):
+                raise self.error(f"give kernel_size, or kernel_h and kernel_w; got {', '.join(kernel_given) or 'none'}.")
+            self.kernel = self._pair("kernel_size", "kernel_h", "kernel_w")
+        self.stride, self.pad = self._pair("stride", "stride_h", "stride_w"), self._pair("pad", "pad_h", "pad_w")
+        if self.whole and (self.pad != (0, 0) or self.stride != (1, 1)):
+            raise self.error("global_pooling wants pad 0 and stride 1.")
+        if not self.whole and min(self.kernel) < 1 or min(self.stride) < 1:
+            raise self.error(f"kernel and stride must be at least 1, got {self.kernel} and {self.stride}.")
+        if not self.whole and any(pad >= kernel for pad, kernel in zip(self.pad, self.kernel, strict=True)):
+            raise self.error(f"pad {show(self.pad)} must be smaller than the kernel {show(self.kernel)}.")
+        self.ceil = options.round_mode == caffe_pb2.PoolingParameter.CEIL
+
+    def _pair(self, field: str, h: str, w: str) -> tuple[int, int]:
+        options = self.param.pooling_param
+        if options.HasField(h) or options.HasField(w):
+            if options.HasField(field):
+                raise self.error(f"give {field}, or {h} and {w}, not both.")
+            return getattr(options, h), getattr(options, w)
+        return getattr(options, field), getattr(options, field)
+
+    def forward(self, bottom: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        if bottom.ndim != 4:
+            raise self.error(f"wants a 4-D bottom (N x C x H x W), got {show(bottom.shape)}.")
+        height, width = bottom.shape[2:]
+        kernel = (height, width) if self.whole else self.kernel
+        (kh, kw), (sh, sw), (ph, pw) = kernel, self.stride, self.pad
+        h, w = pooled_size(height, kh, sh, ph, self.ceil), pooled_size(width, kw, sw, pw, self.ceil)
+        if h < 1 or w < 1:
+            raise self.error(f"bottom {show(bottom.shape)} is smaller than the kernel {show(kernel)}: the output would be empty.")
+        # What the last windows need beyond the bottom on the right and below, negative if they stop short of it.
+        below, right = (h - 1) * sh + kh - ph - height, (w - 1) * sw + kw - pw - width
+        if self.maximum:
+            return self._maximum(bottom, kernel, (below, right), (h, w))
+        return self._average(bottom, kernel, (below, right), (h, w))
+
+    def _maximum(
+        self, bottom: Tensor, kernel: tuple[int, int], beyond: tuple[int, int], size: tuple[int, int]
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        masked = len(self.param.top) > 1
+        (ph, pw), (below, right) = self.pad, beyond
+        if (h_fits := self._torch_rule(bottom, kernel, size)) and not masked:
+            return F.max_pool2d(bottom, kernel, self.stride, self.pad, ceil_mode=h_fits == "ceil")
+        # Padding of -inf is never a maximum; windows of nothing else give Caffe's -FLT_MAX.
+        padded = F.pad(bottom, (pw, right, ph, below), value=-torch.inf)
+        top, place = F.max_pool2d(padded, kernel, self.stride, return_indices=True)
+        empty = torch.isneginf(top)
+        top = torch.where(empty, -FLOAT_MAX, top)
+        if not masked:
+            return top
+        columns = padded.shape[3]
+        mask = (place // columns - ph) * bottom.shape[3] + (place % columns - pw)
+        return top, torch.where(empty, -1, mask).to(bottom.dtype)
+
+    def _average(
+        self, bottom: Tensor, kernel: tuple[int, int], beyond: tuple[int, int], size: tuple[int, int]
+    ) -> Tensor:
+        # PyTorch counts padding in the divisor and clips windows to the padded extent as Caffe does.
+        if rule := self._torch_rule(bottom, kernel, size):
+            return F.avg_pool2d(bottom, kernel, self.stride, self.pad, ceil_mode=rule == "ceil", count_include_pad=True)
+        (ph, pw), (below, right) = self.pad, beyond
+        padded = F.pad(bottom, (pw, right, ph, below))
+        total = F.avg_pool2d(padded, kernel, self.stride, divisor_override=1)
+        divisor = [
+            torch.tensor(
+                [min(i * s - p + k, extent + p) - (i * s - p) for i in range(out)], dtype=bottom.dtype, device=bottom.device
+            )
+            for k, s, p, extent, out in zip(kernel, self.stride, self.pad, bottom.shape[2:], size, strict=True)
+        ]
+        return total / (divisor[0][:, None] * divisor[1])
+
+    def _torch_rule(self, bottom: Tensor, kernel: tuple[int, int], size: tuple[int, int]) -> str | None:
+        """The PyTorch rounding that gives Caffe's size ("floor", "ceil"), None where neither does."""
+        if any(2 * pad > k for pad, k in zip(self.pad, kernel, strict=True)):
+            return None
+        for rule in ("floor", "ceil"):
+            sizes = []
+            for extent, k, s, p in zip(bottom.shape[2:], kernel, self.stride, self.pad, strict=True):
+                out = pooled_size(extent, k, s, p, rule == "ceil")
+                # PyTorch drops a last window that starts past the image, with or without pad.
+                sizes.append(out - (rule == "ceil" and (out - 1) * s >= extent + p))
+            if tuple(sizes) == size:
+                return rule
+        return None

@@ -1,0 +1,250 @@
+"""Python layers: a class of the user's, with Caffe's setup, reshape, forward and backward."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from fcn_caffe.errors import FcnCaffeError, LayerError
+from fcn_caffe.layers.base import Layer, net_folder, register
+
+Array = npt.NDArray[Any]
+
+
+class Blob:
+    """What a Python layer sees of a blob: `data` and `diff`, float32 arrays of one shape."""
+
+    def __init__(self, shape: tuple[int, ...] = (), data: Array | None = None) -> None:
+        self.data: Array = np.zeros(shape, np.float32) if data is None else data
+        self._diff: Array | None = None
+
+    @property
+    def diff(self) -> Array:
+        """The gradient, zero until somebody writes it."""
+        if self._diff is None or self._diff.shape != self.data.shape:
+            self._diff = np.zeros(self.data.shape, np.float32)
+        return self._diff
+
+    @diff.setter
+    def diff(self, value: Array) -> None:
+        self._diff = value
+
+    def reshape(self, *shape: int) -> None:
+        """Take a new shape; the contents are kept where the count is the same and start at zero otherwise."""
+        sizes = tuple(int(size) for size in shape)
+        if sizes != self.data.shape:
+            same = int(np.prod(sizes)) == self.data.size
+            self.data = self.data.reshape(sizes) if same else np.zeros(sizes, np.float32)
+            self._diff = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.data.shape)
+
+    @property
+    def count(self) -> int:
+        return int(self.data.size)
+
+    def _legacy(self, axis: int) -> int:
+        if self.data.ndim > 4:
+            raise LayerError(f"num, channels, height and width are for at most 4 axes, this blob has {self.data.ndim}.")
+        return self.data.shape[axis] if axis < self.data.ndim else 1
+
+    @property
+    def num(self) -> int:
+        return self._legacy(0)
+
+    @property
+    def channels(self) -> int:
+        return self._legacy(1)
+
+    @property
+    def height(self) -> int:
+        return self._legacy(2)
+
+    @property
+    def width(self) -> int:
+        return self._legacy(3)
+
+
+class BlobVector(list[Blob]):
+    """A Python layer's own blobs."""
+
+    def add_blob(self, *shape: int) -> Blob:
+        """Add a zero parameter blob of this shape; call it in setup."""
+        self.append(Blob(tuple(shape)))
+        return self[-1]
+
+
+class PythonLayer:
+    """Base of Python layers: `param_str`, `phase`, `blobs`, and the four methods to write.
+
+    A data layer that wants resumed training to see its images in the same order also has
+    `get_state()` -> JSON-able and `set_state(state)`. Source: pycaffe's caffe.Layer.
+    """
+
+    param_str: str
+    phase: int
+    blobs: BlobVector
+
+    def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
+        """Read `param_str`, once, before anything else."""
+
+    def reshape(self, bottom: list[Blob], top: list[Blob]) -> None:
+        """Give every top its shape; runs before each forward."""
+
+    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
+        """Write the tops' data."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
+        """Write the bottoms' diff from the tops' diff."""
+        raise NotImplementedError(f"{type(self).__name__} has no backward")
+
+
+def find_module(name: str, folder: Path | None) -> ModuleType:
+    """Import a Python layer's module: beside the net file, on the path, or among fcn_caffe.data, in this order.
+
+    Raises: LayerError if there is none, or it does not import.
+    """
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise LayerError(f"python_param module {name!r} is not a module name.")
+    try:
+        beside = folder / (name.replace(".", "/") + ".py") if folder else None
+        if beside is not None and beside.is_file():
+            known = sys.modules.get(name)
+            if known is not None and Path(getattr(known, "__file__", None) or "").resolve() == beside.resolve():
+                return known
+            spec = importlib.util.spec_from_file_location(name, beside)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.path.insert(0, str(folder))
+            try:
+                spec.loader.exec_module(module)
+            finally:
+                sys.path.remove(str(folder))
+            sys.modules.setdefault(name, module)
+            return module
+        for candidate in (name, f"fcn_caffe.data.{name}"):
+            try:
+                found = importlib.util.find_spec(candidate)
+            except ModuleNotFoundError:
+                found = None
+            if found is not None:
+                return importlib.import_module(candidate)
+    except FcnCaffeError:
+        raise
+    except Exception as error:
+        raise LayerError(f"module '{name}' does not import: {type(error).__name__}: {error}") from error
+    looked = f"beside the net ({folder}), " if folder else ""
+    raise LayerError(f"module '{name}' was not found {looked}on sys.path or in fcn_caffe.data. Set PYTHONPATH to its folder.")
+
+
+class _Run(torch.autograd.Function):
+    """The user's forward and backward as one autograd step: bottoms, then the layer's own blobs."""
+
+    @staticmethod
+    def forward(ctx: Any, layer: Python, *tensors: Tensor) -> tuple[Tensor, ...]:
+        bottoms = layer.run_forward(tensors)
+        ctx.layer, ctx.bottoms, ctx.device = layer, bottoms, tensors[0].device
+        return tuple(torch.tensor(top.data, device=ctx.device) for top in layer.top_blobs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        diffs = ctx.layer.run_backward(ctx.bottoms, grads, ctx.needs_input_grad[1 : 1 + len(ctx.bottoms)])
+        return (None, *(torch.tensor(diff, device=ctx.device) for diff in diffs))
+
+
+@register("Python", bottoms=(0, None), tops=(0, None), restrictions="share_in_parallel is accepted and has no effect")
+class Python(Layer):
+    """A class from a module of the user's: python_param { module, layer, param_str }.
+
+    Shapes: what the class's reshape gives its tops. Gradient: what its backward writes into the bottoms' diff.
+    Order: setup and reshape when building, then reshape and forward each pass, so that a data layer loads its
+    first image twice, as in Caffe. Data is float32 on the CPU.
+    Raises: LayerError with the layer's name around whatever the class raises. Source: Caffe PythonLayer.
+    """
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        options = param.python_param
+        self.loss = bool(options.layer) and any(param.loss_weight)
+        module = find_module(options.module, net_folder.get())
+        cls = getattr(module, options.layer, None)
+        methods = ("setup", "reshape", "forward")
+        if not isinstance(cls, type) or not all(callable(getattr(cls, name, None)) for name in methods):
+            raise self.error(f"module '{options.module}' has no layer class '{options.layer}' with {', '.join(methods)}.")
+        user: Any = cls.__new__(cls)
+        user.param_str, user.phase, user.blobs = options.param_str, param.phase, BlobVector()
+        if cls.__init__ is not object.__init__:
+            self._call(user.__init__)
+        self.user = user
+        self.top_blobs = [Blob() for _ in param.top]
+        seen = [Blob(tuple(bottom.shape)) for bottom in bottoms]
+        self._call(user.setup, seen, self.top_blobs)
+        self._call(user.reshape, seen, self.top_blobs)
+        for index, blob in enumerate(user.blobs):
+            name = f"blob{index}"
+            self.register_parameter(name, nn.Parameter(torch.from_numpy(blob.data)))
+            self.blob_names.append(name)
+            self.blob_fillers.append(None)
+
+    def _call(self, method: Any, *arguments: Any) -> Any:
+        try:
+            return method(*arguments)
+        except FcnCaffeError as error:
+            text = str(error)
+            named = f"layer '{self.name}'"
+            raise (error if text.startswith(named) else type(error)(f"{named} ({self.type}): {text}")) from error
+        except Exception as error:
+            raise self.error(f"{type(self.user).__name__ if 'user' in self.__dict__ else method.__self__.__class__.__name__}."
+                             f"{method.__name__} raised {type(error).__name__}: {error}") from error
+
+    def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.empty(top.shape, device="meta") for top in self.top_blobs)
+
+    def run_forward(self, tensors: tuple[Tensor, ...]) -> list[Blob]:
+        """Reshape and forward of the user's class; returns the bottoms it saw."""
+        count = len(self.param.bottom)
+        bottoms = [Blob(data=_array(tensor)) for tensor in tensors[:count]]
+        for blob, tensor in zip(self.user.blobs, tensors[count:], strict=True):
+            blob.data = _array(tensor)
+        self._call(self.user.reshape, bottoms, self.top_blobs)
+        self._call(self.user.forward, bottoms, self.top_blobs)
+        return bottoms
+
+    def run_backward(self, bottoms: list[Blob], grads: tuple[Tensor, ...], down: tuple[bool, ...]) -> list[Array]:
+        """Backward of the user's class; returns the gradients of the bottoms and of its own blobs."""
+        for top, grad in zip(self.top_blobs, grads, strict=True):
+            top.diff = np.ascontiguousarray(_array(grad))
+        for blob in self.user.blobs:
+            blob.diff[...] = 0
+        self._call(self.user.backward, self.top_blobs, list(down), bottoms)
+        return [blob.diff for blob in (*bottoms, *self.user.blobs)]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        tensors = (*bottoms, *self.blobs)
+        if not tensors or not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in tensors):
+            self.run_forward(tensors)
+            device = tensors[0].device if tensors else "cpu"
+            return tuple(torch.tensor(top.data, device=device) for top in self.top_blobs)
+        return _Run.apply(self, *tensors)  # type: ignore[no-any-return]
+
+    def data_state(self) -> Any:
+        return self.user.get_state() if hasattr(self.user, "get_state") else None
+
+    def load_data_state(self, state: Any) -> None:
+        self._call(self.user.set_state, state)
+
+
+def _array(tensor: Tensor) -> Array:
+    return tensor.detach().cpu().numpy()
