@@ -1,0 +1,169 @@
+"""Read photographs and label images of any format Pillow knows; turn them into blobs.
+
+Errors here name the file and the fix, because a data set of thousands of files fails on one of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from fcn_caffe.errors import DataError
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "VGG_MEAN",
+    "FolderIndex",
+    "image_blob",
+    "label_blob",
+    "read_image",
+    "read_index_image",
+    "read_split",
+]
+
+VGG_MEAN = (104.00699, 116.66877, 122.67892)  # BGR; what the VGG-16 classifier was trained with
+
+# In order of preference when a folder holds several files of one name: photographs are JPEG sooner than PNG.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
+LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".webp")
+
+UInt8 = npt.NDArray[np.uint8]
+Float32 = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.integer[Any]]
+
+
+def _open(path: str | os.PathLike[str]) -> Image.Image:
+    """Open and decode an image; DataError when it is missing, not an image, or cut short."""
+    try:
+        image = Image.open(path)
+        image.load()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file.") from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path}: not an image Pillow can read. Convert it, or take it off the list.") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: cannot be read ({error}). The file looks damaged: copy it again.") from error
+    return image
+
+
+def read_image(path: str | os.PathLike[str], *, apply_orientation: bool = True) -> UInt8:
+    """Read a photograph as RGB.
+
+    Shapes: (H, W, 3), uint8; grey and palette images become three channels, alpha is dropped, 16 bits become 8.
+    The EXIF orientation is applied unless told otherwise: people label what their viewer shows, and viewers apply
+    it. The reference's own data layers do not, so ours of the same names do not either.
+    Raises: DataError naming the file.
+    """
+    image = _open(path)
+    if apply_orientation:
+        # Pillow says None for "nothing to do" only with in_place; otherwise it always answers an image.
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        deep = np.asarray(image).astype(np.int64)
+        grey = (deep >> 8 if deep.max(initial=0) > 255 else deep).clip(0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode == "F":
+        raise DataError(f"{path}: holds floating-point pixels. Convert it to 8-bit RGB.")
+    return np.asarray(image.convert("RGB"))
+
+
+def read_index_image(path: str | os.PathLike[str], *, colours: bool = False) -> Integers:
+    """Read a label image without changing its numbers.
+
+    Shapes: (H, W) of class indices for palette, grey (8 or 16 bits) and 1-bit images; (H, W, 3) uint8 for RGB,
+    which is colour-coded and needs a mapping. With `colours`, palette images come as their colours too.
+    Raises: DataError naming the file.
+    """
+    image = _open(path)
+    if image.mode in ("P", "PA") and colours:
+        image = image.convert("RGB")
+    if image.mode in ("RGBA", "CMYK", "YCbCr", "HSV", "LAB"):
+        image = image.convert("RGB")
+    if image.mode in ("LA", "PA"):
+        image = image.getchannel(0) if image.mode == "LA" else image.convert("P")
+    array = np.asarray(image)
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8)
+    if array.dtype.kind not in "iu":
+        raise DataError(f"{path}: labels hold floating-point pixels. Save them as 8-bit PNG of class indices.")
+    return array
+
+
+def image_blob(rgb: UInt8, mean: Sequence[float]) -> Float32:
+    """Turn an RGB image into what the nets take: BGR minus `mean` (BGR), no scaling.
+
+    Shapes: (H, W, 3) uint8 -> (1, 3, H, W) float32, C-contiguous.
+    Source: reference-nets, input conventions.
+    """
+    blob = np.empty((1, 3, *rgb.shape[:2]), dtype=np.float32)
+    for channel in range(3):
+        np.subtract(rgb[:, :, 2 - channel], np.float32(mean[channel]), out=blob[0, channel])
+    return blob
+
+
+def label_blob(label: npt.NDArray[np.generic]) -> Float32:
+    """Shapes: (H, W) of integers -> (1, 1, H, W) float32."""
+    return np.ascontiguousarray(label, dtype=np.float32)[None, None]
+
+
+def read_split(path: str | os.PathLike[str]) -> list[str]:
+    """Read the names a split file lists, one a line; blank lines are left out.
+
+    Raises: DataError when the file is missing or lists nothing.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such split file. It should list one image name a line.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: the split file cannot be read ({error}).") from error
+    names = [line.strip() for line in text.splitlines() if line.strip()]
+    if not names:
+        raise DataError(f"{path}: the split is empty. It should list one image name a line.")
+    return names
+
+
+class FolderIndex:
+    """Find the files of a folder (and its subfolders) by name without suffix.
+
+    Raises: DataError when the folder is missing; `path(name)` when no file, naming the folder and near misses.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], suffixes: Iterable[str] = IMAGE_SUFFIXES, what: str = "image"):
+        self.folder = Path(folder)
+        self.what = what
+        self.suffixes = tuple(suffixes)
+        if not self.folder.is_dir():
+            raise DataError(f"{folder}: no such folder of {what}s (looked from {os.getcwd()}).")
+        rank = {suffix: place for place, suffix in enumerate(self.suffixes)}
+        self.files: dict[str, Path] = {}
+        for directory, subfolders, files in os.walk(self.folder, followlinks=True):
+            subfolders.sort()
+            for file in sorted(files):
+                path = Path(directory, file)
+                suffix = path.suffix.lower()
+                if suffix not in rank or file.startswith("."):
+                    continue
+                name = path.relative_to(self.folder).with_suffix("").as_posix()
+                known = self.files.get(name)
+                if known is None or rank[suffix] < rank[known.suffix.lower()]:
+                    self.files[name] = path
+
+    def path(self, name: str) -> Path:
+        """Find the file called `name`; a name may carry its suffix."""
+        found = self.files.get(name)
+        if found is None and Path(name).suffix.lower() in self.suffixes:
+            exact = self.folder / name
+            found = exact if exact.is_file() else self.files.get(str(Path(name).with_suffix("").as_posix()))
+        if found is None:
+            raise DataError(
+                f"{self.folder / name}: no {self.what} of that name (tried {', '.join(self.suffixes)}; the folder has "
+                f"{len(self.files)} {self.what}s). Take the name off the split or add the file."
+            )
+        return found

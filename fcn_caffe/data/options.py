@@ -1,0 +1,79 @@
+"""Options of a data layer: the Python dict literal in `param_str`, and where its relative paths lead."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fcn_caffe.errors import DataError
+
+__all__ = ["DATA_ROOT_VARIABLE", "find_place", "parse_param_str", "read_mean", "read_options"]
+
+DATA_ROOT_VARIABLE = "FCN_CAFFE_DATA"  # a folder that relative data paths may also start from; `--data` sets it
+
+
+def parse_param_str(param_str: str, who: str) -> dict[str, Any]:
+    """Parse a `param_str` as a dict literal. Raises: DataError quoting what came."""
+    try:
+        value = ast.literal_eval(param_str.strip() or "{}")
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise DataError(
+            f"{who}: param_str is not a Python dict literal ({error}): {param_str!r}. "
+            "Write it like \"{'split': 'train', 'seed': 1337}\"."
+        ) from error
+    if not isinstance(value, dict):
+        raise DataError(f"{who}: param_str should be a dict, got {type(value).__name__}: {param_str!r}.")
+    return value
+
+
+def read_options(
+    param_str: str, who: str, *, required: Sequence[str] = (), defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Read a `param_str`, checked against the options the layer knows.
+
+    Raises: DataError for a missing option, or an unknown one with the nearest known name.
+    """
+    given = parse_param_str(param_str, who)
+    known = [*required, *defaults]
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            hint = f' Did you mean "{near[0]}"?' if near else f" Known: {', '.join(known)}."
+            raise DataError(f'{who}: param_str has an unknown option "{key}".{hint}')
+    for key in required:
+        if key not in given:
+            raise DataError(f'{who}: param_str needs "{key}". It has: {", ".join(map(str, given)) or "nothing"}.')
+    return {**defaults, **given}
+
+
+def read_mean(value: Any, who: str, channels: int = 3) -> tuple[float, ...]:
+    """Check a per-channel mean, in the order of the blob's channels."""
+    try:
+        mean = tuple(float(part) for part in value)
+    except (TypeError, ValueError):
+        mean = ()
+    if len(mean) != channels:
+        raise DataError(f"{who}: mean should be {channels} numbers, blue green red, got {value!r}.")
+    return mean
+
+
+def find_place(path: str | os.PathLike[str]) -> Path:
+    """Resolve a data path: under $FCN_CAFFE_DATA when it is there, or else as given from the working directory.
+
+    A leading `..` or `data` is dropped below $FCN_CAFFE_DATA, so `data/sbdd/dataset` is found as
+    $FCN_CAFFE_DATA/sbdd/dataset. A path that exists nowhere comes back as given, for the caller's error.
+    """
+    path = Path(path).expanduser()
+    root = os.environ.get(DATA_ROOT_VARIABLE)
+    if root and not path.is_absolute():
+        parts = list(path.parts)
+        while parts and parts[0] in ("..", "."):
+            parts.pop(0)
+        for tail in (parts, parts[1:] if parts[:1] == ["data"] else parts):
+            if tail and Path(root, *tail).exists():
+                return Path(root, *tail)
+    return path

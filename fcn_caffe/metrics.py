@@ -1,0 +1,111 @@
+"""The four segmentation metrics, from one confusion histogram over all pixels of all images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fcn_caffe.errors import DataError
+
+__all__ = ["ConfusionMatrix", "Scores"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores as fractions of 1. Entries of `class_iu` and `class_accuracy` are NaN where nothing can be said.
+
+    `absent` lists the classes that the ground truth never shows. The means leave out NaN entries only: an absent
+    class that was predicted has IU 0 and counts, unless `scores(leave_out_absent=True)` was asked for.
+    """
+
+    pixel_accuracy: float
+    mean_accuracy: float
+    mean_iu: float
+    frequency_weighted_iu: float
+    class_iu: npt.NDArray[np.float64]
+    class_accuracy: npt.NDArray[np.float64]
+    absent: tuple[int, ...]
+    pixels: int
+    loss: float | None = None
+
+    def summary(self) -> dict[str, float]:
+        """The four metrics by name, in the paper's order."""
+        return {
+            "pixel_accuracy": self.pixel_accuracy,
+            "mean_accuracy": self.mean_accuracy,
+            "mean_iu": self.mean_iu,
+            "frequency_weighted_iu": self.frequency_weighted_iu,
+        }
+
+
+def _nan_mean(values: npt.NDArray[np.float64]) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
+
+
+class ConfusionMatrix:
+    """Count pixels by (true class, predicted class); `counts[i, j]` is class i predicted as j.
+
+    Source: reference-nets, scoring.
+    """
+
+    def __init__(self, classes: int) -> None:
+        if classes < 1:
+            raise DataError(f"a confusion matrix needs at least 1 class, got {classes}.")
+        self.classes = classes
+        self.counts: npt.NDArray[np.int64] = np.zeros((classes, classes), dtype=np.int64)
+
+    def add(self, label: npt.NDArray[Any], prediction: npt.NDArray[Any]) -> None:
+        """Count two arrays of equal shape. Labels outside [0, classes) are void and not counted.
+
+        Raises: DataError when the shapes differ or a counted prediction is not a class.
+        """
+        label, prediction = np.asarray(label), np.asarray(prediction)
+        if label.shape != prediction.shape:
+            raise DataError(f"label is {label.shape} and prediction {prediction.shape}: they should be of one shape.")
+        counted = (label >= 0) & (label < self.classes)
+        truth = label[counted].astype(np.int64)
+        answer = prediction[counted].astype(np.int64)
+        if answer.size and (answer.min() < 0 or answer.max() >= self.classes):
+            raise DataError(
+                f"predictions run from {answer.min()} to {answer.max()}, classes from 0 to {self.classes - 1}."
+            )
+        self.counts += np.bincount(truth * self.classes + answer, minlength=self.classes**2).reshape(self.counts.shape)
+
+    def merge(self, other: ConfusionMatrix) -> None:
+        """Add the counts of another matrix of as many classes."""
+        if other.classes != self.classes:
+            raise DataError(f"cannot merge {other.classes} classes into {self.classes}.")
+        self.counts += other.counts
+
+    def scores(self, *, leave_out_absent: bool = False, loss: float | None = None) -> Scores:
+        """Compute the metrics; NaN all over when nothing was counted.
+
+        With `leave_out_absent`, classes that the ground truth never shows are left out of mean IU also when they were
+        predicted, as the paper scores SIFT Flow.
+        """
+        counts = self.counts.astype(np.float64)
+        correct, truth, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
+        total = truth.sum()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            class_accuracy = correct / truth
+            class_iu = correct / (truth + predicted - correct)
+            frequency = truth / total
+            pixel_accuracy = float(correct.sum() / total)
+        if leave_out_absent:
+            class_iu = np.where(truth > 0, class_iu, np.nan)
+        present = truth > 0
+        return Scores(
+            pixel_accuracy=pixel_accuracy,
+            mean_accuracy=_nan_mean(class_accuracy),
+            mean_iu=_nan_mean(class_iu),
+            frequency_weighted_iu=float((frequency[present] * class_iu[present]).sum()) if total else float("nan"),
+            class_iu=class_iu,
+            class_accuracy=class_accuracy,
+            absent=tuple(int(index) for index in np.flatnonzero(truth == 0)),
+            pixels=int(total),
+            loss=loss,
+        )
