@@ -1,0 +1,18 @@
+"""Package metadata. Ranges are open at the top: constraints.txt holds the versions the tests were run with."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="fcn-caffe",
+    version="0.1.0",
+    description="Caffe's fully convolutional networks, read from prototxt and trained, scored and run on PyTorch.",
+    packages=find_packages(include=["fcn_caffe", "fcn_caffe.*"]),
+    package_data={"fcn_caffe": ["py.typed", "proto/*.proto", "proto/*.binpb", "proto/*.pb"]},
+    python_requires=">=3.10",
+    install_requires=["torch>=2.2", "protobuf>=4.21", "numpy>=1.23", "scipy>=1.9", "pillow>=9.4", "h5py>=3.7"],
+    extras_require={
+        "test": ["pytest>=7.4", "hypothesis>=6.80"],
+        "check": ["mypy>=1.10", "ruff>=0.5"],
+    },
+    entry_points={"console_scripts": ["fcn-caffe = fcn_caffe.commands:main"]},
+)
