@@ -1,12 +1,12 @@
 """The exception tree. Every error names the file and line, or the layer, and ends with the fix.
 
-    FcnCaffeError
-    ├── PrototxtError   text or binary that does not parse as the message it should be
-    ├── GraphError      layers that do not fit together: missing bottoms, repeated tops, wrong rules
-    ├── LayerError      one layer's own options, bottoms or shapes
-    ├── WeightsError    weight files, and weights that do not fit the net
-    ├── SolverError     solver options, snapshots, the training loop
-    └── DataError       images, labels, splits and data sets
+FcnCaffeError
+├── PrototxtError   text or binary that does not parse as the message it should be
+├── GraphError      layers that do not fit together: missing bottoms, repeated tops, wrong rules
+├── LayerError      one layer's own options, bottoms or shapes
+├── WeightsError    weight files, and weights that do not fit the net
+├── SolverError     solver options, snapshots, the training loop
+└── DataError       images, labels, splits and data sets
 """
 
 from __future__ import annotations
@@ -17,12 +17,26 @@ import os
 class FcnCaffeError(Exception):
     """Base of every error this package raises on purpose."""
 
+    def named(self, place: str) -> FcnCaffeError:
+        """The same error with the place in front, unless its text starts with it already."""
+        text = str(self)
+        if text.startswith(place):
+            return self
+        error = type(self).__new__(type(self))
+        error.__dict__.update(self.__dict__)
+        error.args = (f"{place}: {text}",)
+        return error
+
 
 class PrototxtError(FcnCaffeError):
     """A prototxt or binary message that cannot be read. Carries `path`, `line` and `column` (1-based)."""
 
     def __init__(
-        self, message: str, path: str | os.PathLike[str] = "<string>", line: int | None = None, column: int | None = None
+        self,
+        message: str,
+        path: str | os.PathLike[str] = "<string>",
+        line: int | None = None,
+        column: int | None = None,
     ) -> None:
         self.path, self.line, self.column = os.fspath(path), line, column
         place = ":".join(str(part) for part in (self.path, line, column) if part is not None)

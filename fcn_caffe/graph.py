@@ -17,15 +17,15 @@ TRAIN: int = caffe_pb2.TRAIN
 TEST: int = caffe_pb2.TEST
 
 
-def read_net(
-    path: str | os.PathLike[str], phase: int = TEST, stages: Sequence[str] = (), level: int = 0
-) -> Any:
+def read_net(path: str | os.PathLike[str], phase: int = TEST, stages: Sequence[str] = (), level: int = 0) -> Any:
     """Read a net file, upgrade old forms, and keep the layers of one phase, level and set of stages.
 
     Raises: PrototxtError with file:line:column; GraphError for a layer with include and exclude rules.
     """
     if not Path(path).is_file():
-        raise PrototxtError("no such net file. Check the path; net paths in a solver are relative to where you run it.", path)
+        raise PrototxtError(
+            "no such net file. Check the path; net paths in a solver are relative to where you run it.", path
+        )
     param = read_text(path, caffe_pb2.NetParameter)
     return filter_net(upgrade_net(param), phase, stages, level)
 
@@ -123,7 +123,9 @@ class Graph:
             names.add(node.name)
             for position, bottom in enumerate(node.bottoms):
                 if bottom not in maker:
-                    raise GraphError(f"{node}: bottom '{bottom}' is not produced by an earlier layer. {_hint(bottom, maker, param)}")
+                    raise GraphError(
+                        f"{node}: bottom '{bottom}' is not produced by an earlier layer. {_hint(bottom, maker, param)}"
+                    )
                 producers[index, position] = maker[bottom]
                 readers[bottom, maker[bottom]] = readers.get((bottom, maker[bottom]), 0) + 1
                 unread.discard(bottom)
@@ -135,8 +137,9 @@ class Graph:
             for position, top in enumerate(node.tops):
                 in_place = position < len(node.bottoms) and node.bottoms[position] == top
                 if top in maker and not in_place:
+                    first = nodes[maker[top]] if maker[top] < index else node
                     raise GraphError(
-                        f"{node}: top '{top}' is already produced by {nodes[maker[top]] if maker[top] < index else node}. "
+                        f"{node}: top '{top}' is already produced by {first}. "
                         "Rename the top, or make the layer in place (top equal to bottom)."
                     )
                 maker[top] = index

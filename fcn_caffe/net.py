@@ -107,7 +107,7 @@ class Net(nn.Module):
                 layer = cls(node.param, *bottoms)
                 tops = layer.infer(*bottoms)
             except FcnCaffeError as error:
-                raise _naming(error, node) from error
+                raise error.named(str(node)) from error
             except (RuntimeError, ValueError, IndexError, TypeError) as error:
                 raise _failure(node, bottoms, error) from error
             blobs.update(zip(node.tops, (tops,) if isinstance(tops, Tensor) else tops, strict=False))
@@ -119,7 +119,9 @@ class Net(nn.Module):
     def _add(self, node: Node, layer: Layer) -> None:
         given = list(node.param.loss_weight)
         if given and len(given) != len(node.tops):
-            raise LayerError(f"loss_weight is given {len(given)} times for {len(node.tops)} tops.", node.name, node.type)
+            raise LayerError(
+                f"loss_weight is given {len(given)} times for {len(node.tops)} tops.", node.name, node.type
+            )
         weights = given or ([1.0] if layer.loss else [])
         self.loss_weights.update((top, weight) for top, weight in zip(node.tops, weights, strict=False) if weight)
         key = re.sub(r"\.", "_", node.name) or "_"
@@ -135,7 +137,9 @@ class Net(nn.Module):
     def _step(self, node: Node) -> _Step:
         layer = self._layer_of[node.name]
         shut = {position for position, down in enumerate(node.param.propagate_down) if not down}
-        blocked = tuple(sorted(shut | {position for position in layer.undifferentiable if position < len(node.bottoms)}))
+        blocked = tuple(
+            sorted(shut | {position for position in layer.undifferentiable if position < len(node.bottoms)})
+        )
         return _Step(layer, node, node.bottoms, node.tops, self.graph.last_use[node.index], blocked)
 
     def _share_and_fill(self) -> None:
@@ -167,7 +171,8 @@ class Net(nn.Module):
         try:
             check_filler(filler)
             if self._device.type == "meta":
-                return blob.requires_grad_(learns)
+                blob.requires_grad_(learns)
+                return blob
             if not blob.is_meta:  # a Python layer filled it in setup
                 return nn.Parameter(blob.data.to(self._device), requires_grad=learns)
             data = torch.zeros(blob.shape, dtype=blob.dtype, device=self._device)
@@ -175,7 +180,7 @@ class Net(nn.Module):
                 fill(data, filler)
             return nn.Parameter(data, requires_grad=learns)
         except LayerError as error:
-            raise layer.error(str(error)) from None
+            raise error.named(f"layer '{layer.name}' ({layer.layer_type})") from None
 
     def _share(self, layer: Layer, index: int, spec: Any, owner_node: Node, owner_index: int) -> None:
         owner_layer = self._layer_of[owner_node.name]
@@ -183,8 +188,8 @@ class Net(nn.Module):
         permissive = spec.share_mode == caffe_pb2.ParamSpec.PERMISSIVE
         if not permissive and owner.shape != blob.shape:
             raise layer.error(
-                f"shares param '{spec.name}' of shape {show(owner.shape)} owned by layer '{owner_node.name}', but wants "
-                f"{show(blob.shape)}. Make the shapes equal, or set share_mode: PERMISSIVE for equal counts."
+                f"shares param '{spec.name}' of shape {show(owner.shape)} owned by layer '{owner_node.name}', "
+                f"but wants {show(blob.shape)}. Make the shapes equal, or set share_mode: PERMISSIVE for equal counts."
             )
         if owner.numel() != blob.numel():
             raise layer.error(
@@ -243,7 +248,7 @@ class Net(nn.Module):
         return self.learnable_params[0].blob.device if self.learnable_params else self._device
 
     def _apply(self, fn: Any, recurse: bool = True) -> Net:
-        result: Net = super()._apply(fn, recurse)
+        result: Net = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.inputs = {name: fn(blob) for name, blob in self.inputs.items()}
         self._device = fn(torch.empty(0, device=self._device)).device
         return result
@@ -307,7 +312,9 @@ class Net(nn.Module):
         if not self.loss_weights:
             raise GraphError(f"net '{self.name}' has no loss: add a loss layer, or loss_weight to a top.")
         kept = self._run(dict(inputs or {}), frozenset(keep) | self.loss_weights.keys())
-        parts = [kept[top].sum() if weight == 1 else kept[top].sum() * weight for top, weight in self.loss_weights.items()]
+        parts = [
+            kept[top].sum() if weight == 1 else kept[top].sum() * weight for top, weight in self.loss_weights.items()
+        ]
         loss = parts[0]
         for part in parts[1:]:
             loss = loss + part
@@ -331,7 +338,7 @@ class Net(nn.Module):
                 try:
                     tops = step.layer(*bottoms)
                 except FcnCaffeError as error:
-                    raise _naming(error, step.node) from error
+                    raise error.named(str(step.node)) from error
                 except (RuntimeError, ValueError, IndexError) as error:
                     raise _failure(step.node, bottoms, error) from error
                 if isinstance(tops, Tensor):
@@ -358,12 +365,14 @@ class Net(nn.Module):
                     raise step.layer.error(f"input blob '{name}' was not given. Call net({name}=tensor).")
                 tops[name] = _tensor(value, name, device)
         elif handed:
-            raise step.layer.error(f"makes {', '.join(step.tops)}: give all of them or none, not {', '.join(handed)} alone.")
+            raise step.layer.error(
+                f"makes {', '.join(step.tops)}: give all or none of them, not {', '.join(handed)} alone."
+            )
         else:
             try:
                 made = step.layer()
             except FcnCaffeError as error:
-                raise _naming(error, step.node) from error
+                raise error.named(str(step.node)) from error
             listed = (made,) if isinstance(made, Tensor) else made
             return {name: blob.to(device) for name, blob in zip(step.tops, listed, strict=False)}
         if self.param.force_backward:
@@ -395,12 +404,6 @@ def _tensor(value: Any, name: str, device: torch.device) -> Tensor:
     if not isinstance(value, Tensor):
         raise GraphError(f"blob '{name}' was given as {type(value).__name__}, wanted a tensor or an array.")
     return value.to(device)
-
-
-def _naming(error: FcnCaffeError, node: Node) -> FcnCaffeError:
-    """The same error, with the layer named if it is not yet."""
-    text = str(error)
-    return error if text.startswith(f"layer '{node.name}'") else type(error)(f"{node}: {text}")
 
 
 def _failure(node: Node, bottoms: Sequence[Tensor], error: Exception) -> LayerError:

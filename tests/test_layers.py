@@ -42,10 +42,16 @@ def test_equals_caffe(case: str) -> None:
     check_gradients(case, net, node.bottoms, node.tops, blobs)
 
 
-def check_gradients(case: str, net: Net, bottoms: tuple[str, ...], tops: tuple[str, ...], blobs: dict[str, torch.Tensor]) -> None:
+def check_gradients(
+    case: str, net: Net, bottoms: tuple[str, ...], tops: tuple[str, ...], blobs: dict[str, torch.Tensor]
+) -> None:
     top_diffs = {key: value for key, value in DATA.items() if key.startswith(f"{case}/top_diff/")}
-    bottom_diffs = {int(key.rsplit("/", 1)[1]): value for key, value in DATA.items() if key.startswith(f"{case}/bottom_diff/")}
-    param_diffs = {int(key.rsplit("/", 1)[1]): value for key, value in DATA.items() if key.startswith(f"{case}/param_diff/")}
+    bottom_diffs = {
+        int(key.rsplit("/", 1)[1]): value for key, value in DATA.items() if key.startswith(f"{case}/bottom_diff/")
+    }
+    param_diffs = {
+        int(key.rsplit("/", 1)[1]): value for key, value in DATA.items() if key.startswith(f"{case}/param_diff/")
+    }
     if not top_diffs or not (bottom_diffs or param_diffs):
         return
     pairs = [(blobs[tops[int(key.rsplit("/", 1)[1])]], torch.from_numpy(value)) for key, value in top_diffs.items()]

@@ -30,7 +30,7 @@ class Layer(nn.Module):
     Raises: LayerError, when building, for options or shapes that do not fit.
     """
 
-    type: ClassVar[str] = ""
+    layer_type: ClassVar[str] = ""
     bottoms: ClassVar[Count] = 1
     tops: ClassVar[Count] = 1
     restrictions: ClassVar[str] = ""  # what README's support table says of it
@@ -52,7 +52,7 @@ class Layer(nn.Module):
         Raises: LayerError for a shape with a dimension below 1.
         """
         if any(size < 1 for size in shape):
-            raise self.error(f"blob {len(self.blob_names)} ({name}) would have shape {show(shape)}, sizes must be positive.")
+            raise self.error(f"blob {len(self.blob_names)} ({name}) would be {show(shape)}: sizes must be positive.")
         self.register_parameter(name, nn.Parameter(torch.empty(tuple(shape), device="meta")))
         self.blob_names.append(name)
         self.blob_fillers.append(filler)
@@ -75,7 +75,7 @@ class Layer(nn.Module):
 
     def error(self, message: str) -> LayerError:
         """A LayerError that names this layer."""
-        return LayerError(message, self.name, self.type)
+        return LayerError(message, self.name, self.layer_type)
 
     def axis(self, axis: int, bottom: Tensor, *, end: bool = False) -> int:
         """Caffe's CanonicalAxisIndex: negative axes count from the end; `end` allows one past the last.
@@ -103,7 +103,7 @@ def register(
     """
 
     def enter(cls: Any) -> Any:
-        cls.type, cls.bottoms, cls.tops, cls.restrictions = type, bottoms, tops, restrictions
+        cls.layer_type, cls.bottoms, cls.tops, cls.restrictions = type, bottoms, tops, restrictions
         REGISTRY[type] = cls
         return cls
 
@@ -135,10 +135,7 @@ def layer_class(param: Any) -> type[Layer]:
     for kind, count, names in (("bottom", cls.bottoms, param.bottom), ("top", cls.tops, param.top)):
         least, most = (count, count) if isinstance(count, int) else count
         if len(names) < least or (most is not None and len(names) > most):
-            if least == most:
-                wanted = str(least)
-            else:
-                wanted = f"at least {least}" if most is None else f"{least} to {most}"
+            wanted = f"at least {least}" if most is None else f"{least} to {most}".removesuffix(f" to {least}")
             listed = f" ({', '.join(names)})" if names else ""
             raise LayerError(f"takes {wanted} {kind} blob(s), got {len(names)}{listed}.", param.name, param.type)
     return cls

@@ -87,8 +87,8 @@ class Concat(Layer):
         for position, bottom in enumerate(bottoms):
             if bottom.shape[:dim] != first[:dim] or bottom.shape[dim + 1 :] != first[dim + 1 :]:
                 raise self.error(
-                    f"bottom {position} '{self.param.bottom[position]}' is {show(bottom.shape)}, bottom 0 is {show(first)}. "
-                    f"All axes but {dim} must be equal."
+                    f"bottom {position} '{self.param.bottom[position]}' is {show(bottom.shape)}, bottom 0 is "
+                    f"{show(first)}. All axes but {dim} must be equal."
                 )
         # A lone bottom is passed on; cat copies it, which keeps the top fresh.
         return torch.cat(bottoms, dim)
@@ -118,7 +118,9 @@ class Slice(Layer):
         size = bottom.shape[self.dim]
         if not self.points:
             if size % self.count:
-                raise self.error(f"axis {self.dim} of size {size} does not cut evenly into {self.count} tops; give slice_point.")
+                raise self.error(
+                    f"axis {self.dim} of size {size} does not cut evenly into {self.count} tops; give slice_point."
+                )
             return tuple(bottom.split(size // self.count, self.dim))
         edges = [0, *self.points, size]
         sizes = [edges[i + 1] - edges[i] for i in range(len(edges) - 1)]

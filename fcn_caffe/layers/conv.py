@@ -26,7 +26,7 @@ class _ConvolutionBase(Layer):
         self.spatial_axes = bottoms[0].ndim - self.channel_axis - 1
         if self.spatial_axes not in CONVOLVE:
             raise self.error(
-                f"{self.spatial_axes} spatial axes in a bottom of shape {show(bottoms[0].shape)}; 1, 2 and 3 are supported."
+                f"the bottom {show(bottoms[0].shape)} has {self.spatial_axes} spatial axes; 1, 2 and 3 are supported."
             )
         self.kernel = self._spatial("kernel_size", "kernel_h", "kernel_w", None)
         self.stride = self._spatial("stride", "stride_h", "stride_w", 1)

@@ -73,13 +73,16 @@ class Scale(Layer):
             self.first = self.axis(options.axis, bottoms[0]) if shape else 0
             if tuple(bottoms[0].shape[self.first : self.first + len(shape)]) != shape:
                 raise self.error(
-                    f"bottom 1 is {show(shape)}, bottom 0 is {show(bottoms[0].shape)}: from axis {self.first} on they must agree."
+                    f"bottom 1 is {show(shape)}, bottom 0 is {show(bottoms[0].shape)}: "
+                    f"from axis {self.first} on they must agree."
                 )
         else:
             self.first = self.axis(options.axis, bottoms[0])
             count = options.num_axes if options.num_axes >= 0 else bottoms[0].ndim - self.first
             if options.num_axes < -1 or self.first + count > bottoms[0].ndim:
-                raise self.error(f"axis {self.first} and num_axes {options.num_axes} pass the end of {show(bottoms[0].shape)}.")
+                raise self.error(
+                    f"axis {self.first} and num_axes {options.num_axes} pass the end of {show(bottoms[0].shape)}."
+                )
             shape = tuple(bottoms[0].shape[self.first : self.first + count])
             one = caffe_pb2.FillerParameter(type="constant", value=1)
             self.add_blob("weight", shape, options.filler if options.HasField("filler") else one)
@@ -95,7 +98,8 @@ class Scale(Layer):
         factor = self.weight if scale is None else scale
         if tuple(bottom.shape[self.first : self.first + self.rank]) != tuple(factor.shape):
             raise self.error(
-                f"scale is {show(factor.shape)}, the bottom {show(bottom.shape)}: from axis {self.first} on they must agree."
+                f"scale is {show(factor.shape)}, the bottom {show(bottom.shape)}: "
+                f"from axis {self.first} on they must agree."
             )
         tail = (1,) * (bottom.ndim - self.first - self.rank)
         top = bottom * factor.reshape(*factor.shape, *tail)

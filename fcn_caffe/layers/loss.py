@@ -81,7 +81,9 @@ class _SoftmaxLoss(torch.autograd.Function):
         logs, label = ctx.saved_tensors
         grad = logs.exp()
         index = label.clamp(min=0).unsqueeze(ctx.dim)
-        grad.scatter_add_(ctx.dim, index, torch.full((), -1.0, dtype=grad.dtype, device=grad.device).expand(index.shape))
+        grad.scatter_add_(
+            ctx.dim, index, torch.full((), -1.0, dtype=grad.dtype, device=grad.device).expand(index.shape)
+        )
         factor = torch.where(label >= 0, grads[0], torch.zeros((), dtype=grad.dtype, device=grad.device))
         return grad.mul_(factor.unsqueeze(ctx.dim)), None, None
 
@@ -102,12 +104,7 @@ class SoftmaxWithLoss(LossLayer):
         self.dim = self.axis(param.softmax_param.axis, bottoms[0])
 
     def forward(self, score: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        places = (*score.shape[: self.dim], *score.shape[self.dim + 1 :])
-        if label.numel() != prod(places):
-            raise self.error(
-                f"score {show(score.shape)} has {prod(places)} positions, label {show(label.shape)} has {label.numel()}. "
-                "There must be one label a position: crop the score, or resize the label."
-            )
+        places = label_places(self, score, label, self.dim)
         classes = score.shape[self.dim]
         labels = label.detach().reshape(places).long()
         if self.ignore_label is not None:
@@ -118,6 +115,17 @@ class SoftmaxWithLoss(LossLayer):
         valid = (labels >= 0).sum()
         loss = total / self.normalizer(valid, prod(places[: self.dim]), prod(places[self.dim :]))
         return loss if len(self.param.top) == 1 else (loss, torch.softmax(score, self.dim))
+
+
+def label_places(layer: Layer, score: Tensor, label: Tensor, dim: int) -> tuple[int, ...]:
+    """The axes of `score` but for the classes in `dim`; LayerError unless `label` has one value for each place."""
+    places = (*score.shape[:dim], *score.shape[dim + 1 :])
+    if label.numel() != prod(places):
+        raise layer.error(
+            f"score {show(score.shape)} has {prod(places)} positions, label {show(label.shape)} has {label.numel()} "
+            "values. There must be one label a position: crop the score, or resize the label."
+        )
+    return places
 
 
 def check_labels(layer: Layer, labels: Tensor, classes: int, ignoring: bool) -> None:
@@ -155,9 +163,7 @@ class Accuracy(Layer):
             raise self.error(f"top_k {self.top_k} must be between 1 and the {bottoms[0].shape[self.dim]} classes.")
 
     def forward(self, score: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        places = (*score.shape[: self.dim], *score.shape[self.dim + 1 :])
-        if label.numel() != prod(places):
-            raise self.error(f"score {show(score.shape)} has {prod(places)} positions, label {show(label.shape)} has {label.numel()}.")
+        places = label_places(self, score, label, self.dim)
         classes = score.shape[self.dim]
         labels = label.reshape(places).long()
         if self.ignore_label is not None:

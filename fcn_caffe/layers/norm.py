@@ -72,14 +72,18 @@ class BatchNorm(Layer):
         self.add_blob("scale_factor", (1,))
         for position, spec in enumerate(param.param):
             if spec.lr_mult != 0:
-                raise self.error(f"param {position} has lr_mult {spec.lr_mult:g}: the statistics are not learned, give 0.")
+                raise self.error(
+                    f"param {position} has lr_mult {spec.lr_mult:g}: the statistics are not learned, give 0."
+                )
         while len(param.param) < 3:
             param.param.add(lr_mult=0, decay_mult=0)
 
     def forward(self, bottom: Tensor) -> Tensor:
         channels = bottom.shape[1] if bottom.ndim > 1 else 1
         if channels != self.mean.shape[0]:
-            raise self.error(f"bottom {show(bottom.shape)} has {channels} channels, the blobs hold {self.mean.shape[0]}.")
+            raise self.error(
+                f"bottom {show(bottom.shape)} has {channels} channels, the blobs hold {self.mean.shape[0]}."
+            )
         shaped = bottom if bottom.ndim > 1 else bottom[:, None]
         use_global = not self.training if self.fixed is None else self.fixed
         if use_global:

@@ -15,7 +15,7 @@ FLOAT_MAX = torch.finfo(torch.float32).max
 
 
 def pooled_size(size: int, kernel: int, stride: int, pad: int, ceil: bool = True) -> int:
-    """Output size of Caffe's pooling: rounded up, then clipped so that the last window starts inside, but only with pad.
+    """Output size of Caffe's pooling: rounded up; with pad, clipped so that the last window starts inside.
 
     Source: Caffe PoolingLayer::Reshape. PyTorch's ceil_mode clips without pad too.
     """
@@ -56,12 +56,14 @@ class Pooling(Layer):
             self.kernel = (0, 0)
         else:
             if kernel_given not in (["kernel_size"], ["kernel_h", "kernel_w"]):
-                raise self.error(f"give kernel_size, or kernel_h and kernel_w; got {', '.join(kernel_given) or 'none'}.")
+                raise self.error(
+                    f"give kernel_size, or kernel_h and kernel_w; got {', '.join(kernel_given) or 'none'}."
+                )
             self.kernel = self._pair("kernel_size", "kernel_h", "kernel_w")
         self.stride, self.pad = self._pair("stride", "stride_h", "stride_w"), self._pair("pad", "pad_h", "pad_w")
         if self.whole and (self.pad != (0, 0) or self.stride != (1, 1)):
             raise self.error("global_pooling wants pad 0 and stride 1.")
-        if not self.whole and min(self.kernel) < 1 or min(self.stride) < 1:
+        if (not self.whole and min(self.kernel) < 1) or min(self.stride) < 1:
             raise self.error(f"kernel and stride must be at least 1, got {self.kernel} and {self.stride}.")
         if not self.whole and any(pad >= kernel for pad, kernel in zip(self.pad, self.kernel, strict=True)):
             raise self.error(f"pad {show(self.pad)} must be smaller than the kernel {show(self.kernel)}.")
@@ -83,7 +85,9 @@ class Pooling(Layer):
         (kh, kw), (sh, sw), (ph, pw) = kernel, self.stride, self.pad
         h, w = pooled_size(height, kh, sh, ph, self.ceil), pooled_size(width, kw, sw, pw, self.ceil)
         if h < 1 or w < 1:
-            raise self.error(f"bottom {show(bottom.shape)} is smaller than the kernel {show(kernel)}: the output would be empty.")
+            raise self.error(
+                f"bottom {show(bottom.shape)} is smaller than the kernel {show(kernel)}: the output would be empty."
+            )
         # What the last windows need beyond the bottom on the right and below, negative if they stop short of it.
         below, right = (h - 1) * sh + kh - ph - height, (w - 1) * sw + kw - pw - width
         if self.maximum:
@@ -119,7 +123,9 @@ class Pooling(Layer):
         total = F.avg_pool2d(padded, kernel, self.stride, divisor_override=1)
         divisor = [
             torch.tensor(
-                [min(i * s - p + k, extent + p) - (i * s - p) for i in range(out)], dtype=bottom.dtype, device=bottom.device
+                [min(i * s - p + k, extent + p) - (i * s - p) for i in range(out)],
+                dtype=bottom.dtype,
+                device=bottom.device,
             )
             for k, s, p, extent, out in zip(kernel, self.stride, self.pad, bottom.shape[2:], size, strict=True)
         ]

@@ -146,7 +146,9 @@ def find_module(name: str, folder: Path | None) -> ModuleType:
     except Exception as error:
         raise LayerError(f"module '{name}' does not import: {type(error).__name__}: {error}") from error
     looked = f"beside the net ({folder}), " if folder else ""
-    raise LayerError(f"module '{name}' was not found {looked}on sys.path or in fcn_caffe.data. Set PYTHONPATH to its folder.")
+    raise LayerError(
+        f"module '{name}' was not found {looked}on sys.path or in fcn_caffe.data. Set PYTHONPATH to its folder."
+    )
 
 
 class _Run(torch.autograd.Function):
@@ -177,17 +179,17 @@ class Python(Layer):
     def __init__(self, param: Any, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.python_param
-        self.loss = bool(options.layer) and any(param.loss_weight)
         module = find_module(options.module, net_folder.get())
         cls = getattr(module, options.layer, None)
         methods = ("setup", "reshape", "forward")
         if not isinstance(cls, type) or not all(callable(getattr(cls, name, None)) for name in methods):
-            raise self.error(f"module '{options.module}' has no layer class '{options.layer}' with {', '.join(methods)}.")
-        user: Any = cls.__new__(cls)
+            raise self.error(
+                f"module '{options.module}' has no layer class '{options.layer}' with {', '.join(methods)}."
+            )
+        user: Any = object.__new__(cls)  # the attributes are there before __init__, as pycaffe sets them
         user.param_str, user.phase, user.blobs = options.param_str, param.phase, BlobVector()
-        if cls.__init__ is not object.__init__:
-            self._call(user.__init__)
         self.user = user
+        self._call(user.__init__)  # type: ignore[misc]
         self.top_blobs = [Blob() for _ in param.top]
         seen = [Blob(tuple(bottom.shape)) for bottom in bottoms]
         self._call(user.setup, seen, self.top_blobs)
@@ -202,12 +204,10 @@ class Python(Layer):
         try:
             return method(*arguments)
         except FcnCaffeError as error:
-            text = str(error)
-            named = f"layer '{self.name}'"
-            raise (error if text.startswith(named) else type(error)(f"{named} ({self.type}): {text}")) from error
+            raise error.named(f"layer '{self.name}' (Python)") from error
         except Exception as error:
-            raise self.error(f"{type(self.user).__name__ if 'user' in self.__dict__ else method.__self__.__class__.__name__}."
-                             f"{method.__name__} raised {type(error).__name__}: {error}") from error
+            where = f"{type(self.user).__name__}.{method.__name__}"
+            raise self.error(f"{where} raised {type(error).__name__}: {error}") from error
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return tuple(torch.empty(top.shape, device="meta") for top in self.top_blobs)
@@ -237,7 +237,7 @@ class Python(Layer):
             self.run_forward(tensors)
             device = tensors[0].device if tensors else "cpu"
             return tuple(torch.tensor(top.data, device=device) for top in self.top_blobs)
-        return _Run.apply(self, *tensors)  # type: ignore[no-any-return]
+        return _Run.apply(self, *tensors)  # type: ignore[no-any-return, no-untyped-call]
 
     def data_state(self) -> Any:
         return self.user.get_state() if hasattr(self.user, "get_state") else None

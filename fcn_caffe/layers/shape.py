@@ -36,13 +36,16 @@ class Crop(Layer):
 
     def forward(self, bottom: Tensor, reference: Tensor) -> Tensor:
         if reference.ndim != bottom.ndim:
-            raise self.error(f"bottoms are {show(bottom.shape)} and {show(reference.shape)}: the numbers of axes must agree.")
+            raise self.error(
+                f"bottoms are {show(bottom.shape)} and {show(reference.shape)}: the numbers of axes must agree."
+            )
         top = bottom
         for axis, offset in enumerate(self.offsets, self.first):
             size, have = reference.shape[axis], bottom.shape[axis]
             if offset + size > have:
                 raise self.error(
-                    f"axis {axis} needs offset {offset} + {size} = {offset + size}, '{self.param.bottom[0]}' has {have}."
+                    f"axis {axis} needs offset {offset} + {size} = {offset + size}, "
+                    f"'{self.param.bottom[0]}' has {have}."
                 )
             if size != have:
                 top = top.narrow(axis, offset, size)
@@ -100,7 +103,9 @@ class Reshape(Layer):
         for position, size in enumerate(self.wanted):
             if size == 0:
                 if self.start + position >= bottom.ndim:
-                    raise self.error(f"dim {position} is 0 (copy), but the bottom {show(bottom.shape)} has no such axis.")
+                    raise self.error(
+                        f"dim {position} is 0 (copy), but the bottom {show(bottom.shape)} has no such axis."
+                    )
                 size = bottom.shape[self.start + position]
             sizes.append(size)
         if -1 in sizes:
