@@ -1,0 +1,137 @@
+"""Old spellings of nets and solvers, made modern: V0 and V1 layers, data transforms, net-level inputs, BatchNorm.
+
+Source of every rule: Caffe's own upgrade of the same forms, in its order.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ..errors import PrototxtError
+from . import caffe_pb2
+from .upgrade_v0 import upgrade_v0_layers
+
+# V1 types whose modern name is not the capitalised words.
+_IRREGULAR_TYPES = {
+    "NONE": "",
+    "ABSVAL": "AbsVal",
+    "ARGMAX": "ArgMax",
+    "BNLL": "BNLL",
+    "HDF5_DATA": "HDF5Data",
+    "HDF5_OUTPUT": "HDF5Output",
+    "IM2COL": "Im2col",
+    "LRN": "LRN",
+    "MVN": "MVN",
+    "RELU": "ReLU",
+    "SOFTMAX_LOSS": "SoftmaxWithLoss",
+    "TANH": "TanH",
+}
+_SOLVER_TYPES = {
+    "SGD": "SGD",
+    "NESTEROV": "Nesterov",
+    "ADAGRAD": "AdaGrad",
+    "RMSPROP": "RMSProp",
+    "ADADELTA": "AdaDelta",
+    "ADAM": "Adam",
+}
+_MOVED_TRANSFORMS = ("scale", "mean_file", "crop_size", "mirror")
+
+
+def upgrade_net(net: caffe_pb2.NetParameter, path: str | os.PathLike[str] = "<net>") -> caffe_pb2.NetParameter:
+    """Make `net` modern in place and return it: only `layer`, inputs as Input layers. A modern net stays as it is.
+
+    Raises: PrototxtError, naming the layer, for forms that Caffe refuses.
+    """
+    if len(net.layers):
+        if len(net.layer):
+            raise PrototxtError("has both `layer` and the old `layers`. Use one of them.", path)
+        upgrade_v0_layers(net, path)
+        net.layer.extend([_modern_layer(old, path) for old in net.layers])
+        net.ClearField("layers")
+    for layer in net.layer:
+        _move_data_transform(layer)
+        if layer.type == "BatchNorm":
+            # Its blobs are running sums; old nets declared multipliers for them, which the solver must not apply.
+            for param in layer.param:
+                param.lr_mult = param.decay_mult = 0
+    if len(net.input):
+        _add_input_layer(net, path)
+    return net
+
+
+def upgrade_solver(
+    solver: caffe_pb2.SolverParameter, path: str | os.PathLike[str] = "<solver>"
+) -> caffe_pb2.SolverParameter:
+    """Turn the enum `solver_type` into the string `type`, in place, and return `solver`.
+
+    Raises: PrototxtError if both are given.
+    """
+    if solver.HasField("solver_type"):
+        if solver.HasField("type"):
+            raise PrototxtError("has both `type` and the old `solver_type`. Keep `type`.", path)
+        solver.type = _SOLVER_TYPES[caffe_pb2.SolverParameter.SolverType.Name(solver.solver_type)]
+        solver.ClearField("solver_type")
+    return solver
+
+
+def modern_type(v1_type: int) -> str:
+    """Return the layer type string of a V1LayerParameter.LayerType number: 4 -> Convolution."""
+    name = caffe_pb2.V1LayerParameter.LayerType.Name(v1_type)
+    return _IRREGULAR_TYPES.get(name, name.title().replace("_", ""))
+
+
+def _modern_layer(old: Any, path: str | os.PathLike[str]) -> Any:
+    new = caffe_pb2.LayerParameter()
+    if old.HasField("name"):
+        new.name = old.name
+    if old.HasField("type"):
+        new.type = modern_type(old.type)
+    specs = max(len(old.param), len(old.blob_share_mode), len(old.blobs_lr), len(old.weight_decay))
+    for index in range(specs):
+        spec = new.param.add()
+        for name, values in (
+            ("name", old.param),
+            ("share_mode", old.blob_share_mode),
+            ("lr_mult", old.blobs_lr),
+            ("decay_mult", old.weight_decay),
+        ):
+            if index < len(values):
+                setattr(spec, name, values[index])
+    for name in ("bottom", "top", "loss_weight", "include", "exclude", "blobs"):
+        getattr(new, name).extend(getattr(old, name))
+    for field, value in old.ListFields():
+        if field.name.endswith("_param"):  # all options of the V1 form exist under the same name
+            getattr(new, field.name).CopyFrom(value)
+    return new
+
+
+def _move_data_transform(layer: Any) -> None:
+    """Move scale, mean_file, crop_size and mirror from the options of a data layer to transform_param."""
+    for options in ("data_param", "image_data_param", "window_data_param"):
+        if layer.HasField(options):
+            data = getattr(layer, options)
+            for name in _MOVED_TRANSFORMS:
+                if data.HasField(name):
+                    setattr(layer.transform_param, name, getattr(data, name))
+                    data.ClearField(name)
+
+
+def _add_input_layer(net: caffe_pb2.NetParameter, path: str | os.PathLike[str]) -> None:
+    """Replace net-level `input` with one Input layer in front, named "input" as Caffe does."""
+    inputs, shapes, dims = list(net.input), list(net.input_shape), list(net.input_dim)
+    if shapes and dims:
+        raise PrototxtError("has both input_shape and the old input_dim. Keep input_shape.", path)
+    if dims and len(dims) != 4 * len(inputs):
+        raise PrototxtError(f"has {len(dims)} input_dim for {len(inputs)} input, expected {4 * len(inputs)}.", path)
+    if not dims and len(shapes) != len(inputs):
+        raise PrototxtError(f"has {len(shapes)} input_shape for {len(inputs)} input. Give each input its shape.", path)
+    layer = caffe_pb2.LayerParameter(name="input", type="Input", top=inputs)
+    for index in range(len(inputs)):
+        dim = dims[4 * index : 4 * index + 4] or shapes[index].dim
+        layer.input_param.shape.add().dim.extend(dim)
+    rest = list(net.layer)
+    net.ClearField("layer")
+    net.layer.extend([layer, *rest])
+    for field in ("input", "input_shape", "input_dim"):
+        net.ClearField(field)

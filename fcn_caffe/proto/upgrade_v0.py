@@ -1,0 +1,127 @@
+"""V0 layers, `layers { layer { type: "conv" } }` of 2013: every option in one message, padding a layer of its own."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ..errors import PrototxtError
+from . import caffe_pb2
+
+# V0 type -> V1 type and the field of its options, where it has any.
+_TYPES = {
+    "accuracy": ("ACCURACY", ""),
+    "bnll": ("BNLL", ""),
+    "concat": ("CONCAT", "concat_param"),
+    "conv": ("CONVOLUTION", "convolution_param"),
+    "data": ("DATA", "data_param"),
+    "dropout": ("DROPOUT", "dropout_param"),
+    "euclidean_loss": ("EUCLIDEAN_LOSS", ""),
+    "flatten": ("FLATTEN", ""),
+    "hdf5_data": ("HDF5_DATA", "hdf5_data_param"),
+    "hdf5_output": ("HDF5_OUTPUT", "hdf5_output_param"),
+    "im2col": ("IM2COL", ""),
+    "images": ("IMAGE_DATA", "image_data_param"),
+    "infogain_loss": ("INFOGAIN_LOSS", "infogain_loss_param"),
+    "innerproduct": ("INNER_PRODUCT", "inner_product_param"),
+    "lrn": ("LRN", "lrn_param"),
+    "multinomial_logistic_loss": ("MULTINOMIAL_LOGISTIC_LOSS", ""),
+    "pool": ("POOLING", "pooling_param"),
+    "relu": ("RELU", ""),
+    "sigmoid": ("SIGMOID", ""),
+    "softmax": ("SOFTMAX", ""),
+    "softmax_loss": ("SOFTMAX_LOSS", ""),
+    "split": ("SPLIT", ""),
+    "tanh": ("TANH", ""),
+    "window_data": ("WINDOW_DATA", "window_data_param"),
+}
+# V0 option -> its name in the options of the type. An option the type lacks is refused, as Caffe does.
+_OPTIONS = {
+    "biasterm": "bias_term",
+    "kernelsize": "kernel_size",
+    "batchsize": "batch_size",
+    "shuffle_images": "shuffle",
+    "det_fg_threshold": "fg_threshold",
+    "det_bg_threshold": "bg_threshold",
+    "det_fg_fraction": "fg_fraction",
+    "det_context_pad": "context_pad",
+    "det_crop_mode": "crop_mode",
+}
+_TRANSFORMS = {"scale": "scale", "meanfile": "mean_file", "cropsize": "crop_size", "mirror": "mirror"}
+_CARRIED = ("blobs", "blobs_lr", "weight_decay")
+
+
+def upgrade_v0_layers(net: caffe_pb2.NetParameter, path: str | os.PathLike[str] = "<net>") -> None:
+    """Turn the V0 layers of `net` into V1 layers, in place; padding layers become `pad` of what reads them.
+
+    Raises: PrototxtError for a type or an option that V0 does not have, and padding before other layers.
+    """
+    if not any(layer.HasField("layer") for layer in net.layers):
+        return
+    made = [_v1_layer(layer, path) for layer in _without_padding(list(net.layers), path)]
+    net.ClearField("layers")
+    net.layers.extend(made)
+
+
+def _without_padding(layers: list[Any], path: str | os.PathLike[str]) -> list[Any]:
+    """Drop padding layers and set `pad` on the conv and pool layers that read them."""
+    produced: dict[str, Any] = {}
+    kept = []
+    for layer in layers:
+        for index, bottom in enumerate(layer.bottom):
+            source = produced.get(bottom)
+            if source is None or source.layer.type != "padding":
+                continue
+            if layer.layer.type not in ("conv", "pool"):
+                raise PrototxtError(
+                    f"layer '{layer.layer.name}' ({layer.layer.type}) reads the padding layer "
+                    f"'{source.layer.name}'; only conv and pool can.",
+                    path,
+                )
+            layer.layer.pad = source.layer.pad
+            layer.bottom[index] = source.bottom[0]
+        if layer.layer.type != "padding":
+            kept.append(layer)
+        elif len(layer.bottom) != 1:
+            raise PrototxtError(f"padding layer '{layer.layer.name}' has {len(layer.bottom)} bottoms, not 1.", path)
+        produced.update(dict.fromkeys(layer.top, layer))
+    return kept
+
+
+def _v1_layer(layer: Any, path: str | os.PathLike[str]) -> Any:
+    if not layer.HasField("layer"):
+        return layer
+    old = layer.layer
+    if old.type not in _TYPES:
+        raise PrototxtError(f"layer '{old.name}' has the unknown type \"{old.type}\".", path)
+    type_name, options = _TYPES[old.type]
+    new = caffe_pb2.V1LayerParameter(bottom=layer.bottom, top=layer.top)
+    new.type = caffe_pb2.V1LayerParameter.LayerType.Value(type_name)
+    if old.HasField("name"):
+        new.name = old.name
+    for field, value in old.ListFields():
+        if field.name in ("name", "type"):
+            continue
+        if field.name in _CARRIED:
+            getattr(new, field.name).extend(value)
+        elif field.name in _TRANSFORMS:
+            setattr(new.transform_param, _TRANSFORMS[field.name], value)
+        elif field.name == "hdf5_output_param" and options == field.name:
+            new.hdf5_output_param.CopyFrom(value)
+        else:
+            target = getattr(new, options) if options else None
+            name = _OPTIONS.get(field.name, field.name)
+            if target is None or name not in target.DESCRIPTOR.fields_by_name:
+                raise PrototxtError(f"layer '{old.name}' ({old.type}) takes no `{field.name}`.", path)
+            _set(target, name, value)
+    return new
+
+
+def _set(message: Any, name: str, value: Any) -> None:
+    """Set one field, whether it became a message (fillers), repeated (conv's kernel_size) or stayed single."""
+    if hasattr(value, "CopyFrom"):
+        getattr(message, name).CopyFrom(value)
+    elif hasattr(getattr(message, name), "append"):
+        getattr(message, name).append(value)
+    else:
+        setattr(message, name, value)
