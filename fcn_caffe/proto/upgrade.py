@@ -77,7 +77,7 @@ def upgrade_solver(
 
 def modern_type(v1_type: int) -> str:
     """Return the layer type string of a V1LayerParameter.LayerType number: 4 -> Convolution."""
-    name = caffe_pb2.V1LayerParameter.LayerType.Name(v1_type)
+    name: str = caffe_pb2.V1LayerParameter.LayerType.Name(v1_type)
     return _IRREGULAR_TYPES.get(name, name.title().replace("_", ""))
 
 
