@@ -60,7 +60,7 @@ def _star(u: Float32, v: Float32, thin: float) -> Mask:
 
 # Textures: a mask of where the second colour goes; x and y in pixels along the object's axes, `period` in pixels.
 def _stripes(x: Float32, y: Float32, period: float) -> Mask:
-    return np.less((x * np.float32(1 / period)) % 1, 0.5)
+    return np.asarray((x * np.float32(1 / period)) % 1 < 0.5)
 
 
 def _checks(x: Float32, y: Float32, period: float) -> Mask:
@@ -71,7 +71,7 @@ def _checks(x: Float32, y: Float32, period: float) -> Mask:
 def _dots(x: Float32, y: Float32, period: float) -> Mask:
     across = (x * np.float32(1 / period)) % 1 - np.float32(0.5)
     along = (y * np.float32(1 / period)) % 1 - np.float32(0.5)
-    return np.less(across * across + along * along, 0.1)
+    return np.asarray(across * across + along * along < 0.1)
 
 
 def _plain(x: Float32, y: Float32, period: float) -> Mask:

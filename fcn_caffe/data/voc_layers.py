@@ -1,0 +1,69 @@
+"""PASCAL VOC and SBD (Hariharan's extra labels): 20 classes and background, void 255."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from fcn_caffe.data.image_files import VGG_MEAN, image_blob, label_blob
+from fcn_caffe.data.image_layer import Blob
+from fcn_caffe.data.labels import check_labels, read_label
+from fcn_caffe.data.reference import COMMON, ReferenceLayer, read_mat
+
+__all__ = ["CLASSES", "SBDDSegDataLayer", "VOCSegDataLayer"]
+
+MEAN = VGG_MEAN
+CLASSES = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+
+
+class VOCSegDataLayer(ReferenceLayer):
+    """PASCAL VOC segmentation. Tops: data (1, 3, H, W) BGR minus mean, label (1, 1, H, W), 0 to 20 and 255.
+
+    param_str: voc_dir, split (a file of ImageSets/Segmentation, such as seg11valid), mean, randomize, seed.
+    Raises: DataError naming what is missing and where to get it. Source: the reference's voc_layers.
+    """
+
+    required = ("voc_dir",)
+    defaults: ClassVar[Mapping[str, Any]] = COMMON
+    folder_option = "voc_dir"
+    origin = "host.robots.ox.ac.uk/pascal/VOC/voc2012, VOCtrainval_11-May-2012.tar; its VOCdevkit/VOC20xx is the folder"
+
+    def open(self) -> list[str]:
+        self.root = self.folder()
+        self.mean = self.mean_option(MEAN)
+        return self.split_names(self.root / "ImageSets" / "Segmentation" / f"{self.options['split']}.txt")
+
+    def load(self, index: int) -> tuple[Blob, Blob]:
+        name = self.names[index]
+        path = self.root / "SegmentationClass" / f"{name}.png"
+        label = read_label(path)
+        check_labels(label, len(CLASSES), 255, path)
+        return image_blob(self.image(self.root / "JPEGImages" / f"{name}.jpg"), self.mean), label_blob(label)
+
+
+class SBDDSegDataLayer(ReferenceLayer):
+    """SBD segmentation: the VOC classes on 11,355 images. Tops as VOCSegDataLayer.
+
+    param_str: sbdd_dir (holds img, cls and the split files), split, mean, randomize, seed.
+    Raises: DataError naming what is missing and where to get it. Source: the reference's voc_layers.
+    """
+
+    required = ("sbdd_dir",)
+    defaults: ClassVar[Mapping[str, Any]] = COMMON
+    folder_option = "sbdd_dir"
+    origin = "the Semantic Boundaries Dataset, benchmark.tgz of Berkeley; its benchmark_RELEASE/dataset is the folder"
+
+    def open(self) -> list[str]:
+        self.root = self.folder()
+        self.mean = self.mean_option(MEAN)
+        return self.split_names(self.root / f"{self.options['split']}.txt")
+
+    def load(self, index: int) -> tuple[Blob, Blob]:
+        name = self.names[index]
+        path = self.root / "cls" / f"{name}.mat"
+        label = read_mat(path, "GTcls", "Segmentation")
+        check_labels(label, len(CLASSES), 255, path)
+        return image_blob(self.image(self.root / "img" / f"{name}.jpg"), self.mean), label_blob(label)

@@ -1,0 +1,160 @@
+"""Score a net over its data layer's images: one global confusion histogram, as the paper does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fcn_caffe.data.labels import read_classes
+from fcn_caffe.errors import DataError
+from fcn_caffe.metrics import ConfusionMatrix, Scores
+from fcn_caffe.net import Net
+
+__all__ = ["class_names", "data_layer", "format_scores", "score_heads", "score_net"]
+
+OnImage = Callable[[int, Mapping[str, Tensor]], None]
+
+
+def data_layer(net: Net) -> Any | None:
+    """The net's first Python layer that knows how many images it has, or None."""
+    for layer in net.layers.values():
+        user = getattr(layer, "user", None)
+        if user is not None and hasattr(user, "__len__"):
+            return user
+    return None
+
+
+def _iterations(net: Net, iterations: int | None) -> int:
+    if iterations is None:
+        source = data_layer(net)
+        batch = getattr(source, "batch", 1)
+        iterations = -(-len(source) // batch) if source is not None else 0
+    if iterations < 1:
+        raise DataError(
+            f"net '{net.name}': how many iterations to score is not known from its data layer. Give their number."
+        )
+    return iterations
+
+
+def _check(net: Net, score: str, label: str) -> int:
+    for what, blob in (("score", score), ("label", label)):
+        if blob not in net.blob_shapes:
+            near = ", ".join(name for name in net.blob_shapes if what in name) or ", ".join(net.graph.outputs)
+            raise DataError(f"net '{net.name}' has no {what} blob '{blob}'. It has: {near}.")
+    shape = net.blob_shapes[score]
+    if len(shape) < 2:
+        raise DataError(f"net '{net.name}': score blob '{score}' is {shape}: expected (N, classes, ...).")
+    return shape[1]
+
+
+@torch.no_grad()
+def score_heads(
+    net: Net,
+    iterations: int | None = None,
+    heads: Mapping[str, str] | None = None,
+    *,
+    loss: str = "loss",
+    leave_out_absent: bool = False,
+    on_image: OnImage | None = None,
+) -> dict[str, Scores]:
+    """Score several heads in one pass over the images.
+
+    heads: label blob by score blob. Each score is (N, C, H, W) and its label (N, 1, H, W); the prediction is the
+    class of the highest score, the first of equals. `loss`, where the net has such a blob, is averaged along.
+    `on_image(iteration, blobs)` sees the score and label blobs, and `data`, of every iteration.
+    Returns scores by score blob. The net runs in eval mode and is put back as it was.
+    Raises: DataError for blobs the net lacks, or scores and labels of different sizes.
+    """
+    heads = heads or {"score": "label"}
+    matrices = {score: ConfusionMatrix(_check(net, score, label)) for score, label in heads.items()}
+    iterations = _iterations(net, iterations)
+    keep = {*heads, *heads.values()} | ({loss} if loss in net.blob_shapes else set())
+    if on_image is not None and "data" in net.blob_shapes:
+        keep.add("data")
+    was_training, losses = net.training, 0.0
+    net.eval()
+    try:
+        for iteration in range(iterations):
+            blobs = net(keep=keep)
+            for score, label in heads.items():
+                prediction, truth = blobs[score].argmax(1), blobs[label]
+                if truth.numel() != prediction.numel():
+                    raise DataError(
+                        f"net '{net.name}': score '{score}' is {tuple(blobs[score].shape)} and label '{label}' "
+                        f"{tuple(truth.shape)}. The score should have the label's height and width."
+                    )
+                matrices[score].add(truth.reshape(prediction.shape).cpu().numpy(), prediction.cpu().numpy())
+            if loss in keep:
+                losses += float(blobs[loss].sum())
+            if on_image is not None:
+                on_image(iteration, blobs)
+    finally:
+        net.train(was_training)
+    mean_loss = losses / iterations if loss in keep else None
+    return {
+        score: matrix.scores(leave_out_absent=leave_out_absent, loss=mean_loss) for score, matrix in matrices.items()
+    }
+
+
+def score_net(
+    net: Net,
+    iterations: int | None = None,
+    score: str = "score",
+    label: str = "label",
+    *,
+    leave_out_absent: bool = False,
+    on_image: OnImage | None = None,
+) -> Scores:
+    """Score one head of a TEST net over `iterations` passes; by default once over its data layer's images.
+
+    Shapes: score (N, C, H, W), label (N, 1, H, W).
+    Raises: DataError, see `score_heads`.
+    """
+    found = score_heads(net, iterations, {score: label}, leave_out_absent=leave_out_absent, on_image=on_image)
+    return found[score]
+
+
+def class_names(net: Net, classes: int) -> list[str] | None:
+    """Names of the classes: from `classes.txt` beside the net's file, or what its data layer's module calls CLASSES.
+
+    None where neither has as many names as there are classes.
+    """
+    if net.path is not None and (card := Path(net.path).parent / "classes.txt").is_file():
+        names = read_classes(card)
+        if len(names) == classes:
+            return names
+    source = data_layer(net)
+    if source is not None:
+        module = __import__(type(source).__module__, fromlist=["CLASSES"])
+        names = list(getattr(module, "CLASSES", ()))
+        if len(names) == classes:
+            return names
+    return None
+
+
+def format_scores(scores: Scores, names: list[str] | None = None) -> str:
+    """The four metrics in per cent, then IU and accuracy of every class; absent classes say so."""
+    lines = [
+        f"pixel accuracy  {scores.pixel_accuracy * 100:6.2f}",
+        f"mean accuracy   {scores.mean_accuracy * 100:6.2f}",
+        f"mean IU         {scores.mean_iu * 100:6.2f}",
+        f"f.w. IU         {scores.frequency_weighted_iu * 100:6.2f}",
+    ]
+    if scores.loss is not None:
+        lines.append(f"loss        {scores.loss:10.5g}")
+    names = names or [str(index) for index in range(len(scores.class_iu))]
+    width = max(5, *(len(name) for name in names))
+    lines.append(f"\n{'class':<{width}}     IU    acc")
+    for index, name in enumerate(names):
+        iu, accuracy = scores.class_iu[index] * 100, scores.class_accuracy[index] * 100
+        note = "  absent from the ground truth" if index in scores.absent else ""
+        lines.append(f"{name:<{width}} {_cell(iu)} {_cell(accuracy)}{note}")
+    return "\n".join(lines)
+
+
+def _cell(value: float) -> str:
+    return "     -" if value != value else f"{value:6.2f}"

@@ -1,0 +1,11 @@
+"""Segment photographs with a trained net: see `python tools/infer.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installing
+
+from fcn_caffe.commands.infer import main
+
+if __name__ == "__main__":
+    sys.exit(main())

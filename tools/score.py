@@ -1,0 +1,11 @@
+"""Score a trained net on its data: see `python tools/score.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installing
+
+from fcn_caffe.commands.score import main
+
+if __name__ == "__main__":
+    sys.exit(main())
