@@ -1,0 +1,233 @@
+"""Blob arrays of binary Caffe files as views of the mapped file.
+
+protobuf would turn every weight into a Python number or a copy, and refuses files over 2 GB; this walks the wire
+format itself: a net file is a few hundred tags around large runs of little-endian floats.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, NoReturn
+
+import numpy as np
+
+from ..errors import WeightsError
+
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+# BlobProto: field numbers.
+_LEGACY_SHAPE, _DATA, _SHAPE, _DOUBLE_DATA = (1, 2, 3, 4), 5, 7, 8
+# What a layer message calls its name, its type and its blobs.
+_MODERN, _V1, _V0 = (1, 2, 7), (4, 5, 6), (1, 2, 50)
+_NET_NAME, _NET_V1_LAYERS, _NET_LAYER, _V1_V0_LAYER = 1, 2, 100, 1
+
+
+@dataclass
+class LayerBlobs:
+    """One layer of a binary net: its name, its type (a V1 enum number, or "" if not written) and its arrays."""
+
+    name: str = ""
+    type: str | int = ""
+    blobs: list[np.ndarray[Any, Any]] = field(default_factory=list)
+
+
+@dataclass
+class BinaryNet:
+    """A binary NetParameter as far as weights go."""
+
+    name: str
+    layers: list[LayerBlobs]
+
+
+@dataclass
+class BinaryState:
+    """A binary SolverState: step, weight file, passed lr steps, and the solver's history arrays."""
+
+    iter: int
+    learned_net: str
+    current_step: int
+    history: list[np.ndarray[Any, Any]]
+
+
+def read_net(path: str | os.PathLike[str]) -> BinaryNet:
+    """Return the layers of a binary NetParameter (modern, V1 or V0), in file order.
+
+    Arrays are float32. They are views of the file, mapped copy-on-write: writing to one changes neither the file
+    nor another reader. Only unpacked, split or double data is copied.
+    Raises: WeightsError with the byte position if the file is truncated, corrupt or not a net.
+    """
+    reader = _Reader(path)
+    net = BinaryNet("", [])
+    for number, wire, start, end in reader.fields(0, len(reader.bytes)):
+        if number in (_NET_NAME, _NET_V1_LAYERS, _NET_LAYER) and wire != _LENGTH:
+            reader.corrupt(start, f"field {number} of a net is never a number; this is some other message")
+        if number == _NET_NAME:
+            net.name = reader.text(start, end)
+        elif number == _NET_LAYER:
+            net.layers.append(reader.layer(start, end, _MODERN))
+        elif number == _NET_V1_LAYERS:
+            net.layers.append(reader.layer(start, end, _V1))
+    return net
+
+
+def read_solver_state(path: str | os.PathLike[str]) -> BinaryState:
+    """Return a binary SolverState; arrays as read_net gives them. Raises: WeightsError."""
+    reader = _Reader(path)
+    state = BinaryState(0, "", 0, [])
+    for number, wire, start, end in reader.fields(0, len(reader.bytes)):
+        if number == 1 and wire == _VARINT:
+            state.iter = reader.varint(start)[0]
+        elif number == 2 and wire == _LENGTH:
+            state.learned_net = reader.text(start, end)
+        elif number == 3 and wire == _LENGTH:
+            state.history.append(reader.blob(start, end, f"history {len(state.history)}"))
+        elif number == 4 and wire == _VARINT:
+            state.current_step = reader.varint(start)[0]
+    return state
+
+
+class _Reader:
+    """The bytes of one file and the rules of the wire format. Positions are byte offsets into the file."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        try:
+            with open(path, "rb") as file:
+                if os.fstat(file.fileno()).st_size == 0:
+                    raise WeightsError(f"{self.path}: the file is empty.")
+                # A private writable mapping: torch wraps it without a copy and without a warning.
+                self.bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        except OSError as error:
+            raise WeightsError(f"{self.path}: cannot be read: {error.strerror}.") from None
+
+    def corrupt(self, position: int, what: str) -> NoReturn:
+        head = self.bytes[:64]
+        textual = all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
+        hint = " It looks like text: is it a prototxt, or a web page saved as a file?" if textual else ""
+        raise WeightsError(f"{self.path}: byte {position}: {what}. The file is truncated or corrupt.{hint}")
+
+    def varint(self, position: int) -> tuple[int, int]:
+        """The number at `position` and the position after it."""
+        value, data = 0, self.bytes
+        for index in range(10):
+            if position + index >= len(data):
+                self.corrupt(position, "the file ends inside a number")
+            byte = data[position + index]
+            value |= (byte & 0x7F) << (7 * index)
+            if byte < 0x80:
+                return value, position + index + 1
+        self.corrupt(position, "a number is longer than 10 bytes")
+
+    def field(self, at: int, limit: int) -> tuple[int, int, int, int]:
+        """(field number, wire type, start, end) of the field at a position; start and end bound its value."""
+        tag, start = self.varint(at)
+        number, wire = tag >> 3, tag & 7
+        if wire == _LENGTH:
+            size, start = self.varint(start)
+            end = start + size
+        elif wire == _VARINT:
+            end = self.varint(start)[1]
+        elif wire in (_FIXED32, _FIXED64):
+            end = start + (4 if wire == _FIXED32 else 8)
+        else:
+            self.corrupt(at, f"wire type {wire} is not one that Caffe writes")
+        if number == 0:
+            self.corrupt(at, "field number 0")
+        if end > limit:
+            part = "the file" if limit == len(self.bytes) else "its message"
+            self.corrupt(at, f"field {number} needs {end - start} bytes, {part} has {max(limit - start, 0)} left")
+        return number, wire, start, end
+
+    def fields(self, position: int, limit: int) -> Iterator[tuple[int, int, int, int]]:
+        """Yield every field up to `limit`, as `field` gives it."""
+        while position < limit:
+            found = self.field(position, limit)
+            yield found
+            position = found[3]
+
+    def text(self, start: int, end: int) -> str:
+        try:
+            return self.bytes[start:end].decode()
+        except UnicodeDecodeError:
+            self.corrupt(start, "a name is not UTF-8")
+
+    def layer(self, start: int, end: int, numbers: tuple[int, int, int]) -> LayerBlobs:
+        """A layer message whose name, type and blobs have these field numbers."""
+        name, kind, blobs = numbers
+        layer, found = LayerBlobs(), []
+        for number, wire, first, last in self.fields(start, end):
+            if numbers == _V1 and number == _V1_V0_LAYER and wire == _LENGTH:
+                return self.layer(first, last, _V0)
+            if number == name and wire == _LENGTH:
+                layer.name = self.text(first, last)
+            elif number == kind:
+                layer.type = self.text(first, last) if wire == _LENGTH else self.varint(first)[0]
+            elif number == blobs and wire == _LENGTH:
+                found.append((first, last))
+        # The name may come after the blobs, and errors want it.
+        for index, (first, last) in enumerate(found):
+            layer.blobs.append(self.blob(first, last, f"layer '{layer.name}' blob {index}"))
+        return layer
+
+    def blob(self, start: int, end: int, what: str) -> np.ndarray[Any, Any]:
+        """A BlobProto: data in its shape, or in the legacy num x channels x height x width."""
+        legacy: dict[int, int] = {}
+        shape: list[int] = []
+        parts: dict[int, list[np.ndarray[Any, Any]]] = {_DATA: [], _DOUBLE_DATA: []}
+        position = start
+        while position < end:
+            number, wire, first, last = self.field(position, end)
+            if number in parts and wire == _LENGTH:
+                parts[number].append(self.packed(first, last, "<f4" if number == _DATA else "<f8", what))
+            elif number in parts and wire in (_FIXED32, _FIXED64):
+                values, last = self.unpacked(position, last - first, end)
+                parts[number].append(values)
+            elif number in _LEGACY_SHAPE and wire == _VARINT:
+                legacy[number] = self.varint(first)[0]
+            elif number == _SHAPE and wire == _LENGTH:
+                shape += self.dims(first, last)
+            position = last
+        dims = tuple(legacy.get(number, 0) for number in _LEGACY_SHAPE) if legacy else tuple(shape)
+        chosen = parts[_DOUBLE_DATA] or parts[_DATA]
+        values = chosen[0] if len(chosen) == 1 else np.concatenate(chosen or [np.zeros(0, "<f4")])
+        if values.size != prod(dims) or any(dim >= 2**63 for dim in dims):
+            shown = "x".join(map(str, dims)) or "(none)"
+            wanted = prod(dims)
+            self.corrupt(start, f"{what} has shape {shown}, which takes {wanted} values; {values.size} are stored")
+        return values.astype(np.float32, copy=False).reshape(dims)
+
+    def packed(self, start: int, end: int, dtype: str, what: str) -> np.ndarray[Any, Any]:
+        size = np.dtype(dtype).itemsize
+        if (end - start) % size:
+            self.corrupt(start, f"the data of {what} is {end - start} bytes, not a multiple of {size}")
+        return np.frombuffer(self.bytes, dtype, (end - start) // size, start)
+
+    def unpacked(self, position: int, size: int, limit: int) -> tuple[np.ndarray[Any, Any], int]:
+        """The values, and the position after them, of a run of records that each repeat the tag at `position`.
+
+        The run is searched in doubling windows: the work is linear however the runs are cut.
+        """
+        record = 1 + size  # fields below 16 have a tag of one byte
+        tag, count, window = self.bytes[position], 1, 64
+        most = (limit - position) // record
+        raw = np.frombuffer(self.bytes, np.uint8, most * record, position).reshape(most, record)
+        while count < most:
+            same = raw[count : count + window, 0] == tag
+            count += len(same) if same.all() else int(same.argmin())
+            if not same.all():
+                break
+            window *= 2
+        values = np.ascontiguousarray(raw[:count, 1:]).view("<f4" if size == 4 else "<f8").reshape(count)
+        return values, position + count * record
+
+    def dims(self, start: int, end: int) -> list[int]:
+        """The extents of a BlobShape, packed or not."""
+        found = []
+        for number, wire, first, last in self.fields(start, end):
+            while number == 1 and wire in (_VARINT, _LENGTH) and first < last:
+                value, first = self.varint(first)
+                found.append(value)
+        return found
