@@ -120,12 +120,23 @@ def copy_weights(
         raise WeightsError(f"{name}: the layers are not those of the net.\n{report}")
     if any(target.is_meta for target, _ in pairs):
         raise WeightsError(f"{name}: the net is on the meta device and holds no memory. Build it on cpu or cuda.")
+    for target, array in pairs:
+        _copy(target, array)
+    return report
+
+
+def _copy(target: Tensor, array: Array) -> None:
+    """Set `target` to `array`, which holds as many values; their shapes may differ by leading 1s."""
     with torch.no_grad():
-        for target, array in pairs:
-            # torch warns of arrays it may not write to, so those few (never a loaded file's) are copied first.
+        if target.device.type == "cpu" and target.dtype == torch.float32:
+            # numpy's copy runs at the speed of memcpy, also from a file's unaligned floats; torch's at two thirds.
+            np.copyto(target.detach().numpy(), array.reshape(tuple(target.shape)))
+            # Autograd counts writes, and has not seen this one: write to none of the elements.
+            target.reshape(-1)[:0].zero_()
+        else:
+            # torch warns of arrays it may not write to; a loaded file's are writable, the few others are copied.
             writable = array if array.flags.writeable else array.copy()
             target.copy_(torch.from_numpy(writable).reshape(target.shape))
-    return report
 
 
 def _mismatch(layer: str, index: int, have: tuple[int, ...], want: tuple[int, ...]) -> str:
