@@ -41,8 +41,9 @@ Integers = npt.NDArray[np.integer[Any]]
 def _open(path: str | os.PathLike[str]) -> Image.Image:
     """Open and decode an image; DataError when it is missing, not an image, or cut short."""
     try:
-        image = Image.open(path)
-        image.load()
+        with open(path, "rb") as file:
+            image = Image.open(file)
+            image.load()
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file.") from error
     except UnidentifiedImageError as error:
