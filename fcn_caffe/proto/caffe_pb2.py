@@ -17,8 +17,9 @@ from .descriptor import PACKED
 __all__ = ["Message"]
 
 _pool = descriptor_pool.DescriptorPool()
-_file = descriptor_pb2.FileDescriptorProto.FromString(zlib.decompress(base64.b85decode(PACKED)))
-_pool.Add(_file)
+_serialized = zlib.decompress(base64.b85decode(PACKED))
+_pool.AddSerializedFile(_serialized)
+_file = descriptor_pb2.FileDescriptorProto.FromString(_serialized)
 
 
 def _message_class(name: str) -> type[Message]:

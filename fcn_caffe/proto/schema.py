@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf import descriptor_pb2  # type: ignore[import-untyped]
+from google.protobuf.descriptor import FieldDescriptor as _TYPE  # type: ignore[import-untyped]
 
-_TYPE = descriptor_pb2.FieldDescriptorProto
 INTEGERS = {
     _TYPE.TYPE_INT32: ("int32", -(2**31), 2**31 - 1),
     _TYPE.TYPE_INT64: ("int64", -(2**63), 2**63 - 1),
@@ -57,19 +56,15 @@ def describe(descriptor: Any) -> Message:
     """Return the table of a message descriptor. Cached; no message of caffe.proto holds itself."""
     if descriptor in _known:
         return _known[descriptor]
-    # The label is read from the proto form: runtimes 4 and 7 disagree on how a FieldDescriptor tells it.
-    proto = descriptor_pb2.DescriptorProto()
-    descriptor.CopyToProto(proto)
     fields = {}
-    for declared in proto.field:
-        field = descriptor.fields_by_name[declared.name]
-        kind, lowest, highest = INTEGERS.get(declared.type) or (OTHERS[declared.type], 0, 0)
-        fields[declared.name] = Field(
-            name=declared.name,
-            number=declared.number,
+    for field in descriptor.fields:
+        kind, lowest, highest = INTEGERS.get(field.type) or (OTHERS[field.type], 0, 0)
+        fields[field.name] = Field(
+            name=field.name,
+            number=field.number,
             kind=kind,
-            repeated=declared.label == _TYPE.LABEL_REPEATED,
-            required=declared.label == _TYPE.LABEL_REQUIRED,
+            repeated=_label(field, "repeated"),
+            required=_label(field, "required"),
             lowest=lowest,
             highest=highest,
             values={value.name: value.number for value in field.enum_type.values} if kind == "enum" else None,
@@ -78,3 +73,9 @@ def describe(descriptor: Any) -> Message:
     required = frozenset(field.name for field in fields.values() if field.required)
     made = Message(descriptor.name, descriptor.name.removesuffix("Parameter") or descriptor.name, fields, required)
     return _known.setdefault(descriptor, made)
+
+
+def _label(field: Any, label: str) -> bool:
+    """Whether a field is repeated or required: newer runtimes have a flag each and warn of `label`, older only that."""
+    flag = getattr(field, f"is_{label}", None)
+    return bool(field.label == getattr(_TYPE, f"LABEL_{label.upper()}") if flag is None else flag)
