@@ -1,0 +1,45 @@
+"""Nets from short prototxt strings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fcn_caffe import TEST, Net
+from fcn_caffe.proto import caffe_pb2, parse_text
+
+
+def input_layer(name: str, *shape: int) -> str:
+    """An Input layer's text."""
+    dims = " ".join(f"dim: {size}" for size in shape)
+    return f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ {dims} }} }} }}\n'
+
+
+def layer(name: str, type: str, bottom: str = "", top: str | None = None, more: str = "") -> str:
+    """A layer's text; bottoms and tops separated by spaces, the top named as the layer unless given."""
+    bottoms = " ".join(f'bottom: "{blob}"' for blob in bottom.split())
+    tops = " ".join(f'top: "{blob}"' for blob in (name if top is None else top).split())
+    return f'layer {{ name: "{name}" type: "{type}" {bottoms} {tops} {more} }}\n'
+
+
+def net_param(*text: str) -> Any:
+    return parse_text("\n".join(text), caffe_pb2.NetParameter, "net.prototxt")
+
+
+def make_net(*text: str, phase: int = TEST, path: Path | None = None, **options: Any) -> Net:
+    """A Net of the joined text, through a file at `path` where given."""
+    if path is None:
+        return Net(net_param(*text), phase, **options)
+    path.write_text("\n".join(text))
+    return Net(path, phase, **options)
+
+
+def randomise(net: Net, seed: int = 0) -> None:
+    """Fill every parameter with small random numbers."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for blobs in net.params.values():
+            for blob in blobs:
+                blob.copy_(torch.randn(blob.shape, generator=generator) * 0.3)

@@ -1,0 +1,267 @@
+"""Running nets: sizes, freeing, sharing, gradients where Caffe has them, and being an ordinary module."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+
+import pytest
+import torch
+from helpers import input_layer, layer, make_net, randomise
+
+from fcn_caffe import TEST, TRAIN, GraphError, LayerError, Net
+
+DATA = input_layer("data", 1, 3, 8, 8)
+CONV = "convolution_param { num_output: 2 kernel_size: 3 pad: 1 %s }"
+LABEL = input_layer("label", 1, 1, 8, 8)
+
+
+def conv(name: str, bottom: str, more: str = "", options: str = "") -> str:
+    return layer(name, "Convolution", bottom, more=f"{more} {CONV % options}")
+
+
+def test_any_input_size_without_rebuilding() -> None:
+    net = make_net(
+        DATA, conv("a", "data"), layer("p", "Pooling", "a", more="pooling_param { kernel_size: 2 stride: 2 }")
+    )
+    for height, width in ((8, 8), (9, 13), (2, 31)):
+        (top,) = net(data=torch.zeros(2, 3, height, width)).values()
+        assert top.shape == (2, 2, (height + 1) // 2, (width + 1) // 2)
+
+
+def test_keep_and_inputs() -> None:
+    net = make_net(DATA, conv("a", "data"), layer("r", "ReLU", "a", "a"), conv("b", "a"))
+    randomise(net)
+    x = torch.randn(1, 3, 8, 8)
+    assert set(net(data=x)) == {"b"}
+    kept = net({"data": x}, keep=["a", "data"])
+    assert set(kept) == {"a", "b", "data"}
+    assert (kept["a"] >= 0).all(), "a blob changed in place is seen in its last state"
+    net.inputs["data"] = x
+    assert torch.equal(net()["b"], kept["b"])
+    with pytest.raises(GraphError, match=r"has no blob 'dta'\. Its inputs: data"):
+        net(dta=x)
+    with pytest.raises(GraphError, match="blob 'data' was given as list"):
+        net(data=[1.0])
+    net.inputs.clear()
+    with pytest.raises(LayerError, match=r"layer 'data' \(Input\): input blob 'data' was not given"):
+        net()
+
+
+def test_a_failing_layer_names_itself_and_the_shapes() -> None:
+    net = make_net(DATA, conv("a", "data"))
+    with pytest.raises(LayerError, match=r"layer 'a' \(Convolution\): failed on data 1x4x8x8: "):
+        net(data=torch.zeros(1, 4, 8, 8))
+
+
+def test_blobs_are_freed_after_their_last_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = make_net(DATA, conv("a", "data"), conv("b", "a"), conv("c", "b"), conv("d", "c"))
+    alive: list[weakref.ref[torch.Tensor]] = []
+    counts = []
+
+    def watch(module: torch.nn.Module, args: object, top: torch.Tensor) -> None:
+        alive.append(weakref.ref(top))
+        counts.append(sum(ref() is not None for ref in alive))
+
+    for name in "abcd":
+        net.layer(name).register_forward_hook(watch)
+    with torch.no_grad():
+        net(data=torch.zeros(1, 3, 8, 8))
+    assert counts == [1, 2, 2, 2], "at most a layer's bottom and top are alive"
+
+
+def test_the_input_a_person_gave_is_never_overwritten() -> None:
+    net = make_net(DATA, layer("r", "ReLU", "data", "data"), layer("s", "ReLU", "data"))
+    x = torch.full((1, 3, 8, 8), -1.0)
+    net(data=x)
+    assert (x == -1).all()
+
+
+def test_in_place_after_another_reader_leaves_its_value_alone() -> None:
+    text = (
+        DATA,
+        conv("a", "data"),
+        layer("early", "Split", "a", "e"),
+        layer("r", "ReLU", "a", "a"),
+        layer("s", "ReLU", "a"),
+    )
+    net = make_net(*text)
+    randomise(net)
+    tops = net(data=torch.randn(1, 3, 8, 8))
+    assert (tops["e"] < 0).any() and (tops["s"] >= 0).all()
+
+
+def test_shared_params_are_one_blob_and_gather_both_gradients() -> None:
+    spec = 'param { name: "w" %s }'
+    options = "bias_term: false"
+    net = make_net(
+        input_layer("data", 1, 2, 8, 8),
+        conv("a", "data", spec % "lr_mult: 3", options),
+        conv("b", "a", spec % "", options),
+    )
+    randomise(net)
+    assert net.params["a"][0] is net.params["b"][0]
+    assert [(item.layer, item.lr_mult) for item in net.learnable_params] == [("a", 3.0)]
+    x = torch.randn(1, 2, 8, 8)
+    net(data=x)["b"].sum().backward()
+    weight = net.params["a"][0].detach().clone().requires_grad_()
+    torch.nn.functional.conv2d(torch.nn.functional.conv2d(x, weight, padding=1), weight, padding=1).sum().backward()
+    assert torch.allclose(net.params["a"][0].grad, weight.grad)
+
+
+def test_permissive_sharing_looks_at_the_owner_in_another_shape() -> None:
+    options = "inner_product_param { num_output: %d bias_term: false }"
+    net = make_net(
+        input_layer("x", 2, 6),
+        input_layer("y", 2, 3),
+        layer("a", "InnerProduct", "x", more='param { name: "w" } ' + options % 4),
+        layer("b", "InnerProduct", "y", more='param { name: "w" share_mode: PERMISSIVE } ' + options % 8),
+    )
+    randomise(net)
+    tops = net(x=torch.ones(2, 6), y=torch.ones(2, 3))
+    owner = net.params["a"][0]
+    assert torch.allclose(tops["b"], torch.ones(2, 3) @ owner.reshape(8, 3).t())
+    tops["b"].sum().backward()
+    assert torch.equal(owner.grad, torch.full((4, 6), 2.0))
+
+
+def test_lr_mult_zero_has_no_gradient_and_nothing_below_it_is_kept() -> None:
+    still = "param { lr_mult: 0 } param { lr_mult: 0 }"
+    net = make_net(DATA, conv("a", "data", still), conv("b", "a"), phase=TRAIN)
+    assert [item.blob.requires_grad for item in net.learnable_params] == [False, False, True, True]
+    blobs = net(data=torch.zeros(1, 3, 8, 8), keep=["a"])
+    assert not blobs["a"].requires_grad and blobs["b"].requires_grad
+
+
+def test_propagate_down_false_stops_the_gradient() -> None:
+    net = make_net(DATA, conv("a", "data"), conv("b", "a", "propagate_down: false"))
+    randomise(net)
+    net(data=torch.randn(1, 3, 8, 8))["b"].sum().backward()
+    assert net.params["a"][0].grad is None and net.params["b"][0].grad is not None
+
+
+def test_force_backward_reaches_the_inputs() -> None:
+    net = make_net("force_backward: true", DATA, conv("a", "data"))
+    randomise(net)
+    blobs = net(data=torch.randn(1, 3, 8, 8), keep=["data"])
+    (grad,) = torch.autograd.grad(blobs["a"].sum(), blobs["data"])
+    assert grad.abs().sum() > 0
+
+
+def test_loss_is_the_weighted_sum_of_tops() -> None:
+    net = make_net(
+        DATA,
+        LABEL,
+        conv("a", "data"),
+        layer("l", "SoftmaxWithLoss", "a label", more="loss_weight: 0.5"),
+        layer("m", "SoftmaxWithLoss", "a label"),
+        layer("n", "ReLU", "a", more="loss_weight: 0.25"),
+        phase=TRAIN,
+    )
+    randomise(net)
+    assert net.loss_weights == {"l": 0.5, "m": 1.0, "n": 0.25}
+    loss, blobs = net.forward_loss({"data": torch.randn(1, 3, 8, 8), "label": torch.ones(1, 1, 8, 8)})
+    assert torch.allclose(loss, 0.5 * blobs["l"] + blobs["m"] + 0.25 * blobs["n"].sum())
+    with pytest.raises(GraphError, match="has no loss"):
+        make_net(DATA, conv("a", "data")).forward_loss({"data": torch.zeros(1, 3, 8, 8)})
+
+
+@pytest.mark.parametrize("value", [5, -2])
+def test_a_label_out_of_range_is_an_error_not_a_crash(value: int) -> None:
+    net = make_net(
+        DATA,
+        LABEL,
+        conv("a", "data"),
+        layer("l", "SoftmaxWithLoss", "a label", more="loss_param { ignore_label: 255 }"),
+    )
+    label = torch.zeros(1, 1, 8, 8)
+    label[0, 0, 2, 3] = value
+    with pytest.raises(LayerError, match=rf"label {value} is outside the 2 classes \(0 to 1\)"):
+        net(data=torch.zeros(1, 3, 8, 8), label=label)
+    assert net(data=torch.zeros(1, 3, 8, 8), label=torch.full((1, 1, 8, 8), 255.0))["l"] == 0, "all ignored: divisor 1"
+
+
+def test_input_shapes_replace_a_data_layer() -> None:
+    text = layer("data", "Python", "", "data label", 'python_param { module: "absent_data" layer: "Absent" }')
+    param = (text, conv("a", "data"), layer("l", "SoftmaxWithLoss", "a label"))
+    net = make_net(*param, phase=TRAIN, input_shapes={"data": (1, 3, 5, 6), "label": (1, 1, 5, 6)})
+    assert net.graph.inputs == ("data", "label") and net.blob_shapes["a"] == (1, 2, 5, 6)
+    with pytest.raises(GraphError, match="input_shapes names label"):
+        make_net(DATA, conv("a", "data"), input_shapes={"label": (1,)})
+
+
+def test_phase_sets_the_mode_and_the_mode_rules_dropout() -> None:
+    text = (DATA, layer("d", "Dropout", "data"))
+    x = torch.ones(1, 3, 8, 8)
+    train, test = make_net(*text, phase=TRAIN), make_net(*text, phase=TEST)
+    assert train.training and not test.training
+    assert torch.equal(test(data=x)["d"], x)
+    values = set(train(data=x)["d"].unique().tolist())
+    assert values == {0.0, 2.0}
+    assert torch.equal(train.eval()(data=x)["d"], x)
+
+
+def test_share_with_makes_one_set_of_weights() -> None:
+    train = make_net(DATA, conv("a", "data"), phase=TRAIN)
+    test = make_net(DATA, conv("a", "data"), conv("b", "a"))
+    test.share_with(train)
+    assert test.params["a"][0] is train.params["a"][0]
+    assert test.learnable_params[0].blob is train.params["a"][0]
+    other = make_net(DATA, layer("a", "Convolution", "data", more="convolution_param { num_output: 3 kernel_size: 3 }"))
+    with pytest.raises(
+        LayerError, match=r"layer 'a' \(Convolution\): cannot share blobs: this net wants 3x3x3x3, 3, net"
+    ):
+        other.share_with(train)
+
+
+def test_it_is_an_ordinary_module() -> None:
+    net = make_net(DATA, conv("conv.1/x", "data"), layer("keys", "ReLU", "conv.1/x"), conv("type", "keys"))
+    randomise(net)
+    other = make_net(DATA, conv("conv.1/x", "data"), layer("keys", "ReLU", "conv.1/x"), conv("type", "keys"))
+    other.load_state_dict(net.state_dict())
+    x = torch.randn(1, 3, 8, 8)
+    assert torch.equal(net(data=x)["type"], other(data=x)["type"])
+    double = copy.deepcopy(net).double()
+    assert double(data=x.double())["type"].dtype == torch.float64
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert net(data=x)["type"].dtype == torch.bfloat16
+    assert net.layer("type").name == "type" and "conv.1/x" in repr(net)
+    with pytest.raises(GraphError, match="has no layer 'nope'"):
+        net.layer("nope")
+
+
+def test_meta_device_allocates_nothing() -> None:
+    net = make_net(DATA, conv("a", "data"), device="meta")
+    assert all(parameter.is_meta for parameter in net.parameters())
+    assert net.blob_shapes == {"data": (1, 3, 8, 8), "a": (1, 2, 8, 8)}
+
+
+def test_layers_in_float64_pass_gradcheck() -> None:
+    text = (
+        input_layer("data", 2, 4, 7, 6), input_layer("label", 2, 1, 4, 4),
+        conv("c", "data", options="dilation: 1 group: 2").replace("num_output: 2", "num_output: 4"),
+        layer("s", "Scale", "c", more="scale_param { bias_term: true }"),
+        layer("n", "LRN", "s", more="lrn_param { local_size: 3 alpha: 0.5 }"),
+        layer("b", "BatchNorm", "n"), layer("g", "Sigmoid", "b"),
+        layer("p", "Pooling", "g", more="pooling_param { pool: AVE kernel_size: 3 stride: 2 pad: 1 }"),
+        layer("d", "Deconvolution", "p", more="convolution_param { num_output: 4 kernel_size: 4 stride: 2 pad: 1 }"),
+        layer("crop", "Crop", "d p"), layer("e", "Eltwise", "crop p p", more="eltwise_param { coeff: 2 coeff: -1 coeff: 1 }"),
+        layer("slice", "Slice", "e", "e1 e2"), layer("prod", "Eltwise", "e1 e2", more="eltwise_param { operation: PROD }"),
+        layer("max", "Eltwise", "e1 e2", more="eltwise_param { operation: MAX }"), layer("cat", "Concat", "prod max"),
+        layer("softmax", "Softmax", "cat"), layer("r", "Reshape", "cat", more="reshape_param { shape { dim: 0 dim: -1 } }"),
+        layer("ip", "InnerProduct", "r", more="inner_product_param { num_output: 3 }"),
+        layer("l", "SoftmaxWithLoss", "cat label", more="loss_param { ignore_label: 1 }"),
+    )  # fmt: skip
+    net = make_net(*text, phase=TRAIN)
+    randomise(net)
+    net.double()
+    data = torch.randn(2, 4, 7, 6, dtype=torch.float64, requires_grad=True)
+    label = torch.randint(0, 4, net.blob_shapes["label"]).double()
+    params = [item.blob for item in net.learnable_params if item.lr_mult]
+
+    def run(data: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        tops = net(data=data, label=label)
+        return tops["l"], tops["softmax"], tops["ip"]
+
+    assert torch.autograd.gradcheck(run, (data, *params), fast_mode=True)
+    assert isinstance(net, Net)
