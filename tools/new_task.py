@@ -1,0 +1,11 @@
+"""Make nets and solvers for a folder of images and labels: see `python tools/new_task.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installing
+
+from fcn_caffe.commands.new_task import main
+
+if __name__ == "__main__":
+    sys.exit(main())
