@@ -12,7 +12,8 @@ from fcn_caffe.errors import (
 from fcn_caffe.graph import TEST, TRAIN, Graph, Node, read_net
 from fcn_caffe.layers import Layer, known_types, register
 from fcn_caffe.layers.python import PythonLayer
-from fcn_caffe.net import LearnableParam, Net
+from fcn_caffe.learnable import LearnableParam
+from fcn_caffe.net import Net
 
 __all__ = [
     "TEST",

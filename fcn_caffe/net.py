@@ -14,24 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from fcn_caffe.errors import FcnCaffeError, GraphError, LayerError
-from fcn_caffe.fillers import check_filler, fill
 from fcn_caffe.graph import TEST, TRAIN, Graph, Node, filter_net, read_net
 from fcn_caffe.layers.base import Layer, layer_class, net_folder, show
+from fcn_caffe.learnable import LearnableParam, create_params
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.upgrade import upgrade_net
 
 Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class LearnableParam:
-    """A parameter blob with its owner layer, position in that layer, and Caffe's multipliers."""
-
-    layer: str
-    index: int
-    blob: nn.Parameter
-    lr_mult: float
-    decay_mult: float
 
 
 @dataclass(frozen=True)
@@ -91,7 +80,7 @@ class Net(nn.Module):
         try:
             with torch.no_grad():
                 self._build()
-                self._share_and_fill()
+                self.learnable_params = create_params(self.graph.nodes, self._layer_of, self._device)
         finally:
             net_folder.reset(token)
         self.train(phase == TRAIN)
@@ -113,7 +102,6 @@ class Net(nn.Module):
             blobs.update(zip(node.tops, (tops,) if isinstance(tops, Tensor) else tops, strict=False))
             self.blob_shapes.update((name, tuple(blobs[name].shape)) for name in node.tops)
             self._add(node, layer)
-        # Caffe: loss layers weigh their first top 1 unless told otherwise; any layer may carry a loss_weight.
         self._steps = [self._step(node) for node in self.graph.nodes]
 
     def _add(self, node: Node, layer: Layer) -> None:
@@ -122,6 +110,7 @@ class Net(nn.Module):
             raise LayerError(
                 f"loss_weight is given {len(given)} times for {len(node.tops)} tops.", node.name, node.type
             )
+        # Loss layers weigh their first top 1 unless told otherwise; any layer may carry a loss_weight.
         weights = given or ([1.0] if layer.loss else [])
         self.loss_weights.update((top, weight) for top, weight in zip(node.tops, weights, strict=False) if weight)
         key = re.sub(r"\.", "_", node.name) or "_"
@@ -141,90 +130,6 @@ class Net(nn.Module):
             sorted(shut | {position for position in layer.undifferentiable if position < len(node.bottoms)})
         )
         return _Step(layer, node, node.bottoms, node.tops, self.graph.last_use[node.index], blocked)
-
-    def _share_and_fill(self) -> None:
-        """Tie blobs with the same param.name, materialise the owners and fill them, in Caffe's order."""
-        owners: dict[str, tuple[Node, int]] = {}
-        named: dict[str, int] = {}  # param name -> position in learnable_params
-        for node in self.graph.nodes:
-            layer = self._layer_of[node.name]
-            if len(node.param.param) > len(layer.blob_names):
-                raise layer.error(
-                    f"has {len(node.param.param)} param entries for {len(layer.blob_names)} blobs. Drop the extra ones."
-                )
-            for index, blob_name in enumerate(layer.blob_names):
-                spec = node.param.param[index] if index < len(node.param.param) else caffe_pb2.ParamSpec()
-                if spec.name and spec.name in owners:
-                    self._share(layer, index, spec, *owners[spec.name])
-                    self._agree(layer, spec, named[spec.name])
-                    continue
-                blob = self._materialise(layer, index, spec)
-                setattr(layer, blob_name, blob)
-                if spec.name:
-                    owners[spec.name] = node, index
-                    named[spec.name] = len(self.learnable_params)
-                self.learnable_params.append(LearnableParam(node.name, index, blob, spec.lr_mult, spec.decay_mult))
-
-    def _materialise(self, layer: Layer, index: int, spec: Any) -> nn.Parameter:
-        blob, filler = layer.blobs[index], layer.blob_fillers[index]
-        learns = spec.lr_mult != 0
-        try:
-            check_filler(filler)
-            if self._device.type == "meta":
-                blob.requires_grad_(learns)
-                return blob
-            if not blob.is_meta:  # a Python layer filled it in setup
-                return nn.Parameter(blob.data.to(self._device), requires_grad=learns)
-            data = torch.zeros(blob.shape, dtype=blob.dtype, device=self._device)
-            if filler is not None and not (filler.type == "constant" and filler.value == 0):
-                fill(data, filler)
-            return nn.Parameter(data, requires_grad=learns)
-        except LayerError as error:
-            raise error.named(f"layer '{layer.name}' ({layer.layer_type})") from None
-
-    def _share(self, layer: Layer, index: int, spec: Any, owner_node: Node, owner_index: int) -> None:
-        owner_layer = self._layer_of[owner_node.name]
-        owner, blob = owner_layer.blobs[owner_index], layer.blobs[index]
-        permissive = spec.share_mode == caffe_pb2.ParamSpec.PERMISSIVE
-        if not permissive and owner.shape != blob.shape:
-            raise layer.error(
-                f"shares param '{spec.name}' of shape {show(owner.shape)} owned by layer '{owner_node.name}', "
-                f"but wants {show(blob.shape)}. Make the shapes equal, or set share_mode: PERMISSIVE for equal counts."
-            )
-        if owner.numel() != blob.numel():
-            raise layer.error(
-                f"shares param '{spec.name}' of {owner.numel()} values owned by layer '{owner_node.name}', "
-                f"but wants {blob.numel()}. Make the counts equal."
-            )
-        name = layer.blob_names[index]
-        if owner.shape == blob.shape:
-            setattr(layer, name, owner)
-            return
-        # Equal counts, other shape: look at the owner's values anew each pass, so that gradients reach the owner.
-        shape, owner_name = tuple(blob.shape), owner_layer.blob_names[owner_index]
-        del layer._parameters[name]
-
-        def view_owner(*_: Any) -> None:
-            layer.__dict__[name] = getattr(owner_layer, owner_name).view(shape)
-
-        view_owner()
-        layer.register_forward_pre_hook(view_owner)
-
-    def _agree(self, layer: Layer, spec: Any, position: int) -> None:
-        known = self.learnable_params[position]
-        merged = {}
-        for multiplier in ("lr_mult", "decay_mult"):
-            merged[multiplier] = getattr(known, multiplier)
-            if spec.HasField(multiplier):
-                given, owner_spec = getattr(spec, multiplier), self._layer_of[known.layer].param.param[known.index]
-                if owner_spec.HasField(multiplier) and given != getattr(known, multiplier):
-                    raise layer.error(
-                        f"shares param '{spec.name}' with {multiplier} {given:g}, layer '{known.layer}' says "
-                        f"{getattr(known, multiplier):g}. Give the same, or give it once."
-                    )
-                merged[multiplier] = given
-        known.blob.requires_grad_(merged["lr_mult"] != 0)
-        self.learnable_params[position] = LearnableParam(known.layer, known.index, known.blob, **merged)
 
     # -- looking at it ----------------------------------------------------------------------------------------
 

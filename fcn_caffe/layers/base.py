@@ -45,6 +45,7 @@ class Layer(nn.Module):
         self.inplace = False  # set by Net where overwriting the bottom is safe
         self.blob_names: list[str] = []
         self.blob_fillers: list[Any] = []
+        self.blob_views: dict[str, tuple[Layer, str, tuple[int, ...]]] = {}
 
     def add_blob(self, name: str, shape: Sequence[int], filler: Any = None) -> None:
         """Add a parameter blob on the meta device; `filler` is a FillerParameter, None fills with zero.
@@ -56,6 +57,18 @@ class Layer(nn.Module):
         self.register_parameter(name, nn.Parameter(torch.empty(tuple(shape), device="meta")))
         self.blob_names.append(name)
         self.blob_fillers.append(filler)
+
+    def view_blob(self, name: str, owner: Layer, owner_name: str, shape: tuple[int, ...]) -> None:
+        """Let a blob be another layer's, seen in another shape: a new view at each access, so gradients reach it."""
+        del self._parameters[name]
+        self.blob_views[name] = owner, owner_name, shape
+
+    def __getattr__(self, name: str) -> Any:
+        views = self.__dict__.get("blob_views")
+        if views and name in views:
+            owner, owner_name, shape = views[name]
+            return getattr(owner, owner_name).view(shape)
+        return super().__getattr__(name)
 
     @property
     def blobs(self) -> list[nn.Parameter]:

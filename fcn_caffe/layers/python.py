@@ -189,7 +189,7 @@ class Python(Layer):
         user: Any = object.__new__(cls)  # the attributes are there before __init__, as pycaffe sets them
         user.param_str, user.phase, user.blobs = options.param_str, param.phase, BlobVector()
         self.user = user
-        self._call(user.__init__)  # type: ignore[misc]
+        self._call(user.__init__)
         self.top_blobs = [Blob() for _ in param.top]
         seen = [Blob(tuple(bottom.shape)) for bottom in bottoms]
         self._call(user.setup, seen, self.top_blobs)
