@@ -1,0 +1,84 @@
+"""Log lines as Caffe's glog writes them, so that its log parsers read ours."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+logger = logging.getLogger("fcn_caffe.solver")
+
+# A line a value, as Caffe prints outputs; an unread score map would be millions of lines.
+_MOST_VALUES = 1000
+
+_LETTERS = {logging.WARNING: "W", logging.ERROR: "E", logging.CRITICAL: "F"}
+
+
+class GlogFormatter(logging.Formatter):
+    """`I1121 05:12:33.123456 12345 solver.cpp:239] message`. A record's `place` stands for the source line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = time.strftime("%m%d %H:%M:%S", time.localtime(record.created))
+        micros = int(record.created % 1 * 1e6)
+        thread = threading.get_native_id()
+        place = getattr(record, "place", f"{record.filename}:{record.lineno}")
+        letter = _LETTERS.get(record.levelno, "I")
+        return f"{letter}{when}.{micros:06} {thread:5} {place}] {super().format(record)}"
+
+
+class _Stderr(logging.Handler):
+    """Writes to whatever sys.stderr is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except Exception:
+            self.handleError(record)
+
+
+def show_log() -> None:
+    """Let the solver's lines appear on stderr unless the program has set up logging itself. Safe to call again."""
+    if not logger.hasHandlers():
+        handler = _Stderr()
+        handler.setFormatter(GlogFormatter())
+        logger.addHandler(handler)
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
+
+
+def say(place: str, message: str) -> None:
+    """Log one line under the name and line that Caffe logs it under."""
+    logger.info("%s", message, extra={"place": place})
+
+
+def number(value: float) -> str:
+    """A number as a C++ stream prints it: six significant digits."""
+    return f"{value:g}"
+
+
+def mean_outputs(sums: dict[str, Tensor], count: int) -> dict[str, Any]:
+    """Sums over `count` passes as means: a float for a single value, an array for more."""
+    means: dict[str, Any] = {}
+    for name, total in sums.items():
+        array = (total / count).cpu().numpy()
+        means[name] = float(array.reshape(())) if array.size == 1 else array
+    return means
+
+
+def output_lines(kind: str, outputs: dict[str, Any], loss_weights: dict[str, float]) -> list[str]:
+    """`    Train net output #0: loss = 0.69 (* 1 = 0.69 loss)`, one line a value; kind is Train or Test."""
+    lines: list[str] = []
+    index = 0
+    for name, output in outputs.items():
+        values = np.asarray(output, dtype=np.float64).reshape(-1)
+        weight = loss_weights.get(name, 0.0)
+        for value in values if values.size <= _MOST_VALUES else ():
+            loss = f" (* {number(weight)} = {number(weight * value)} loss)" if weight else ""
+            lines.append(f"    {kind} net output #{index}: {name} = {number(value)}{loss}")
+            index += 1
+    return lines

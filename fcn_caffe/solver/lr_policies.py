@@ -1,0 +1,84 @@
+"""Caffe's learning rate policies: the rate of each iteration from a SolverParameter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+from fcn_caffe.errors import SolverError
+
+# The fields of SolverParameter that a policy cannot do without, `base_lr` aside.
+_NEEDED: dict[str, tuple[str, ...]] = {
+    "exp": ("gamma",),
+    "fixed": (),
+    "inv": ("gamma", "power"),
+    "multistep": ("gamma", "stepvalue"),
+    "poly": ("power", "max_iter"),
+    "sigmoid": ("gamma", "stepsize"),
+    "step": ("gamma", "stepsize"),
+}
+
+
+class LearningRate:
+    """The rate of an iteration, by `lr_policy`; `place` is for messages (the solver file).
+
+    Call it with every iteration in turn. `current_step` is the state of `multistep`: how many of the stepvalues
+    are passed; at most one is counted a call, as Caffe does.
+    Raises: SolverError for an unknown policy or a field that the policy needs and the solver lacks.
+    Source: Caffe SGDSolver::GetLearningRate.
+    """
+
+    def __init__(self, param: Any, place: str = "solver") -> None:
+        policy = param.lr_policy
+        known = ", ".join(_NEEDED)
+        if not policy:
+            raise SolverError(f"{place}: lr_policy is not set. Known: {known}.")
+        if policy not in _NEEDED:
+            near = get_close_matches(policy, _NEEDED, 1, 0.6)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise SolverError(f"{place}: lr_policy {policy!r} is unknown. Known: {known}.{hint}")
+        for name in ("base_lr", *_NEEDED[policy]):
+            given = len(param.stepvalue) > 0 if name == "stepvalue" else param.HasField(name)
+            if not given:
+                raise SolverError(f"{place}: lr_policy {policy!r} needs {name}, which is not set. Add `{name}: …`.")
+        if policy == "step" and param.stepsize < 1:
+            raise SolverError(f"{place}: stepsize is {param.stepsize}, lr_policy 'step' needs 1 or more.")
+        if policy == "poly" and param.max_iter < 1:
+            raise SolverError(f"{place}: max_iter is {param.max_iter}, lr_policy 'poly' needs 1 or more.")
+        self.param = param
+        self.current_step = 0
+        self._rate: Callable[[int], float] = getattr(self, f"_{policy}")
+
+    def __call__(self, iteration: int) -> float:
+        """The rate at an iteration, counted from 0."""
+        return self._rate(iteration)
+
+    def _fixed(self, iteration: int) -> float:
+        return float(self.param.base_lr)
+
+    def _step(self, iteration: int) -> float:
+        self.current_step = iteration // self.param.stepsize
+        return float(self.param.base_lr * self.param.gamma**self.current_step)
+
+    def _exp(self, iteration: int) -> float:
+        return float(self.param.base_lr * self.param.gamma**iteration)
+
+    def _inv(self, iteration: int) -> float:
+        return float(self.param.base_lr * (1 + self.param.gamma * iteration) ** -self.param.power)
+
+    def _multistep(self, iteration: int) -> float:
+        steps = self.param.stepvalue
+        if self.current_step < len(steps) and iteration >= steps[self.current_step]:
+            self.current_step += 1
+        return float(self.param.base_lr * self.param.gamma**self.current_step)
+
+    def _poly(self, iteration: int) -> float:
+        # Past max_iter Caffe takes a power of a negative number, which is NaN; nothing left to learn is 0.
+        left = max(0.0, 1 - iteration / self.param.max_iter)
+        return float(self.param.base_lr * left**self.param.power)
+
+    def _sigmoid(self, iteration: int) -> float:
+        exponent = -self.param.gamma * (iteration - self.param.stepsize)
+        return float(self.param.base_lr / (1 + math.exp(min(exponent, 700.0))))
