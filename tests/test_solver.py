@@ -33,7 +33,7 @@ def feed(solver: Solver, case: str, first: int, last: int) -> list[float]:
 
     def remember(inputs=None, keep=()):
         loss, blobs = with_outputs(inputs, keep)
-        losses.append(float(blobs["loss"]))
+        losses.append(float(blobs["loss"].detach()))
         return loss, blobs
 
     solver.net.forward_loss = remember
@@ -59,7 +59,9 @@ def check_params(net: Net, case: str, key: str) -> None:
             change = np.abs(expected - start).max()
             off = np.abs(net.params[layer][int(index)].detach().numpy() - expected).max()
             # A float's own resolution is the floor: a change of 1e-6 cannot be seen to 1e-5 of itself.
-            assert off <= 1e-5 * change + 2e-7 * np.abs(expected).max(), f"{name}: off by {off:.3g}, change {change:.3g}"
+            assert off <= 1e-5 * change + 2e-7 * np.abs(expected).max(), (
+                f"{name}: off by {off:.3g}, change {change:.3g}"
+            )
             checked += 1
     assert checked == 5
 

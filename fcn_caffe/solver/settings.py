@@ -140,7 +140,9 @@ class Settings:
             raise self.error(f"test_iter is {min(param.test_iter)}, wanted 1 or more.")
         states = list(param.test_state)
         if states and len(states) != len(own):
-            raise self.error(f"test_state is given {len(states)} times for {len(own)} test nets. Give one each or none.")
+            raise self.error(
+                f"test_state is given {len(states)} times for {len(own)} test nets. Give one each or none."
+            )
         return [
             self._net(name, source, TEST, [states[index]] if states else [], device)
             for index, (name, source) in enumerate(own)
@@ -219,6 +221,7 @@ class Settings:
                 "Use --device cpu, or install a CUDA build of torch."
             )
         if (device.index or 0) >= torch.cuda.device_count():
-            raise SolverError(f"device {str(device)!r}: there are {torch.cuda.device_count()} CUDA devices, from cuda:0.")
+            raise SolverError(
+                f"device {str(device)!r}: there are {torch.cuda.device_count()} CUDA devices, from cuda:0."
+            )
         return torch.device("cuda", device.index or 0)
-

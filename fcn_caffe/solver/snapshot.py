@@ -19,7 +19,8 @@ import torch
 
 from fcn_caffe.atomic import atomic_write
 from fcn_caffe.errors import FcnCaffeError, SolverError, WeightsError
-from fcn_caffe.net import LearnableParam, Net
+from fcn_caffe.learnable import LearnableParam
+from fcn_caffe.net import Net
 from fcn_caffe.proto.wire import BinaryState, read_solver_state
 from fcn_caffe.proto.wire_writer import write_solver_state
 from fcn_caffe.solver.update_rules import UpdateRule

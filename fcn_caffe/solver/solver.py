@@ -96,7 +96,7 @@ class Solver:
             say("solver.cpp:280", f"Learning Rate Policy: {self.param.lr_policy}")
             if resume is not None:
                 self.restore(resume)
-            start, losses = self.iter, self._step(max(0, self.param.max_iter - self.iter))
+            losses = self._step(max(0, self.param.max_iter - self.iter))
             if self.stopped:
                 say("solver.cpp:295", "Optimization stopped early.")
                 return
@@ -162,7 +162,9 @@ class Solver:
         self.loss = total / self.param.iter_size
         if not math.isfinite(self.loss) and not self._warned_of_loss:
             self._warned_of_loss = True
-            logger.warning("Iteration %d: loss is %g. Training goes on; lower base_lr if this stays.", self.iter, self.loss)
+            logger.warning(
+                "Iteration %d: loss is %g. Training goes on; lower base_lr if this stays.", self.iter, self.loss
+            )
         return {name: blobs[name].detach() for name in self.net.graph.outputs}
 
     def _display(self, outputs: dict[str, Any], started: float, first: int) -> tuple[float, int]:
@@ -265,4 +267,3 @@ class Solver:
                 "data order and dropout start anew.",
                 path,
             )
-

@@ -87,13 +87,10 @@ class UpdateRule(torch.optim.Optimizer):
             with torch.enable_grad():
                 result = closure()
         groups = [(group, [param for param in group["params"] if param.requires_grad]) for group in self.param_groups]
-        for param in (param for _, params in groups for param in params):
-            if param.grad is None:
-                param.grad = torch.zeros_like(param)
-        self._scale([param.grad for _, params in groups for param in params])
+        self._scale([_gradient(param) for _, params in groups for param in params])
         for group, all_params in groups:
             for params in _chunks(all_params):
-                grads: Tensors = [param.grad for param in params]
+                grads = [_gradient(param) for param in params]
                 decay = group["weight_decay"] * group["decay_mult"]
                 if decay and self.regularization_type == "L2":
                     torch._foreach_add_(grads, params, alpha=decay)
@@ -123,6 +120,12 @@ class UpdateRule(torch.optim.Optimizer):
                 )
         if scale != 1 or self.iter_size > 1:
             torch._foreach_mul_(grads, scale / self.iter_size)
+
+
+def _gradient(param: Tensor) -> Tensor:
+    if param.grad is None:
+        param.grad = torch.zeros_like(param)
+    return param.grad
 
 
 def _chunks(params: Tensors) -> Iterator[Tensors]:
