@@ -27,7 +27,7 @@ def read_net(path: str | os.PathLike[str], phase: int = TEST, stages: Sequence[s
             "no such net file. Check the path; net paths in a solver are relative to where you run it.", path
         )
     param = read_text(path, caffe_pb2.NetParameter)
-    return filter_net(upgrade_net(param), phase, stages, level)
+    return filter_net(upgrade_net(param, path), phase, stages, level)
 
 
 def filter_net(param: Any, phase: int = TEST, stages: Sequence[str] = (), level: int = 0) -> Any:
