@@ -1,0 +1,138 @@
+"""Segmenting one's own photographs: any size, palette PNG and overlay, the net's own mean, errors by name."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcn_caffe import TEST, Net
+from fcn_caffe.commands.infer import main
+from fcn_caffe.errors import DataError
+from fcn_caffe.infer import Segmenter, find_images, net_mean
+from fcn_caffe.weights import save_weights
+
+# Class 1 where blue minus its mean is above zero: what comes out depends on channel order and mean.
+WEIGHTS = {"score": [np.array([[0, 0, 0], [1, 0, 0]], np.float32).reshape(2, 3, 1, 1), np.zeros(2, np.float32)]}
+NET = """
+layer { name: "data" type: "Python" top: "data" top: "label" include { not_stage: "deploy" }
+  python_param { module: "folder_layers" layer: "FolderSegData" param_str: "%s" } }
+layer { name: "data" type: "Input" top: "data" include { stage: "deploy" }
+  input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
+layer { name: "score" type: "Convolution" bottom: "data" top: "score"
+  convolution_param { num_output: 2 kernel_size: 1 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "score" bottom: "label" top: "loss"
+  include { not_stage: "deploy" } }
+"""
+OPTIONS = {"images": "i", "labels": "l", "split": "val.txt", "mean": (100, 50, 20)}
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "net.prototxt").write_text(NET % OPTIONS)
+    save_weights(tmp_path / "net.caffemodel", WEIGHTS)
+    (tmp_path / "photos").mkdir()
+    image = np.zeros((5, 9, 3), np.uint8)
+    image[:, :, 0] = 255  # red everywhere; blue above its mean on the right
+    image[:, 4:, 2] = 101
+    Image.fromarray(image).save(tmp_path / "photos" / "wide.png")
+    Image.fromarray(image[:, :, 2]).save(tmp_path / "photos" / "grey.png")
+    return tmp_path
+
+
+def run(place, *images, **options):
+    named = {"net": place / "net.prototxt", "weights": place / "net.caffemodel", "out": place / "out", **options}
+    arguments = [*images]
+    for name, value in named.items():
+        arguments += [f"--{name}", *(value if isinstance(value, tuple) else (value,))]
+    return main([str(argument) for argument in arguments])
+
+
+def test_folder_in_any_size(place, capsys):
+    assert run(place, place / "photos") == 0
+    assert sorted(path.name for path in (place / "out").iterdir()) == [
+        *("grey.png", "grey_overlay.jpg", "wide.png", "wide_overlay.jpg")
+    ]
+    with Image.open(place / "out" / "wide.png") as image:
+        label = np.asarray(image)
+        assert image.mode == "P" and label.shape == (5, 9)
+    assert (label[:, 4:] == 1).all() and (label[:, :4] == 0).all()
+    assert "wide.png: 9x5" in capsys.readouterr().out
+
+
+def test_mean_can_be_given(place):
+    assert run(place, place / "photos" / "wide.png", mean=(101, 0, 0)) == 0
+    with Image.open(place / "out" / "wide.png") as image:
+        assert not np.asarray(image).any()
+
+
+def test_exif_turned_photographs_come_out_upright(place):
+    image = Image.fromarray(np.zeros((4, 6, 3), np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(place / "phone.jpg", exif=exif)
+    assert run(place, place / "phone.jpg") == 0
+    with Image.open(place / "out" / "phone.png") as label:
+        assert label.size == (4, 6)
+
+
+def test_mean_is_read_from_the_net(place):
+    assert net_mean(place / "net.prototxt") == (100, 50, 20)
+    default = {key: value for key, value in OPTIONS.items() if key != "mean"}
+    (place / "plain.prototxt").write_text(NET % default)
+    assert net_mean(place / "plain.prototxt") == (104.00699, 116.66877, 122.67892)
+    (place / "bare.prototxt").write_text('input: "data" input_shape { dim: 1 dim: 3 dim: 4 dim: 4 }')
+    assert net_mean(place / "bare.prototxt") is None
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("missing", "nowhere.png: no such image or folder."),
+        ("empty folder", "empty: has no images (.jpg, "),
+        ("unreadable", "text.png: not an image Pillow can read."),
+        ("twice", "would be written to the same file. Run them one at a time."),
+        ("classes", "score"),
+        ("no mean", "the net does not say which mean its data layer subtracts. Give --mean B G R."),
+    ],
+)
+def test_refusals(place, capsys, what, message):
+    images, options = [place / "photos" / "wide.png"], {}
+    if what == "missing":
+        images = [place / "nowhere.png"]
+    elif what == "empty folder":
+        (place / "empty").mkdir()
+        images = [place / "empty"]
+    elif what == "unreadable":
+        images = [place / "text.png"]
+        images[0].write_text("no image")
+    elif what == "twice":
+        images = [place / "photos", place / "photos" / "wide.png"]
+    elif what == "classes":
+        save_weights(place / "net.caffemodel", {"score": [np.zeros((3, 3, 1, 1), np.float32), np.zeros(3, np.float32)]})
+    elif what == "no mean":
+        (place / "bare.prototxt").write_text('input: "data" input_shape { dim: 1 dim: 3 dim: 4 dim: 4 }')
+        options["net"] = place / "bare.prototxt"
+    assert run(place, *images, **options) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error
+
+
+def test_segmenter_refuses_nets_without_deploy_form(place, tmp_path):
+    (tmp_path / "shapes.prototxt").write_text(
+        """layer { name: "data" type: "Python" top: "data" top: "label" python_param {
+          module: "shapes_layers" layer: "ShapesSegData" param_str: "{'split': 'val'}" } }"""
+    )
+    with pytest.raises(DataError, match="expected one input blob in its deploy form"):
+        Segmenter(Net(tmp_path / "shapes.prototxt", TEST), (0, 0, 0))
+    net = Net(place / "net.prototxt", TEST, stages=("deploy",))
+    with pytest.raises(DataError, match=r"has no blob 'scores' to read scores from\. Its outputs: score"):
+        Segmenter(net, (0, 0, 0), "scores")
+    (place / "net.prototxt").write_text((NET % OPTIONS).replace("kernel_size: 1", "kernel_size: 3"))
+    smaller = Segmenter(Net(place / "net.prototxt", TEST, stages=("deploy",)), (0, 0, 0))
+    with pytest.raises(DataError, match=r"blob 'score' is \(1, 2, 4, 7\) for an image of \(6, 9\)"):
+        smaller(np.zeros((6, 9, 3), np.uint8))
+
+
+def test_find_images_sorts_and_skips_others(tmp_path):
+    for name in ("b.JPG", "a.png", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert [path.name for path in find_images(tmp_path)] == ["a.png", "b.JPG"]
