@@ -30,6 +30,9 @@ def command(main: Main) -> Callable[..., int]:
         except FcnCaffeError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
+        except PermissionError as error:
+            print(f"error: {error.filename}: {error.strerror}. Check who owns it.", file=sys.stderr)
+            return 1
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return INTERRUPTED
@@ -47,7 +50,7 @@ def names() -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `fcn-caffe NAME ARGUMENTS`: the `main` of the module of that name. Gives its exit status, 2 for no such one."""
+    """Run `fcn-caffe NAME ARGUMENTS`: the `main` of that module. Returns its exit status, 2 for an unknown name."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: fcn-caffe COMMAND …\n\ncommands: {', '.join(names())}\n\n`fcn-caffe COMMAND --help` says more.")

@@ -1,0 +1,166 @@
+"""Train a net, and first the coarser nets that it starts from, where their weights are not there yet.
+
+`solve solvers/voc-fcn8s.prototxt` follows the solver's `weights:` down to the classifier and runs the stages that are
+missing. Without a solver it runs the embedded example, which needs no data and no weights: `shapes`, in minutes.
+Each stage NAME leaves its snapshots, log.txt and scores.csv in snapshot/NAME/, and its best in weights/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from fcn_caffe.commands import INTERRUPTED, command
+from fcn_caffe.data.options import DATA_ROOT_VARIABLE
+from fcn_caffe.errors import SolverError
+from fcn_caffe.picture import draw_stages
+from fcn_caffe.preflight import check, segments
+from fcn_caffe.progress import Screen, duration, logging_to, report
+from fcn_caffe.schedule import Planned, Stage, make_plan
+from fcn_caffe.solver import Solver
+from fcn_caffe.training import ScoreTable, Training
+
+DEFAULT = "solvers/shapes-fcn8s.prototxt"
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="solve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("solver", nargs="?", default=DEFAULT, help="solver prototxt (default: %(default)s)")
+    add(
+        "--from",
+        dest="begin",
+        metavar="STAGE_OR_WEIGHTS",
+        help="train this stage and all after it again; or start from this weight file instead of what the solver names",
+    )
+    add("--steps", type=_positive, help="train so many steps of each stage at most (a step ends with scoring)")
+    add("--max-iter", type=_positive, help="train each stage for so many iterations instead of the solver's")
+    add("--resume", action="store_true", help="go on from the newest snapshot, bit for bit as if never stopped")
+    add("--device", help="cpu, cuda or cuda:N (default: what the solver says)")
+    add("--data", type=Path, metavar="DIR", help="where the data sets lie: data/NAME in the nets is found in DIR/NAME")
+    add("--dry-run", action="store_true", help="print which stages would run and what is missing; write nothing")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"should be at least 1, got {number}")
+    return number
+
+
+@contextmanager
+def _working_in(solver: Path, data: Path | None) -> Iterator[Path]:
+    """Work where the solver's paths lead from, as Caffe's users do; gives the solver's path from there."""
+    here, known = Path.cwd(), os.environ.get(DATA_ROOT_VARIABLE)
+    where = here
+    if not solver.is_file() and not solver.is_absolute() and (CHECKOUT / solver).is_file():
+        where = CHECKOUT
+    elif solver.parent.name == "solvers" and not (here / "solvers" / solver.name).is_file():
+        where = solver.resolve().parent.parent
+    if data is not None:
+        if not data.is_dir():
+            raise SolverError(f"--data {data}: no such folder.")
+        os.environ[DATA_ROOT_VARIABLE] = str(data.resolve())
+    try:
+        os.chdir(where)
+        yield Path(os.path.relpath(here / solver)) if where is not CHECKOUT else solver
+    finally:
+        os.chdir(here)
+        os.environ.pop(DATA_ROOT_VARIABLE, None)
+        if known is not None:
+            os.environ[DATA_ROOT_VARIABLE] = known
+
+
+def table(stages: Sequence[Stage]) -> str:
+    """The best scores of each stage, in per cent, as a Markdown table."""
+    lines = ["| stage | pixel acc. | mean acc. | mean IU | f.w. IU |", "|---|---|---|---|---|"]
+    for stage in stages:
+        scores = ScoreTable.read(stage.folder / "scores.csv")
+        for row in scores.at(scores.best() or 0):
+            head = f" ({row.head})" if row.head != "score" else ""
+            metrics = (row.pixel_accuracy, row.mean_accuracy, row.mean_iu, row.frequency_weighted_iu)
+            lines.append(f"| {stage.name}{head} | {' | '.join(f'{value * 100:.1f}' for value in metrics)} |")
+    return "\n".join(lines)
+
+
+def _train(planned: Planned, device: str | None, screen: Screen) -> bool:
+    """Run one stage with its log and its bar; returns whether it came to its end."""
+    stage = planned.stage
+    with logging_to(stage.folder / "log.txt", screen):
+        started = time.monotonic()
+        report(str(planned))
+        bar = screen.start(stage.name, 0, stage.last)
+
+        def show(solver: Solver) -> None:
+            bar.update(solver.iter, solver.smoothed_loss, solver.rate)
+
+        training = Training(stage, device, on_step=show, resume=planned.action == "resume")
+        bar.first = training.solver.iter
+        done = training.run()
+        report(f"{stage.name}: {'done' if done else 'stopped'} after {duration(time.monotonic() - started)}")
+    return done
+
+
+def _gate(stage: Stage, before: dict[Path, Stage]) -> None:
+    """Warn when a stage scores below the stage it started from: something is wrong with it then."""
+    for path, _ in stage.starts:
+        if path not in before:
+            continue
+        own, coarse = (ScoreTable.read(each.folder / "scores.csv") for each in (stage, before[path]))
+        if own.best() is None or coarse.best() is None or not segments(before[path]):
+            continue
+        after, start = own.mean_iu(own.best() or 0), coarse.mean_iu(coarse.best() or 0)
+        if after < start:
+            print(
+                f"warning: {stage.name} scores {after * 100:.1f} mean IU, below the {start * 100:.1f} of "
+                f"{before[path].name} that it started from. Its base_lr may be too high, or it was trained too little.",
+                file=sys.stderr,
+            )
+
+
+def _again(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
+    """The command that goes on after an interruption."""
+    call = ["python", "tools/solve.py", *argv]
+    return shlex.join(call if arguments.resume else [*call, "--resume"])
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 when all stages are there, 130 when interrupted."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    arguments = _parser().parse_args(given)
+    begin = arguments.begin
+    if begin is not None and Path(begin).suffix:
+        begin = str(Path(begin).absolute())
+    with _working_in(Path(arguments.solver), arguments.data) as solver:
+        plan = make_plan(
+            solver, begin=begin, resume=arguments.resume, steps=arguments.steps, max_iter=arguments.max_iter
+        )
+        print(plan, flush=True)
+        if arguments.dry_run:
+            return 0
+        if plan.missing:
+            raise SolverError("cannot start: " + "; ".join(plan.missing))
+        check([planned.stage for planned in plan.to_run])
+        screen, made = Screen(), {planned.stage.result: planned.stage for planned in plan.stages}
+        for planned in plan.to_run:
+            if not _train(planned, arguments.device, screen):
+                print(f"stopped. To go on: {_again(arguments, given)}", file=sys.stderr)
+                return INTERRUPTED
+            _gate(planned.stage, made)
+        stages = [planned.stage for planned in plan.stages if segments(planned.stage)]
+        print(f"\n{table(stages)}\n")
+        picture = draw_stages(stages)
+        if picture is not None:
+            print(f"picture: {picture}")
+    return 0
