@@ -4,7 +4,7 @@ from fcn_caffe.graph import TRAIN
 from fcn_caffe.layers.python import Blob, BlobVector
 
 
-def start(cls, tops=2, **options):
+def start(cls, tops=2, /, **options):
     layer = cls.__new__(cls)
     layer.param_str, layer.phase, layer.blobs = repr(options), TRAIN, BlobVector()
     blobs = [Blob() for _ in range(tops)]

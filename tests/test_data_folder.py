@@ -20,7 +20,7 @@ from fcn_caffe.proto import caffe_pb2, parse_text
 
 
 def start(**options):
-    return start_layer(FolderSegData, **options)
+    return start_layer(FolderSegData, 2, **options)
 
 
 @pytest.fixture
@@ -234,4 +234,4 @@ def test_missing_option_and_bad_param_str(folder):
 
 def test_wrong_number_of_tops(folder):
     with pytest.raises(DataError, match=r"gives 2 tops \(data, label\), the net has 3"):
-        start(tops=3, **folder)
+        start_layer(FolderSegData, 3, **folder)

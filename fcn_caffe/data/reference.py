@@ -23,10 +23,10 @@ def read_mat(path: Path, *keys: str) -> npt.NDArray[Any]:
 
     Raises: DataError naming the file, and what it holds when the key is not there.
     """
+    if not path.is_file():
+        raise DataError(f"{path}: no such label file.")
     try:
         value: Any = scipy.io.loadmat(path)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such label file.") from error
     except NotImplementedError as error:
         raise DataError(f"{path}: is a MATLAB 7.3 file. Save it with -v7.") from error
     except Exception as error:  # scipy raises a dozen kinds for damaged files
