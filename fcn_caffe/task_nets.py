@@ -43,23 +43,28 @@ TRUNKS = {
 # fc6 and fc7 when they are learned from the task's images alone: as wide as conv5, and quick.
 LEARNED_FC = (512, 3)
 
+# lr_mult of the score layers on skips, see Training.
+SKIP_LR = {"score_pool4": 0.1, "score_pool3": 0.02}
+
 
 @dataclass(frozen=True)
 class Training:
     """How the stages are trained; every number new_task can be told on the command line has its default here.
 
     The loss is normalised over labelled pixels, one image a pass. Rates are per stage. `head_lr` multiplies the rate of
-    layers that start from nothing (fc6 and fc7 without weights, and the score layers).
+    fc6 and fc7 where they start from nothing, and of score_fr. The skips' score layers see blobs of far larger
+    magnitude (pool3 more than pool4) and must be slower, which the paper does by dropping the whole rate a hundredfold;
+    `SKIP_LR` slows them alone, so that the trunk goes on learning.
     """
 
-    base_lr: dict[str, float] = field(default_factory=lambda: {"32s": 2e-4, "16s": 1e-4, "8s": 5e-5})
+    base_lr: dict[str, float] = field(default_factory=lambda: {"32s": 1e-3, "16s": 2e-4, "8s": 1e-4})
     max_iter: dict[str, int] = field(default_factory=lambda: {"32s": 1200, "16s": 600, "8s": 600})
     momentum: float = 0.9
     weight_decay: float = 5e-4
     iter_size: int = 1
     lr_policy: str = "poly"
     power: float = 0.9
-    head_lr: float = 10.0
+    head_lr: float = 1.0
     snapshot: int | None = None
     seed: int = 1337
 
@@ -149,9 +154,9 @@ class _Builder:
     def conv(self, name: str, bottom: str, outputs: int, kernel: int, pad: int = 0, fill: bool = True) -> str:
         """A convolution; layers that start from nothing learn faster and, unless scores, start from noise."""
         layer = self.layer("Convolution", name, (bottom,))
-        rate = self.head_lr if name.startswith("score") or name in self.task.learned else 1
-        if name in self.task.learned and len(self.task.learned) > 4:
-            rate = 1  # everything starts from nothing: there is no trunk to go easy on
+        from_nothing = len(self.task.learned) > 2  # the trunk too: there is nothing to go easy on
+        rate = self.head_lr if name == "score_fr" or (name in self.task.learned and not from_nothing) else 1
+        rate = SKIP_LR.get(name, rate)
         layer.param.add(lr_mult=rate, decay_mult=1)
         layer.param.add(lr_mult=2 * rate, decay_mult=0)
         options = layer.convolution_param
@@ -160,7 +165,10 @@ class _Builder:
             options.pad.append(pad)
         options.kernel_size.append(kernel)
         if fill and name in self.task.learned:
-            options.weight_filler.type = "msra"
+            # VGG's blobs are large: fc6 and fc7 on a trained trunk start small, or score_fr's first steps overshoot.
+            options.weight_filler.type = "msra" if from_nothing else "gaussian"
+            if not from_nothing:
+                options.weight_filler.std = 0.01
         return name
 
     def relu(self, name: str, blob: str) -> None:
@@ -185,6 +193,13 @@ class _Builder:
         options.kernel_size.append(2 * factor)
         options.stride.append(factor)
         return name
+
+    def scale(self, bottom: str) -> str:
+        """Divide by 64: a trunk filled at random would make activations as large as colours are."""
+        layer = self.layer("Scale", "scale_data", (bottom,))
+        layer.param.add(lr_mult=0)
+        layer.scale_param.filler.type, layer.scale_param.filler.value = "constant", 1 / 64
+        return "scale_data"
 
     def crop(self, name: str, bottom: str, reference: str, offset: int) -> str:
         options = self.layer("Crop", name, (bottom, reference)).crop_param
@@ -245,7 +260,7 @@ def task_net(task: Task, stage: str, head_lr: float = Training.head_lr) -> Any:
     build = _Builder(task, head_lr)
     build.net.name = task.stage(stage)
     build.all_data()
-    blob = "data"
+    blob = "data" if task.weights else build.scale("data")
     for block, (depth, width) in enumerate(zip(trunk.depths, trunk.widths, strict=True), 1):
         for number in range(1, depth + 1):
             in_front = 16 * (kernel - 1) + 4 if (block, number) == (1, 1) and not same else 1
