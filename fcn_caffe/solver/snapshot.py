@@ -24,7 +24,7 @@ from fcn_caffe.net import Net
 from fcn_caffe.proto.wire import BinaryState, read_solver_state
 from fcn_caffe.proto.wire_writer import write_solver_state
 from fcn_caffe.solver.update_rules import UpdateRule
-from fcn_caffe.weights import Weights, load_weights, net_weights, save_weights
+from fcn_caffe.weights import Weights, copy_weights, load_weights, net_weights, save_weights
 
 Array = np.ndarray[Any, Any]
 
@@ -60,7 +60,7 @@ def write(prefix: Path, net: Net, test_nets: Sequence[Net], rule: UpdateRule, pr
             model, rng, state = (folder / target.name for target in targets)
             save_weights(model, net_weights(net), net.name, {node.name: node.type for node in net.graph.nodes})
             with atomic_write(rng, "w") as file:
-                json.dump(_random_states(net, test_nets, progress.iter), file)
+                json.dump(random_states(net, test_nets, progress.iter), file)
             with atomic_write(state) as file:
                 histories = _histories(net.learnable_params, rule)
                 write_solver_state(file, progress.iter, str(targets[0]), histories, progress.current_step)
@@ -111,7 +111,11 @@ def seed(number: int) -> None:
     random.seed(number)
 
 
-def _random_states(net: Net, test_nets: Sequence[Net], iteration: int) -> dict[str, Any]:
+def random_states(net: Net, test_nets: Sequence[Net], iteration: int) -> dict[str, Any]:
+    """All that decides what comes next at random: torch, NumPy, Python's random, the order of data. JSON-able.
+
+    Raises: SolverError when a data layer's state is not JSON-able.
+    """
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()
     states: dict[str, Any] = {
@@ -144,7 +148,8 @@ def _decode(text: str) -> torch.Tensor:
     return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
 
 
-def _set_random_states(states: Mapping[str, Any], net: Net, test_nets: Sequence[Net]) -> None:
+def set_random_states(states: Mapping[str, Any], net: Net, test_nets: Sequence[Net]) -> None:
+    """Put back what `random_states` gave. Raises: what a data layer raises."""
     net.load_data_state(states["data"])
     for test_net, data in zip(test_nets, states["test_data"], strict=False):
         # A test net may have changed since; its order does not touch training.
@@ -172,7 +177,22 @@ class Snapshot:
     random_states: Mapping[str, Any] | None
 
     def put(self, net: Net, test_nets: Sequence[Net], rule: UpdateRule) -> None:
-        """Set histories and random states; weights are the caller's to copy."""
+        """Set weights, histories, random states and data order.
+
+        Raises: what copy_weights or a data layer raises; everything is as it was then.
+        """
+        before = random_states(net, test_nets, 0)
+        try:
+            if self.random_states is not None:
+                set_random_states(self.random_states, net, test_nets)
+            if self.weights_path is not None:
+                copy_weights(net, self.weights, self.weights_path)
+        except Exception as error:
+            with suppress(FcnCaffeError):
+                set_random_states(before, net, test_nets)
+            if isinstance(error, FcnCaffeError):
+                raise
+            raise SolverError(_not_random_states(self.path.with_suffix(".rngstate"), error)) from error
         histories = iter(self.state.history)
         for index in range(rule.histories):
             for item in net.learnable_params:
@@ -181,8 +201,6 @@ class Snapshot:
                     rule.history(item.blob)[index].copy_(torch.from_numpy(array).reshape(item.blob.shape))
         for group in rule.param_groups:
             group["iter"] = self.state.iter
-        if self.random_states is not None:
-            _set_random_states(self.random_states, net, test_nets)
 
 
 def read(path: Path, net: Net, rule: UpdateRule) -> Snapshot:
@@ -242,14 +260,18 @@ def _read_random_states(path: Path, iteration: int) -> Mapping[str, Any]:
         if states["format"] != _FORMAT or not {"torch", "python", "numpy", "data", "test_data"} <= states.keys():
             raise ValueError(f"format {states['format']}, wanted {_FORMAT}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SolverError(
-            f"{path}: not the random states of a snapshot ({type(error).__name__}: {error}). "
-            "Remove it to restore without them."
-        ) from error
+        raise SolverError(_not_random_states(path, error)) from error
     if states["iter"] != iteration:
         raise SolverError(f"{path}: is of iteration {states['iter']}, the solver state of {iteration}. Remove it.")
     found: Mapping[str, Any] = states
     return found
+
+
+def _not_random_states(path: Path, error: Exception) -> str:
+    return (
+        f"{path}: not the random states of a snapshot ({type(error).__name__}: {error}). "
+        "Remove it to restore without them."
+    )
 
 
 def _show(shape: tuple[int, ...]) -> str:

@@ -224,9 +224,13 @@ class Solver:
         return outputs
 
     def _test_all(self) -> None:
+        before = snapshot.random_states(self.net, self.test_nets, self.iter)
         for index in range(len(self.test_nets)):
-            if not self._requests.stop:
-                self.test(index)
+            self.test(index)
+            if self._requests.stop:
+                # Resumed training tests at this iteration again: let it find what this test found.
+                snapshot.set_random_states(before, self.net, self.test_nets)
+                return
 
     # -- snapshots --------------------------------------------------------------------------------------------
 
@@ -255,8 +259,6 @@ class Solver:
         Raises: SolverError or WeightsError; nothing has changed then.
         """
         found = snapshot.read(Path(path), self.net, self.optimizer)
-        if found.weights_path is not None:
-            copy_weights(self.net, found.weights, found.weights_path)
         found.put(self.net, self.test_nets, self.optimizer)
         self.iter, self.learning_rate.current_step = found.state.iter, found.state.current_step
         self._snapshot_iter = self.iter
