@@ -1,0 +1,133 @@
+"""How each reference net is trained: what it starts from, its solver, its steps, its scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+from fcn_caffe.proto import caffe_pb2
+
+__all__ = ["RECIPES", "Recipe", "Start", "solver_param", "starts_of"]
+
+
+class Start(NamedTuple):
+    """A weights file, the suffix its layers take in the new net, and "copy" (equal shapes) or "transplant"."""
+
+    weights: str
+    suffix: str = ""
+    how: str = "copy"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One stage: `steps` times `step` iterations with fixed rate, each followed by scoring of `heads`.
+
+    starts: what the net is initialised from, in order. heads: (score blob, label blob) pairs. test_iter: images scored.
+    snapshot: iterations between the solver's own snapshots, 0 for none.
+    """
+
+    starts: tuple[Start, ...]
+    base_lr: float
+    steps: int
+    step: int
+    max_iter: int
+    test_iter: int
+    snapshot: int
+    momentum: float = 0.99
+    iter_size: int = 1
+    heads: tuple[tuple[str, str], ...] = (("score", "label"),)
+
+
+def _weights(name: str) -> str:
+    return f"weights/{name}.caffemodel"
+
+
+VGG16 = Start(_weights("vgg16fc"))
+
+
+def _after(name: str) -> tuple[Start, ...]:
+    return (Start(_weights(name)),)
+
+
+def _voc(starts: tuple[Start, ...], base_lr: float, steps: int = 25, **more: Any) -> Recipe:
+    return Recipe(starts, base_lr, steps, 4000, 4000 * steps, 736, 4000, **more)
+
+
+def _nyud(starts: tuple[Start, ...], base_lr: float) -> Recipe:
+    return Recipe(starts, base_lr, 50, 2000, 300000, 654, 2000)
+
+
+def _siftflow(starts: tuple[Start, ...], base_lr: float) -> Recipe:
+    return Recipe(starts, base_lr, 50, 2000, 300000, 200, 0, heads=(("score_sem", "sem"), ("score_geo", "geo")))
+
+
+def _context(starts: tuple[Start, ...], base_lr: float) -> Recipe:
+    return Recipe(starts, base_lr, 50, 8000, 300000, 5105, 4000)
+
+
+RECIPES: dict[str, Recipe] = {
+    "voc-fcn32s": _voc((VGG16,), 1e-10),
+    "voc-fcn16s": _voc(_after("voc-fcn32s"), 1e-12),
+    "voc-fcn8s": _voc(_after("voc-fcn16s"), 1e-14),
+    "voc-fcn8s-atonce": _voc((VGG16,), 1e-10, 75),
+    "voc-fcn-alexnet": _voc(_after("caffenetfc"), 1e-4, momentum=0.9, iter_size=20),
+    # The rate and minibatch of the CVPR 2015 text; this net was not released.
+    "voc-fcn-googlenet": _voc(_after("googlenetfc"), 5e-5, momentum=0.9, iter_size=20),
+    "nyud-fcn32s-color": _nyud((VGG16,), 1e-10),
+    "nyud-fcn32s-hha": _nyud((VGG16,), 1e-10),
+    # conv1_1_bgrd is a name VGG-16 does not have: the four-channel convolution is learned from zero.
+    "nyud-fcn32s-color-d": _nyud((Start(_weights("vgg16fc"), "", "transplant"),), 1e-10),
+    "nyud-fcn32s-color-hha": _nyud(
+        (
+            Start(_weights("nyud-fcn32s-color"), "color", "transplant"),
+            Start(_weights("nyud-fcn32s-hha"), "hha", "transplant"),
+        ),
+        1e-12,
+    ),
+    # Not released. The rate is dropped by 100 from the coarser stage's, as the paper says of its 16s nets.
+    "nyud-fcn16s-hha": _nyud(_after("nyud-fcn32s-hha"), 1e-12),
+    "nyud-fcn16s-rgb-hha": _nyud(_after("nyud-fcn32s-color-hha"), 1e-14),
+    "siftflow-fcn32s": _siftflow((VGG16,), 1e-10),
+    "siftflow-fcn16s": _siftflow(_after("siftflow-fcn32s"), 1e-12),
+    "siftflow-fcn8s": _siftflow(_after("siftflow-fcn16s"), 1e-12),
+    "pascalcontext-fcn32s": _context((VGG16,), 1e-10),
+    "pascalcontext-fcn16s": _context(_after("pascalcontext-fcn32s"), 1e-12),
+    "pascalcontext-fcn8s": _context(_after("pascalcontext-fcn16s"), 1e-14),
+}
+
+
+def starts_of(name: str, weights: str) -> Start:
+    """How stage `name` takes a weights file of its solver: as its recipe says, else a plain copy.
+
+    A file counts by its name, so that another folder's voc-fcn32s.caffemodel is taken in the same way.
+    """
+    recipe = RECIPES.get(name)
+    for start in recipe.starts if recipe else ():
+        if PurePath(start.weights).name == PurePath(weights).name:
+            return start._replace(weights=weights)
+    return Start(weights)
+
+
+def solver_param(name: str) -> Any:
+    """The SolverParameter of a reference net. Raises: KeyError for a net without a recipe."""
+    recipe = RECIPES[name]
+    param = caffe_pb2.SolverParameter(
+        net=f"nets/{name}.prototxt",
+        test_iter=[recipe.test_iter],
+        test_interval=999999999,
+        test_initialization=False,
+        base_lr=recipe.base_lr,
+        lr_policy="fixed",
+        momentum=recipe.momentum,
+        weight_decay=0.0005,
+        iter_size=recipe.iter_size,
+        max_iter=recipe.max_iter,
+        average_loss=20,
+        display=20,
+        snapshot_prefix=f"snapshot/{name}/train",
+        weights=[start.weights for start in recipe.starts],
+    )
+    if recipe.snapshot:
+        param.snapshot = recipe.snapshot
+    return param
