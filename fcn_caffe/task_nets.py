@@ -151,7 +151,7 @@ class _Builder:
     def layer(self, kind: str, name: str, bottoms: tuple[str, ...] = (), tops: tuple[str, ...] = ()) -> Any:
         return self.net.layer.add(name=name, type=kind, bottom=bottoms, top=tops or (name,))
 
-    def conv(self, name: str, bottom: str, outputs: int, kernel: int, pad: int = 0, fill: bool = True) -> str:
+    def conv(self, name: str, bottom: str, outputs: int, kernel: int, pad: int = 0) -> str:
         """A convolution; layers that start from nothing learn faster and, unless scores, start from noise."""
         layer = self.layer("Convolution", name, (bottom,))
         from_nothing = len(self.task.learned) > 2  # the trunk too: there is nothing to go easy on
@@ -164,7 +164,7 @@ class _Builder:
         if pad:
             options.pad.append(pad)
         options.kernel_size.append(kernel)
-        if fill and name in self.task.learned:
+        if name in self.task.learned:
             # VGG's blobs are large: fc6 and fc7 on a trained trunk start small, or score_fr's first steps overshoot.
             options.weight_filler.type = "msra" if from_nothing else "gaussian"
             if not from_nothing:
