@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from fcn_caffe.atomic import atomic_write  # noqa: E402
 from fcn_caffe.commands import solve  # noqa: E402
-from fcn_caffe.models_shapes import RECIPES, shapes_files  # noqa: E402
+from fcn_caffe.models.shapes import RECIPES, shapes_files  # noqa: E402
 from fcn_caffe.proto import write_text  # noqa: E402
 
 METRICS = {

@@ -36,7 +36,7 @@ def check(stages: Sequence[Stage]) -> None:
                 f"{stage.solver}: test_iter is {wanted[0]}, the split it scores has {images} images at {batch} a pass. "
                 f"Set test_iter: {images // batch}."
             )
-        for path, _ in stage.starts:
+        for path in stage.sources:
             if path in results:
                 _check_fit(path, results[path], train)
         results[stage.result] = train

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fcn_caffe.errors import SolverError
-from fcn_caffe.models import RECIPES
+from fcn_caffe.models import RECIPES, Start, starts_of
 from fcn_caffe.solver import read_solver
 
 SOLVERS, WEIGHTS = "solvers", "weights"
@@ -24,14 +24,14 @@ ITERATION = "_iter_"  # between a snapshot's prefix and its iteration, as Caffe 
 class Stage:
     """One solver file, and how far it is trained.
 
-    starts: the weight files it starts from, each with the suffix its layers take. step: after how many iterations
-    each it is scored. last: the iteration it ends at.
+    starts: the weight files it starts from, and how. step: after how many iterations each it is scored. last: the
+    iteration it ends at.
     """
 
     name: str
     solver: Path
     param: Any
-    starts: tuple[tuple[Path, str], ...]
+    starts: tuple[Start, ...]
     step: int
     last: int
 
@@ -55,6 +55,11 @@ class Stage:
     def snapshot(self, iteration: int, suffix: str = ".caffemodel") -> Path:
         """The file of one snapshot."""
         return self.prefix.with_name(f"{self.prefix.name}{ITERATION}{iteration}{suffix}")
+
+    @property
+    def sources(self) -> list[Path]:
+        """The weight files it starts from."""
+        return [Path(start.weights) for start in self.starts]
 
     @property
     def net(self) -> Path:
@@ -96,7 +101,8 @@ def read_stage(solver: str | os.PathLike[str], steps: int | None = None, max_ite
             f"{path}: max_iter is {param.max_iter}, there is nothing to train. Set it, or give --max-iter."
         )
     step = min(step, total)
-    starts = tuple((Path(part.strip()), "") for entry in param.weights for part in entry.split(",") if part.strip())
+    files = (part.strip() for entry in param.weights for part in entry.split(","))
+    starts = tuple(starts_of(path.stem, file) for file in files if file)
     return Stage(path.stem, path, param, starts, step, total if steps is None else min(steps * step, total))
 
 
@@ -108,7 +114,7 @@ class Planned:
     action: str
 
     def __str__(self) -> str:
-        stage, starts = self.stage, ", ".join(str(path) for path, _ in self.stage.starts) or "its fillers"
+        stage, starts = self.stage, ", ".join(start.weights for start in self.stage.starts) or "its fillers"
         if self.action == "keep":
             there = stage.result.is_file()
             return f"{stage.name:<28} {f'{stage.result} is there' if there else 'not needed'}"
@@ -152,7 +158,7 @@ def make_plan(
         if not Path(begin).is_file():
             raise SolverError(f"--from {begin}: no such weight file.")
         # The file may be the result of any stage: what made it does not matter now.
-        first, begin = replace(first, starts=((Path(begin), ""),)), first.name
+        first, begin = replace(first, starts=(starts_of(first.name, begin),)), first.name
         chain = [first]
     else:
         chain = _chain(first, steps, max_iter)
@@ -162,15 +168,15 @@ def make_plan(
     made = {stage.result: stage for stage in chain}
     again: set[str] = set()
     for stage in chain:
-        if stage.name == begin or any(path in made and made[path].name in again for path, _ in stage.starts):
+        if stage.name == begin or any(path in made and made[path].name in again for path in stage.sources):
             again.add(stage.name)
     plan, needed = Plan(), {first.name}
     for stage in reversed(chain):
         wanted = stage.name in needed and (stage.name in again or not stage.result.is_file())
         plan.stages.insert(0, Planned(stage, _action(stage, resume, stage.name in again) if wanted else "keep"))
         if plan.stages[0].action == "train":
-            needed |= {made[path].name for path, _ in stage.starts if path in made}
-            plan.missing += [how_to_get(path) for path, _ in stage.starts if path not in made and not path.is_file()]
+            needed |= {made[path].name for path in stage.sources if path in made}
+            plan.missing += [how_to_get(path) for path in stage.sources if path not in made and not available(path)]
     return plan
 
 
@@ -181,7 +187,7 @@ def _chain(first: Stage, steps: int | None, max_iter: int | None) -> list[Stage]
     def visit(stage: Stage, above: tuple[str, ...]) -> None:
         if stage.name in above:
             raise SolverError(f"{stage.solver}: starts from itself, through {' <- '.join((*above, stage.name))}.")
-        for path, _ in stage.starts:
+        for path in stage.sources:
             solver = _made_by(path)
             if solver is not None and path.stem not in found:
                 visit(read_stage(solver, steps, max_iter), (*above, stage.name))
@@ -216,6 +222,32 @@ def _action(stage: Stage, resume: bool, again: bool) -> str:
     )
 
 
+# The classifiers that the nets of the paper start from: the file whose inner products become convolutions, its origin.
+CLASSIFIERS = {
+    "vgg16fc": ("VGG_ILSVRC_16_layers.caffemodel", "the 16-layer VGG net of the Caffe model zoo, 528 MB"),
+    "caffenetfc": ("bvlc_reference_caffenet.caffemodel", "the CaffeNet of the Caffe model zoo, 233 MB"),
+    "googlenetfc": ("bvlc_googlenet.caffemodel", "the GoogLeNet of the Caffe model zoo, 51 MB"),
+}
+
+
+def classifier_of(weights: Path) -> Path | None:
+    """The classifier's own file that a convolutionalised one is made from, beside it; None if it is not such a one."""
+    known = CLASSIFIERS.get(weights.stem)
+    return weights.with_name(known[0]) if known else None
+
+
+def available(weights: Path) -> bool:
+    """Whether a weight file is there, or the classifier it is made from."""
+    classifier = classifier_of(weights)
+    return weights.is_file() or (classifier is not None and classifier.is_file())
+
+
 def how_to_get(weights: Path) -> str:
     """What to do about a weight file that is not there and that no solver makes."""
+    classifier = classifier_of(weights)
+    if classifier is not None:
+        return (
+            f"{weights} is not there. It is made from {classifier}, {CLASSIFIERS[weights.stem][1]}: put that there, "
+            "or start from another file with --from FILE"
+        )
     return f"{weights} is not there, and no solver makes it. Put it there, or start from another file with --from FILE"

@@ -16,14 +16,15 @@ import torch
 
 from fcn_caffe.atomic import atomic_write
 from fcn_caffe.errors import SolverError
+from fcn_caffe.models import Start
 from fcn_caffe.net import Net
 from fcn_caffe.progress import report
 from fcn_caffe.proto import caffe_pb2
-from fcn_caffe.schedule import Stage
+from fcn_caffe.schedule import Stage, classifier_of
 from fcn_caffe.score import data_layer, score_heads
 from fcn_caffe.solver import Solver
 from fcn_caffe.surgery import interp, transplant
-from fcn_caffe.weights import copy_weights, load_weights
+from fcn_caffe.weights import Weights, copy_weights, load_weights, net_weights, save_weights
 
 METRICS = ("pixel_accuracy", "mean_accuracy", "mean_iu", "frequency_weighted_iu")
 COLUMNS = ("iteration", "head", *METRICS, "loss")
@@ -116,19 +117,33 @@ def undisturbed(net: Net) -> Iterator[None]:
             net.load_data_state(data)
 
 
-def start_from(net: Net, starts: Sequence[tuple[Path, str]]) -> None:
-    """Copy the weights a stage starts from into its net, inner products as convolutions where it has those, and set
-    every `up` deconvolution to bilinear interpolation. Source: the reference's solve scripts.
+def start_from(net: Net, starts: Sequence[Start]) -> None:
+    """Copy or transplant the weights a stage starts from into its net, and set every `up` deconvolution to bilinear
+    interpolation. Inner products become convolutions where the net has those. Source: the reference's solve scripts.
 
+    A convolutionalised classifier that is not there is made from the classifier, and kept.
     Raises: WeightsError when a file does not fit.
     """
-    for path, suffix in starts:
-        weights = load_weights(path)
-        shapes = {layer: [tuple(blob.shape) for blob in blobs] for layer, blobs in net.params.items()}
-        dense = any(arrays[0].ndim == 2 and len(shapes.get(layer, [()])[0]) == 4 for layer, arrays in weights.items())
-        copied = transplant(net, weights, suffix) if suffix or dense else copy_weights(net, weights, path)
-        report(f"{path}: {copied}")
+    for start in starts:
+        path = Path(start.weights)
+        classifier = None if path.is_file() else classifier_of(path)
+        weights = load_weights(classifier or path)
+        if start.how == "transplant" or classifier is not None or _dense(net, weights):
+            copied = transplant(net, weights, start.suffix)
+        else:
+            copied = copy_weights(net, weights, path)
+        report(f"{classifier or path}: {copied}")
+        if classifier is not None:
+            save_weights(path, {name: arrays for name, arrays in net_weights(net).items() if name in copied.copied})
+            report(f"{path}: made from {classifier}")
     interp(net)
+
+
+def _dense(net: Net, weights: Weights) -> bool:
+    """Whether the weights have an inner product where the net has a convolution."""
+    return any(
+        name in net.params and net.params[name][0].ndim == 4 > arrays[0].ndim for name, arrays in weights.items()
+    )
 
 
 class Training:

@@ -229,14 +229,14 @@ def test_interrupted_from_the_keyboard_says_how_to_go_on(task):
     text = path.read_text().replace("max_iter: 6", "max_iter: 100000")
     path.write_text(text.replace("snapshot: 2", "snapshot: 100000"))
     call = [sys.executable, str(ROOT / "tools/solve.py"), FINE]
-    process = subprocess.Popen(call, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "Iteration 3," in line:
-            process.send_signal(signal.SIGINT)
-            break
-    rest = process.stderr.read()
-    assert process.wait() == 130
+    with subprocess.Popen(call, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "Iteration 3," in line:
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+    assert process.returncode == 130
     assert rest.splitlines()[-1] == f"stopped. To go on: python tools/solve.py {FINE} --resume"
     assert read_stage("solvers/coarse.prototxt").snapshots()
 

@@ -67,7 +67,7 @@ def test_from_a_stage_trains_it_and_all_after_it_again(task):
 def test_from_a_file_starts_the_stage_there(task):
     (task / "other.caffemodel").touch()
     plan = make_plan(FINE, begin="other.caffemodel")
-    assert actions(plan) == {"fine": "train"} and str(plan.stages[0].stage.starts[0][0]) == "other.caffemodel"
+    assert actions(plan) == {"fine": "train"} and plan.stages[0].stage.starts[0].weights == "other.caffemodel"
 
 
 @pytest.mark.parametrize(

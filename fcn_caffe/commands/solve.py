@@ -113,7 +113,7 @@ def _train(planned: Planned, device: str | None, screen: Screen) -> bool:
 
 def _gate(stage: Stage, before: dict[Path, Stage]) -> None:
     """Warn when a stage scores below the stage it started from: something is wrong with it then."""
-    for path, _ in stage.starts:
+    for path in stage.sources:
         if path not in before:
             continue
         own, coarse = (ScoreTable.read(each.folder / "scores.csv") for each in (stage, before[path]))
@@ -160,7 +160,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _gate(planned.stage, made)
         stages = [planned.stage for planned in plan.stages if segments(planned.stage)]
         print(f"\n{table(stages)}\n")
-        picture = draw_stages(stages)
+        # The ablation that trains the last layer alone has its row in the table; the picture shows the recipe.
+        picture = draw_stages([stage for stage in stages if not stage.name.endswith("-fixed")])
         if picture is not None:
             print(f"picture: {picture}")
     return 0
