@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -129,8 +130,7 @@ def class_names(net: Net, classes: int) -> list[str] | None:
             return names
     source = data_layer(net)
     if source is not None:
-        module = __import__(type(source).__module__, fromlist=["CLASSES"])
-        names = list(getattr(module, "CLASSES", ()))
+        names = list(getattr(inspect.getmodule(type(source)), "CLASSES", ()))
         if len(names) == classes:
             return names
     return None
