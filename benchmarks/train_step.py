@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class Builder:
             f'layer {{ name: "in" type: "Input" top: "data" top: "label" input_param {{ '
             f"shape {{ dim: 1 dim: 3 dim: {size} dim: {size} }} shape {{ dim: 1 dim: 1 dim: {size} dim: {size} }} }} }}"
         ]
-        self.modules: list[nn.Module] = []
+        self.modules: list[Callable[[], nn.Module]] = []
         self.bottom, self.channels = "data", 3
 
     def conv(self, channels: int, kernel: int, pad: int, relu: bool = True) -> None:
@@ -69,12 +70,12 @@ class Builder:
             f'layer {{ name: "{name}" type: "Convolution" bottom: "{self.bottom}" top: "{name}" {PARAMS} '
             f"convolution_param {{ num_output: {channels} kernel_size: {kernel} pad: {pad} }} }}"
         )
-        self.modules.append(nn.Conv2d(self.channels, channels, kernel, padding=pad))
+        self.modules.append(partial(nn.Conv2d, self.channels, channels, kernel, padding=pad))
         self.bottom, self.channels = name, channels
         if relu:
-            self.in_place("ReLU", nn.ReLU(inplace=True))
+            self.in_place("ReLU", partial(nn.ReLU, inplace=True))
 
-    def in_place(self, kind: str, module: nn.Module) -> None:
+    def in_place(self, kind: str, module: Callable[[], nn.Module]) -> None:
         self.text.append(
             f'layer {{ name: "n{len(self.text)}" type: "{kind}" bottom: "{self.bottom}" top: "{self.bottom}" }}'
         )
@@ -86,14 +87,11 @@ class Builder:
             f'layer {{ name: "{name}" type: "Pooling" bottom: "{self.bottom}" top: "{name}" '
             "pooling_param { pool: MAX kernel_size: 2 stride: 2 } }"
         )
-        self.modules.append(nn.MaxPool2d(2, 2, ceil_mode=True))
+        self.modules.append(partial(nn.MaxPool2d, 2, 2, ceil_mode=True))
         self.bottom = name
 
-    def finish(self, up: bool) -> tuple[Solver, HandWritten]:
-        """Both forms with the same parameters."""
-        module: nn.Module | None = None
+    def finish(self, up: bool) -> Builder:
         if up:
-            module = nn.ConvTranspose2d(CLASSES, CLASSES, 64, 32, bias=False)
             self.text.append(
                 f'layer {{ name: "up" type: "Deconvolution" bottom: "{self.bottom}" top: "up" param {{ lr_mult: 1 }} '
                 f"convolution_param {{ num_output: {CLASSES} kernel_size: 64 stride: 32 bias_term: false }} }}"
@@ -101,21 +99,24 @@ class Builder:
                 "crop_param { axis: 2 offset: 19 } }"
             )
             self.bottom = "score"
+        self.up = up
         self.text.append(
             f'layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "{self.bottom}" bottom: "label" top: "loss" '
             "loss_param { ignore_label: 255 normalization: VALID } }"
         )
-        hand = HandWritten(self.modules, module, 19)
+        return self
+
+    def hand(self) -> HandWritten:
+        up = nn.ConvTranspose2d(CLASSES, CLASSES, 64, 32, bias=False) if self.up else None
+        return HandWritten([module() for module in self.modules], up, 19)
+
+    def solver(self) -> Solver:
         param = parse_text(SOLVER, caffe_pb2.SolverParameter)
         param.train_net_param.CopyFrom(parse_text("\n".join(self.text), caffe_pb2.NetParameter))
-        solver = Solver(param, device="cpu")
-        with torch.no_grad():
-            for mine, theirs in zip(solver.net.parameters(), hand.parameters(), strict=True):
-                mine.copy_(theirs)
-        return solver, hand
+        return Solver(param, device="cpu")
 
 
-def fcn32s(size: int, width: int) -> tuple[Solver, HandWritten]:
+def fcn32s(size: int, width: int) -> Builder:
     builder = Builder(size)
     for stage, (times, convs) in enumerate(((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))):
         for index in range(convs):
@@ -123,12 +124,12 @@ def fcn32s(size: int, width: int) -> tuple[Solver, HandWritten]:
         builder.pool()
     for kernel in (7, 1):
         builder.conv(64 * width, kernel, 0)
-        builder.in_place("Dropout", nn.Dropout(0.5))
+        builder.in_place("Dropout", nn.Dropout)
     builder.conv(CLASSES, 1, 0, relu=False)
     return builder.finish(up=True)
 
 
-def small(size: int, width: int) -> tuple[Solver, HandWritten]:
+def small(size: int, width: int) -> Builder:
     builder = Builder(32)
     for _ in range(19):
         builder.conv(8, 3, 1)
@@ -136,25 +137,33 @@ def small(size: int, width: int) -> tuple[Solver, HandWritten]:
     return builder.finish(up=False)
 
 
-NETS: dict[str, Callable[[int, int], tuple[Solver, HandWritten]]] = {"fcn32s": fcn32s, "small": small}
+NETS: dict[str, Callable[[int, int], Builder]] = {"fcn32s": fcn32s, "small": small}
 
 
-def steps(form: str, solver: Solver, hand: HandWritten, data: Tensor, label: Tensor) -> Callable[[int], float]:
-    """A function that does so many training steps and returns the last loss, as a user of either form writes it."""
-    if form == "ours":
-        solver.net.inputs.update(data=data, label=label)
+def data_of(name: str, size: int) -> tuple[Tensor, Tensor]:
+    side = size if name == "fcn32s" else 32
+    return torch.randn(1, 3, side, side), torch.randint(0, CLASSES, (1, 1, side, side)).float()
 
-        def ours(count: int) -> float:
-            solver.step(count)
-            return solver.loss
 
-        return ours
+def our_steps(solver: Solver, data: Tensor, label: Tensor) -> Callable[[int], float]:
+    """A function that does so many training steps and returns the last loss."""
+    solver.net.inputs.update(data=data, label=label)
+
+    def run(count: int) -> float:
+        solver.step(count)
+        return solver.loss
+
+    return run
+
+
+def their_steps(hand: HandWritten, data: Tensor, label: Tensor) -> Callable[[int], float]:
+    """The same by hand, as a person would write it."""
     weights = [param for name, param in hand.named_parameters() if not name.endswith("bias")]
     biases = [param for name, param in hand.named_parameters() if name.endswith("bias")]
     groups: list[dict[str, Any]] = [{"params": weights}, {"params": biases, "lr": 2 * RATE, "weight_decay": 0.0}]
     optimizer = torch.optim.SGD(groups, lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
 
-    def theirs(count: int) -> float:
+    def run(count: int) -> float:
         value = 0.0
         for _ in range(count):
             optimizer.zero_grad()
@@ -164,21 +173,18 @@ def steps(form: str, solver: Solver, hand: HandWritten, data: Tensor, label: Ten
             value = loss.item()
         return value
 
-    return theirs
-
-
-def prepare(name: str, size: int, width: int) -> tuple[Solver, HandWritten, Tensor, Tensor]:
-    torch.manual_seed(0)
-    solver, hand = NETS[name](size, width)
-    side = size if name == "fcn32s" else 32
-    data, label = torch.randn(1, 3, side, side), torch.randint(0, CLASSES, (1, 1, side, side)).float()
-    return solver, hand, data, label
+    return run
 
 
 def time_ratio(name: str, size: int, width: int, rounds: int, repeat: int) -> tuple[float, float, float]:
     """Median seconds a step of ours and theirs, and the median of the rounds' ratios."""
-    solver, hand, data, label = prepare(name, size, width)
-    runs = {form: steps(form, solver, hand, data, label) for form in ("ours", "theirs")}
+    builder = NETS[name](size, width)
+    solver, hand = builder.solver(), builder.hand()
+    with torch.no_grad():
+        for mine, theirs in zip(solver.net.parameters(), hand.parameters(), strict=True):
+            mine.copy_(theirs)
+    data, label = data_of(name, size)
+    runs = {"ours": our_steps(solver, data, label), "theirs": their_steps(hand, data, label)}
     pairs = []
     for turn in range(rounds + 1):
         seconds = {}
@@ -189,8 +195,8 @@ def time_ratio(name: str, size: int, width: int, rounds: int, repeat: int) -> tu
             seconds[form] = (time.perf_counter() - start) / repeat
         if turn:  # the first round makes histories and warms up
             pairs.append((seconds["ours"], seconds["theirs"]))
-    for (label_of, mine), theirs in zip(solver.net.named_parameters(), hand.parameters(), strict=True):
-        assert torch.allclose(mine, theirs, rtol=1e-3, atol=1e-5), f"the nets differ in {label_of}"
+    for (param, mine), theirs in zip(solver.net.named_parameters(), hand.parameters(), strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-3, atol=1e-5), f"the nets differ in {param}"
     ratio = statistics.median(ours / theirs for ours, theirs in pairs)
     return statistics.median(pair[0] for pair in pairs), statistics.median(pair[1] for pair in pairs), ratio
 
@@ -198,13 +204,16 @@ def time_ratio(name: str, size: int, width: int, rounds: int, repeat: int) -> tu
 def peak(form: str, size: int, width: int) -> int:
     """KiB of the peak over three steps, less what the process had after its imports."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    solver, hand, data, label = prepare("fcn32s", size, width)
-    run = steps(form, solver, hand, data, label)
+    builder = NETS["fcn32s"](size, width)
+    data, label = data_of("fcn32s", size)
     if form == "ours":
-        del hand
+        solver = builder.solver()
+        with torch.no_grad():
+            for param in solver.net.parameters():
+                param.normal_(0, 0.01)
+        our_steps(solver, data, label)(3)
     else:
-        del solver
-    run(3)
+        their_steps(builder.hand(), data, label)(3)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 
 
@@ -220,7 +229,7 @@ def main() -> None:
     if arguments.peak:
         print(peak(arguments.peak, size, width))
         return
-    for name, rounds, repeat in (("fcn32s", arguments.rounds, 1), ("small", 4 * arguments.rounds, 30)):
+    for name, rounds, repeat in (("fcn32s", arguments.rounds, 1), ("small", 8 * arguments.rounds, 10)):
         ours, theirs, ratio = time_ratio(name, size, width, rounds, repeat)
         print(f"{name}: ours {ours * 1e3:.2f} ms a step, by hand {theirs * 1e3:.2f} ms, ratio {ratio:.3f}", flush=True)
     peaks = {}

@@ -29,11 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture
 def solver(tmp_path: Path) -> Solver:
-    return Solver(training_run.write(tmp_path), device="cpu", base=tmp_path)
-
-
-def fresh(folder: Path, more: str = "") -> Solver:
-    return Solver(training_run.write(folder, more), device="cpu", base=folder)
+    return training_run.solver(tmp_path)
 
 
 def everything(solver: Solver) -> list[np.ndarray]:
@@ -79,7 +75,7 @@ def test_files_and_contents(solver: Solver, tmp_path: Path) -> None:
 
 
 def test_two_histories_are_stored_one_after_the_other(tmp_path: Path) -> None:
-    solver = fresh(tmp_path, 'type: "Adam"')
+    solver = training_run.solver(tmp_path, 'type: "Adam"')
     solver.step(2)
     message = caffe_pb2.SolverState.FromString(solver.snapshot().read_bytes())
     learnable = solver.net.learnable_params
@@ -90,7 +86,7 @@ def test_two_histories_are_stored_one_after_the_other(tmp_path: Path) -> None:
 
 def test_snapshot_before_the_first_step(solver: Solver, tmp_path: Path) -> None:
     state = solver.snapshot()
-    other = fresh(tmp_path)
+    other = training_run.solver(tmp_path)
     other.restore(state)
     assert other.iter == 0
 
@@ -101,14 +97,14 @@ def test_snapshot_before_the_first_step(solver: Solver, tmp_path: Path) -> None:
 @pytest.mark.parametrize("rule", ["SGD", "Nesterov", "AdaDelta", "Adam"])
 def test_resumed_equals_uninterrupted(tmp_path: Path, rule: str) -> None:
     more = f'type: "{rule}" iter_size: 2'
-    whole = fresh(tmp_path, more)
+    whole = training_run.solver(tmp_path, more)
     whole.step(8)
-    first = fresh(tmp_path, more)
+    first = training_run.solver(tmp_path, more)
     first.step(4)
     state = first.snapshot()
     # Whatever the process did with random numbers in between does not matter.
     torch.rand(3)
-    second = fresh(tmp_path, more)
+    second = training_run.solver(tmp_path, more)
     second.restore(state)
     second.step(4)
     assert second.iter == 8
@@ -118,15 +114,15 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, rule: str) -> None:
 
 def test_dropout_and_order_matter_here(tmp_path: Path) -> None:
     """Without the random states the resumed run differs: the test above can fail."""
-    whole = fresh(tmp_path)
+    whole = training_run.solver(tmp_path)
     whole.step(8)
-    first = fresh(tmp_path)
+    first = training_run.solver(tmp_path)
     first.step(4)
     state = first.snapshot()
     states = json.loads(state.with_suffix(".rngstate").read_text())
     for missing in ("torch", "data"):
         changed = dict(states, **{missing: json.loads(json.dumps(states[missing]))})
-        fresh_solver = fresh(tmp_path)
+        fresh_solver = training_run.solver(tmp_path)
         begun = fresh_solver.snapshot()  # of iteration 0: the random states at the start
         changed[missing] = json.loads(begun.with_suffix(".rngstate").read_text())[missing]
         state.with_suffix(".rngstate").write_text(json.dumps(changed))
@@ -139,7 +135,7 @@ def test_a_snapshot_can_be_moved(solver: Solver, tmp_path: Path) -> None:
     solver.step(2)
     solver.snapshot()
     shutil.move(tmp_path / "out", tmp_path / "elsewhere")
-    other = fresh(tmp_path)
+    other = training_run.solver(tmp_path)
     other.restore(tmp_path / "elsewhere/run_iter_2.solverstate")
     assert equal(everything(other), everything(solver))
 
@@ -148,7 +144,7 @@ def test_without_random_states(solver: Solver, tmp_path: Path, caplog: pytest.Lo
     solver.step(2)
     state = solver.snapshot()
     state.with_suffix(".rngstate").unlink()
-    other = fresh(tmp_path)
+    other = training_run.solver(tmp_path)
     other.restore(state)
     assert other.iter == 2 and equal(everything(other), everything(solver))
     assert "no random states beside it" in caplog.text
@@ -210,11 +206,11 @@ def damage_history_shape(state: Path) -> None:
     ids=lambda value: value.__name__ if callable(value) else "",
 )
 def test_damaged_snapshots_change_nothing(tmp_path: Path, damage: Any, message: str) -> None:
-    first = fresh(tmp_path)
+    first = training_run.solver(tmp_path)
     first.step(2)
     state = first.snapshot()
     damage(state)
-    other = fresh(tmp_path)
+    other = training_run.solver(tmp_path)
     before, random = everything(other), torch.get_rng_state()
     with pytest.raises(Exception) as caught:
         other.restore(state)
@@ -237,7 +233,7 @@ def test_wrong_paths(solver: Solver, tmp_path: Path, name: str, message: str) ->
 
 
 def test_a_state_json_cannot_hold(tmp_path: Path) -> None:
-    solver = fresh(tmp_path)
+    solver = training_run.solver(tmp_path)
     solver.net.layer("data").user.get_state = lambda: {1, 2}
     with pytest.raises(SolverError, match=r"a data layer's get_state.. gave what JSON cannot hold .*layers: data"):
         solver.snapshot()
@@ -245,10 +241,10 @@ def test_a_state_json_cannot_hold(tmp_path: Path) -> None:
 
 
 def test_a_data_layer_that_refuses_its_state(tmp_path: Path) -> None:
-    first = fresh(tmp_path)
+    first = training_run.solver(tmp_path)
     first.step(2)
     state = first.snapshot()
-    other = fresh(tmp_path)
+    other = training_run.solver(tmp_path)
 
     def refuse(_: Any) -> None:
         raise DataError("another split")
@@ -318,28 +314,38 @@ def test_killed_while_writing(solver: Solver, tmp_path: Path) -> None:
     solver.step(2)
     earlier = solver.snapshot()
     contents = {path.name: path.read_bytes() for path in earlier.parent.iterdir()}
-    for stage in ("save_weights", "json.dump", "write_solver_state"):
-        code = (
-            "import os, signal, sys\n"
-            "from fcn_caffe.solver import Solver, snapshot\n"
-            "solver = Solver('solver.prototxt', device='cpu'); solver.restore(sys.argv[1]); solver.step(2)\n"
-            f"written = snapshot.{stage}\n"
-            "def die(*a, **k):\n"
-            "    written(*a, **k); os.kill(os.getpid(), signal.SIGKILL)\n"
-            f"snapshot.{stage} = die\n"
-            "solver.snapshot()"
-        )
-        out = subprocess.run([sys.executable, "-c", code, earlier], **in_folder(tmp_path), check=False)
-        assert out.returncode == -signal.SIGKILL
-        left = {path.name: path for path in earlier.parent.iterdir()}
+    code = (
+        "import os, signal, sys\n"
+        "from fcn_caffe.solver import Solver, snapshot\n"
+        "solver = Solver('solver.prototxt', device='cpu'); solver.restore(sys.argv[1]); solver.step(2)\n"
+        "written = getattr(snapshot, sys.argv[2])\n"
+        "def die(*arguments):\n"
+        "    written(*arguments); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "setattr(snapshot, sys.argv[2], die)\n"
+        "solver.snapshot()"
+    )
+    stages = ("save_weights", "write_solver_state")
+    folders = [tmp_path / stage for stage in stages]
+    for folder in folders:
+        shutil.copytree(tmp_path / "out", folder / "out")
+        training_run.write(folder)
+    running = [
+        subprocess.Popen([sys.executable, "-c", code, "out/run_iter_2.solverstate", stage], **in_folder(folder))
+        for stage, folder in zip(stages, folders, strict=True)
+    ]
+    for process, folder in zip(running, folders, strict=True):
+        process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL
+        left = {path.name: path for path in (folder / "out").iterdir()}
         assert {name: left.pop(name).read_bytes() for name in contents} == contents
-        assert [name for name in left if not name.endswith(".partial")] == []
         assert left, "the kill came too late to test anything"
-    other = fresh(tmp_path)
-    other.restore(earlier)
+        assert [name for name in left if not name.endswith(".partial")] == []
+    folder = folders[-1]
+    other = training_run.solver(folder)
+    other.restore(folder / "out/run_iter_2.solverstate")
     other.step(1)
     other.snapshot()
-    assert not list((tmp_path / "out").glob(".*")), "what the killed process left is removed"
+    assert not list((folder / "out").glob(".*")), "what the killed process left is removed"
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:

@@ -9,6 +9,8 @@ import os
 import sys
 from pathlib import Path
 
+from fcn_caffe.solver import Solver
+
 DATA_LAYER = '''
 import random
 import numpy
@@ -70,9 +72,12 @@ def write(folder: Path, more: str = "", max_iter: int = 8) -> Path:
     return folder / "solver.prototxt"
 
 
-def main() -> None:
-    from fcn_caffe.solver import Solver
+def solver(folder: Path, more: str = "", max_iter: int = 8) -> Solver:
+    """The run's solver, as `write` puts it into the folder."""
+    return Solver(write(folder, more, max_iter), device="cpu", base=folder)
 
+
+def main() -> None:
     folder = Path(sys.argv[1])
     os.chdir(folder)
     solver = Solver("solver.prototxt", device="cpu")

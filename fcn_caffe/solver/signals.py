@@ -23,6 +23,7 @@ class Requests:
         """Turn SIGINT and SIGHUP into requests while the block runs; a second SIGINT interrupts at once.
 
         Only the main thread can catch signals: elsewhere, and inside another such block, this does nothing.
+        A SIGINT that nobody served by the end of the block is passed on to the handler of before.
         """
         if self._catching or threading.current_thread() is not threading.main_thread():
             yield
@@ -39,6 +40,9 @@ class Requests:
             for number, handler in before.items():
                 # None stands for a handler that was not set from Python and cannot be put back from it.
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            unserved, self.stop, self.snapshot = self.stop, False, False
+        if unserved:
+            signal.raise_signal(signal.SIGINT)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.stop:

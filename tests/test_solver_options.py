@@ -1,0 +1,240 @@
+"""What a solver file may say: states, sources, devices, and every refusal; and signals."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import training_run
+
+from fcn_caffe import FcnCaffeError, SolverError
+from fcn_caffe.proto import caffe_pb2, parse_text
+from fcn_caffe.solver import Solver, read_solver
+
+# -- states and sources ------------------------------------------------------------------------------------------
+
+STAGED = """
+name: "staged" state { stage: "own" level: 1 }
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } }
+layer { name: "t" type: "Input" top: "t" input_param { shape { dim: 1 dim: 2 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 2 } }
+layer { name: "own" type: "ReLU" bottom: "y" top: "r1" include { stage: "own" } }
+layer { name: "solvers" type: "ReLU" bottom: "y" top: "r2" include { stage: "solvers" } }
+layer { name: "level" type: "ReLU" bottom: "y" top: "r3" include { min_level: 2 } }
+layer { name: "test" type: "ReLU" bottom: "y" top: "r4" include { phase: TEST } }
+layer { name: "loss" type: "Eltwise" bottom: "y" bottom: "t" top: "loss" loss_weight: 1 }
+"""
+
+
+def solver_of(text: str, net: str = STAGED, field: str = "net_param") -> Solver:
+    param = parse_text(f'base_lr: 1 lr_policy: "fixed" {text}', caffe_pb2.SolverParameter)
+    if field:
+        getattr(param, field).CopyFrom(parse_text(net, caffe_pb2.NetParameter))
+    return Solver(param, device="cpu")
+
+
+def test_state_precedence() -> None:
+    """The solver's default, then the net's own, then train_state and test_state."""
+    solver = solver_of(
+        'train_state { stage: "solvers" level: 2 } test_iter: 1 test_iter: 1 test_interval: 5 '
+        'test_state { } test_state { stage: "solvers" level: 3 }'
+    )
+    fixed = ["x", "t", "ip"]
+    assert [node.name for node in solver.net.graph.nodes] == [*fixed, "own", "solvers", "level", "loss"]
+    assert [node.name for node in solver.test_nets[0].graph.nodes] == [*fixed, "own", "test", "loss"]
+    assert [node.name for node in solver.test_nets[1].graph.nodes] == [
+        *fixed, "own", "solvers", "level", "test", "loss",
+    ]  # fmt: skip
+
+
+def test_test_nets_in_caffes_order() -> None:
+    param = parse_text(
+        'base_lr: 1 lr_policy: "fixed" test_iter: 1 test_iter: 2 test_interval: 1', caffe_pb2.SolverParameter
+    )
+    param.net_param.CopyFrom(parse_text(STAGED, caffe_pb2.NetParameter))
+    param.test_net_param.add().CopyFrom(parse_text(STAGED.replace('"staged"', '"first"'), caffe_pb2.NetParameter))
+    assert [net.name for net in Solver(param, device="cpu").test_nets] == ["first", "staged"]
+
+
+def test_paths_are_looked_for_beside_the_solver_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here").mkdir()
+    path = training_run.write(tmp_path / "there")
+    monkeypatch.chdir(tmp_path / "here")
+    solver = Solver(path, device="cpu")
+    solver.step(1)
+    assert solver.snapshot() == Path("out/run_iter_1.solverstate")
+    assert (tmp_path / "here/out/run_iter_1.solverstate").is_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "message"),
+    [
+        ("", "", "the train net is named by nothing; wanted exactly one of "),
+        (
+            'train_net: "x"',
+            "net_param",
+            "the train net is named by net_param and train_net; wanted exactly one of ",
+        ),
+        ('net: "none.prototxt"', "", "net file 'none.prototxt' is not there. Looked for none.prototxt."),
+        ("test_iter: 1", "train_net_param", "test_iter is given 1 times for 0 test nets. "),
+        (
+            'test_net: "a" test_net: "b" test_iter: 1',
+            "net_param",
+            "test_iter is given 1 times for 2 test nets.",
+        ),
+        ("test_iter: 1", "net_param", "test_interval is 0 with 1 test nets, wanted 1 or more."),
+        ("test_iter: 0 test_interval: 1", "net_param", "test_iter is 0, wanted 1 or more."),
+        (
+            "test_iter: 1 test_interval: 1 test_state { } test_state { }",
+            "net_param",
+            "test_state is given 2 times for 1 test nets. Give one each or none.",
+        ),
+        (
+            'type: "SDG"',
+            "net_param",
+            "type 'SDG' is unknown. Known: AdaDelta, AdaGrad, Adam, Nesterov, RMSProp, SGD.",
+        ),
+        (
+            'type: "AdaGrad" momentum: 0.9',
+            "net_param",
+            "type 'AdaGrad' has no momentum, 0.9 was given. Drop it.",
+        ),
+        ("iter_size: 0", "net_param", "iter_size is 0, wanted 1 or more."),
+        ("average_loss: 0", "net_param", "average_loss is 0, wanted 1 or more."),
+        ("display: -1", "net_param", "display is -1, wanted 0 or more."),
+        ("snapshot_format: HDF5", "net_param", "snapshot_format HDF5 cannot be written yet. "),
+        ('weights: "none.caffemodel"', "net_param", "weights 'none.caffemodel' is not there. Looked for "),
+        ('regularization_type: "L0"', "net_param", "regularization_type 'L0' is unknown. Known: L1, L2."),
+    ],
+)
+def test_bad_solvers_are_refused_when_built(text: str, field: str, message: str) -> None:
+    with pytest.raises(FcnCaffeError) as caught:
+        solver_of(text, field=field)
+    assert str(caught.value).startswith(f"solver: {message}"), str(caught.value)
+
+
+def test_nets_that_cannot_be_trained() -> None:
+    with pytest.raises(SolverError, match="net 'staged' has no loss in TRAIN"):
+        solver_of("", STAGED.replace("loss_weight: 1", ""))
+    frozen = "param { lr_mult: 0 } param { lr_mult: 0 } inner_product_param"
+    with pytest.raises(SolverError, match="net 'staged' has nothing to learn"):
+        solver_of("", STAGED.replace("inner_product_param", frozen))
+
+
+def test_errors_name_the_solver_file(tmp_path: Path) -> None:
+    path = training_run.write(tmp_path)
+    path.write_text(path.read_text().replace("multistep", "cosine"))
+    with pytest.raises(SolverError, match=re.escape(f"{path}: lr_policy 'cosine' is unknown. Known: ")):
+        Solver(path, device="cpu")
+    with pytest.raises(
+        SolverError, match=re.escape(f"{tmp_path / 'no.prototxt'}: no such solver file. Check the path.")
+    ):
+        Solver(tmp_path / "no.prototxt")
+
+
+def test_old_solver_type_is_upgraded(tmp_path: Path) -> None:
+    path = training_run.write(tmp_path, "solver_type: ADAM")
+    assert read_solver(path).type == "Adam"
+
+
+# -- device ------------------------------------------------------------------------------------------------------
+
+
+def test_cuda_asked_for_and_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    param = parse_text('base_lr: 1 lr_policy: "fixed"', caffe_pb2.SolverParameter)
+    param.net_param.CopyFrom(parse_text(STAGED, caffe_pb2.NetParameter))
+    for asked in ("cuda", "gpu", "cuda:1"):
+        with pytest.raises(SolverError, match=r"device 'cuda(:1)?' was asked for, but torch .* Use --device cpu"):
+            Solver(param, device=asked)
+    with pytest.raises(SolverError, match=r"device 'abacus' is unknown. Use cpu, cuda or cuda:N."):
+        Solver(param, device="abacus")
+
+
+@pytest.mark.parametrize(("mode", "told"), [("solver_mode: GPU", True), ("", False), ("solver_mode: CPU", False)])
+def test_solver_mode_without_cuda(
+    mode: str, told: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    param = parse_text(f'base_lr: 1 lr_policy: "fixed" {mode}', caffe_pb2.SolverParameter)
+    param.net_param.CopyFrom(parse_text(STAGED, caffe_pb2.NetParameter))
+    assert Solver(param).device.type == "cpu"
+    assert ("finds no CUDA device: running on the CPU" in caplog.text) == told
+
+
+# -- signals -----------------------------------------------------------------------------------------------------
+
+
+def test_signals_inside_the_block_only(tmp_path: Path) -> None:
+    solver = training_run.solver(tmp_path)
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)]
+
+    def at_two(solver: Solver) -> None:
+        if solver.iter == 2:
+            os.kill(os.getpid(), signal.SIGHUP)
+        if solver.iter == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    solver.on_step.append(at_two)
+    with solver.signals():
+        solver.step(100)
+    assert solver.stopped and solver.iter == 4
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.solverstate")) == [
+        "run_iter_2.solverstate",
+        "run_iter_4.solverstate",
+    ]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)] == handlers
+    solver.step(1)
+    assert not solver.stopped and solver.iter == 5
+
+
+def test_an_interrupted_test_leaves_its_data_where_it_was(tmp_path: Path) -> None:
+    solver = training_run.solver(tmp_path)
+    solver.step(3)
+    before = solver.test_nets[0].data_state()
+    forward = solver.test_nets[0].forward
+
+    def interrupting(*arguments: Any, **blobs: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return forward(*arguments, **blobs)
+
+    solver.test_nets[0].forward = interrupting
+    with solver.signals():
+        solver.step(2)
+    assert solver.stopped and solver.iter == 3
+    assert solver.test_nets[0].data_state() == before
+    assert (tmp_path / "out/run_iter_3.solverstate").is_file()
+
+
+def test_a_second_interrupt_is_at_once(tmp_path: Path) -> None:
+    solver = training_run.solver(tmp_path)
+    for _ in range(2):
+        solver.on_step.append(lambda _: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt), solver.signals():
+        solver.step(2)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_after_the_last_step_is_not_lost(tmp_path: Path) -> None:
+    solver = training_run.solver(tmp_path)
+    with pytest.raises(KeyboardInterrupt), solver.signals():
+        solver.step(1)
+        os.kill(os.getpid(), signal.SIGINT)
+    solver.step(1)
+    assert solver.iter == 2 and not solver.stopped
+
+
+def test_other_threads_train_without_signals(tmp_path: Path) -> None:
+    solver = training_run.solver(tmp_path, max_iter=2)
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=solver.solve)
+    thread.start()
+    thread.join()
+    assert solver.iter == 2 and signal.getsignal(signal.SIGINT) is before
