@@ -19,12 +19,16 @@ class FcnCaffeError(Exception):
 
     def named(self, place: str) -> FcnCaffeError:
         """The same error with the place in front, unless its text starts with it already."""
-        text = str(self)
-        if text.startswith(place):
-            return self
+        return self if str(self).startswith(place) else self._with(f"{place}: {self}")
+
+    def hinted(self, hint: str) -> FcnCaffeError:
+        """The same error with a hint behind."""
+        return self._with(f"{self}{hint}") if hint else self
+
+    def _with(self, text: str) -> FcnCaffeError:
         error = type(self).__new__(type(self))
         error.__dict__.update(self.__dict__)
-        error.args = (f"{place}: {text}",)
+        error.args = (text,)
         return error
 
 

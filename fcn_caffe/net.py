@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fcn_caffe.coord_map import crop_offset
 from fcn_caffe.errors import FcnCaffeError, GraphError, LayerError
 from fcn_caffe.graph import TEST, TRAIN, Graph, Node, filter_net, read_net
 from fcn_caffe.layers.base import Layer, layer_class, net_folder, show
@@ -96,13 +97,22 @@ class Net(nn.Module):
                 layer = cls(node.param, *bottoms)
                 tops = layer.infer(*bottoms)
             except FcnCaffeError as error:
-                raise error.named(str(node)) from error
+                raise error.named(str(node)).hinted(self._crop_hint(node)) from error
             except (RuntimeError, ValueError, IndexError, TypeError) as error:
                 raise _failure(node, bottoms, error) from error
             blobs.update(zip(node.tops, (tops,) if isinstance(tops, Tensor) else tops, strict=False))
             self.blob_shapes.update((name, tuple(blobs[name].shape)) for name in node.tops)
             self._add(node, layer)
         self._steps = [self._step(node) for node in self.graph.nodes]
+
+    def _crop_hint(self, node: Node) -> str:
+        if node.type != "Crop":
+            return ""
+        try:
+            offsets = crop_offset(self.graph, *node.bottoms)
+        except GraphError:
+            return ""
+        return f" The coordinate map gives offset {', '.join(str(offset) for offset in offsets)}."
 
     def _add(self, node: Node, layer: Layer) -> None:
         given = list(node.param.loss_weight)

@@ -110,6 +110,7 @@ BAD = {
     "slice points": (DATA + layer("s", "Slice", "data", "a b", "slice_param { slice_point: 1 slice_point: 2 }"), "layer 's' (Slice): 2 slice_point for 2 tops, wanted 1."),
     "slice order": (DATA + layer("s", "Slice", "data", "a b", "slice_param { slice_point: 3 }"), "layer 's' (Slice): slice_point [3] must rise and stay inside axis 1 of size 3."),
     "crop offset": (crop("axis: 2 offset: 5"), "layer 'c' (Crop): axis 2 needs offset 5 + 4 = 9, 'data' has 8."),
+    "crop offset with the map's advice": (DATA + layer("c", "Convolution", "data", more=CONV % "pad: 5") + layer("s", "Crop", "c data", more="crop_param { axis: 2 offset: 15 }"), "layer 's' (Crop): axis 2 needs offset 15 + 8 = 23, 'c' has 16. The coordinate map gives offset 4."),
     "crop offsets": (crop("axis: 1 offset: 1 offset: 2"), "layer 'c' (Crop): 2 offsets for 3 cropped axes: give one for all, or one each."),
     "reshape": (DATA + layer("r", "Reshape", "data", more="reshape_param { shape { dim: 5 dim: -1 } }"), "layer 'r' (Reshape): cannot infer -1 in [5, -1]: 192 values do not divide by 5."),
     "reshape count": (DATA + layer("r", "Reshape", "data", more="reshape_param { shape { dim: 5 } }"), "layer 'r' (Reshape): shape 5 does not hold the 192 values of 1x3x8x8."),

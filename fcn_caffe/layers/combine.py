@@ -121,12 +121,12 @@ class Slice(Layer):
                 raise self.error(
                     f"axis {self.dim} of size {size} does not cut evenly into {self.count} tops; give slice_point."
                 )
-            return tuple(bottom.split(size // self.count, self.dim))
+            return torch.split(bottom, size // self.count, self.dim)
         edges = [0, *self.points, size]
         sizes = [edges[i + 1] - edges[i] for i in range(len(edges) - 1)]
         if min(sizes) < 1:
             raise self.error(f"slice_point {self.points} must rise and stay inside axis {self.dim} of size {size}.")
-        return tuple(bottom.split(sizes, self.dim))
+        return torch.split(bottom, sizes, self.dim)
 
 
 @register("Split", tops=(1, None))

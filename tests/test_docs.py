@@ -1,0 +1,70 @@
+"""What the documents say is what the code does."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fcn_caffe
+from fcn_caffe import errors
+from fcn_caffe.layers.base import REGISTRY, Layer
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def table_row(name: str, layer: type[Layer]) -> str:
+    def count(wanted: object) -> str:
+        if isinstance(wanted, tuple):
+            return f"{wanted[0]} or more" if wanted[1] is None else f"{wanted[0]} to {wanted[1]}"
+        return str(wanted)
+
+    return f"| {name} | {count(layer.bottoms)} | {count(layer.tops)} | {layer.restrictions or 'none'} |"
+
+
+def test_the_table_of_layers_is_the_registry() -> None:
+    section = README.split("## Layers", 1)[1].split("\n## ", 1)[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    assert rows == [table_row(name, REGISTRY[name]) for name in sorted(REGISTRY)]
+
+
+def test_all_is_what_can_be_imported() -> None:
+    assert sorted(fcn_caffe.__all__) == sorted(set(fcn_caffe.__all__))
+    for name in fcn_caffe.__all__:
+        assert getattr(fcn_caffe, name) is not None
+    public = {name for name, value in vars(fcn_caffe).items() if isinstance(value, type) and not name.startswith("_")}
+    assert public <= set(fcn_caffe.__all__), "a public class is missing from __all__"
+
+
+def test_every_error_class_is_raised_in_a_test() -> None:
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    for name, value in vars(errors).items():
+        if isinstance(value, type) and issubclass(value, Exception):
+            assert re.search(rf"raises\({name}\b", tests), f"no test expects {name}"
+
+
+def test_files_that_the_documents_name_are_there() -> None:
+    for document in ("README.md", "ARCHITECTURE.md"):
+        text = (ROOT / document).read_text()
+        for path in re.findall(
+            r"\]\(([\w./-]+)\)|`((?:tools|tests|docs|nets|solvers|benchmarks)/[\w./-]+\.\w+)`", text
+        ):
+            name = next(filter(None, path))
+            assert "X.py" in name or "NAME" in name or (ROOT / name).exists(), f"{document} names {name}"
+
+
+@pytest.mark.parametrize("tool", sorted(path.name for path in (ROOT / "tools").glob("*.py")))
+def test_every_tool_explains_itself_and_has_its_command(tool: str) -> None:
+    run = subprocess.run([sys.executable, ROOT / "tools" / tool, "--help"], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("usage: ")
+    assert (ROOT / "fcn_caffe" / "commands" / tool).is_file()
+
+
+def test_no_file_of_the_package_passes_400_lines() -> None:
+    generated = {"descriptor.py"}
+    for path in (ROOT / "fcn_caffe").rglob("*.py"):
+        assert path.name in generated or len(path.read_text().splitlines()) <= 400, path
