@@ -50,9 +50,8 @@ def test_every_error_class_is_raised_in_a_test() -> None:
 def test_files_that_the_documents_name_are_there() -> None:
     for document in ("README.md", "ARCHITECTURE.md"):
         text = (ROOT / document).read_text()
-        for path in re.findall(
-            r"\]\(([\w./-]+)\)|`((?:tools|tests|docs|nets|solvers|benchmarks)/[\w./-]+\.\w+)`", text
-        ):
+        linked = r"\]\(([\w./-]+)\)|`((?:tools|tests|docs|nets|solvers|benchmarks)/[\w./-]+\.\w+)`"
+        for path in re.findall(linked, text):
             name = next(filter(None, path))
             assert "X.py" in name or "NAME" in name or (ROOT / name).exists(), f"{document} names {name}"
 

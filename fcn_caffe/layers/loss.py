@@ -111,7 +111,7 @@ class SoftmaxWithLoss(LossLayer):
             labels = torch.where(labels == self.ignore_label, -1, labels)
         if not labels.is_meta and not torch.compiler.is_compiling():
             check_labels(self, labels, classes, ignoring=self.ignore_label is not None)
-        total = _SoftmaxLoss.apply(score, labels, self.dim)
+        total: Tensor = _SoftmaxLoss.apply(score, labels, self.dim)  # type: ignore[no-untyped-call]
         valid = (labels >= 0).sum()
         loss = total / self.normalizer(valid, prod(places[: self.dim]), prod(places[self.dim :]))
         return loss if len(self.param.top) == 1 else (loss, torch.softmax(score, self.dim))

@@ -45,7 +45,7 @@ class LRN(Layer):
             for shift in range(1, self.size):
                 total = total + padded[:, shift : shift + channels]
             scale = self.k + self.alpha / self.size * total
-        return bottom * scale.pow(-self.beta)
+        return bottom * torch.pow(scale, -self.beta)
 
 
 @register("BatchNorm")
