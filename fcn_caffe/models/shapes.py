@@ -17,6 +17,7 @@ from fcn_caffe.proto import caffe_pb2
 BLOCKS = ((16,), (24,), (32, 32), (48, 48), (64, 64))
 FC = 128
 CROP, SCENE, PAD = 64, 112, 17
+SCORE_RATE = 3  # lr_mult of the score layers, which start at zero and have few iterations to catch up
 SEED = 1337
 VAL_IMAGES, VAL_BATCH = 100, 10
 
@@ -32,11 +33,11 @@ class Recipe:
 
 
 RECIPES = {
-    "shapes-classifier": Recipe(0.02, 700, 32),
-    "shapes-fcn32s-fixed": Recipe(0.03, 60, 8, "shapes-classifier"),
-    "shapes-fcn32s": Recipe(0.02, 350, 8, "shapes-fcn32s-fixed"),
-    "shapes-fcn16s": Recipe(0.01, 250, 8, "shapes-fcn32s"),
-    "shapes-fcn8s": Recipe(0.01, 250, 8, "shapes-fcn16s"),
+    "shapes-classifier": Recipe(0.02, 800, 32),
+    "shapes-fcn32s-fixed": Recipe(0.01, 60, 8, "shapes-classifier"),
+    "shapes-fcn32s": Recipe(0.03, 350, 8, "shapes-fcn32s-fixed"),
+    "shapes-fcn16s": Recipe(0.025, 300, 8, "shapes-fcn32s"),
+    "shapes-fcn8s": Recipe(0.02, 350, 8, "shapes-fcn16s"),
 }
 
 
@@ -70,33 +71,33 @@ class _Builder:
         options = {"filler": {"type": "constant", "value": 1 / 64}, "bias_term": False}
         return self.layer("Scale", "scale_data", bottom, param=[{"lr_mult": 0}], scale_param=options)
 
-    def learned(self, kind: str, name: str, bottom: str, *, learns: bool, filled: bool = True, **options: Any) -> str:
-        """A Convolution or InnerProduct. Unfilled, as the score layers are, it starts at zero."""
+    def learned(self, kind: str, name: str, bottom: str, *, rate: int, filled: bool = True, **options: Any) -> str:
+        """A Convolution or InnerProduct with lr_mult `rate`. Unfilled, as the score layers are, it starts at zero."""
         field = "convolution_param" if kind == "Convolution" else "inner_product_param"
         if filled:
             options["weight_filler"] = {"type": "msra"}
-        rates: Any = [{"lr_mult": int(learns), "decay_mult": 1}, {"lr_mult": 2 * int(learns), "decay_mult": 0}]
+        rates: Any = [{"lr_mult": rate, "decay_mult": 1}, {"lr_mult": 2 * rate, "decay_mult": 0}]
         blocks: dict[str, Any] = {"param": rates, field: options}
         return self.layer(kind, name, bottom, **blocks)
 
     def relu(self, blob: str) -> str:
         return self.layer("ReLU", blob.replace("conv", "relu").replace("fc", "relu"), blob, top=blob)
 
-    def trunk(self, pad: int, learns: bool) -> str:
+    def trunk(self, pad: int, rate: int) -> str:
         """From data to pool5."""
         blob = self.scale("data")
         for block, widths in enumerate(BLOCKS, 1):
             for number, width in enumerate(widths, 1):
                 name, edge = f"conv{block}_{number}", pad if (block, number) == (1, 1) else 1
                 options: Any = {"num_output": width, "kernel_size": [3], "pad": [edge]}
-                blob = self.relu(self.learned("Convolution", name, blob, learns=learns, **options))
+                blob = self.relu(self.learned("Convolution", name, blob, rate=rate, **options))
             pooling = {"pool": caffe_pb2.PoolingParameter.MAX, "kernel_size": 2, "stride": 2}
             blob = self.layer("Pooling", f"pool{block}", blob, pooling_param=pooling)
         return blob
 
     def score(self, name: str, bottom: str) -> str:
         options: Any = {"num_output": len(CLASSES), "kernel_size": [1], "pad": [0]}
-        return self.learned("Convolution", name, bottom, learns=True, filled=False, **options)
+        return self.learned("Convolution", name, bottom, rate=SCORE_RATE, filled=False, **options)
 
     def upsample(self, name: str, bottom: str, factor: int) -> str:
         """A fixed Deconvolution, which surgery sets to bilinear interpolation."""
@@ -119,10 +120,10 @@ def classifier(name: str = "shapes-classifier", seed: int = SEED) -> Any:
     """The net that classifies crops; its inner products become the FCNs' convolutions."""
     build = _Builder(name)
     build.both_data("ShapesClassData", RECIPES[name].batch, CROP, seed)
-    blob = build.trunk(1, True)
+    blob = build.trunk(1, 1)
     for layer in ("fc6", "fc7"):
-        blob = build.relu(build.learned("InnerProduct", layer, blob, learns=True, num_output=FC))
-    build.loss(build.learned("InnerProduct", "fc8", blob, learns=True, filled=False, num_output=len(CLASSES)))
+        blob = build.relu(build.learned("InnerProduct", layer, blob, rate=1, num_output=FC))
+    build.loss(build.learned("InnerProduct", "fc8", blob, rate=1, filled=False, num_output=len(CLASSES)))
     return build.net
 
 
@@ -133,12 +134,12 @@ def fcn(name: str, seed: int = SEED) -> Any:
     at u - (P + 7), of the 8s at u - (P + 3); fc6's even kernel shifts by whole steps of pool4 and by one of pool3.
     It is the upsampled side that is cropped before a sum: it is never the smaller one, whatever the image's size.
     """
-    build, fixed = _Builder(name), name.endswith("-fixed")
+    build, rate = _Builder(name), 0 if name.endswith("-fixed") else 1
     build.both_data("ShapesSegData", RECIPES[name].batch, SCENE, seed)
-    blob = build.trunk(PAD, not fixed)
+    blob = build.trunk(PAD, rate)
     for layer, kernel in (("fc6", 2), ("fc7", 1)):
         options: Any = {"num_output": FC, "kernel_size": [kernel], "pad": [0]}
-        blob = build.relu(build.learned("Convolution", layer, blob, learns=not fixed, **options))
+        blob = build.relu(build.learned("Convolution", layer, blob, rate=rate, **options))
     up, offset, factor = build.score("score_fr", blob), PAD - 1, 32
     if "32s" not in name:
         up = build.upsample("upscore2", up, 2)
