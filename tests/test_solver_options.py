@@ -139,6 +139,16 @@ def test_errors_name_the_solver_file(tmp_path: Path) -> None:
         Solver(tmp_path / "no.prototxt")
 
 
+def test_a_prefix_that_can_take_no_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").write_text("in the way")
+    with pytest.raises(SolverError, match=re.escape(f"lies under {tmp_path / 'out'}, which is a file.")):
+        training_run.solver(tmp_path)
+    (tmp_path / "out").unlink()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(SolverError, match=re.escape(f"{tmp_path} cannot be written. Set another.")):
+        training_run.solver(tmp_path)
+
+
 def test_old_solver_type_is_upgraded(tmp_path: Path) -> None:
     path = training_run.write(tmp_path, "solver_type: ADAM")
     assert read_solver(path).type == "Adam"

@@ -66,9 +66,20 @@ class Settings:
                 raise self.error(f"{name} is {getattr(param, name)}, wanted {least} or more.")
         if param.snapshot_format == caffe_pb2.SolverParameter.HDF5 and (param.snapshot or param.snapshot_after_train):
             raise self.error("snapshot_format HDF5 cannot be written yet. Use BINARYPROTO, or leave it out.")
+        if param.snapshot or param.snapshot_after_train:
+            self._check_prefix()
         for name in ("debug_info", "snapshot_diff"):
             if getattr(param, name):
                 logger.warning("%s: %s has no effect.", self.place, name)
+
+    def _check_prefix(self) -> None:
+        """Refuse a place for snapshots that can be seen now to take none, rather than after hours of training."""
+        folder = self.snapshot_prefix.absolute().parent
+        nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        if not nearest.is_dir():
+            raise self.error(f"snapshot_prefix '{self.snapshot_prefix}' lies under {nearest}, which is a file.")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise self.error(f"snapshot_prefix '{self.snapshot_prefix}': {nearest} cannot be written. Set another.")
 
     # -- files ------------------------------------------------------------------------------------------------
 
