@@ -1,5 +1,26 @@
-"""The nets of the paper, and how they are trained."""
+"""The nets of the paper, and how they are trained. `models.files` writes them; tools/make_nets.py is its command."""
 
+from fcn_caffe.models.nets import NETS, DataSource, classifier, fcn, make_net
+from fcn_caffe.models.published import PUBLISHED, Published, how_to_get
 from fcn_caffe.models.recipes import RECIPES, Recipe, Start, solver_param, starts_of
+from fcn_caffe.models.trunks import NARROW, VGG16, Vgg, first_pad
 
-__all__ = ["RECIPES", "Recipe", "Start", "solver_param", "starts_of"]
+__all__ = [
+    "NARROW",
+    "NETS",
+    "PUBLISHED",
+    "RECIPES",
+    "VGG16",
+    "DataSource",
+    "Published",
+    "Recipe",
+    "Start",
+    "Vgg",
+    "classifier",
+    "fcn",
+    "first_pad",
+    "how_to_get",
+    "make_net",
+    "solver_param",
+    "starts_of",
+]

@@ -1,0 +1,40 @@
+"""The files of nets/, solvers/ and weights/MANIFEST.toml, as text."""
+
+from __future__ import annotations
+
+from fcn_caffe.models.nets import NETS, make_net
+from fcn_caffe.models.published import manifest
+from fcn_caffe.models.recipes import RECIPES, solver_param
+from fcn_caffe.models.shapes import shapes_files
+from fcn_caffe.proto import write_text
+
+__all__ = ["all_files"]
+
+_HEADER = "# Written by tools/make_nets.py; change fcn_caffe/{source} and run it again.\n"
+
+
+def all_files() -> dict[str, str]:
+    """Text by path from the repository's root: what tools/make_nets.py writes."""
+    files = {path: _HEADER.format(source="models/shapes.py") + write_text(it) for path, it in shapes_files().items()}
+    for name in NETS:
+        files[f"nets/{name}.prototxt"] = _HEADER.format(source="models/nets.py") + write_text(make_net(name))
+        files[f"solvers/{name}.prototxt"] = _HEADER.format(source="models/recipes.py") + _solver_text(name)
+    files["weights/MANIFEST.toml"] = manifest()
+    return files
+
+
+def _solver_text(name: str) -> str:
+    """The solver with a word on the settings that surprise."""
+    recipe = RECIPES[name]
+    remarks = {
+        "test_interval": "the schedule scores the test net itself, after each step",
+        "base_lr": "for a loss averaged over pixels" if recipe.iter_size > 1 else "for a loss summed over pixels",
+        "momentum": "a minibatch of 20 images" if recipe.iter_size > 1 else "high, in place of a minibatch",
+        "iter_size": "images a step" if recipe.iter_size > 1 else "one image a step",
+    }
+    lines = []
+    # What is trained, and from what, stands first.
+    for line in sorted(write_text(solver_param(name)).splitlines(), key=lambda it: not it.startswith(("net", "weig"))):
+        remark = remarks.get(line.partition(":")[0])
+        lines.append(f"{line}  # {remark}" if remark else line)
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,223 @@
+"""Every net of reference-nets: trunk, heads, and data for training, testing and deploy in one NetParameter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fcn_caffe.models import trunks
+from fcn_caffe.models.heads import average, head, loss, scaled_skip
+from fcn_caffe.models.trunks import RATES, VGG16, Vgg, conv_relu, drop, max_pool, score, vgg
+from fcn_caffe.net_spec import NetSpec, Top
+from fcn_caffe.net_spec import layers as L
+from fcn_caffe.proto import caffe_pb2
+
+__all__ = ["NETS", "DataSource", "classifier", "fcn", "make_net"]
+
+DEPLOY_SIZE = 500
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """The data layer of a net: its class and, for training and testing, its class's options; and its tops.
+
+    A `layer` or an option may differ between the two. images: the tops that are no labels, with their channels.
+    """
+
+    module: str
+    train: tuple[str, Mapping[str, Any]]
+    test: tuple[str, Mapping[str, Any]]
+    images: Mapping[str, int]
+    labels: tuple[str, ...] = ("label",)
+
+    @property
+    def tops(self) -> list[str]:
+        """The blob names, images first."""
+        return [*self.images, *self.labels]
+
+    def start(self) -> NetSpec:
+        """A NetSpec that holds the data layer's tops."""
+        n = NetSpec()
+        n.update(dict(zip(self.tops, L.Python(ntop=len(self.tops)), strict=True)))
+        return n
+
+    def finish(self, n: NetSpec, name: str) -> Any:
+        """The net: its data layer as it is in training, in testing, and in deploy (`Input`); then its other layers.
+
+        The data layers come first because Caffe's own nets have them there.
+        """
+        spec = n.to_proto()
+        net = caffe_pb2.NetParameter(name=name)
+        for phase, (layer, options) in ((caffe_pb2.TRAIN, self.train), (caffe_pb2.TEST, self.test)):
+            data = net.layer.add(name=self.tops[0], type="Python", top=self.tops)
+            data.include.add(phase=phase, not_stage=["deploy"])
+            data.python_param.module, data.python_param.layer = self.module, layer
+            data.python_param.param_str = str(dict(options))
+        inputs = net.layer.add(name="input", type="Input", top=list(self.images))
+        inputs.include.add(stage=["deploy"])
+        for channels in self.images.values():
+            inputs.input_param.shape.add(dim=[1, channels, DEPLOY_SIZE, DEPLOY_SIZE])
+        net.layer.extend(layer for layer in spec.layer if layer.type != "Python")
+        return net
+
+
+def fcn(
+    name: str,
+    data: DataSource,
+    classes: int,
+    stride: int,
+    trunk: Vgg = VGG16,
+    *,
+    at_once: bool = False,
+    normalize: bool = False,
+) -> Any:
+    """An FCN of stride 32, 16 or 8 on a trunk of VGG's form, for any data and number of classes.
+
+    The paper's with the defaults. at_once: scale the skips, as needed where all strides are learned together.
+    normalize: average the loss over the pixels.
+    Raises: GraphError for an fc6 kernel too small for the stride's skips: at least 1 for 32, 2 for 16, 3 for 8.
+    """
+    n = data.start()
+    image = n[data.tops[0]]
+    scores = score(n, vgg(n, image, trunk), "score_fr", classes)
+    skip = scaled_skip(n, classes) if at_once else None
+    loss(n, head(n, scores, image, classes, stride, skip=skip), n[data.labels[0]], normalize=normalize)
+    return data.finish(n, name)
+
+
+def classifier(name: str, data: DataSource, classes: int, trunk: Vgg, dropout: bool = True) -> Any:
+    """The classifier a trunk comes from: fc6 and fc7 are inner products, which transplant makes convolutions.
+
+    pool5 should leave `fc_kernel` of the images: they are 32 times as large. Only what pads to keep its size is padded.
+    """
+    n = data.start()
+    bottom: Top = n[data.tops[0]]
+    for stage, (depth, width) in enumerate(zip(trunk.depths, trunk.widths, strict=True), 1):
+        for number in range(1, depth + 1):
+            options = trunk.conv(width, 3, 1)
+            bottom = conv_relu(n, bottom, f"conv{stage}_{number}", f"relu{stage}_{number}", **options)
+        bottom = max_pool(n, bottom, f"pool{stage}")
+    filled = {"weight_filler": {"type": trunk.filler}} if trunk.filler else {}
+    for number in (6, 7):
+        n[f"fc{number}"] = L.InnerProduct(bottom, num_output=trunk.fc_width, param=RATES, **filled)
+        bottom = n[f"relu{number}"] = L.ReLU(n[f"fc{number}"], in_place=True)
+        if dropout:
+            bottom = drop(n, bottom, f"drop{number}", trunk.dropout)
+    n.score = L.InnerProduct(bottom, num_output=classes, param=RATES)
+    loss(n, n.score, n[data.labels[0]], normalize=True)
+    return data.finish(n, name)
+
+
+# The options stand in the order in which the released files have them.
+_MEAN = (104.00699, 116.66877, 122.67892)
+_VOC = DataSource(
+    "voc_layers",
+    ("SBDDSegDataLayer", {"sbdd_dir": "../data/sbdd/dataset", "seed": 1337, "split": "train", "mean": _MEAN}),
+    ("VOCSegDataLayer", {"voc_dir": "../data/pascal/VOC2011", "seed": 1337, "split": "seg11valid", "mean": _MEAN}),
+    {"data": 3},
+)
+_NYUD_CHANNELS = {"color": 3, "depth": 1, "hha": 3}
+
+
+def _same_layer(
+    module: str, layer: str, splits: tuple[str, str], options: Mapping[str, Any], **more: Any
+) -> DataSource:
+    train, test = ((layer, {key: options[key] or split for key in options}) for split in splits)
+    return DataSource(module, train, test, **more)
+
+
+def _nyud(*modalities: str, tops: tuple[str, ...] = ()) -> DataSource:
+    """The tops are called by their modalities, unless `tops` says."""
+    options = {"tops": [*modalities, "label"], "seed": 1337, "nyud_dir": "../data/nyud", "split": None}
+    images = {top: _NYUD_CHANNELS[kind] for top, kind in zip(tops or modalities, modalities, strict=True)}
+    return _same_layer("nyud_layers", "NYUDSegDataLayer", ("trainval", "test"), options, images=images)
+
+
+_SIFTFLOW = _same_layer(
+    "siftflow_layers",
+    "SIFTFlowSegDataLayer",
+    ("trainval", "test"),
+    {"siftflow_dir": "../data/sift-flow", "seed": 1337, "split": None},
+    images={"data": 3},
+    labels=("sem", "geo"),
+)
+_CONTEXT = _same_layer(
+    "pascalcontext_layers",
+    "PASCALContextSegDataLayer",
+    ("train", "val"),
+    {"context_dir": "../data/pascal-context", "seed": 1337, "split": None, "voc_dir": "../data/pascal"},
+    images={"data": 3},
+)
+
+
+def _voc_on(name: str, trunk: Callable[[NetSpec, Top], Top]) -> Any:
+    """A stride-32 net on a trunk whose receptive fields have a middle pixel: the upsampling's kernel is odd."""
+    n = _VOC.start()
+    scores = score(n, trunk(n, n.data), "score_fr", 21)
+    loss(n, head(n, scores, n.data, 21, 32, odd=True), n.label, normalize=True)
+    return _VOC.finish(n, name)
+
+
+def _color_d(name: str) -> Any:
+    """Early fusion: depth is a fourth channel."""
+    data = _nyud("color", "depth")
+    n = data.start()
+    n.data = L.Concat(n.color, n.depth)
+    scores = score(n, vgg(n, n.data, first="conv1_1_bgrd"), "score_fr", 40)
+    loss(n, head(n, scores, n.data, 40, 32), n.label)
+    return data.finish(n, name)
+
+
+def _color_hha(name: str, stride: int) -> Any:
+    """Late fusion: a trunk each for colour and HHA, their scores averaged."""
+    data = _nyud("color", "hha")
+    n = data.start()
+    kinds = ("color", "hha")
+    for kind in kinds:
+        score(n, vgg(n, n[kind], suffix=kind), f"score_fr{kind}", 40)
+    fused = average(n, n.score_frcolor, n.score_frhha, "score_fused")
+
+    def skip(pool: int) -> Top:
+        one, other = (score(n, n[f"pool{pool}{kind}"], f"score_pool{pool}{kind}", 40) for kind in kinds)
+        return average(n, one, other, f"score_pool{pool}")
+
+    loss(n, head(n, fused, n.color, 40, stride, skip=skip), n.label)
+    return data.finish(n, name)
+
+
+def _siftflow(name: str, stride: int) -> Any:
+    """Two heads over one trunk."""
+    n = _SIFTFLOW.start()
+    features = vgg(n, n.data)
+    for kind, classes, loss_name in (("sem", 33, "loss"), ("geo", 3, "loss_geo")):
+        scores = score(n, features, f"score_fr_{kind}", classes)
+        loss(n, head(n, scores, n.data, classes, stride, suffix=f"_{kind}"), n[kind], loss_name)
+    return _SIFTFLOW.finish(n, name)
+
+
+NETS: dict[str, Callable[[str], Any]] = {
+    "voc-fcn32s": lambda name: fcn(name, _VOC, 21, 32),
+    "voc-fcn16s": lambda name: fcn(name, _VOC, 21, 16),
+    "voc-fcn8s": lambda name: fcn(name, _VOC, 21, 8),
+    "voc-fcn8s-atonce": lambda name: fcn(name, _VOC, 21, 8, at_once=True),
+    "voc-fcn-alexnet": lambda name: _voc_on(name, trunks.alexnet),
+    "voc-fcn-googlenet": lambda name: _voc_on(name, trunks.googlenet),
+    "nyud-fcn32s-color": lambda name: fcn(name, _nyud("color", tops=("data",)), 40, 32),
+    "nyud-fcn32s-hha": lambda name: fcn(name, _nyud("hha", tops=("data",)), 40, 32),
+    "nyud-fcn32s-color-d": _color_d,
+    "nyud-fcn32s-color-hha": lambda name: _color_hha(name, 32),
+    "nyud-fcn16s-hha": lambda name: fcn(name, _nyud("hha", tops=("data",)), 40, 16),
+    "nyud-fcn16s-rgb-hha": lambda name: _color_hha(name, 16),
+    "siftflow-fcn32s": lambda name: _siftflow(name, 32),
+    "siftflow-fcn16s": lambda name: _siftflow(name, 16),
+    "siftflow-fcn8s": lambda name: _siftflow(name, 8),
+    "pascalcontext-fcn32s": lambda name: fcn(name, _CONTEXT, 60, 32),
+    "pascalcontext-fcn16s": lambda name: fcn(name, _CONTEXT, 60, 16),
+    "pascalcontext-fcn8s": lambda name: fcn(name, _CONTEXT, 60, 8),
+}
+
+
+def make_net(name: str) -> Any:
+    """The NetParameter of a reference net. Raises: KeyError for a name that is not in NETS."""
+    return NETS[name](name)

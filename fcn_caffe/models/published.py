@@ -1,0 +1,142 @@
+"""Weight files that are not trained here: what they are, and how to get or make them. weights/MANIFEST.toml lists them.
+
+No checksum is given where none is known for certain.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from fcn_caffe.models.nets import NETS
+from fcn_caffe.models.recipes import RECIPES
+
+__all__ = ["PUBLISHED", "Published", "how_to_get", "manifest"]
+
+_BERKELEY = "http://dl.caffe.berkeleyvision.org/"
+_BGR = "BGR, mean 104.00699 116.66877 122.67892, no scaling"
+_PREPROCESSING = {
+    "voc": _BGR,
+    "nyud-fcn32s-color": "BGR, mean 116.190 97.203 92.318",
+    "nyud-fcn32s-hha": "HHA as stored, mean 132.431 94.076 118.477",
+    "nyud-fcn32s-color-d": "BGR, mean 116.190 97.203 92.318; log depth, mean 7.844",
+    "nyud-fcn32s-color-hha": "BGR, mean 116.190 97.203 92.318; HHA as stored, mean 132.431 94.076 118.477",
+    "siftflow": "BGR, mean 114.578 115.294 108.353",
+    "pascalcontext": "BGR, mean 104.007 116.669 122.679",
+}
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file of weights/, the file it comes from, and where that was published.
+
+    convert: whether its inner products become convolutions. sha256: of the published file, empty where not known.
+    """
+
+    file: str
+    what: str
+    source: str
+    layers: str
+    preprocessing: str
+    convert: bool = False
+    sha256: str = ""
+
+    @property
+    def origin(self) -> str:
+        """What to do to have the file."""
+        folder = "as it is: its inner products become convolutions when a net reads it" if self.convert else "as it is"
+        return f"download {self.source} and put it there {folder}"
+
+
+_CLASSIFIERS = (
+    Published(
+        "vgg16fc.caffemodel",
+        "VGG-16, the classifier of ILSVRC that the VGG nets start from",
+        "http://www.robots.ox.ac.uk/~vgg/software/very_deep/caffe/VGG_ILSVRC_16_layers.caffemodel",
+        "conv1_1 to conv5_3, fc6, fc7; fc8 is not used",
+        _BGR,
+        convert=True,
+    ),
+    Published(
+        "caffenetfc.caffemodel",
+        "CaffeNet, the classifier of ILSVRC that voc-fcn-alexnet starts from",
+        _BERKELEY + "bvlc_reference_caffenet.caffemodel",
+        "conv1 to conv5, fc6, fc7; fc8 is not used",
+        _BGR,
+        convert=True,
+    ),
+    Published(
+        "googlenetfc.caffemodel",
+        "BVLC GoogLeNet, the classifier of ILSVRC that voc-fcn-googlenet starts from",
+        _BERKELEY + "bvlc_googlenet.caffemodel",
+        "conv1/7x7_s2 to inception_5b; the three classifiers are not used",
+        "BGR, mean 104 117 123, no scaling",
+    ),
+)
+# The authors' trained nets, by the names they were published under.
+_TRAINED = {
+    "voc-fcn32s": "fcn32s-heavy-pascal",
+    "voc-fcn16s": "fcn16s-heavy-pascal",
+    "voc-fcn8s": "fcn8s-heavy-pascal",
+    "voc-fcn8s-atonce": "fcn8s-atonce-pascal",
+    "voc-fcn-alexnet": "fcn-alexnet-pascal",
+    **{name: f"{name}-heavy" for name in NETS if name.startswith(("nyud-fcn32s", "siftflow", "pascalcontext"))},
+}
+
+
+def _preprocessing(name: str) -> str:
+    return _PREPROCESSING.get(name) or _PREPROCESSING[name.split("-")[0]]
+
+
+PUBLISHED: dict[str, Published] = {
+    entry.file: entry
+    for entry in (
+        *_CLASSIFIERS,
+        *(
+            Published(
+                f"{name}.caffemodel",
+                f"{name} as its authors trained it",
+                f"{_BERKELEY}{published}.caffemodel",
+                f"those of nets/{name}.prototxt",
+                _preprocessing(name),
+            )
+            for name, published in _TRAINED.items()
+        ),
+    )
+}
+
+
+def how_to_get(path: str | os.PathLike[str]) -> str:
+    """One sentence for a weights file that is not there: how to get or make it. Any folder, known by its file name."""
+    path = Path(path)
+    entry, ways = PUBLISHED.get(path.name), []
+    if entry is not None:
+        ways.append(entry.origin)
+    if path.stem in RECIPES:
+        ways.append(f"train it with `python tools/solve.py solvers/{path.stem}.prototxt`")
+    if not ways:
+        return f"{path} is not there, and no solver makes it. Put it there, or start from another file with --from FILE"
+    what = f" ({entry.what})" if entry is not None else ""
+    sentence = "; or ".join(ways)
+    return f"{path}{what} is not there. {sentence[0].upper()}{sentence[1:]}."
+
+
+def manifest() -> str:
+    """The text of weights/MANIFEST.toml."""
+    lines = [
+        "# The files that nets and solvers look for in this folder; the files themselves are not kept in git.",
+        "# Written by tools/make_nets.py from fcn_caffe/models/published.py. A sha256 that is not known is left out.",
+    ]
+    for entry in PUBLISHED.values():
+        fields = {
+            "file": entry.file,
+            "what": entry.what,
+            "source": entry.source,
+            "get": entry.origin,
+            "layers": entry.layers,
+            "preprocessing": entry.preprocessing,
+            "sha256": entry.sha256,
+        }
+        lines += ["", "[[weights]]", *(f'{key} = "{value}"' for key, value in fields.items() if value)]
+    return "\n".join(lines) + "\n"

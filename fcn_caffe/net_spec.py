@@ -1,0 +1,289 @@
+"""Write nets in Python and get a NetParameter: `n.conv1 = L.Convolution(n.data, num_output=8, kernel_size=3)`.
+
+A top that is assigned to a NetSpec names its layer and its blob; tops without a name are called by their type and a
+number. Options that the layer type's own message has (`num_output` of ConvolutionParameter) are written there, those
+that end in `param` and all others to the LayerParameter. Source: the interface of pycaffe's net_spec.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from fcn_caffe.errors import GraphError
+from fcn_caffe.proto import caffe_pb2
+
+__all__ = ["Function", "NetSpec", "Top", "layers", "params", "to_proto"]
+
+_LAYER_FIELDS = caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name
+# Layer type -> the field of LayerParameter that is its own: ConvolutionParameter is convolution_param.
+_OWN_FIELD = {
+    field.message_type.name.removesuffix("Parameter"): field.name
+    for field in _LAYER_FIELDS.values()
+    if field.name.endswith("_param") and field.message_type is not None
+}
+
+
+class Top:
+    """One blob that a Function makes. `name` is what a NetSpec called it last, for messages."""
+
+    def __init__(self, fn: Function, n: int) -> None:
+        self.fn, self.n = fn, n
+        self.name = ""
+
+    def to_proto(self) -> Any:
+        """The net that makes this blob."""
+        return to_proto(self)
+
+
+class Function:
+    """One layer: its type, the tops it reads, its options, and the `tops` it makes.
+
+    ntop: how many tops. in_place: the top takes the bottom's blob name.
+    Raises: GraphError for an input that is no Top.
+    """
+
+    def __init__(self, type_name: str, inputs: Iterable[Any], params: Mapping[str, Any]) -> None:
+        self.type_name, self.inputs = type_name, tuple(inputs)
+        for place, bottom in enumerate(self.inputs):
+            if not isinstance(bottom, Top):
+                raise GraphError(f"{type_name}: input {place} is a {type(bottom).__name__}, wanted a top of a layer.")
+        self.params = dict(params)
+        self.ntop: int = self.params.pop("ntop", 1)
+        self.in_place: bool = self.params.pop("in_place", False)
+        self.name = ""
+        if self.in_place and (self.ntop != 1 or not self.inputs):
+            raise GraphError(f"{type_name}: a layer in place has an input and one top.")
+        self.tops = tuple(Top(self, n) for n in range(self.ntop))
+
+    @property
+    def fn(self) -> Function:
+        """Itself: a layer without tops stands in a NetSpec where others have a top."""
+        return self
+
+
+Named = Top | Function
+
+
+class _Writer:
+    """Writes the layers below tops, each once, after those it reads."""
+
+    def __init__(self, names: Mapping[Named, str]) -> None:
+        self.names = dict(names)
+        self.numbers: Counter[str] = Counter()
+        self.layers: dict[Function, Any] = {}
+
+    def write(self, last: Function) -> None:
+        # No recursion: nets are deeper than Python's stack allows.
+        waiting = [last]
+        while waiting:
+            fn = waiting[-1]
+            below = [top.fn for top in reversed(fn.inputs) if top.fn not in self.layers]
+            if fn not in self.layers and not below:
+                self.layers[fn] = self._layer(fn)
+            if fn in self.layers:
+                waiting.pop()
+            else:
+                waiting += below
+
+    def blob(self, top: Top) -> str:
+        """The blob name of a top that is written."""
+        name: str = self.layers[top.fn].top[top.n]
+        return name
+
+    def _layer(self, fn: Function) -> Any:
+        layer = caffe_pb2.LayerParameter(type=fn.type_name)
+        layer.bottom.extend(self.blob(top) for top in fn.inputs)
+        names = [self._name(top) for top in fn.tops]
+        layer.name = names[0] if names else self._name(fn)
+        layer.top.extend(layer.bottom[:1] if fn.in_place else names)
+        for key, value in fn.params.items():
+            _assign_option(layer, key, value)
+        return layer
+
+    def _name(self, thing: Named) -> str:
+        if thing not in self.names:
+            kind = thing.fn.type_name
+            self.numbers[kind] += 1
+            self.names[thing] = f"{kind}{self.numbers[kind]}"
+        return self.names[thing]
+
+
+class NetSpec:
+    """Tops by name, in the order of assignment: `n.conv1 = …`, `n["conv1"]`, `n.to_proto()`."""
+
+    def __init__(self) -> None:
+        object.__setattr__(self, "tops", {})
+        self.tops: dict[str, Named]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not isinstance(value, (Top, Function)):
+            kind = type(value).__name__
+            raise GraphError(f"'{name}' is assigned a {kind}, wanted a top. A layer of several tops gives a tuple.")
+        self.tops[name] = value
+        value.name = value.name or name
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what copy and pickle ask for
+            raise AttributeError(name)
+        return self[name]
+
+    def __delattr__(self, name: str) -> None:
+        del self[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        setattr(self, name, value)
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return self.tops[name]
+        except KeyError:
+            raise GraphError(f"the net has no top '{name}'.{_nearest(name, self.tops)}") from None
+
+    def __delitem__(self, name: str) -> None:
+        self[name]  # raises where there is none
+        del self.tops[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.tops
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tops)
+
+    def keys(self) -> list[str]:
+        """The names, in order."""
+        return list(self.tops)
+
+    def vals(self) -> list[Named]:
+        """The tops, in order."""
+        return list(self.tops.values())
+
+    def update(self, others: Mapping[str, Any]) -> None:
+        """Assign several tops."""
+        for name, top in others.items():
+            self[name] = top
+
+    def to_proto(self) -> Any:
+        """The NetParameter of all layers, each after those it reads, otherwise in the order of assignment."""
+        return _net(_Writer({top: name for name, top in self.tops.items()}), self.tops.values())
+
+
+def to_proto(*tops: Named) -> Any:
+    """The NetParameter of the layers below some tops, all named by their type and a number."""
+    return _net(_Writer({}), tops)
+
+
+def named_net(*tops: Top) -> tuple[Any, list[str]]:
+    """The net below some tops under the names their NetSpec gave them so far, and the blob names of the tops."""
+    writer = _Writer({})
+    seen: set[str] = set()
+    waiting = [top.fn for top in tops]
+    reached: dict[Function, None] = {}
+    while waiting:
+        fn = waiting.pop()
+        if fn in reached:
+            continue
+        reached[fn] = None
+        for top in fn.tops:
+            if top.name and top.name not in seen:
+                writer.names[top] = top.name
+                seen.add(top.name)
+        waiting += [bottom.fn for bottom in fn.inputs]
+    return _net(writer, tops), [writer.blob(top) for top in tops]
+
+
+def _net(writer: _Writer, tops: Iterable[Named]) -> Any:
+    for top in tops:
+        writer.write(top.fn)
+    net = caffe_pb2.NetParameter()
+    net.layer.extend(writer.layers.values())
+    return net
+
+
+def _assign_option(layer: Any, key: str, value: Any) -> None:
+    own = _OWN_FIELD.get(layer.type)
+    own_fields = _LAYER_FIELDS[own].message_type.fields_by_name if own else {}
+    if not key.endswith("param") and key in own_fields:
+        _assign(getattr(layer, own or ""), key, value, layer)
+    elif key in _LAYER_FIELDS:
+        _assign(layer, key, value, layer)
+    else:
+        raise GraphError(f"layer '{layer.name}' ({layer.type}): no option '{key}'.{_nearest(key, own_fields)}")
+
+
+def _assign(message: Any, key: str, value: Any, layer: Any) -> None:
+    """Set a field from a number, string or dict, or a list of those; a repeated field takes one thing as a list."""
+    fields = message.DESCRIPTOR.fields_by_name
+    if key not in fields:
+        raise GraphError(
+            f"layer '{layer.name}' ({layer.type}): {message.DESCRIPTOR.name} has no field '{key}'."
+            f"{_nearest(key, fields)}"
+        )
+    target = getattr(message, key)
+    try:
+        if hasattr(target, "extend"):
+            for item in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(item, Mapping):
+                    _assign_all(target.add(), item, layer)
+                else:
+                    target.append(item)
+        elif isinstance(value, Mapping):
+            target.SetInParent()
+            _assign_all(target, value, layer)
+        else:
+            setattr(message, key, value)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise GraphError(f"layer '{layer.name}' ({layer.type}): {key} cannot be {value!r} ({error}).") from error
+
+
+def _assign_all(message: Any, values: Mapping[str, Any], layer: Any) -> None:
+    for key, value in values.items():
+        _assign(message, key, value, layer)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = get_close_matches(name, list(known), 1, 0.6)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+class _Layers:
+    """`layers.TYPE(*bottoms, **options)` makes a layer and gives its top, or a tuple of them, or itself for none."""
+
+    def __getattr__(self, type_name: str) -> Any:
+        if type_name.startswith("__"):
+            raise AttributeError(type_name)
+
+        def make(*inputs: Any, **options: Any) -> Any:
+            fn = Function(type_name, inputs, options)
+            return fn.tops[0] if fn.ntop == 1 else fn.tops or fn
+
+        return make
+
+
+class _Enum:
+    def __init__(self, message: Any) -> None:
+        self._message = message
+
+    def __getattr__(self, value: str) -> int:
+        try:
+            number: int = getattr(self._message, value)
+        except AttributeError:
+            name = self._message.DESCRIPTOR.name
+            known = [value for enum in self._message.DESCRIPTOR.enum_types for value in enum.values_by_name]
+            raise AttributeError(f"{name} has no value '{value}'.{_nearest(value, known)}") from None
+        return number
+
+
+class _Params:
+    """`params.Pooling.MAX`: the values of a parameter message's enums."""
+
+    def __getattr__(self, type_name: str) -> _Enum:
+        if not hasattr(caffe_pb2, f"{type_name}Parameter"):
+            raise AttributeError(f"there is no {type_name}Parameter.")
+        return _Enum(getattr(caffe_pb2, f"{type_name}Parameter"))
+
+
+layers = _Layers()
+params = _Params()

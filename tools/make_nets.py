@@ -1,0 +1,11 @@
+"""Write nets/ and solvers/: see `python tools/make_nets.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installing
+
+from fcn_caffe.commands.make_nets import main
+
+if __name__ == "__main__":
+    sys.exit(main())
