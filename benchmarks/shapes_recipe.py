@@ -27,13 +27,7 @@ from fcn_caffe.atomic import atomic_write  # noqa: E402
 from fcn_caffe.commands import solve  # noqa: E402
 from fcn_caffe.models.shapes import RECIPES, shapes_files  # noqa: E402
 from fcn_caffe.proto import write_text  # noqa: E402
-
-METRICS = {
-    "pixel_accuracy": "pixel acc.",
-    "mean_accuracy": "mean acc.",
-    "mean_iu": "mean IU",
-    "frequency_weighted_iu": "f.w. IU",
-}
+from fcn_caffe.training import NAMES  # noqa: E402
 
 
 def run(seed: int, folder: Path) -> float:
@@ -59,7 +53,7 @@ def best_scores(folder: Path, stage: str) -> dict[str, float]:
     """The row of the highest mean IU."""
     with open(folder / "snapshot" / stage / "scores.csv", newline="") as file:
         row = max(csv.DictReader(file), key=lambda line: float(line["mean_iu"]))
-    return {metric: float(row[metric]) * 100 for metric in METRICS}
+    return {metric: float(row[metric]) * 100 for metric in NAMES}
 
 
 def main() -> None:
@@ -70,11 +64,11 @@ def main() -> None:
     seconds = {seed: run(seed, arguments.folder / str(seed)) for seed in arguments.seeds}
     stages = [name for name in RECIPES if name != "shapes-classifier"]
     scores = {stage: [best_scores(arguments.folder / str(seed), stage) for seed in arguments.seeds] for stage in stages}
-    print(f"| stage | {' | '.join(METRICS.values())} |")
-    print("|---|" + "---|" * len(METRICS))
+    print(f"| stage | {' | '.join(NAMES.values())} |")
+    print("|---|" + "---|" * len(NAMES))
     for stage, rows in scores.items():
         cells = []
-        for metric in METRICS:
+        for metric in NAMES:
             values = [row[metric] for row in rows]
             spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.1f}{spread}")

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from fcn_caffe.errors import SolverError
+from fcn_caffe.errors import FcnCaffeError, SolverError
 from fcn_caffe.graph import TEST, TRAIN
 from fcn_caffe.net import Net
 from fcn_caffe.schedule import Stage
@@ -22,8 +22,11 @@ def check(stages: Sequence[Stage]) -> None:
     """
     results: dict[Path, Net] = {}
     for stage in stages:
-        # The memory a net takes is not needed to see that it builds.
-        train, test = (Net(stage.net, phase, device="meta") for phase in (TRAIN, TEST))
+        try:
+            # The memory a net takes is not needed to see that it builds.
+            train, test = (Net(stage.net, phase, device="meta") for phase in (TRAIN, TEST))
+        except FcnCaffeError as error:
+            raise error.named(str(stage.net)) from error
         if not heads(test):
             raise SolverError(f"{stage.net}: the TEST net has no SoftmaxWithLoss, so what to score is not known.")
         source, wanted = data_layer(test), list(stage.param.test_iter)

@@ -26,7 +26,13 @@ from fcn_caffe.solver import Solver
 from fcn_caffe.surgery import interp, transplant
 from fcn_caffe.weights import Weights, copy_weights, load_weights, net_weights, save_weights
 
-METRICS = ("pixel_accuracy", "mean_accuracy", "mean_iu", "frequency_weighted_iu")
+NAMES = {
+    "pixel_accuracy": "pixel acc.",
+    "mean_accuracy": "mean acc.",
+    "mean_iu": "mean IU",
+    "frequency_weighted_iu": "f.w. IU",
+}
+METRICS = tuple(NAMES)
 COLUMNS = ("iteration", "head", *METRICS, "loss")
 
 OnStep = Callable[[Solver], None]
@@ -210,7 +216,7 @@ class Training:
             loss = math.nan if scores.loss is None else scores.loss
             metrics = scores.summary()
             self.scores.rows.append(Row(at, head, **metrics, loss=loss))
-            numbers = ", ".join(f"{name.replace('_', ' ')} {value * 100:.2f}" for name, value in metrics.items())
+            numbers = ", ".join(f"{NAMES[name]} {value * 100:.2f}" for name, value in metrics.items())
             report(f"{self.stage.name}: iteration {at}, {head}: {numbers}, loss {loss:.6g}")
         self.scores.write()
         best = self.scores.best()

@@ -24,7 +24,7 @@ from fcn_caffe.preflight import check, segments
 from fcn_caffe.progress import Screen, duration, logging_to, report
 from fcn_caffe.schedule import Planned, Stage, make_plan
 from fcn_caffe.solver import Solver
-from fcn_caffe.training import ScoreTable, Training
+from fcn_caffe.training import NAMES, ScoreTable, Training
 
 DEFAULT = "solvers/shapes-fcn8s.prototxt"
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -83,13 +83,13 @@ def _working_in(solver: Path, data: Path | None) -> Iterator[Path]:
 
 def table(stages: Sequence[Stage]) -> str:
     """The best scores of each stage, in per cent, as a Markdown table."""
-    lines = ["| stage | pixel acc. | mean acc. | mean IU | f.w. IU |", "|---|---|---|---|---|"]
+    lines = [f"| stage | {' | '.join(NAMES.values())} |", "|---" * (1 + len(NAMES)) + "|"]
     for stage in stages:
         scores = ScoreTable.read(stage.folder / "scores.csv")
         for row in scores.at(scores.best() or 0):
             head = f" ({row.head})" if row.head != "score" else ""
-            metrics = (row.pixel_accuracy, row.mean_accuracy, row.mean_iu, row.frequency_weighted_iu)
-            lines.append(f"| {stage.name}{head} | {' | '.join(f'{value * 100:.1f}' for value in metrics)} |")
+            metrics = (f"{getattr(row, name) * 100:.1f}" for name in NAMES)
+            lines.append(f"| {stage.name}{head} | {' | '.join(metrics)} |")
     return "\n".join(lines)
 
 
