@@ -14,6 +14,7 @@ from typing import Any
 
 from fcn_caffe.errors import SolverError
 from fcn_caffe.models import RECIPES, Start, starts_of
+from fcn_caffe.models.published import PUBLISHED, how_to_get
 from fcn_caffe.solver import read_solver
 
 SOLVERS, WEIGHTS = "solvers", "weights"
@@ -176,7 +177,8 @@ def make_plan(
         plan.stages.insert(0, Planned(stage, _action(stage, resume, stage.name in again) if wanted else "keep"))
         if plan.stages[0].action == "train":
             needed |= {made[path].name for path in stage.sources if path in made}
-            plan.missing += [how_to_get(path) for path in stage.sources if path not in made and not available(path)]
+            absent = [path for path in stage.sources if path not in made and not available(path)]
+            plan.missing += [line for line in map(how_to_get, absent) if line not in plan.missing]
     return plan
 
 
@@ -222,32 +224,15 @@ def _action(stage: Stage, resume: bool, again: bool) -> str:
     )
 
 
-# The classifiers that the nets of the paper start from: the file whose inner products become convolutions, its origin.
-CLASSIFIERS = {
-    "vgg16fc": ("VGG_ILSVRC_16_layers.caffemodel", "the 16-layer VGG net of the Caffe model zoo, 528 MB"),
-    "caffenetfc": ("bvlc_reference_caffenet.caffemodel", "the CaffeNet of the Caffe model zoo, 233 MB"),
-    "googlenetfc": ("bvlc_googlenet.caffemodel", "the GoogLeNet of the Caffe model zoo, 51 MB"),
-}
-
-
 def classifier_of(weights: Path) -> Path | None:
-    """The classifier's own file that a convolutionalised one is made from, beside it; None if it is not such a one."""
-    known = CLASSIFIERS.get(weights.stem)
-    return weights.with_name(known[0]) if known else None
+    """The file a published classifier came as, beside the name the nets know it by; None for other weights."""
+    entry = PUBLISHED.get(weights.name)
+    if entry is None or weights.stem in RECIPES:
+        return None
+    return weights.with_name(entry.source.rpartition("/")[2])
 
 
 def available(weights: Path) -> bool:
     """Whether a weight file is there, or the classifier it is made from."""
     classifier = classifier_of(weights)
     return weights.is_file() or (classifier is not None and classifier.is_file())
-
-
-def how_to_get(weights: Path) -> str:
-    """What to do about a weight file that is not there and that no solver makes."""
-    classifier = classifier_of(weights)
-    if classifier is not None:
-        return (
-            f"{weights} is not there. It is made from {classifier}, {CLASSIFIERS[weights.stem][1]}: put that there, "
-            "or start from another file with --from FILE"
-        )
-    return f"{weights} is not there, and no solver makes it. Put it there, or start from another file with --from FILE"

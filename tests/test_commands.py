@@ -18,7 +18,7 @@ from fcn_caffe.commands import command, solve
 from fcn_caffe.errors import DataError, SolverError
 from fcn_caffe.schedule import read_stage
 from fcn_caffe.training import ScoreTable, Training
-from fcn_caffe.weights import load_weights
+from fcn_caffe.weights import load_weights, save_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 FINE = "solvers/fine.prototxt"
@@ -248,6 +248,23 @@ def test_a_stage_below_its_start_is_warned_of(task, capsys):
     scores.write()
     assert solve.main([FINE]) == 0
     assert "below the 99.9 of coarse that it started from" in capsys.readouterr().err
+
+
+def test_a_classifier_becomes_convolutional_and_is_kept(task):
+    """vgg16fc is made from the classifier, whose fc6 is an inner product over a 3x3 window of 3 channels."""
+    name = "voc-fcn32s"  # a stage that starts from vgg16fc
+    for folder in ("nets", "solvers"):
+        text = (task / folder / "coarse.prototxt").read_text().replace("coarse", name).replace('"conv"', '"fc6"')
+        (task / folder / f"{name}.prototxt").write_text(text)
+    with open(task / f"solvers/{name}.prototxt", "a") as file:
+        file.write('weights: "weights/vgg16fc.caffemodel"\n')
+    dense = np.arange(4 * 27, dtype=np.float32).reshape(4, 27) / 1e6
+    (task / "weights").mkdir()
+    save_weights("weights/VGG_ILSVRC_16_layers.caffemodel", {"fc6": [dense, np.zeros(4, np.float32)], "fc8": [dense]})
+    assert solve.main([f"solvers/{name}.prototxt", "--max-iter", "1"]) == 0
+    made = load_weights("weights/vgg16fc.caffemodel")
+    assert list(made) == ["fc6"] and np.array_equal(made["fc6"][0], dense.reshape(4, 3, 3, 3))
+    assert "fc6 blob 0 4x27 to 4x3x3x3" in (task / f"snapshot/{name}/log.txt").read_text()
 
 
 def test_training_again_forgets_the_old_snapshots(task):

@@ -128,6 +128,23 @@ def test_the_reference_steps(task):
     assert (stage.step, stage.last) == (2000, 100000)
 
 
+@pytest.mark.parametrize("name", ["vgg16fc", "VGG_ILSVRC_16_layers"])
+def test_a_classifier_by_either_name(task, name):
+    (task / "solvers/voc-fcn32s.prototxt").write_text('net: "x" weights: "weights/vgg16fc.caffemodel" max_iter: 100')
+    missing = make_plan("solvers/voc-fcn32s.prototxt").missing
+    assert len(missing) == 1 and "VGG_ILSVRC_16_layers.caffemodel" in missing[0]
+    finish(name, task)
+    assert not make_plan("solvers/voc-fcn32s.prototxt").missing
+
+
+def test_two_stages_that_miss_the_same_file_say_so_once(task):
+    for name, weights in (("a", ["c"]), ("b", ["c"]), ("top", ["a", "b"])):
+        lines = "".join(f'weights: "weights/{file}.caffemodel" ' for file in weights)
+        (task / f"solvers/{name}.prototxt").write_text(f'net: "x" max_iter: 5 {lines}')
+    plan = make_plan("solvers/top.prototxt")
+    assert list(actions(plan)) == ["a", "b", "top"] and len(plan.missing) == 1
+
+
 def edit(path, old, new):
     text = path.read_text()
     assert old in text
