@@ -34,7 +34,9 @@ def _solver_text(name: str) -> str:
     }
     lines = []
     # What is trained, and from what, stands first.
-    for line in sorted(write_text(solver_param(name)).splitlines(), key=lambda it: not it.startswith(("net", "weig"))):
+    for line in sorted(
+        write_text(solver_param(name)).splitlines(), key=lambda it: not it.startswith(("net:", "weights:"))
+    ):
         remark = remarks.get(line.partition(":")[0])
         lines.append(f"{line}  # {remark}" if remark else line)
     return "\n".join(lines) + "\n"
