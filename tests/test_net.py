@@ -166,7 +166,7 @@ def test_loss_is_the_weighted_sum_of_tops() -> None:
         make_net(DATA, conv("a", "data")).forward_loss({"data": torch.zeros(1, 3, 8, 8)})
 
 
-@pytest.mark.parametrize("value", [5, -2])
+@pytest.mark.parametrize("value", [5, -2, -100])
 def test_a_label_out_of_range_is_an_error_not_a_crash(value: int) -> None:
     net = make_net(
         DATA,
@@ -179,6 +179,19 @@ def test_a_label_out_of_range_is_an_error_not_a_crash(value: int) -> None:
     with pytest.raises(LayerError, match=rf"label {value} is outside the 2 classes \(0 to 1\)"):
         net(data=torch.zeros(1, 3, 8, 8), label=label)
     assert net(data=torch.zeros(1, 3, 8, 8), label=torch.full((1, 1, 8, 8), 255.0))["l"] == 0, "all ignored: divisor 1"
+
+
+def test_a_probability_that_underflows_costs_what_it_costs_in_caffe() -> None:
+    text = input_layer("score", 1, 2, 1, 3), input_layer("label", 1, 1, 1, 3)
+    net = make_net(
+        *text, layer("l", "SoftmaxWithLoss", "score label", more="loss_param { ignore_label: 7 }"), phase=TRAIN
+    )
+    score = torch.tensor([[[[500.0, 0.0, 500.0]], [[0.0, 0.0, 0.0]]]], requires_grad=True)
+    loss = net(score=score, label=torch.tensor([1.0, 0.0, 7.0]).reshape(1, 1, 1, 3))["l"]
+    # -log FLT_MIN = 87.3365, log 2 and an ignored place, over two that count.
+    assert loss.item() == pytest.approx((87.33654 + 0.6931472) / 2)
+    (grad,) = torch.autograd.grad(loss, score)
+    assert torch.allclose(grad[0, :, 0], torch.tensor([[0.5, -0.25, 0.0], [-0.5, 0.25, 0.0]]))
 
 
 def test_input_shapes_replace_a_data_layer() -> None:

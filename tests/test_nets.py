@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from oracle import assert_close, cases, draw_all, load
 
-from fcn_caffe import TRAIN, Net
+from fcn_caffe import TRAIN, Net, read_net
 from fcn_caffe.proto import caffe_pb2, parse_text
 
+ROOT = Path(__file__).parent.parent
 TOLERANCE = 1e-4  # sums run in another order
 
 
@@ -34,5 +37,20 @@ def test_narrow_nets_equal_caffe(case: str) -> None:
     assert checked
 
 
-def vgg_fcn8s_without_data() -> Net:
-    return Net("nets/voc-fcn8s.prototxt", TRAIN, input_shapes={"data": (1, 3, 64, 80), "label": (1, 1, 64, 80)})
+def test_voc_fcn8s_at_full_width_equals_caffe() -> None:
+    data = load("voc_fcn8s_full")
+    param = read_net(ROOT / "nets" / "voc-fcn8s.prototxt", TRAIN)
+    # Caffe's run had no dropout layers, so that its numbers could be repeated.
+    kept = [layer for layer in param.layer if layer.type != "Dropout"]
+    del param.layer[:]
+    param.layer.extend(kept)
+    net = Net(param, TRAIN, input_shapes={"data": data["data"].shape, "label": data["label"].shape})
+    assert sum(item.blob.numel() for item in net.learnable_params) > 134_000_000
+    draw_all(net)
+    inputs = {name: torch.from_numpy(data[name]) for name in ("data", "label")}
+    loss, blobs = net.forward_loss(inputs, keep=("score", "score_fr"))
+    loss.backward()
+    for name in ("score", "score_fr", "loss"):
+        assert_close(blobs[name], data[name], TOLERANCE, name)
+    for key, layer, index in (("conv1_1", "conv1_1", 0), ("score_pool3", "score_pool3", 0), ("fc7_bias", "fc7", 1)):
+        assert_close(net.layer(layer).blobs[index].grad, data[f"diff_{key}"], TOLERANCE, f"gradient of {key}")

@@ -6,12 +6,14 @@ from math import log, prod
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fcn_caffe.layers.base import Layer, register, show
 from fcn_caffe.proto import caffe_pb2
 
-FLOAT_MIN = torch.finfo(torch.float32).tiny
+NO_LABEL = -(1 << 40)  # stands where nothing is ignored: PyTorch always ignores one value
+LOG_FLOAT_MIN = log(torch.finfo(torch.float32).tiny)
 
 
 @register("Softmax", tops=(1, None))
@@ -61,33 +63,6 @@ class LossLayer(Layer):
         return float(max(1, {modes.FULL: outer * inner, modes.BATCH_SIZE: outer, modes.NONE: 1}[self.normalization]))
 
 
-class _SoftmaxLoss(torch.autograd.Function):
-    """Summed -log max(p, FLT_MIN) over the labelled positions, with Caffe's gradient p - onehot.
-
-    The clamp is in the loss only, as in Caffe: a position whose p underflows still has its gradient.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, score: Tensor, label: Tensor, dim: int) -> Tensor:
-        logs = torch.log_softmax(score, dim)
-        ctx.save_for_backward(logs, label)
-        ctx.dim = dim
-        index = label.clamp(min=0).unsqueeze(dim)
-        picked = logs.gather(dim, index).squeeze(dim).clamp(min=log(FLOAT_MIN))
-        return -torch.where(label >= 0, picked, 0).sum()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        logs, label = ctx.saved_tensors
-        grad = logs.exp()
-        index = label.clamp(min=0).unsqueeze(ctx.dim)
-        grad.scatter_add_(
-            ctx.dim, index, torch.full((), -1.0, dtype=grad.dtype, device=grad.device).expand(index.shape)
-        )
-        factor = torch.where(label >= 0, grads[0], torch.zeros((), dtype=grad.dtype, device=grad.device))
-        return grad.mul_(factor.unsqueeze(ctx.dim)), None, None
-
-
 @register("SoftmaxWithLoss", bottoms=2, tops=(1, 2))
 class SoftmaxWithLoss(LossLayer):
     """Multinomial logistic loss of the softmax along `axis`, over the positions whose label is not ignore_label.
@@ -105,16 +80,39 @@ class SoftmaxWithLoss(LossLayer):
 
     def forward(self, score: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         places = label_places(self, score, label, self.dim)
-        classes = score.shape[self.dim]
         labels = label.detach().reshape(places).long()
-        if self.ignore_label is not None:
-            labels = torch.where(labels == self.ignore_label, -1, labels)
-        if not labels.is_meta and not torch.compiler.is_compiling():
-            check_labels(self, labels, classes, ignoring=self.ignore_label is not None)
-        total: Tensor = _SoftmaxLoss.apply(score, labels, self.dim)  # type: ignore[no-untyped-call]
-        valid = (labels >= 0).sum()
+        if labels.is_cuda and not torch.compiler.is_compiling():
+            self._check(labels, score.shape[self.dim])  # a bad label would end the process there
+        logs = torch.log_softmax(score, self.dim)
+        try:
+            # nll_loss wants the classes second.
+            moved = logs if self.dim == 1 or logs.ndim == 1 else logs.movedim(self.dim, 1)
+            ignored = NO_LABEL if self.ignore_label is None else self.ignore_label
+            total = F.nll_loss(moved, labels, ignore_index=ignored, reduction="sum")
+        except IndexError:
+            self._check(labels, score.shape[self.dim])
+            raise
+        if not torch.compiler.is_compiling() and not total.is_meta and total.detach() > -LOG_FLOAT_MIN:
+            total = total - self._beyond(logs, labels)
+        valid = (labels != ignored).sum() if self.by_valid else 0
         loss = total / self.normalizer(valid, prod(places[: self.dim]), prod(places[self.dim :]))
         return loss if len(self.param.top) == 1 else (loss, torch.softmax(score, self.dim))
+
+    def _check(self, labels: Tensor, classes: int) -> None:
+        known = labels if self.ignore_label is None else labels[labels != self.ignore_label]
+        check_labels(self, known, classes)
+
+    @torch.no_grad()
+    def _beyond(self, logs: Tensor, labels: Tensor) -> Tensor:
+        """By how much losses pass -log FLT_MIN: Caffe takes the log of max(p, FLT_MIN); its gradient knows no max."""
+        if self.ignore_label is None:
+            mask, index = None, labels
+        else:
+            mask = labels != self.ignore_label
+            index = torch.where(mask, labels, 0)
+        picked = logs.gather(self.dim, index.unsqueeze(self.dim)).squeeze(self.dim)
+        beyond = (LOG_FLOAT_MIN - picked).clamp(min=0)
+        return (beyond if mask is None else beyond * mask).sum()
 
 
 def label_places(layer: Layer, score: Tensor, label: Tensor, dim: int) -> tuple[int, ...]:
@@ -128,12 +126,12 @@ def label_places(layer: Layer, score: Tensor, label: Tensor, dim: int) -> tuple[
     return places
 
 
-def check_labels(layer: Layer, labels: Tensor, classes: int, ignoring: bool) -> None:
-    """Raise LayerError for a label outside [0, classes); -1 passes where it stands for the ignored."""
+def check_labels(layer: Layer, labels: Tensor, classes: int) -> None:
+    """Raise LayerError for a label outside [0, classes)."""
     if labels.numel() == 0:
         return
     least, most = (int(bound) for bound in torch.aminmax(labels))
-    if most >= classes or least < (-1 if ignoring else 0):
+    if most >= classes or least < 0:
         worst = most if most >= classes else least
         raise layer.error(
             f"label {worst} is outside the {classes} classes (0 to {classes - 1}). Check the label images; "
@@ -166,11 +164,13 @@ class Accuracy(Layer):
         places = label_places(self, score, label, self.dim)
         classes = score.shape[self.dim]
         labels = label.reshape(places).long()
+        counted = torch.ones_like(labels, dtype=torch.bool)
         if self.ignore_label is not None:
-            labels = torch.where(labels == self.ignore_label, -1, labels)
+            counted = labels != self.ignore_label
+            labels = torch.where(counted, labels, 0)
         if not labels.is_meta:
-            check_labels(self, labels, classes, ignoring=self.ignore_label is not None)
-        counted, index = labels >= 0, labels.clamp(min=0).unsqueeze(self.dim)
+            check_labels(self, labels, classes)
+        index = labels.unsqueeze(self.dim)
         # The true class itself reaches its score once; every other that does pushes it down.
         rivals = (score >= score.gather(self.dim, index)).sum(self.dim) - 1
         right = ((rivals < self.top_k) & counted).to(score.dtype)
