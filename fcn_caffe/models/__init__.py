@@ -1,7 +1,7 @@
 """The nets of the paper, and how they are trained. `models.files` writes them; tools/make_nets.py is its command."""
 
 from fcn_caffe.models.nets import NETS, DataSource, classifier, fcn, make_net
-from fcn_caffe.models.published import PUBLISHED, Published
+from fcn_caffe.models.published import PUBLISHED, Published, how_to_get
 from fcn_caffe.models.recipes import RECIPES, Recipe, Start, solver_param, starts_of
 from fcn_caffe.models.trunks import NARROW, VGG16, Vgg, first_pad
 
@@ -19,6 +19,7 @@ __all__ = [
     "classifier",
     "fcn",
     "first_pad",
+    "how_to_get",
     "make_net",
     "solver_param",
     "starts_of",

@@ -1,13 +1,15 @@
-"""Weight files that others published: what they are and where they come from. weights/MANIFEST.toml lists them."""
+"""Weight files that others published: what they are, and how to get them. weights/MANIFEST.toml lists them."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from fcn_caffe.models.nets import NETS
+from fcn_caffe.models.recipes import RECIPES
 
-__all__ = ["PUBLISHED", "Published", "manifest"]
+__all__ = ["PUBLISHED", "Published", "how_to_get", "manifest"]
 
 _BERKELEY = "http://dl.caffe.berkeleyvision.org/"
 _BGR = "BGR, mean 104.00699 116.66877 122.67892, no scaling"
@@ -24,10 +26,9 @@ _PREPROCESSING = {
 
 @dataclass(frozen=True)
 class Published:
-    """A file for weights/, and where it was published.
+    """A file of weights/, the file it comes from, and where that was published.
 
-    makes: the file that the schedule makes of it where the nets want convolutions for its inner products.
-    sha256: empty where not known.
+    convert: whether its inner products become convolutions. sha256: of the published file, empty where not known.
     """
 
     file: str
@@ -35,34 +36,39 @@ class Published:
     source: str
     layers: str
     preprocessing: str
-    makes: str = ""
+    convert: bool = False
     sha256: str = ""
+
+    @property
+    def origin(self) -> str:
+        """What to do to have the file."""
+        made = ", under either name: its inner products become convolutions when a net starts from it"
+        return f"download {self.source} and put it there{made if self.convert else ''}"
 
 
 _CLASSIFIERS = (
     Published(
-        "VGG_ILSVRC_16_layers.caffemodel",
+        "vgg16fc.caffemodel",
         "VGG-16, the classifier of ILSVRC that the VGG nets start from",
         "http://www.robots.ox.ac.uk/~vgg/software/very_deep/caffe/VGG_ILSVRC_16_layers.caffemodel",
         "conv1_1 to conv5_3, fc6, fc7; fc8 is not used",
         _BGR,
-        "vgg16fc.caffemodel",
+        convert=True,
     ),
     Published(
-        "bvlc_reference_caffenet.caffemodel",
+        "caffenetfc.caffemodel",
         "CaffeNet, the classifier of ILSVRC that voc-fcn-alexnet starts from",
         _BERKELEY + "bvlc_reference_caffenet.caffemodel",
         "conv1 to conv5, fc6, fc7; fc8 is not used",
         _BGR,
-        "caffenetfc.caffemodel",
+        convert=True,
     ),
     Published(
-        "bvlc_googlenet.caffemodel",
+        "googlenetfc.caffemodel",
         "BVLC GoogLeNet, the classifier of ILSVRC that voc-fcn-googlenet starts from",
         _BERKELEY + "bvlc_googlenet.caffemodel",
         "conv1/7x7_s2 to inception_5b; the three classifiers are not used",
         "BGR, mean 104 117 123, no scaling",
-        "googlenetfc.caffemodel",
     ),
 )
 # The authors' trained nets, by the names they were published under.
@@ -98,23 +104,33 @@ PUBLISHED: dict[str, Published] = {
 }
 
 
+def how_to_get(path: str | os.PathLike[str]) -> str:
+    """One sentence for a weights file that is not there: how to get or make it. Any folder, known by its file name."""
+    path = Path(path)
+    entry, ways = PUBLISHED.get(path.name), []
+    if entry is not None:
+        ways.append(entry.origin)
+    if path.stem in RECIPES:
+        ways.append(f"train it with `python tools/solve.py solvers/{path.stem}.prototxt`")
+    if not ways:
+        return f"{path} is not there, and no solver makes it. Put it there, or start from another file with --from FILE"
+    what = f" ({entry.what})" if entry is not None else ""
+    sentence = "; or ".join(ways)
+    return f"{path}{what} is not there. {sentence[0].upper()}{sentence[1:]}."
+
+
 def manifest() -> str:
     """The text of weights/MANIFEST.toml."""
     lines = [
         "# The files that nets and solvers look for in this folder; the files themselves are not kept in git.",
-        "# Written by tools/make_nets.py from fcn_caffe/models/published.py. Checksums that are not known are left out.",
+        "# Written by tools/make_nets.py from models/published.py. Checksums that are not known are left out.",
     ]
     for entry in PUBLISHED.values():
-        get = (
-            f"download it from `source`; the schedule makes {entry.makes} of it"
-            if entry.makes
-            else (f"download it from `source` under this name, or train it: solvers/{Path(entry.file).stem}.prototxt")
-        )
         fields = {
             "file": entry.file,
             "what": entry.what,
             "source": entry.source,
-            "get": get,
+            "get": entry.origin,
             "layers": entry.layers,
             "preprocessing": entry.preprocessing,
             "sha256": entry.sha256,
