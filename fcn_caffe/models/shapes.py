@@ -2,7 +2,7 @@
 
 The trunk is VGG's: five blocks of 3x3 convolutions, five pools, fc6, fc7. The classifier sees crops of 64 pixels,
 of which pool5 leaves 2x2, so fc6 becomes a 2x2 convolution in the FCNs. The stages, each starting from the one before:
-classifier, 32s-fixed (only the last layer learns), 32s, 16s, 8s; 32s starts from the classifier too.
+classifier, 32s-fixed (only the last layer learns), 32s, 16s, 8s.
 """
 
 from __future__ import annotations
@@ -10,20 +10,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fcn_caffe.data.shapes import CLASSES, VOID
+from fcn_caffe.data.shapes import CLASSES
+from fcn_caffe.models.heads import crop_to, loss, upsample
+from fcn_caffe.models.nets import DataSource
+from fcn_caffe.models.trunks import conv_relu, max_pool
+from fcn_caffe.net_spec import NetSpec, Top
+from fcn_caffe.net_spec import layers as L
+from fcn_caffe.net_spec import params as P
 from fcn_caffe.proto import caffe_pb2
+
+__all__ = ["CROP", "RECIPES", "SCENE", "ShapesRecipe", "classifier", "fcn", "shapes_files", "solver"]
 
 # Outputs of the convolutions of each block.
 BLOCKS = ((16,), (24,), (32, 32), (48, 48), (64, 64))
 FC = 128
-CROP, SCENE, PAD = 64, 112, 17
+CROP, SCENE = 64, 112  # pixels a side
+# So much that fc6's first window is centred 16 pixels into the image, half a stride, as every next one is.
+PAD = 17
 SCORE_RATE = 3  # lr_mult of the score layers, which start at zero and have few iterations to catch up
 SEED = 1337
 VAL_IMAGES, VAL_BATCH = 100, 10
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ShapesRecipe:
     """How one stage is trained: its rate, iterations, images a pass, and the stage it starts from."""
 
     base_lr: float
@@ -33,127 +43,90 @@ class Recipe:
 
 
 RECIPES = {
-    "shapes-classifier": Recipe(0.02, 800, 32),
-    "shapes-fcn32s-fixed": Recipe(0.01, 60, 8, "shapes-classifier"),
-    "shapes-fcn32s": Recipe(0.03, 350, 8, "shapes-fcn32s-fixed"),
-    "shapes-fcn16s": Recipe(0.025, 300, 8, "shapes-fcn32s"),
-    "shapes-fcn8s": Recipe(0.02, 350, 8, "shapes-fcn16s"),
+    "shapes-classifier": ShapesRecipe(0.02, 800, 32),
+    "shapes-fcn32s-fixed": ShapesRecipe(0.01, 60, 8, "shapes-classifier"),
+    "shapes-fcn32s": ShapesRecipe(0.03, 350, 8, "shapes-fcn32s-fixed"),
+    "shapes-fcn16s": ShapesRecipe(0.025, 300, 8, "shapes-fcn32s"),
+    "shapes-fcn8s": ShapesRecipe(0.02, 350, 8, "shapes-fcn16s"),
 }
 
 
-class _Builder:
-    """Adds layers to a NetParameter; each method returns the name of the blob it made."""
+def _data(layer: str, batch: int, size: int, seed: int) -> DataSource:
+    train = {"split": "train", "batch": batch, "size": size, "seed": seed}
+    test = {"split": "val", "batch": VAL_BATCH, "size": size, "seed": SEED, "count": VAL_IMAGES}
+    return DataSource("shapes_layers", (layer, train), (layer, test), {"data": 3})
 
-    def __init__(self, name: str) -> None:
-        self.net: Any = caffe_pb2.NetParameter(name=name)
 
-    def layer(self, kind: str, name: str, *bottoms: str, top: str | None = None, **options: Any) -> str:
-        self.net.layer.add(name=name, type=kind, bottom=bottoms, top=[top or name], **options)
-        return top or name
+def _learned(rate: int, filler: str | None = "msra") -> dict[str, Any]:
+    """The options of a layer that learns at `rate`. Without a filler it starts at zero."""
+    filled = {"weight_filler": {"type": filler}} if filler else {}
+    return {"param": [{"lr_mult": rate, "decay_mult": 1}, {"lr_mult": 2 * rate, "decay_mult": 0}], **filled}
 
-    def data(self, layer: str, phase: int, **options: Any) -> None:
-        self.net.layer.add(
-            name="data",
-            type="Python",
-            top=["data", "label"],
-            include=[{"phase": phase, "not_stage": ["deploy"]}],
-            python_param={"module": "shapes_layers", "layer": layer, "param_str": repr(options)},
-        )
 
-    def both_data(self, layer: str, batch: int, size: int, seed: int) -> None:
-        self.data(layer, caffe_pb2.TRAIN, split="train", batch=batch, size=size, seed=seed)
-        self.data(layer, caffe_pb2.TEST, split="val", batch=VAL_BATCH, size=size, seed=SEED, count=VAL_IMAGES)
-        deploy = [{"dim": [1, 3, size, size]}]
-        self.layer("Input", "data", include=[{"stage": ["deploy"]}], input_param={"shape": deploy})
+def _trunk(n: NetSpec, pad: int, rate: int) -> Top:
+    """From data to pool5. Filled at random, the trunk would make nothing of colours as large as they come."""
+    n.scale_data = L.Scale(n.data, filler={"type": "constant", "value": 1 / 64}, param=[{"lr_mult": 0}])
+    bottom: Top = n.scale_data
+    for block, widths in enumerate(BLOCKS, 1):
+        for number, width in enumerate(widths, 1):
+            edge = pad if (block, number) == (1, 1) else 1
+            options = {"num_output": width, "pad": edge, "kernel_size": 3, **_learned(rate)}
+            bottom = conv_relu(n, bottom, f"conv{block}_{number}", f"relu{block}_{number}", **options)
+        bottom = max_pool(n, bottom, f"pool{block}")
+    return bottom
 
-    def scale(self, bottom: str) -> str:
-        """Divide by 64: filled at random, the trunk would make nothing of colours as large as they come."""
-        options = {"filler": {"type": "constant", "value": 1 / 64}, "bias_term": False}
-        return self.layer("Scale", "scale_data", bottom, param=[{"lr_mult": 0}], scale_param=options)
 
-    def learned(self, kind: str, name: str, bottom: str, *, rate: int, filled: bool = True, **options: Any) -> str:
-        """A Convolution or InnerProduct with lr_mult `rate`. Unfilled, as the score layers are, it starts at zero."""
-        field = "convolution_param" if kind == "Convolution" else "inner_product_param"
-        if filled:
-            options["weight_filler"] = {"type": "msra"}
-        rates: Any = [{"lr_mult": rate, "decay_mult": 1}, {"lr_mult": 2 * rate, "decay_mult": 0}]
-        blocks: dict[str, Any] = {"param": rates, field: options}
-        return self.layer(kind, name, bottom, **blocks)
+def _score(n: NetSpec, bottom: Top, name: str) -> Top:
+    options = {"num_output": len(CLASSES), "pad": 0, "kernel_size": 1, **_learned(SCORE_RATE, None)}
+    n[name] = L.Convolution(bottom, **options)
+    made: Top = n[name]
+    return made
 
-    def relu(self, blob: str) -> str:
-        return self.layer("ReLU", blob.replace("conv", "relu").replace("fc", "relu"), blob, top=blob)
 
-    def trunk(self, pad: int, rate: int) -> str:
-        """From data to pool5."""
-        blob = self.scale("data")
-        for block, widths in enumerate(BLOCKS, 1):
-            for number, width in enumerate(widths, 1):
-                name, edge = f"conv{block}_{number}", pad if (block, number) == (1, 1) else 1
-                options: Any = {"num_output": width, "kernel_size": [3], "pad": [edge]}
-                blob = self.relu(self.learned("Convolution", name, blob, rate=rate, **options))
-            pooling = {"pool": caffe_pb2.PoolingParameter.MAX, "kernel_size": 2, "stride": 2}
-            blob = self.layer("Pooling", f"pool{block}", blob, pooling_param=pooling)
-        return blob
-
-    def score(self, name: str, bottom: str) -> str:
-        options: Any = {"num_output": len(CLASSES), "kernel_size": [1], "pad": [0]}
-        return self.learned("Convolution", name, bottom, rate=SCORE_RATE, filled=False, **options)
-
-    def upsample(self, name: str, bottom: str, factor: int) -> str:
-        """A fixed Deconvolution, which surgery sets to bilinear interpolation."""
-        options = {"num_output": len(CLASSES), "bias_term": False, "kernel_size": [2 * factor], "stride": [factor]}
-        return self.layer("Deconvolution", name, bottom, param=[{"lr_mult": 0}], convolution_param=options)
-
-    def crop(self, name: str, bottom: str, reference: str, offset: int) -> str:
-        return self.layer("Crop", name, bottom, reference, crop_param={"axis": 2, "offset": [offset]})
-
-    def add(self, name: str, upsampled: str, skip: str) -> str:
-        options = {"operation": caffe_pb2.EltwiseParameter.SUM}
-        return self.layer("Eltwise", name, upsampled, skip, eltwise_param=options)
-
-    def loss(self, score: str) -> None:
-        options = {"ignore_label": VOID, "normalize": True}
-        self.layer("SoftmaxWithLoss", "loss", score, "label", include=[{"not_stage": ["deploy"]}], loss_param=options)
+def _finish(data: DataSource, n: NetSpec, name: str, size: int) -> Any:
+    """The net, deployed at the size it is trained with."""
+    net = data.finish(n, name)
+    inputs = next(layer for layer in net.layer if layer.type == "Input")
+    inputs.input_param.shape[0].dim[2:] = [size, size]
+    return net
 
 
 def classifier(name: str = "shapes-classifier", seed: int = SEED) -> Any:
     """The net that classifies crops; its inner products become the FCNs' convolutions."""
-    build = _Builder(name)
-    build.both_data("ShapesClassData", RECIPES[name].batch, CROP, seed)
-    blob = build.trunk(1, 1)
-    for layer in ("fc6", "fc7"):
-        blob = build.relu(build.learned("InnerProduct", layer, blob, rate=1, num_output=FC))
-    build.loss(build.learned("InnerProduct", "fc8", blob, rate=1, filled=False, num_output=len(CLASSES)))
-    return build.net
+    data = _data("ShapesClassData", RECIPES[name].batch, CROP, seed)
+    n = data.start()
+    bottom = _trunk(n, 1, 1)
+    for number in (6, 7):
+        n[f"fc{number}"] = L.InnerProduct(bottom, num_output=FC, **_learned(1))
+        bottom = n[f"relu{number}"] = L.ReLU(n[f"fc{number}"], in_place=True)
+    n.fc8 = L.InnerProduct(bottom, num_output=len(CLASSES), **_learned(1, None))
+    loss(n, n.fc8, n.label, normalize=True)
+    return _finish(data, n, name, CROP)
 
 
 def fcn(name: str, seed: int = SEED) -> Any:
     """The FCN of stride 32, 16 or 8 that `name` speaks of, for training, testing and deploy.
 
-    Offsets: with a pad of P, pool5's and fc6's windows put pixel u of the 32s upsampling at u - (P - 1), of the 16s
-    at u - (P + 7), of the 8s at u - (P + 3); fc6's even kernel shifts by whole steps of pool4 and by one of pool3.
-    It is the upsampled side that is cropped before a sum: it is never the smaller one, whatever the image's size.
+    It is the upsampled side that is cropped before a sum, where the paper's nets crop the skip: with an fc6 of 2x2
+    it is never the smaller one, whatever the image's size.
     """
-    build, rate = _Builder(name), 0 if name.endswith("-fixed") else 1
-    build.both_data("ShapesSegData", RECIPES[name].batch, SCENE, seed)
-    blob = build.trunk(PAD, rate)
-    for layer, kernel in (("fc6", 2), ("fc7", 1)):
-        options: Any = {"num_output": FC, "kernel_size": [kernel], "pad": [0]}
-        blob = build.relu(build.learned("Convolution", layer, blob, rate=rate, **options))
-    up, offset, factor = build.score("score_fr", blob), PAD - 1, 32
-    if "32s" not in name:
-        up = build.upsample("upscore2", up, 2)
-        skip = build.score("score_pool4", "pool4")
-        up = build.add("fuse_pool4", build.crop("upscore2c", up, skip, 0), skip)
-        offset, factor = PAD + 7, 16
-    if "8s" in name:
-        up = build.upsample("upscore_pool4", up, 2)
-        skip = build.score("score_pool3", "pool3")
-        up = build.add("fuse_pool3", build.crop("upscore_pool4c", up, skip, 1), skip)
-        offset, factor = PAD + 3, 8
-    up = build.upsample(f"upscore{'' if factor == 32 else factor}", up, factor)
-    build.loss(build.crop("score", up, "data", offset))
-    return build.net
+    data = _data("ShapesSegData", RECIPES[name].batch, SCENE, seed)
+    n, rate = data.start(), 0 if name.endswith("-fixed") else 1
+    bottom = _trunk(n, PAD, rate)
+    for number, kernel in ((6, 2), (7, 1)):
+        options = {"num_output": FC, "pad": 0, "kernel_size": kernel, **_learned(rate)}
+        bottom = conv_relu(n, bottom, f"fc{number}", f"relu{number}", **options)
+    scores, factor, stride = _score(n, bottom, "score_fr"), 32, 32 if "32s" in name else 16 if "16s" in name else 8
+    for pool, up_name in ((4, "upscore2"), (3, "upscore_pool4")):
+        if factor == stride:
+            break
+        skip = _score(n, n[f"pool{pool}"], f"score_pool{pool}")
+        cut = crop_to(n, upsample(n, scores, up_name, len(CLASSES), 2), skip, f"{up_name}c")
+        scores = n[f"fuse_pool{pool}"] = L.Eltwise(cut, skip, operation=P.Eltwise.SUM)
+        factor //= 2
+    up = upsample(n, scores, f"upscore{'' if factor == 32 else factor}", len(CLASSES), factor)
+    loss(n, crop_to(n, up, n.data, "score"), n.label, normalize=True)
+    return _finish(data, n, name, SCENE)
 
 
 def solver(name: str, seed: int = SEED) -> Any:
