@@ -3,10 +3,9 @@
 from fcn_caffe.models.nets import NETS, DataSource, classifier, fcn, make_net
 from fcn_caffe.models.published import PUBLISHED, Published, how_to_get
 from fcn_caffe.models.recipes import RECIPES, Recipe, Start, solver_param, starts_of
-from fcn_caffe.models.trunks import NARROW, VGG16, Vgg, first_pad
+from fcn_caffe.models.trunks import VGG16, Vgg, first_pad
 
 __all__ = [
-    "NARROW",
     "NETS",
     "PUBLISHED",
     "RECIPES",

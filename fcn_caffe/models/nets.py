@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fcn_caffe.errors import GraphError
 from fcn_caffe.models import trunks
 from fcn_caffe.models.heads import average, head, loss, scaled_skip
 from fcn_caffe.models.trunks import RATES, VGG16, Vgg, conv_relu, drop, max_pool, score, vgg
@@ -16,6 +17,8 @@ from fcn_caffe.proto import caffe_pb2
 __all__ = ["NETS", "DataSource", "classifier", "fcn", "make_net"]
 
 DEPLOY_SIZE = 500
+# By stride. Pools round sizes up, so a skip may lack a row at the far side unless fc6 cuts off enough.
+LEAST_KERNEL = {32: 1, 16: 3, 8: 4}
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,13 @@ def fcn(
 
     The paper's with the defaults. at_once: scale the skips, as needed where all strides are learned together.
     normalize: average the loss over the pixels.
-    Raises: GraphError for an fc6 kernel too small for the stride's skips: at least 1 for 32, 2 for 16, 3 for 8.
+    Raises: GraphError for an fc6 kernel too small for the stride's skips.
     """
+    if trunk.fc_kernel < LEAST_KERNEL[stride]:
+        raise GraphError(
+            f"net '{name}': stride {stride} needs an fc6 kernel of at least {LEAST_KERNEL[stride]}, "
+            f"got {trunk.fc_kernel}. With less, the skips are smaller than what they are added to."
+        )
     n = data.start()
     image = n[data.tops[0]]
     scores = score(n, vgg(n, image, trunk), "score_fr", classes)

@@ -10,7 +10,6 @@ from fcn_caffe.net_spec import layers as L
 from fcn_caffe.net_spec import params as P
 
 __all__ = [
-    "NARROW",
     "VGG16",
     "Vgg",
     "alexnet",
@@ -54,7 +53,6 @@ class Vgg:
 
 
 VGG16 = Vgg()
-NARROW = Vgg((2, 2, 2, 2, 2), (16, 32, 64, 96, 128), 256, 3)
 
 
 def first_pad(fc_kernel: int) -> int:
