@@ -36,6 +36,7 @@ def test_equals_caffe(case: str) -> None:
     node = next(node for node in net.graph.nodes if node.name == "l")
     blobs = net({name: torch.from_numpy(value) for name, value in fed.items()}, keep=(*node.bottoms, *node.tops))
     for index, expected in enumerate(arrays(DATA, f"{case}/top")):
+        assert net.blob_shapes[node.tops[index]] == expected.shape, "the shape when building"
         assert_close(blobs[node.tops[index]], expected, TOLERANCE, f"{case} top {index}")
     for index, expected in enumerate(arrays(DATA, f"{case}/param_after")):
         assert_close(layer.blobs[index], expected, TOLERANCE, f"{case} parameter {index} after forward")

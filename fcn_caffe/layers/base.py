@@ -76,7 +76,11 @@ class Layer(nn.Module):
         return [getattr(self, name) for name in self.blob_names]
 
     def infer(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Tops on the meta device for bottoms on the meta device."""
+        """Tops on the meta device for bottoms on the meta device: shapes, without arithmetic.
+
+        This is `forward` unless a layer knows its shapes by a rule. The common layers do: several of PyTorch's meta
+        kernels load its compiler when first called, which takes over a second.
+        """
         return self.forward(*bottoms)  # type: ignore[no-any-return]
 
     def data_state(self) -> Any:
@@ -102,6 +106,18 @@ class Layer(nn.Module):
 
     def extra_repr(self) -> str:
         return repr(self.name)
+
+
+class SameShapeLayer(Layer):
+    """A layer whose top has the shape of its first bottom."""
+
+    def infer(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+        return bottoms[0]
+
+
+def of_shape(*shape: int) -> Tensor:
+    """A float32 tensor of this shape on the meta device."""
+    return torch.empty(shape, device="meta")
 
 
 REGISTRY: dict[str, type[Layer]] = {}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fcn_caffe.layers.base import Layer, register, show
+from fcn_caffe.layers.base import Layer, of_shape, register, show
 from fcn_caffe.proto import caffe_pb2
 
 
@@ -35,7 +35,11 @@ class Eltwise(Layer):
         if all(coefficient == 1 for coefficient in self.coefficients):
             self.coefficients = []
 
-    def forward(self, *bottoms: Tensor) -> Tensor:
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        self._check(bottoms)
+        return bottoms[0]
+
+    def _check(self, bottoms: tuple[Tensor, ...]) -> None:
         first = bottoms[0]
         for position, bottom in enumerate(bottoms):
             if bottom.shape != first.shape:
@@ -43,6 +47,9 @@ class Eltwise(Layer):
                     f"bottom {position} '{self.param.bottom[position]}' is {show(bottom.shape)}, "
                     f"bottom 0 '{self.param.bottom[0]}' is {show(first.shape)}. All must be equal: crop the larger."
                 )
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        self._check(bottoms)
         if self.operation == caffe_pb2.EltwiseParameter.PROD:
             top = bottoms[0] * bottoms[1]
             for bottom in bottoms[2:]:
@@ -82,7 +89,12 @@ class Concat(Layer):
             raise self.error("give axis or concat_dim, not both.")
         self.dim = self.axis(options.concat_dim if options.HasField("concat_dim") else options.axis, bottoms[0])
 
-    def forward(self, *bottoms: Tensor) -> Tensor:
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        shape = list(self._check(bottoms))
+        shape[self.dim] = sum(bottom.shape[self.dim] for bottom in bottoms)
+        return of_shape(*shape)
+
+    def _check(self, bottoms: tuple[Tensor, ...]) -> torch.Size:
         dim, first = self.dim, bottoms[0].shape
         for position, bottom in enumerate(bottoms):
             if bottom.shape[:dim] != first[:dim] or bottom.shape[dim + 1 :] != first[dim + 1 :]:
@@ -90,8 +102,11 @@ class Concat(Layer):
                     f"bottom {position} '{self.param.bottom[position]}' is {show(bottom.shape)}, bottom 0 is "
                     f"{show(first)}. All axes but {dim} must be equal."
                 )
-        # A lone bottom is passed on; cat copies it, which keeps the top fresh.
-        return torch.cat(bottoms, dim)
+        return first
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        self._check(bottoms)
+        return torch.cat(bottoms, self.dim)  # a copy even of a lone bottom: the top is fresh
 
 
 @register("Slice", tops=(1, None))

@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcn_caffe.layers.base import Layer, register, show
+from fcn_caffe.layers.base import Layer, of_shape, register, show
 
 CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 DECONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -52,8 +52,6 @@ class _ConvolutionBase(Layer):
         else:
             self.bias = None
         self.convolve = (DECONVOLVE if self.transposed else CONVOLVE)[self.spatial_axes]
-        for bottom in bottoms:
-            self._check(bottom)
 
     def _spatial(self, field: str, h: str | None, w: str | None, default: int | None) -> tuple[int, ...]:
         options = self.param.convolution_param
@@ -72,15 +70,16 @@ class _ConvolutionBase(Layer):
             raise self.error(f"{field} is given {len(values)} times, wanted once or {self.spatial_axes} times.")
         return tuple(values * self.spatial_axes if len(values) == 1 else values)
 
-    def _check(self, bottom: Tensor) -> None:
-        """Raise where a bottom's channels or spatial sizes leave nothing to compute."""
+    def _size(self, bottom: Tensor) -> tuple[int, ...]:
+        """The top's shape; raises where a bottom's channels or spatial sizes leave nothing to compute."""
         if bottom.shape[self.channel_axis] != self.channels:
             raise self.error(
                 f"bottom of shape {show(bottom.shape)} has {bottom.shape[self.channel_axis]} channels, "
                 f"the weights want {self.channels}."
             )
-        for axis in range(self.spatial_axes):
-            size, extent = bottom.shape[self.channel_axis + 1 + axis], self.dilation[axis] * (self.kernel[axis] - 1) + 1
+        sizes = []
+        for axis, size in enumerate(bottom.shape[self.channel_axis + 1 :]):
+            extent = self.dilation[axis] * (self.kernel[axis] - 1) + 1
             if self.transposed:
                 out = self.stride[axis] * (size - 1) + extent - 2 * self.pad[axis]
             else:
@@ -90,6 +89,11 @@ class _ConvolutionBase(Layer):
                     f"bottom of shape {show(bottom.shape)} is too small: with kernel extent {extent} and "
                     f"pad {self.pad[axis]} the output would have size {out}. Use a larger input or more pad."
                 )
+            sizes.append(out)
+        return (*bottom.shape[: self.channel_axis], self.param.convolution_param.num_output, *sizes)
+
+    def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        return tuple(of_shape(*self._size(bottom)) for bottom in bottoms)
 
     def compute(self, bottom: Tensor) -> Tensor:
         raise NotImplementedError

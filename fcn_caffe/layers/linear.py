@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcn_caffe.layers.base import Layer, register, show
+from fcn_caffe.layers.base import Layer, SameShapeLayer, of_shape, register, show
 from fcn_caffe.proto import caffe_pb2
 
 
@@ -40,6 +40,9 @@ class InnerProduct(Layer):
         else:
             self.bias = None
 
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        return of_shape(*bottoms[0].shape[: self.first], self.param.inner_product_param.num_output)
+
     def forward(self, bottom: Tensor) -> Tensor:
         size = prod(bottom.shape[self.first :])
         if size != self.size:
@@ -52,7 +55,7 @@ class InnerProduct(Layer):
 
 
 @register("Scale", bottoms=(1, 2))
-class Scale(Layer):
+class Scale(SameShapeLayer):
     """Multiply by a learned blob or by bottom[1], broadcast from `axis`; optionally add a learned bias.
 
     Shapes: (N, C, H, W), scale of any run of axes from `axis` -> (N, C, H, W).

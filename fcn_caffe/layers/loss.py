@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcn_caffe.layers.base import Layer, register, show
+from fcn_caffe.layers.base import Layer, SameShapeLayer, of_shape, register, show
 from fcn_caffe.proto import caffe_pb2
 
 NO_LABEL = -(1 << 40)  # stands where nothing is ignored: PyTorch always ignores one value
@@ -17,7 +17,7 @@ LOG_FLOAT_MIN = log(torch.finfo(torch.float32).tiny)
 
 
 @register("Softmax", tops=(1, None))
-class Softmax(Layer):
+class Softmax(SameShapeLayer):
     """exp(x) / sum exp(x) along `axis`.
 
     Shapes: any -> the same. Gradient: to the bottom. Source: Caffe SoftmaxLayer.
@@ -78,6 +78,10 @@ class SoftmaxWithLoss(LossLayer):
         super().__init__(param, *bottoms)
         self.dim = self.axis(param.softmax_param.axis, bottoms[0])
 
+    def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        label_places(self, bottoms[0], bottoms[1], self.dim)
+        return (of_shape(), bottoms[0])[: len(self.param.top)]
+
     def forward(self, score: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         places = label_places(self, score, label, self.dim)
         labels = label.detach().reshape(places).long()
@@ -92,7 +96,7 @@ class SoftmaxWithLoss(LossLayer):
         except IndexError:
             self._check(labels, score.shape[self.dim])
             raise
-        if not torch.compiler.is_compiling() and not total.is_meta and total.detach() > -LOG_FLOAT_MIN:
+        if not torch.compiler.is_compiling() and total.detach() > -LOG_FLOAT_MIN:
             total = total - self._beyond(logs, labels)
         valid = (labels != ignored).sum() if self.by_valid else 0
         loss = total / self.normalizer(valid, prod(places[: self.dim]), prod(places[self.dim :]))
@@ -160,6 +164,10 @@ class Accuracy(Layer):
         if self.top_k < 1 or self.top_k > bottoms[0].shape[self.dim]:
             raise self.error(f"top_k {self.top_k} must be between 1 and the {bottoms[0].shape[self.dim]} classes.")
 
+    def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        label_places(self, bottoms[0], bottoms[1], self.dim)
+        return (of_shape(), of_shape(bottoms[0].shape[self.dim]))[: len(self.param.top)]
+
     def forward(self, score: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         places = label_places(self, score, label, self.dim)
         classes = score.shape[self.dim]
@@ -168,8 +176,7 @@ class Accuracy(Layer):
         if self.ignore_label is not None:
             counted = labels != self.ignore_label
             labels = torch.where(counted, labels, 0)
-        if not labels.is_meta:
-            check_labels(self, labels, classes)
+        check_labels(self, labels, classes)
         index = labels.unsqueeze(self.dim)
         # The true class itself reaches its score once; every other that does pushes it down.
         rivals = (score >= score.gather(self.dim, index)).sum(self.dim) - 1

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcn_caffe.layers.base import Layer, register
+from fcn_caffe.layers.base import SameShapeLayer, register
 
 
 @register("ReLU")
-class ReLU(Layer):
+class ReLU(SameShapeLayer):
     """max(x, 0) + negative_slope * min(x, 0).
 
     Shapes: any -> the same. Gradient: to the bottom. Source: Caffe ReLULayer.
@@ -30,7 +30,7 @@ class ReLU(Layer):
 
 
 @register("Sigmoid")
-class Sigmoid(Layer):
+class Sigmoid(SameShapeLayer):
     """1 / (1 + exp(-x)).
 
     Shapes: any -> the same. Gradient: to the bottom. Source: Caffe SigmoidLayer.
@@ -41,7 +41,7 @@ class Sigmoid(Layer):
 
 
 @register("Dropout")
-class Dropout(Layer):
+class Dropout(SameShapeLayer):
     """Zero each element with probability dropout_ratio in train(), scaling the rest by 1 / (1 - ratio).
 
     Shapes: any -> the same; the identity in eval(). Gradient: to the bottom.

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcn_caffe.layers.base import Layer, register, show
+from fcn_caffe.layers.base import SameShapeLayer, register, show
 from fcn_caffe.proto import caffe_pb2
 
 
 @register("LRN", restrictions="4-D bottoms")
-class LRN(Layer):
+class LRN(SameShapeLayer):
     """Divide by (k + alpha * mean of squares)^beta, across channels or within a channel's neighbourhood.
 
     Shapes: (N, C, H, W) -> the same. ACROSS_CHANNELS: scale = k + alpha / local_size * sum over local_size channels;
@@ -49,7 +49,7 @@ class LRN(Layer):
 
 
 @register("BatchNorm")
-class BatchNorm(Layer):
+class BatchNorm(SameShapeLayer):
     """Subtract the mean and divide by the standard deviation of each channel, without an affine part (that is Scale).
 
     Shapes: (N, C, ...) -> the same; blobs mean (C), variance (C), scale factor (1), never learned.
@@ -91,8 +91,7 @@ class BatchNorm(Layer):
             top = F.batch_norm(shaped, self.mean * factor, self.variance * factor, eps=self.eps)
         else:
             top = F.batch_norm(shaped, None, None, training=True, eps=self.eps)
-            if not bottom.is_meta:
-                self._move(shaped.detach())
+            self._move(shaped.detach())
         return top.reshape(bottom.shape)
 
     @torch.no_grad()

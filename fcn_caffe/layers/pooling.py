@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcn_caffe.layers.base import Layer, register, show
+from fcn_caffe.layers.base import Layer, of_shape, register, show
 from fcn_caffe.proto import caffe_pb2
 
 FLOAT_MAX = torch.finfo(torch.float32).max
@@ -77,7 +77,8 @@ class Pooling(Layer):
             return getattr(options, h), getattr(options, w)
         return getattr(options, field), getattr(options, field)
 
-    def forward(self, bottom: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def _geometry(self, bottom: Tensor) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The kernel and the output's size for a bottom; raises for one that does not fit."""
         if bottom.ndim != 4:
             raise self.error(f"wants a 4-D bottom (N x C x H x W), got {show(bottom.shape)}.")
         height, width = bottom.shape[2:]
@@ -88,6 +89,15 @@ class Pooling(Layer):
             raise self.error(
                 f"bottom {show(bottom.shape)} is smaller than the kernel {show(kernel)}: the output would be empty."
             )
+        return kernel, (h, w)
+
+    def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        shape = (*bottoms[0].shape[:2], *self._geometry(bottoms[0])[1])
+        return tuple(of_shape(*shape) for _ in self.param.top)
+
+    def forward(self, bottom: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        (kernel, (h, w)), (height, width) = self._geometry(bottom), bottom.shape[2:]
+        (kh, kw), (sh, sw), (ph, pw) = kernel, self.stride, self.pad
         # What the last windows need beyond the bottom on the right and below, negative if they stop short of it.
         below, right = (h - 1) * sh + kh - ph - height, (w - 1) * sw + kw - pw - width
         if self.maximum:
