@@ -6,7 +6,7 @@ narrow, and no convolution needs the padding of 100 in front: small images would
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +17,17 @@ from fcn_caffe.atomic import atomic_write
 from fcn_caffe.data.labels import LabelMap
 from fcn_caffe.data.task_folder import Splits
 from fcn_caffe.errors import DataError
+from fcn_caffe.models import COLOUR_SCALE, VGG16, DataSource, Vgg, fcn, without_defaults
+from fcn_caffe.models.trunks import rates
 from fcn_caffe.proto import caffe_pb2, write_text
 from fcn_caffe.weights import load_weights
 
-__all__ = ["STAGES", "TRUNKS", "Task", "Training", "Trunk", "learned_layers", "task_net", "task_solver", "write_task"]
+__all__ = ["STAGES", "TRUNKS", "Task", "Training", "learned_layers", "task_net", "task_solver", "write_task"]
 
 STAGES = ("32s", "16s", "8s")
 
 
-@dataclass(frozen=True)
-class Trunk:
-    """Convolutions a block, outputs a block, and the fc6 and fc7 that go with the trunk's own classifier."""
-
-    depths: tuple[int, ...]
-    widths: tuple[int, ...]
-    fc_width: int
-    fc_kernel: int
-
-
-TRUNKS = {
-    "vgg16": Trunk((2, 2, 3, 3, 3), (64, 128, 256, 512, 512), 4096, 7),
-    "narrow": Trunk((2, 2, 2, 2, 2), (16, 32, 64, 96, 128), 256, 3),
-}
+TRUNKS = {"vgg16": VGG16, "narrow": Vgg((2, 2, 2, 2, 2), (16, 32, 64, 96, 128), 256, 3)}
 
 # fc6 and fc7 when they are learned from the task's images alone: as wide as conv5, and quick.
 LEARNED_FC = (512, 3)
@@ -132,7 +121,7 @@ def learned_layers(trunk: str, weights: Path | None) -> frozenset[str]:
 
     Raises: WeightsError when the file cannot be read; DataError when it has no layer of the trunk.
     """
-    layers = [f"conv{block}_{n}" for block, depth in enumerate(TRUNKS[trunk].depths, 1) for n in range(1, depth + 1)]
+    layers = TRUNKS[trunk].convolution_names
     if weights is None:
         return frozenset([*layers, "fc6", "fc7"])
     known = load_weights(weights)
@@ -141,85 +130,14 @@ def learned_layers(trunk: str, weights: Path | None) -> frozenset[str]:
     return frozenset(name for name in [*layers, "fc6", "fc7"] if name not in known)
 
 
-class _Builder:
-    """Adds layers to a NetParameter one after the other."""
+def _data(task: Task) -> DataSource:
+    """The training, validation, test and deploy inputs."""
 
-    def __init__(self, task: Task, head_lr: float) -> None:
-        self.task, self.head_lr = task, head_lr
-        self.net: Any = caffe_pb2.NetParameter()
-
-    def layer(self, kind: str, name: str, bottoms: tuple[str, ...] = (), tops: tuple[str, ...] = ()) -> Any:
-        return self.net.layer.add(name=name, type=kind, bottom=bottoms, top=tops or (name,))
-
-    def conv(self, name: str, bottom: str, outputs: int, kernel: int, pad: int = 0) -> str:
-        """A convolution; layers that start from nothing learn faster and, unless scores, start from noise."""
-        layer = self.layer("Convolution", name, (bottom,))
-        from_nothing = len(self.task.learned) > 2  # the trunk too: there is nothing to go easy on
-        rate = self.head_lr if name == "score_fr" or (name in self.task.learned and not from_nothing) else 1
-        rate = SKIP_LR.get(name, rate)
-        layer.param.add(lr_mult=rate, decay_mult=1)
-        layer.param.add(lr_mult=2 * rate, decay_mult=0)
-        options = layer.convolution_param
-        options.num_output = outputs
-        if pad:
-            options.pad.append(pad)
-        options.kernel_size.append(kernel)
-        if name in self.task.learned:
-            # VGG's blobs are large: fc6 and fc7 on a trained trunk start small, or score_fr's first steps overshoot.
-            options.weight_filler.type = "msra" if from_nothing else "gaussian"
-            if not from_nothing:
-                options.weight_filler.std = 0.01
-        return name
-
-    def relu(self, name: str, blob: str) -> None:
-        self.layer("ReLU", name, (blob,), (blob,))
-
-    def pool(self, name: str, bottom: str) -> str:
-        options = self.layer("Pooling", name, (bottom,)).pooling_param
-        options.pool, options.kernel_size, options.stride = caffe_pb2.PoolingParameter.MAX, 2, 2
-        return name
-
-    def dropout(self, name: str, blob: str) -> None:
-        layer = self.layer("Dropout", name, (blob,), (blob,))
-        layer.dropout_param.dropout_ratio = 0.5
-        layer.include.add(not_stage=["deploy"])
-
-    def upsample(self, name: str, bottom: str, factor: int) -> str:
-        """Fixed bilinear interpolation; the solve tool fills its diagonal."""
-        layer = self.layer("Deconvolution", name, (bottom,))
-        layer.param.add(lr_mult=0)
-        options = layer.convolution_param
-        options.num_output, options.bias_term = self.task.classes, False
-        options.kernel_size.append(2 * factor)
-        options.stride.append(factor)
-        return name
-
-    def scale(self, bottom: str) -> str:
-        """Divide by 64: a trunk filled at random would make activations as large as colours are."""
-        layer = self.layer("Scale", "scale_data", (bottom,))
-        layer.param.add(lr_mult=0)
-        layer.scale_param.filler.type, layer.scale_param.filler.value = "constant", 1 / 64
-        return "scale_data"
-
-    def crop(self, name: str, bottom: str, reference: str, offset: int) -> str:
-        options = self.layer("Crop", name, (bottom, reference)).crop_param
-        options.axis = 2
-        options.offset.append(offset)
-        return name
-
-    def add(self, name: str, upsampled: str, skip: str) -> str:
-        options = self.layer("Eltwise", name, (upsampled, skip)).eltwise_param
-        options.operation = caffe_pb2.EltwiseParameter.SUM
-        return name
-
-    def data(self, split: str, phase: int, stage: tuple[str, ...] = (), not_stage: tuple[str, ...] = ()) -> None:
-        task = self.task
-        layer = self.layer("Python", "data", (), ("data", "label"))
-        layer.include.add(phase=phase, stage=stage, not_stage=("deploy", *not_stage))
+    def split(name: str) -> tuple[str, dict[str, Any]]:
         options: dict[str, Any] = {
             "images": str(task.images),
             "labels": str(task.labels),
-            "split": str(task.out.resolve() / f"{split}.txt"),
+            "split": str(task.out.resolve() / f"{name}.txt"),
             "mean": task.mean,
             "classes": task.classes,
             "ignore": task.ignore,
@@ -229,67 +147,53 @@ class _Builder:
             options["label_suffix"] = task.label_suffix
         if task.mapping is not None:
             options["mapping"] = str(task.out.resolve() / "mapping.txt")
-        layer.python_param.module, layer.python_param.layer = "folder_layers", "FolderSegData"
-        layer.python_param.param_str = repr(options)
+        return "FolderSegData", options
 
-    def all_data(self) -> None:
-        """The training, validation, test and deploy inputs, each under its rule."""
-        tested = ("test",) if self.task.splits.test else ()
-        self.data("train", caffe_pb2.TRAIN)
-        self.data("val", caffe_pb2.TEST, not_stage=tested)
-        if tested:
-            self.data("test", caffe_pb2.TEST, stage=tested)
-        layer = self.layer("Input", "data")
-        layer.include.add(stage=["deploy"])
-        layer.input_param.shape.add(dim=[1, 3, 500, 500])
+    last = split("test") if task.splits.test else None
+    return DataSource("folder_layers", split("train"), split("val"), {"data": 3}, last=last)
+
+
+def _trunk(task: Task, head_lr: float) -> Vgg:
+    """The trunk in the task's geometry; layers that start from nothing learn faster and start from noise."""
+    width, kernel = task.fc
+    from_nothing = len(task.learned) > 2  # the trunk too: there is nothing to go easy on
+    # VGG's blobs are large: fc6 and fc7 on a trained trunk start small, or score_fr's first steps overshoot.
+    filler = {"type": "msra"} if from_nothing else {"type": "gaussian", "std": 0.01}
+    learned = {"weight_filler": filler, "param": rates(1 if from_nothing else head_lr)}
+    same: dict[str, Any] = {"pad": 1, "fc_pad": kernel // 2} if task.geometry == "same" else {}
+    special = dict.fromkeys(task.learned, learned)
+    return replace(TRUNKS[task.trunk], fc_width=width, fc_kernel=kernel, special=special, **same)
 
 
 def task_net(task: Task, stage: str, head_lr: float = Training.head_lr) -> Any:
     """The net of a stage, as one NetParameter for training, testing (stage "test": the test list) and deploy.
 
-    Crop offsets follow from centre coordinates. In the paper's geometry, with k x k fc6 and 16 (k - 1) + 4 of padding,
-    the skips are the larger side and are cropped, and the last crop is at 19, 27 or 31. In the "same" geometry every
-    convolution keeps its size and the upsampled scores, one row larger all round, are cropped to the skips; the
-    last crop is at half the upsampling factor.
+    In the paper's geometry the first convolution is padded so far that the skips are the larger side and are cropped.
+    In the "same" geometry every convolution keeps its size and the upsampled scores, one row larger all round, are
+    cropped to the skips.
     Raises: DataError for an fc6 kernel the geometry does not fit.
     """
-    trunk, (fc_width, kernel) = TRUNKS[task.trunk], task.fc
-    same = task.geometry == "same"
+    same, kernel = task.geometry == "same", task.fc[1]
     if kernel % 2 == 0 or kernel < (1 if same else 5):
         raise DataError(f"--fc-kernel should be odd{'' if same else ' and at least 5 with --pad 100'}, got {kernel}.")
-    build = _Builder(task, head_lr)
-    build.net.name = task.stage(stage)
-    build.all_data()
-    blob = "data" if task.weights else build.scale("data")
-    for block, (depth, width) in enumerate(zip(trunk.depths, trunk.widths, strict=True), 1):
-        for number in range(1, depth + 1):
-            in_front = 16 * (kernel - 1) + 4 if (block, number) == (1, 1) and not same else 1
-            blob = build.conv(f"conv{block}_{number}", blob, width, 3, in_front)
-            build.relu(f"relu{block}_{number}", blob)
-        blob = build.pool(f"pool{block}", blob)
-    for number, size in ((6, kernel), (7, 1)):
-        blob = build.conv(f"fc{number}", blob, fc_width, size, size // 2 if same else 0)
-        build.relu(f"relu{number}", blob)
-        build.dropout(f"drop{number}", blob)
-    blob = build.conv("score_fr", blob, task.classes, 1)
-    factor = 32
-    for pool, up, finest in ((4, "upscore2", "16s"), (3, "upscore_pool4", "8s")):
-        if stage == "32s" or (stage == "16s" and pool == 3):
-            break
-        factor //= 2
-        up = build.upsample(up, blob, 2)
-        skip = build.conv(f"score_pool{pool}", f"pool{pool}", task.classes, 1)
-        if same:
-            up = build.crop(f"{up}c", up, skip, 1)
-        else:
-            skip = build.crop(f"{skip}c", skip, up, kernel - 2 if finest == "16s" else 2 * kernel - 5)
-        blob = build.add(f"fuse_pool{pool}", up, skip)
-    up = build.upsample("upscore" if factor == 32 else f"upscore{factor}", blob, factor)
-    build.crop("score", up, "data", factor // 2 if same else {32: 19, 16: 27, 8: 31}[factor])
-    loss = build.layer("SoftmaxWithLoss", "loss", ("score", "label"))
-    loss.include.add(not_stage=["deploy"])
-    loss.loss_param.ignore_label, loss.loss_param.normalize = task.ignore, True
-    return build.net
+    net = fcn(
+        task.stage(stage),
+        _data(task),
+        task.classes,
+        int(stage.removesuffix("s")),
+        _trunk(task, head_lr),
+        normalize=True,
+        ignore=task.ignore,
+        colour_scale=None if task.weights else COLOUR_SCALE,
+        score_rates={"score_fr": head_lr, **SKIP_LR},
+    )
+    for layer in net.layer:
+        if layer.type == "Input":
+            layer.name = "data"  # as the layers that it stands for
+        if layer.exclude:  # one form of rule throughout the file
+            layer.ClearField("exclude")
+            layer.include.add(not_stage=["deploy"])
+    return without_defaults(net, pad=0, stride=1)
 
 
 def task_solver(task: Task, stage: str, training: Training) -> Any:

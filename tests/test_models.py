@@ -321,7 +321,7 @@ PICTURES = DataSource("m", ("Train", {}), ("Test", {}), {"data": 3})
 
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 32), (3, 16), (4, 8), (7, 8)])
 def test_an_fcn_for_any_task(kernel, stride):
-    trunk = Vgg((1, 2, 1, 2, 1), (4, 4, 6, 6, 8), 10, kernel, filler="xavier", fixed=True)
+    trunk = Vgg((1, 2, 1, 2, 1), (4, 4, 6, 6, 8), 10, kernel, filler="xavier", rate=0)
     param = fcn("mine", PICTURES, 5, stride, trunk, normalize=True)
     net, shapes = Net(param, TEST, stages=["deploy"]), Net(param, TEST, stages=["deploy"], device="meta")
     for size in range(1, 70):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fcn_caffe.coord_map import crop
-from fcn_caffe.models.trunks import NOT_DEPLOYED, score
+from fcn_caffe.models.trunks import NOT_DEPLOYED, scaled, score
 from fcn_caffe.net_spec import NetSpec, Top
 from fcn_caffe.net_spec import layers as L
 from fcn_caffe.net_spec import params as P
 
-__all__ = ["average", "crop_to", "head", "loss", "upsample"]
+__all__ = ["IGNORED", "SKIPS", "average", "fuse", "head", "loss", "to_image", "upsample"]
 
 IGNORED = 255
 # The constants of the at-once net: its skips see features of far larger magnitude than fc7's.
 SKIP_SCALES = {4: 0.01, 3: 0.0001}
+# The pools that skips come from, each with the name of the upsampling beside it.
+SKIPS = ((4, "upscore2"), (3, "upscore_pool4"))
 
 Skip = Callable[[int], Top]
 
@@ -31,7 +33,7 @@ def upsample(n: NetSpec, bottom: Top, name: str, classes: int, factor: int, odd:
     return made
 
 
-def crop_to(n: NetSpec, bottom: Top, reference: Top, name: str) -> Top:
+def _crop_to(n: NetSpec, bottom: Top, reference: Top, name: str) -> Top:
     """A crop at the offset the coordinate maps give. Raises: GraphError where there is none."""
     n[name] = crop(bottom, reference)
     made: Top = n[name]
@@ -45,9 +47,30 @@ def average(n: NetSpec, one: Top, other: Top, name: str) -> Top:
     return made
 
 
-def loss(n: NetSpec, scores: Top, label: Top, name: str = "loss", normalize: bool = False) -> None:
-    """Softmax loss; by default summed over the pixels, not averaged."""
-    options = {"ignore_label": IGNORED, "normalize": normalize}
+def fuse(n: NetSpec, up: Top, beside: Top, name: str, crop_up: bool = False) -> Top:
+    """The sum of upsampled scores and a skip's, the larger of which is cropped: the skip's, unless `crop_up`."""
+    if crop_up:
+        up = _crop_to(n, up, beside, f"{up.name}c")
+    else:
+        beside = _crop_to(n, beside, up, f"{beside.name}c")
+    n[name] = L.Eltwise(up, beside, operation=P.Eltwise.SUM)
+    made: Top = n[name]
+    return made
+
+
+def to_image(
+    n: NetSpec, scores: Top, image: Top, classes: int, factor: int, suffix: str = "", odd: bool = False
+) -> Top:
+    """The last upsampling, cropped to the image."""
+    up = upsample(n, scores, f"upscore{'' if factor == 32 else factor}{suffix}", classes, factor, odd)
+    return _crop_to(n, up, image, f"score{suffix}")
+
+
+def loss(
+    n: NetSpec, scores: Top, label: Top, name: str = "loss", normalize: bool = False, ignore: int = IGNORED
+) -> None:
+    """Softmax loss; by default summed over the pixels, not averaged. ignore: the label that does not count."""
+    options = {"ignore_label": ignore, "normalize": normalize}
     n[name] = L.SoftmaxWithLoss(scores, label, loss_param=options, exclude=NOT_DEPLOYED)
 
 
@@ -61,33 +84,34 @@ def head(
     suffix: str = "",
     skip: Skip | None = None,
     odd: bool = False,
+    crop_up: bool = False,
+    score_rates: Mapping[str, float] | None = None,
 ) -> Top:
     """From stride-32 scores to the image's size, with skips from pool4 (16) and pool3 (8); returns the last crop.
 
     suffix: of every layer name, as in `_sem`. skip: gives the score top of a pool, called score_poolN; by default a
-    score layer on n.poolN.
+    score layer on n.poolN. crop_up: crop what is upsampled instead of the skip, as where every convolution keeps its
+    size. score_rates: lr_mult of the skips' score layers, by name; 1 otherwise.
     Raises: GraphError where the coordinate maps give no offset, as for an fc6 kernel too small for the skips.
     """
     factor = 32
-    for pool, name in ((4, "upscore2"), (3, "upscore_pool4")):
+    for pool, up_name in SKIPS:
         if factor == stride:
             break
-        up = upsample(n, scores, name + suffix, classes, 2)
-        beside = score(n, n[f"pool{pool}"], f"score_pool{pool}{suffix}", classes) if skip is None else skip(pool)
-        cut = crop_to(n, beside, up, f"score_pool{pool}{suffix}c")
-        n[f"fuse_pool{pool}{suffix}"] = L.Eltwise(up, cut, operation=P.Eltwise.SUM)
-        scores = n[f"fuse_pool{pool}{suffix}"]
+        up = upsample(n, scores, up_name + suffix, classes, 2)
+        name = f"score_pool{pool}{suffix}"
+        rate = (score_rates or {}).get(name, 1)
+        beside = score(n, n[f"pool{pool}"], name, classes, rate) if skip is None else skip(pool)
+        scores = fuse(n, up, beside, f"fuse_pool{pool}{suffix}", crop_up)
         factor //= 2
-    up = upsample(n, scores, f"upscore{'' if factor == 32 else factor}{suffix}", classes, factor, odd)
-    return crop_to(n, up, image, f"score{suffix}")
+    return to_image(n, scores, image, classes, factor, suffix, odd)
 
 
 def scaled_skip(n: NetSpec, classes: int) -> Skip:
     """The skips of the at-once net: a constant scale before each score layer."""
 
     def skip(pool: int) -> Top:
-        value = {"type": "constant", "value": SKIP_SCALES[pool]}
-        n[f"scale_pool{pool}"] = L.Scale(n[f"pool{pool}"], filler=value, param=[{"lr_mult": 0}])
-        return score(n, n[f"scale_pool{pool}"], f"score_pool{pool}", classes)
+        bottom = scaled(n, n[f"pool{pool}"], f"scale_pool{pool}", SKIP_SCALES[pool])
+        return score(n, bottom, f"score_pool{pool}", classes)
 
     return skip

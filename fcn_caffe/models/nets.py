@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fcn_caffe.errors import GraphError
 from fcn_caffe.models import trunks
-from fcn_caffe.models.heads import average, head, loss, scaled_skip
-from fcn_caffe.models.trunks import RATES, VGG16, Vgg, conv_relu, drop, max_pool, score, vgg
+from fcn_caffe.models.heads import IGNORED, average, head, loss, scaled_skip
+from fcn_caffe.models.trunks import RATES, VGG16, Vgg, convolutions, drop, scaled, score, vgg
 from fcn_caffe.net_spec import NetSpec, Top
 from fcn_caffe.net_spec import layers as L
 from fcn_caffe.proto import caffe_pb2
 
-__all__ = ["NETS", "DataSource", "classifier", "fcn", "make_net"]
+__all__ = ["COLOUR_SCALE", "NETS", "DataSource", "classifier", "fcn", "make_net", "without_defaults"]
 
 DEPLOY_SIZE = 500
+# A trunk filled at random would make activations as large as colours are.
+COLOUR_SCALE = 1 / 64
 # By stride. Pools round sizes up, so a skip may lack a row at the far side unless fc6 cuts off enough.
 LEAST_KERNEL = {32: 1, 16: 3, 8: 4}
 
@@ -26,6 +28,7 @@ class DataSource:
     """The data layer of a net: its class and, for training and testing, its class's options; and its tops.
 
     A `layer` or an option may differ between the two. images: the tops that are no labels, with their channels.
+    last: in testing with the stage "test", as for a test list that validation must not see.
     """
 
     module: str
@@ -33,6 +36,7 @@ class DataSource:
     test: tuple[str, Mapping[str, Any]]
     images: Mapping[str, int]
     labels: tuple[str, ...] = ("label",)
+    last: tuple[str, Mapping[str, Any]] | None = None
 
     @property
     def tops(self) -> list[str]:
@@ -52,9 +56,16 @@ class DataSource:
         """
         spec = n.to_proto()
         net = caffe_pb2.NetParameter(name=name)
-        for phase, (layer, options) in ((caffe_pb2.TRAIN, self.train), (caffe_pb2.TEST, self.test)):
+        wanted = ["test"] if self.last else []
+        uses: list[tuple[Any, dict[str, Any]]] = [
+            (self.train, {"phase": caffe_pb2.TRAIN, "not_stage": ["deploy"]}),
+            (self.test, {"phase": caffe_pb2.TEST, "not_stage": ["deploy", *wanted]}),
+        ]
+        if self.last:
+            uses.append((self.last, {"phase": caffe_pb2.TEST, "stage": wanted, "not_stage": ["deploy"]}))
+        for (layer, options), rule in uses:
             data = net.layer.add(name=self.tops[0], type="Python", top=self.tops)
-            data.include.add(phase=phase, not_stage=["deploy"])
+            data.include.add(**rule)
             data.python_param.module, data.python_param.layer = self.module, layer
             data.python_param.param_str = str(dict(options))
         inputs = net.layer.add(name="input", type="Input", top=list(self.images))
@@ -74,47 +85,72 @@ def fcn(
     *,
     at_once: bool = False,
     normalize: bool = False,
+    ignore: int = IGNORED,
+    colour_scale: float | None = None,
+    score_rates: Mapping[str, float] | None = None,
 ) -> Any:
     """An FCN of stride 32, 16 or 8 on a trunk of VGG's form, for any data and number of classes.
 
     The paper's with the defaults. at_once: scale the skips, as needed where all strides are learned together.
-    normalize: average the loss over the pixels.
+    normalize: average the loss over the pixels. ignore: the label that is not learned. colour_scale: what the trunk's
+    input is multiplied by. score_rates: lr_mult of score layers, by name; 1 otherwise.
     Raises: GraphError for an fc6 kernel too small for the stride's skips.
     """
-    if trunk.fc_kernel < LEAST_KERNEL[stride]:
+    if not trunk.keeps_size and trunk.fc_kernel < LEAST_KERNEL[stride]:
         raise GraphError(
             f"net '{name}': stride {stride} needs an fc6 kernel of at least {LEAST_KERNEL[stride]}, "
             f"got {trunk.fc_kernel}. With less, the skips are smaller than what they are added to."
         )
     n = data.start()
     image = n[data.tops[0]]
-    scores = score(n, vgg(n, image, trunk), "score_fr", classes)
+    bottom = image if colour_scale is None else scaled(n, image, "scale_data", colour_scale)
+    scores = score(n, vgg(n, bottom, trunk), "score_fr", classes, (score_rates or {}).get("score_fr", 1))
     skip = scaled_skip(n, classes) if at_once else None
-    loss(n, head(n, scores, image, classes, stride, skip=skip), n[data.labels[0]], normalize=normalize)
+    options: dict[str, Any] = {"skip": skip, "crop_up": trunk.keeps_size, "score_rates": score_rates}
+    scores = head(n, scores, image, classes, stride, **options)
+    loss(n, scores, n[data.labels[0]], normalize=normalize, ignore=ignore)
     return data.finish(n, name)
 
 
-def classifier(name: str, data: DataSource, classes: int, trunk: Vgg, dropout: bool = True) -> Any:
+def classifier(
+    name: str,
+    data: DataSource,
+    classes: int,
+    trunk: Vgg,
+    *,
+    score_name: str = "score",
+    colour_scale: float | None = None,
+) -> Any:
     """The classifier a trunk comes from: fc6 and fc7 are inner products, which transplant makes convolutions.
 
     pool5 should leave `fc_kernel` of the images: they are 32 times as large. Only what pads to keep its size is padded.
+    score_name: of the last inner product. colour_scale: what the trunk's input is multiplied by.
     """
     n = data.start()
     bottom: Top = n[data.tops[0]]
-    for stage, (depth, width) in enumerate(zip(trunk.depths, trunk.widths, strict=True), 1):
-        for number in range(1, depth + 1):
-            options = trunk.conv(width, 3, 1)
-            bottom = conv_relu(n, bottom, f"conv{stage}_{number}", f"relu{stage}_{number}", **options)
-        bottom = max_pool(n, bottom, f"pool{stage}")
-    filled = {"weight_filler": {"type": trunk.filler}} if trunk.filler else {}
+    if colour_scale is not None:
+        bottom = scaled(n, bottom, "scale_data", colour_scale)
+    bottom = convolutions(n, bottom, replace(trunk, pad=1))
     for number in (6, 7):
-        n[f"fc{number}"] = L.InnerProduct(bottom, num_output=trunk.fc_width, param=RATES, **filled)
+        n[f"fc{number}"] = L.InnerProduct(bottom, num_output=trunk.fc_width, **trunk.learning(f"fc{number}"))
         bottom = n[f"relu{number}"] = L.ReLU(n[f"fc{number}"], in_place=True)
-        if dropout:
+        if trunk.dropout:
             bottom = drop(n, bottom, f"drop{number}", trunk.dropout)
-    n.score = L.InnerProduct(bottom, num_output=classes, param=RATES)
-    loss(n, n.score, n[data.labels[0]], normalize=True)
+    n[score_name] = L.InnerProduct(bottom, num_output=classes, param=RATES)
+    loss(n, n[score_name], n[data.labels[0]], normalize=True)
     return data.finish(n, name)
+
+
+def without_defaults(net: Any, **defaults: int) -> Any:
+    """The net, less what its convolutions say of Caffe's own defaults: `without_defaults(net, pad=0, stride=1)`.
+
+    The paper's files say all of it; a net for reading is shorter without.
+    """
+    for layer in net.layer:
+        for field, value in defaults.items():
+            if layer.type == "Convolution" and list(getattr(layer.convolution_param, field)) == [value]:
+                layer.convolution_param.ClearField(field)
+    return net
 
 
 # The options stand in the order in which the released files have them.

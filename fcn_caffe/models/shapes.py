@@ -7,26 +7,23 @@ classifier, 32s-fixed (only the last layer learns), 32s, 16s, 8s.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fcn_caffe.data.shapes import CLASSES
-from fcn_caffe.models.heads import crop_to, loss, upsample
+from fcn_caffe.models import nets
+from fcn_caffe.models.heads import SKIPS, fuse, loss, to_image, upsample
 from fcn_caffe.models.nets import DataSource
-from fcn_caffe.models.trunks import conv_relu, max_pool
-from fcn_caffe.net_spec import NetSpec, Top
-from fcn_caffe.net_spec import layers as L
-from fcn_caffe.net_spec import params as P
+from fcn_caffe.models.trunks import Vgg, scaled, score, vgg
 from fcn_caffe.proto import caffe_pb2
 
 __all__ = ["CROP", "RECIPES", "SCENE", "ShapesRecipe", "classifier", "fcn", "shapes_files", "solver"]
 
-# Outputs of the convolutions of each block.
-BLOCKS = ((16,), (24,), (32, 32), (48, 48), (64, 64))
-FC = 128
 CROP, SCENE = 64, 112  # pixels a side
-# So much that fc6's first window is centred 16 pixels into the image, half a stride, as every next one is.
+# Of the first convolution: so much that fc6's first window is centred 16 pixels into the image, half a stride, as
+# every next one is.
 PAD = 17
+TRUNK = Vgg((1, 1, 2, 2, 2), (16, 24, 32, 48, 64), 128, 2, dropout=0, filler="msra", pad=PAD)
 SCORE_RATE = 3  # lr_mult of the score layers, which start at zero and have few iterations to catch up
 SEED = 1337
 VAL_IMAGES, VAL_BATCH = 100, 10
@@ -57,51 +54,18 @@ def _data(layer: str, batch: int, size: int, seed: int) -> DataSource:
     return DataSource("shapes_layers", (layer, train), (layer, test), {"data": 3})
 
 
-def _learned(rate: int, filler: str | None = "msra") -> dict[str, Any]:
-    """The options of a layer that learns at `rate`. Without a filler it starts at zero."""
-    filled = {"weight_filler": {"type": filler}} if filler else {}
-    return {"param": [{"lr_mult": rate, "decay_mult": 1}, {"lr_mult": 2 * rate, "decay_mult": 0}], **filled}
-
-
-def _trunk(n: NetSpec, pad: int, rate: int) -> Top:
-    """From data to pool5. Filled at random, the trunk would make nothing of colours as large as they come."""
-    n.scale_data = L.Scale(n.data, filler={"type": "constant", "value": 1 / 64}, param=[{"lr_mult": 0}])
-    bottom: Top = n.scale_data
-    for block, widths in enumerate(BLOCKS, 1):
-        for number, width in enumerate(widths, 1):
-            edge = pad if (block, number) == (1, 1) else 1
-            options = {"num_output": width, "pad": edge, "kernel_size": 3, **_learned(rate)}
-            bottom = conv_relu(n, bottom, f"conv{block}_{number}", f"relu{block}_{number}", **options)
-        bottom = max_pool(n, bottom, f"pool{block}")
-    return bottom
-
-
-def _score(n: NetSpec, bottom: Top, name: str) -> Top:
-    options = {"num_output": len(CLASSES), "pad": 0, "kernel_size": 1, **_learned(SCORE_RATE, None)}
-    n[name] = L.Convolution(bottom, **options)
-    made: Top = n[name]
-    return made
-
-
-def _finish(data: DataSource, n: NetSpec, name: str, size: int) -> Any:
-    """The net, deployed at the size it is trained with."""
-    net = data.finish(n, name)
+def _deployed(net: Any, size: int) -> Any:
+    """The net as its file has it: deployed at the size it is trained with, its strides of 1 unsaid."""
     inputs = next(layer for layer in net.layer if layer.type == "Input")
     inputs.input_param.shape[0].dim[2:] = [size, size]
-    return net
+    return nets.without_defaults(net, stride=1)
 
 
 def classifier(name: str = "shapes-classifier", seed: int = SEED) -> Any:
     """The net that classifies crops; its inner products become the FCNs' convolutions."""
     data = _data("ShapesClassData", RECIPES[name].batch, CROP, seed)
-    n = data.start()
-    bottom = _trunk(n, 1, 1)
-    for number in (6, 7):
-        n[f"fc{number}"] = L.InnerProduct(bottom, num_output=FC, **_learned(1))
-        bottom = n[f"relu{number}"] = L.ReLU(n[f"fc{number}"], in_place=True)
-    n.fc8 = L.InnerProduct(bottom, num_output=len(CLASSES), **_learned(1, None))
-    loss(n, n.fc8, n.label, normalize=True)
-    return _finish(data, n, name, CROP)
+    made = nets.classifier(name, data, len(CLASSES), TRUNK, score_name="fc8", colour_scale=nets.COLOUR_SCALE)
+    return _deployed(made, CROP)
 
 
 def fcn(name: str, seed: int = SEED) -> Any:
@@ -110,23 +74,20 @@ def fcn(name: str, seed: int = SEED) -> Any:
     It is the upsampled side that is cropped before a sum, where the paper's nets crop the skip: with an fc6 of 2x2
     it is never the smaller one, whatever the image's size.
     """
-    data = _data("ShapesSegData", RECIPES[name].batch, SCENE, seed)
-    n, rate = data.start(), 0 if name.endswith("-fixed") else 1
-    bottom = _trunk(n, PAD, rate)
-    for number, kernel in ((6, 2), (7, 1)):
-        options = {"num_output": FC, "pad": 0, "kernel_size": kernel, **_learned(rate)}
-        bottom = conv_relu(n, bottom, f"fc{number}", f"relu{number}", **options)
-    scores, factor, stride = _score(n, bottom, "score_fr"), 32, 32 if "32s" in name else 16 if "16s" in name else 8
-    for pool, up_name in ((4, "upscore2"), (3, "upscore_pool4")):
+    data, classes = _data("ShapesSegData", RECIPES[name].batch, SCENE, seed), len(CLASSES)
+    n, trunk = data.start(), replace(TRUNK, rate=0 if name.endswith("-fixed") else 1)
+    features = vgg(n, scaled(n, n.data, "scale_data", nets.COLOUR_SCALE), trunk)
+    scores, factor = score(n, features, "score_fr", classes, SCORE_RATE), 32
+    stride = 32 if "32s" in name else 16 if "16s" in name else 8
+    for pool, up_name in SKIPS:
         if factor == stride:
             break
-        skip = _score(n, n[f"pool{pool}"], f"score_pool{pool}")
-        cut = crop_to(n, upsample(n, scores, up_name, len(CLASSES), 2), skip, f"{up_name}c")
-        scores = n[f"fuse_pool{pool}"] = L.Eltwise(cut, skip, operation=P.Eltwise.SUM)
+        skip = score(n, n[f"pool{pool}"], f"score_pool{pool}", classes, SCORE_RATE)
+        up = upsample(n, scores, up_name, classes, 2)
+        scores = fuse(n, up, skip, f"fuse_pool{pool}", crop_up=True)
         factor //= 2
-    up = upsample(n, scores, f"upscore{'' if factor == 32 else factor}", len(CLASSES), factor)
-    loss(n, crop_to(n, up, n.data, "score"), n.label, normalize=True)
-    return _finish(data, n, name, SCENE)
+    loss(n, to_image(n, scores, n.data, classes, factor), n.label, normalize=True)
+    return _deployed(data.finish(n, name), SCENE)
 
 
 def solver(name: str, seed: int = SEED) -> Any:
@@ -159,8 +120,8 @@ def shapes_files(seed: int = SEED) -> dict[str, Any]:
 
     seed: of the fillers and the images trained on; the images scored on stay the same.
     """
-    nets = {name: (classifier if name == "shapes-classifier" else fcn)(name, seed) for name in RECIPES}
+    made = {name: (classifier if name == "shapes-classifier" else fcn)(name, seed) for name in RECIPES}
     return {
-        **{f"nets/{name}.prototxt": net for name, net in nets.items()},
+        **{f"nets/{name}.prototxt": net for name, net in made.items()},
         **{f"solvers/{name}.prototxt": solver(name, seed) for name in RECIPES},
     }

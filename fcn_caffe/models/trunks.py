@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from fcn_caffe.net_spec import NetSpec, Top
@@ -14,18 +15,26 @@ __all__ = [
     "Vgg",
     "alexnet",
     "conv_relu",
+    "convolutions",
     "drop",
     "first_pad",
     "googlenet",
     "max_pool",
+    "rates",
+    "scaled",
     "score",
     "vgg",
 ]
 
 NOT_DEPLOYED = {"stage": "deploy"}  # an `exclude` rule
-# Caffe's classifiers double the bias's rate and do not decay it.
-RATES = [{"lr_mult": 1, "decay_mult": 1}, {"lr_mult": 2, "decay_mult": 0}]
-FIXED = [{"lr_mult": 0}, {"lr_mult": 0}]
+
+
+def rates(rate: float) -> list[dict[str, float]]:
+    """`param` of a layer that learns at `rate`. Caffe's classifiers double the bias's rate and do not decay it."""
+    return [{"lr_mult": rate, "decay_mult": 1}, {"lr_mult": 2 * rate, "decay_mult": 0}]
+
+
+RATES = rates(1)
 
 
 @dataclass(frozen=True)
@@ -33,8 +42,10 @@ class Vgg:
     """A trunk of VGG's form: 3x3 convolutions in five stages, each ending in a pool, then fc6 and fc7.
 
     depths, widths: convolutions and outputs of each stage. fc_kernel: of fc6, which is what pool5 leaves of the
-    classifier's image. filler: the weights of all layers where they are learned from nothing; none leaves them zero,
-    to be copied from a file. fixed: nothing in the trunk learns.
+    classifier's image. dropout: 0 leaves the layers out. filler: the weights of all layers where they are learned from
+    nothing; none leaves them zero, to be copied from a file. rate: lr_mult of all layers; with 0 nothing learns.
+    pad: of the first convolution, by default `first_pad`'s. fc_pad: of fc6. special: options of single convolutions
+    by their names, instead of those of all.
     """
 
     depths: tuple[int, ...] = (2, 2, 3, 3, 3)
@@ -43,13 +54,29 @@ class Vgg:
     fc_kernel: int = 7
     dropout: float = 0.5
     filler: str | None = None
-    fixed: bool = False
+    rate: float = 1
+    pad: int | None = None
+    fc_pad: int = 0
+    special: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def conv(self, outputs: int, kernel: int, pad: int) -> dict[str, Any]:
-        """The options of one of its convolutions."""
+    @property
+    def keeps_size(self) -> bool:
+        """No convolution makes its blob larger or smaller; then the scores are the larger side beside a skip."""
+        return self.pad == 1 and self.fc_kernel == 2 * self.fc_pad + 1
+
+    @property
+    def convolution_names(self) -> list[str]:
+        """Its convolutions before fc6, in order."""
+        return [f"conv{stage}_{n}" for stage, depth in enumerate(self.depths, 1) for n in range(1, depth + 1)]
+
+    def learning(self, name: str = "") -> dict[str, Any]:
+        """The options by which a layer learns."""
         filled = {"weight_filler": {"type": self.filler}} if self.filler else {}
-        rates = FIXED if self.fixed else RATES
-        return {"num_output": outputs, "pad": pad, "kernel_size": kernel, "stride": 1, "param": rates, **filled}
+        return {"param": rates(self.rate), **filled, **self.special.get(name, {})}
+
+    def conv(self, name: str, outputs: int, kernel: int, pad: int) -> dict[str, Any]:
+        """The options of one of its convolutions."""
+        return {"num_output": outputs, "pad": pad, "kernel_size": kernel, "stride": 1, **self.learning(name)}
 
 
 VGG16 = Vgg()
@@ -85,26 +112,41 @@ def drop(n: NetSpec, bottom: Top, name: str, ratio: float) -> Top:
     return dropped
 
 
-def score(n: NetSpec, bottom: Top, name: str, classes: int) -> Top:
+def scaled(n: NetSpec, bottom: Top, name: str, value: float) -> Top:
+    """A multiplication by a constant."""
+    n[name] = L.Scale(bottom, filler={"type": "constant", "value": value}, param=[{"lr_mult": 0}])
+    made: Top = n[name]
+    return made
+
+
+def score(n: NetSpec, bottom: Top, name: str, classes: int, rate: float = 1) -> Top:
     """A score layer, 1x1 and without filler: it starts at zero."""
-    n[name] = L.Convolution(bottom, num_output=classes, pad=0, kernel_size=1, param=RATES)
+    n[name] = L.Convolution(bottom, num_output=classes, pad=0, kernel_size=1, param=rates(rate))
     scored: Top = n[name]
     return scored
 
 
-def vgg(n: NetSpec, bottom: Top, trunk: Vgg = VGG16, suffix: str = "", first: str = "conv1_1") -> Top:
-    """Add a VGG trunk up to fc7. suffix: of every layer name. first: the first convolution's name."""
+def convolutions(n: NetSpec, bottom: Top, trunk: Vgg = VGG16, suffix: str = "", first: str = "conv1_1") -> Top:
+    """Add a VGG trunk up to pool5. suffix: of every layer name. first: the first convolution's name."""
+    edge = first_pad(trunk.fc_kernel) if trunk.pad is None else trunk.pad
     for stage, (depth, width) in enumerate(zip(trunk.depths, trunk.widths, strict=True), 1):
         for number in range(1, depth + 1):
             start = (stage, number) == (1, 1)
             name = first if start else f"conv{stage}_{number}"
-            options = trunk.conv(width, 3, first_pad(trunk.fc_kernel) if start else 1)
+            options = trunk.conv(name, width, 3, edge if start else 1)
             bottom = conv_relu(n, bottom, name + suffix, f"relu{stage}_{number}{suffix}", **options)
         bottom = max_pool(n, bottom, f"pool{stage}{suffix}")
-    for number, kernel in ((6, trunk.fc_kernel), (7, 1)):
-        options = trunk.conv(trunk.fc_width, kernel, 0)
+    return bottom
+
+
+def vgg(n: NetSpec, bottom: Top, trunk: Vgg = VGG16, suffix: str = "", first: str = "conv1_1") -> Top:
+    """Add a VGG trunk up to fc7, as `convolutions` does up to pool5."""
+    bottom = convolutions(n, bottom, trunk, suffix, first)
+    for number, kernel, pad in ((6, trunk.fc_kernel, trunk.fc_pad), (7, 1, 0)):
+        options = trunk.conv(f"fc{number}", trunk.fc_width, kernel, pad)
         bottom = conv_relu(n, bottom, f"fc{number}{suffix}", f"relu{number}{suffix}", **options)
-        bottom = drop(n, bottom, f"drop{number}{suffix}", trunk.dropout)
+        if trunk.dropout:
+            bottom = drop(n, bottom, f"drop{number}{suffix}", trunk.dropout)
     return bottom
 
 
