@@ -12,7 +12,7 @@ setup(
     install_requires=["torch>=2.2", "protobuf>=4.21", "numpy>=1.23", "scipy>=1.9", "pillow>=9.4", "h5py>=3.7"],
     extras_require={
         "test": ["pytest>=7.4", "hypothesis>=6.80"],
-        "check": ["mypy>=1.10", "ruff>=0.5"],
+        "check": ["mypy>=1.10", "ruff>=0.5", "grpcio-tools>=1.60"],
     },
     entry_points={"console_scripts": ["fcn-caffe = fcn_caffe.commands:main"]},
 )
