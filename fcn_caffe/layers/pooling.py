@@ -14,14 +14,16 @@ from fcn_caffe.proto import caffe_pb2
 FLOAT_MAX = torch.finfo(torch.float32).max
 
 
-def pooled_size(size: int, kernel: int, stride: int, pad: int, ceil: bool = True) -> int:
-    """Output size of Caffe's pooling: rounded up; with pad, clipped so that the last window starts inside.
+def pooled_size(size: int, kernel: int, stride: int, pad: int, ceil: bool = True, clip: bool = False) -> int:
+    """Output size of Caffe's pooling: rounded up; `clip` drops a last window that would start past the image.
+
+    Caffe clips both axes where either of them has pad.
 
     Source: Caffe PoolingLayer::Reshape. PyTorch's ceil_mode clips without pad too.
     """
     extent = size + 2 * pad - kernel
     out = (-(-extent // stride) if ceil else extent // stride) + 1
-    if pad and (out - 1) * stride >= size + pad:
+    if clip and (out - 1) * stride >= size + pad:
         out -= 1
     return out
 
@@ -84,7 +86,8 @@ class Pooling(Layer):
         height, width = bottom.shape[2:]
         kernel = (height, width) if self.whole else self.kernel
         (kh, kw), (sh, sw), (ph, pw) = kernel, self.stride, self.pad
-        h, w = pooled_size(height, kh, sh, ph, self.ceil), pooled_size(width, kw, sw, pw, self.ceil)
+        clip = ph > 0 or pw > 0
+        h, w = pooled_size(height, kh, sh, ph, self.ceil, clip), pooled_size(width, kw, sw, pw, self.ceil, clip)
         if h < 1 or w < 1:
             raise self.error(
                 f"bottom {show(bottom.shape)} is smaller than the kernel {show(kernel)}: the output would be empty."
