@@ -214,6 +214,15 @@ def test_phase_sets_the_mode_and_the_mode_rules_dropout() -> None:
     assert torch.equal(train.eval()(data=x)["d"], x)
 
 
+def test_batch_norm_of_one_value_a_channel_is_zero_as_in_caffe() -> None:
+    net = make_net(input_layer("data", 1, 3), layer("b", "BatchNorm", "data"), phase=TRAIN)
+    x = torch.tensor([[1.0, -2.0, 3.0]], requires_grad=True)
+    top = net(data=x)["b"]
+    assert not top.any() and not torch.autograd.grad(top.sum(), x)[0].any()
+    mean, variance, factor = net.params["b"]
+    assert torch.equal(mean, x[0]) and not variance.any() and factor == 1
+
+
 def test_share_with_makes_one_set_of_weights() -> None:
     train = make_net(DATA, conv("a", "data"), phase=TRAIN)
     test = make_net(DATA, conv("a", "data"), conv("b", "a"))

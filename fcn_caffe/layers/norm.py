@@ -90,7 +90,9 @@ class BatchNorm(SameShapeLayer):
             factor = torch.where(self.scale_factor == 0, 0, 1 / self.scale_factor)
             top = F.batch_norm(shaped, self.mean * factor, self.variance * factor, eps=self.eps)
         else:
-            top = F.batch_norm(shaped, None, None, training=True, eps=self.eps)
+            # One value a channel has no spread: Caffe gives 0 and no gradient, PyTorch refuses.
+            lone = shaped.numel() == channels
+            top = shaped * 0 if lone else F.batch_norm(shaped, None, None, training=True, eps=self.eps)
             self._move(shaped.detach())
         return top.reshape(bottom.shape)
 
