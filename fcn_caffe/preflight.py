@@ -11,17 +11,19 @@ from fcn_caffe.graph import TEST, TRAIN
 from fcn_caffe.net import Net
 from fcn_caffe.schedule import Stage
 from fcn_caffe.score import data_layer
+from fcn_caffe.solver import LearningRate
 from fcn_caffe.training import heads
 
 
 def check(stages: Sequence[Stage]) -> None:
     """Find what would stop training hours from now: build every net without memory, open every data set.
 
-    Raises: whatever building a net raises, data sets included; SolverError for a test_iter that does not fit the
-    split, no head to score, no room for snapshots, or stages that do not fit each other.
+    Raises: whatever building a net raises, data sets included; SolverError for an unknown lr_policy, a
+    test_iter that does not fit the split, no head to score, no room for snapshots, or stages that do not fit each other.
     """
     results: dict[Path, Net] = {}
     for stage in stages:
+        LearningRate(stage.param, str(stage.solver))
         try:
             # The memory a net takes is not needed to see that it builds.
             train, test = (Net(stage.net, phase, device="meta") for phase in (TRAIN, TEST))

@@ -159,6 +159,7 @@ def edit(path, old, new):
         ("nets/fine.prototxt", "'labels': 'labels'", "'labels': 'label'", "label: no such folder of labels"),
         ("nets/fine.prototxt", '"SoftmaxWithLoss"', '"EuclideanLoss"', "EuclideanLoss"),
         ("nets/fine.prototxt", "kernel_size: 3 pad: 1", "kernel_size: 1", "will have layer 'conv' blob 0 as"),
+        ("solvers/fine.prototxt", '"poly"', '"cosine"', "lr_policy 'cosine' is unknown"),
     ],
 )
 def test_what_would_stop_the_second_stage_is_found_before_the_first(task, file, old, new, message):
