@@ -18,8 +18,8 @@ from fcn_caffe.training import heads
 def check(stages: Sequence[Stage]) -> None:
     """Find what would stop training hours from now: build every net without memory, open every data set.
 
-    Raises: whatever building a net raises, data sets included; SolverError for an unknown lr_policy, a
-    test_iter that does not fit the split, no head to score, no room for snapshots, or stages that do not fit each other.
+    Raises: whatever building a net raises, data sets included; SolverError for an unknown lr_policy, a test_iter
+    that does not fit the split, no head to score, no room for snapshots, or stages that do not fit each other.
     """
     results: dict[Path, Net] = {}
     for stage in stages:
