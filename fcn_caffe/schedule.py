@@ -73,6 +73,12 @@ class Stage:
         """The weight files of the snapshots there are."""
         return sorted(self.folder.glob(f"{self.prefix.name}{ITERATION}*.caffemodel"))
 
+    def forget_snapshots(self) -> None:
+        """Remove the snapshots there are; the result in weights/ stays."""
+        for iteration in self.snapshots():
+            for suffix in (".solverstate", ".rngstate", ".caffemodel"):
+                self.snapshot(iteration, suffix).unlink(missing_ok=True)
+
     def snapshots(self) -> list[int]:
         """Iterations of the whole snapshots there are, in order. The state is written last, so it tells."""
         found = self.folder.glob(f"{self.prefix.name}{ITERATION}*.solverstate")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -237,7 +238,7 @@ def test_interrupted_from_the_keyboard_says_how_to_go_on(task):
                 break
         rest = process.stderr.read()
     assert process.returncode == 130
-    assert rest.splitlines()[-1] == f"stopped. To go on: python tools/solve.py {FINE} --resume"
+    assert rest.splitlines()[-1] == f"stopped. To go on: {shlex.join([*call, '--resume'])}"
     assert read_stage("solvers/coarse.prototxt").snapshots()
 
 

@@ -98,6 +98,16 @@ def test_resume_takes_the_stage_that_was_interrupted_and_trains_the_rest(task):
     assert actions(make_plan(FINE, resume=True)) == {"coarse": "resume", "fine": "train"}
 
 
+def test_training_again_that_was_interrupted_is_resumed_though_old_results_are_there(task):
+    for name in ("coarse", "fine"):
+        finish(name, task)
+        snapshot(name, 6, task)
+    for planned in make_plan(FINE, begin="coarse").to_run:
+        planned.stage.forget_snapshots()
+    snapshot("coarse", 2, task)  # where Ctrl-C came
+    assert actions(make_plan(FINE, begin="coarse", resume=True)) == {"coarse": "resume", "fine": "train"}
+
+
 def test_a_ring_of_stages(task):
     with open(task / "solvers/coarse.prototxt", "a") as file:
         file.write('weights: "weights/fine.caffemodel"\n')

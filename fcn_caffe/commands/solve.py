@@ -130,7 +130,8 @@ def _gate(stage: Stage, before: dict[Path, Stage]) -> None:
 
 def _again(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
     """The command that goes on after an interruption."""
-    call = ["python", "tools/solve.py", *argv]
+    program = sys.argv[0]
+    call = [sys.executable, program, *argv] if program.endswith("solve.py") else ["fcn-caffe", "solve", *argv]
     return shlex.join(call if arguments.resume else [*call, "--resume"])
 
 
@@ -152,6 +153,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if plan.missing:
             raise SolverError("cannot start: " + "; ".join(plan.missing))
         check([planned.stage for planned in plan.to_run])
+        # All at once: a later stage's old snapshots would pass for finished if this run is interrupted and resumed.
+        for planned in plan.to_run:
+            if planned.action == "train":
+                planned.stage.forget_snapshots()
         screen, made = Screen(), {planned.stage.result: planned.stage for planned in plan.stages}
         for planned in plan.to_run:
             if not _train(planned, arguments.device, screen):
