@@ -2,6 +2,14 @@
 
 from setuptools import find_packages, setup
 
+# Each names what it opens: databases of Datum, a weight format, drawn training curves.
+FORMATS = {
+    "lmdb": ["lmdb>=1.4"],
+    "leveldb": ["plyvel>=1.5"],
+    "safetensors": ["safetensors>=0.4"],
+    "plot": ["matplotlib>=3.6"],
+}
+
 setup(
     name="fcn-caffe",
     version="0.1.0",
@@ -11,7 +19,9 @@ setup(
     python_requires=">=3.10",
     install_requires=["torch>=2.2", "protobuf>=4.21", "numpy>=1.23", "scipy>=1.9", "pillow>=9.4", "h5py>=3.7"],
     extras_require={
-        "test": ["pytest>=7.4", "hypothesis>=6.80"],
+        **FORMATS,
+        "all": [requirement for requirements in FORMATS.values() for requirement in requirements],
+        "test": ["pytest>=7.4", "hypothesis>=6.80", *(name for names in FORMATS.values() for name in names)],
         "check": ["mypy>=1.10", "ruff>=0.5", "grpcio-tools>=1.60"],
     },
     entry_points={"console_scripts": ["fcn-caffe = fcn_caffe.commands:main"]},
