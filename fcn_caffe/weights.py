@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,14 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .atomic import atomic_write
 from .errors import WeightsError
-from .proto import wire, wire_writer
+from .weight_formats import ABSENT, Array, Weights, as_float32, format_of, format_to_write
 
-__all__ = ["CopyReport", "Weights", "copy_weights", "load_weights", "net_weights", "save_weights"]
-
-Array = np.ndarray[Any, Any]
-Weights = dict[str, list[Array]]
+__all__ = ["ABSENT", "Array", "CopyReport", "Weights", "copy_weights", "load_weights", "net_weights", "save_weights"]
 
 
 @dataclass
@@ -46,10 +42,14 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
 
     `.caffemodel` (modern, V1 and V0; shaped and 4-D blobs): arrays are views of the mapped file, so this reads
     next to nothing. The mapping is private: writing to an array does not change the file.
-    Raises: WeightsError if the file cannot be read, is truncated or corrupt (with the byte), or of another format.
+    `.caffemodel.h5` as Caffe writes it; `.safetensors` (needs its library), `.pth` or `.pt` (weights_only), `.npz`:
+    arrays LAYER/0, LAYER/1 … as save_weights names them, or a Net's state_dict.
+    A file's first bytes tell which it is, as in Caffe, then its ending; any other file is read as a `.caffemodel`.
+    Blobs that a file leaves out, being shared with an earlier layer, are ABSENT. Arrays of other dtypes are converted.
+    Files that declare more than three times their size (small ones 1 MiB more) are refused before that is allocated.
+    Raises: WeightsError if the file cannot be read, is truncated or corrupt (with the byte), or no weights at all.
     """
-    loaded: Weights = _format_of(path, _READERS)(path)
-    return loaded
+    return format_of(path).read(path)
 
 
 def save_weights(
@@ -58,21 +58,44 @@ def save_weights(
     net_name: str = "",
     types: Mapping[str, str] | None = None,
 ) -> None:
-    """Write weights in the format of the suffix; `types` gives layers their Caffe type, for Caffe's tools to show.
+    """Write weights, as float32, in the format of the ending: see load_weights.
 
+    `types` gives layers their Caffe type, for Caffe's tools to show (.caffemodel, .safetensors); HDF5 gets a group for
+    each of them, as from Caffe. HDF5, .pth and .npz have no place for the net's name.
     Whole or not at all: the file is written beside and renamed, an older one stays until then.
-    Raises: WeightsError if the file cannot be written or the suffix is unknown.
+    Raises: WeightsError if the file cannot be written, the ending is unknown, or numbers do not fit into float32.
     """
-    writer = _format_of(path, _WRITERS)
+    form = format_to_write(path)
+    name = os.fspath(path)
+    plain = {
+        layer: [
+            blob if blob is ABSENT else as_float32(blob, f"{name}: layer '{layer}' blob {index}")
+            for index, blob in enumerate(blobs)
+        ]
+        for layer, blobs in weights.items()
+    }
     try:
-        writer(path, weights, net_name, types or {})
+        form.write(path, plain, net_name, types or {})
     except OSError as error:
-        raise WeightsError(f"{os.fspath(path)}: cannot be written: {error.strerror}. Nothing was replaced.") from error
+        why = error.strerror or str(error).rstrip(".")
+        raise WeightsError(f"{name}: cannot be written: {why}. Nothing was replaced.") from error
 
 
-def net_weights(net: Any) -> Weights:
-    """Return the net's parameters as arrays, in file order. On the CPU they share the net's memory."""
-    return {name: [blob.detach().cpu().numpy() for blob in blobs] for name, blobs in net.params.items()}
+def net_weights(net: Any, shared: bool = True) -> Weights:
+    """Return the net's parameters as arrays, in file order. On the CPU they share the net's memory.
+
+    shared: also those that a layer has from an earlier one, as a .caffemodel holds them; else they are ABSENT, as in
+    Caffe's HDF5.
+    """
+    found: Weights = {}
+    seen: set[int] = set()
+    for name, blobs in net.params.items():
+        found[name] = []
+        for blob in blobs:
+            left_out = not shared and _memory(blob) in seen
+            found[name].append(ABSENT if left_out else blob.detach().cpu().numpy())
+            seen.add(_memory(blob))
+    return found
 
 
 def copy_weights(
@@ -88,19 +111,24 @@ def copy_weights(
     name = os.fspath(source)
     report, pairs, problems = CopyReport(), [], []
     reached: set[int] = set()
+    shared = _shared(net)
     for layer, arrays in weights.items():
         targets: list[Tensor] | None = net.params.get(layer)
         if targets is None:
             report.ignored.append(layer)
             continue
-        if len(arrays) != len(targets):
+        # What the file leaves out, the layer must have from another.
+        lacking = [index for index in range(len(targets)) if index >= len(arrays) or arrays[index] is ABSENT]
+        if len(arrays) > len(targets) or any((layer, index) not in shared for index in lacking):
             problems.append(
-                f"layer '{layer}' has {_count(len(arrays), 'blob')}, the net wants {len(targets)}. "
+                f"layer '{layer}' has {_count(_present(arrays), 'blob')}, the net wants {len(targets)}. "
                 "Is bias_term the same? Rename the layer to learn it from scratch."
             )
             continue
         report.copied.append(layer)
-        for index, (array, target) in enumerate(zip(arrays, targets, strict=True)):
+        for index, (array, target) in enumerate(zip(arrays, targets, strict=False)):
+            if array is ABSENT:
+                continue
             shape = tuple(target.shape)
             if array.shape != shape:
                 if array.ndim != 4 or array.shape != (1,) * (4 - len(shape)) + shape:
@@ -108,10 +136,10 @@ def copy_weights(
                     continue
                 report.coerced.append(f"{layer} blob {index} {_shape(array.shape)} to {_shape(shape)}")
             pairs.append((target, array))
-            reached.add(id(target))
+            reached.add(_memory(target))
     for layer, targets in net.params.items():
         # A layer that shares another's parameters has them from there.
-        if layer not in weights and any(id(target) not in reached for target in targets):
+        if layer not in weights and any(_memory(target) not in reached for target in targets):
             report.missing.append(layer)
     if problems:
         more = f" ({_count(len(problems) - 1, 'more blob')} also do not fit.)" if len(problems) > 1 else ""
@@ -123,6 +151,27 @@ def copy_weights(
     for target, array in pairs:
         _copy(target, array)
     return report
+
+
+def _memory(blob: Tensor) -> int:
+    """What blobs that share their values have in common; views of one blob do, objects of their own."""
+    return blob.data_ptr() or id(blob)
+
+
+def _shared(net: Any) -> set[tuple[str, int]]:
+    """(layer, blob index) of the blobs that belong to an earlier layer."""
+    seen: set[int] = set()
+    found = set()
+    for layer, blobs in net.params.items():
+        for index, blob in enumerate(blobs):
+            if _memory(blob) in seen:
+                found.add((layer, index))
+            seen.add(_memory(blob))
+    return found
+
+
+def _present(arrays: list[Array]) -> int:
+    return sum(array is not ABSENT for array in arrays)
 
 
 def _copy(target: Tensor, array: Array) -> None:
@@ -157,30 +206,3 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-# -- formats -------------------------------------------------------------------------------------------------------
-
-
-def _read_caffemodel(path: str | os.PathLike[str]) -> Weights:
-    return {layer.name: layer.blobs for layer in wire.read_net(path).layers if layer.blobs}
-
-
-def _write_caffemodel(
-    path: str | os.PathLike[str], weights: Mapping[str, list[Array]], net_name: str, types: Mapping[str, str]
-) -> None:
-    with atomic_write(path) as file:
-        wire_writer.write_net(file, net_name, ((name, types.get(name, ""), blobs) for name, blobs in weights.items()))
-
-
-# Adding a format is one line in each table. Longer endings come first: `.caffemodel.h5` is not a `.caffemodel`.
-_READERS: dict[str, Callable[[str | os.PathLike[str]], Weights]] = {".caffemodel": _read_caffemodel}
-_WRITERS: dict[str, Callable[..., None]] = {".caffemodel": _write_caffemodel}
-
-
-def _format_of(path: str | os.PathLike[str], table: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
-    name = os.fspath(path)
-    for ending, function in table.items():
-        if name.lower().endswith(ending):
-            return function
-    raise WeightsError(f"{name}: the ending names no weight format this version knows. Known: {', '.join(table)}.")

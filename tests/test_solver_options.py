@@ -109,7 +109,6 @@ def test_paths_are_looked_for_beside_the_solver_too(tmp_path: Path, monkeypatch:
         ("iter_size: 0", "net_param", "iter_size is 0, wanted 1 or more."),
         ("average_loss: 0", "net_param", "average_loss is 0, wanted 1 or more."),
         ("display: -1", "net_param", "display is -1, wanted 0 or more."),
-        ("snapshot_format: HDF5", "net_param", "snapshot_format HDF5 cannot be written yet. "),
         ('weights: "none.caffemodel"', "net_param", "weights 'none.caffemodel' is not there. Looked for "),
         ('regularization_type: "L0"', "net_param", "regularization_type 'L0' is unknown. Known: L1, L2."),
     ],

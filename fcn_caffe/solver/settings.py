@@ -64,8 +64,6 @@ class Settings:
         for name, least in (("iter_size", 1), ("average_loss", 1), ("max_iter", 0), ("display", 0), ("snapshot", 0)):
             if getattr(param, name) < least:
                 raise self.error(f"{name} is {getattr(param, name)}, wanted {least} or more.")
-        if param.snapshot_format == caffe_pb2.SolverParameter.HDF5 and (param.snapshot or param.snapshot_after_train):
-            raise self.error("snapshot_format HDF5 cannot be written yet. Use BINARYPROTO, or leave it out.")
         if param.snapshot or param.snapshot_after_train:
             self._check_prefix()
         for name in ("debug_info", "snapshot_diff"):

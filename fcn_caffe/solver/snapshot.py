@@ -1,4 +1,7 @@
-"""Snapshots: PREFIX_iter_N.caffemodel, .rngstate and .solverstate, whole or not there, and restored to the bit."""
+"""Snapshots: PREFIX_iter_N.caffemodel, .rngstate and .solverstate, whole or not there, and restored to the bit.
+
+As HDF5 the first is .caffemodel.h5 and the last .solverstate.h5; both are Caffe's, in either form.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +27,14 @@ from fcn_caffe.net import Net
 from fcn_caffe.proto.wire import BinaryState, read_solver_state
 from fcn_caffe.proto.wire_writer import write_solver_state
 from fcn_caffe.solver.update_rules import UpdateRule
+from fcn_caffe.weight_formats import HDF5, format_of
 from fcn_caffe.weights import Weights, copy_weights, load_weights, net_weights, save_weights
 
 Array = np.ndarray[Any, Any]
 
 # The state is last: where it is there, the other two are.
 SUFFIXES = (".caffemodel", ".rngstate", ".solverstate")
+HDF5_SUFFIXES = (".caffemodel.h5", ".rngstate", ".solverstate.h5")
 _FORMAT = 1
 
 
@@ -41,29 +46,39 @@ class Progress:
     current_step: int
 
 
-def paths(prefix: Path, iteration: int) -> tuple[Path, Path, Path]:
+def paths(prefix: Path, iteration: int, hdf5: bool = False) -> tuple[Path, Path, Path]:
     """The weights, random states and solver state of one snapshot, named as Caffe names them."""
-    model, rng, state = (prefix.with_name(f"{prefix.name}_iter_{iteration}{suffix}") for suffix in SUFFIXES)
+    suffixes = HDF5_SUFFIXES if hdf5 else SUFFIXES
+    model, rng, state = (prefix.with_name(f"{prefix.name}_iter_{iteration}{suffix}") for suffix in suffixes)
     return model, rng, state
 
 
-def write(prefix: Path, net: Net, test_nets: Sequence[Net], rule: UpdateRule, progress: Progress) -> Path:
-    """Write the three files and return the solver state's path.
+def write(
+    prefix: Path, net: Net, test_nets: Sequence[Net], rule: UpdateRule, progress: Progress, hdf5: bool = False
+) -> Path:
+    """Write the three files and return the solver state's path; hdf5: in HDF5 instead of binary messages.
 
     All are written and flushed in a folder beside, then renamed, the state last: a full disk or a kill leaves
     earlier snapshots whole and no part under a final name. The prefix's folder is made if need be.
     Raises: SolverError when it cannot be written.
     """
-    targets = paths(prefix, progress.iter)
+    targets = paths(prefix, progress.iter, hdf5)
     try:
         with _workplace(prefix, progress.iter) as folder:
             model, rng, state = (folder / target.name for target in targets)
-            save_weights(model, net_weights(net), net.name, {node.name: node.type for node in net.graph.nodes})
+            types = dict.fromkeys(_split_layers(net), "Split") if hdf5 else {}
+            types.update((node.name, node.type) for node in net.graph.nodes)
+            save_weights(model, net_weights(net, shared=not hdf5), net.name, types)
             with atomic_write(rng, "w") as file:
                 json.dump(random_states(net, test_nets, progress.iter), file)
-            with atomic_write(state) as file:
-                histories = _histories(net.learnable_params, rule)
-                write_solver_state(file, progress.iter, str(targets[0]), histories, progress.current_step)
+            histories = _histories(net.learnable_params, rule)
+            if hdf5:
+                from fcn_caffe.weight_formats.hdf5 import write_solver_state as write_hdf5
+
+                write_hdf5(state, progress.iter, str(targets[0]), histories, progress.current_step)
+            else:
+                with atomic_write(state) as file:
+                    write_solver_state(file, progress.iter, str(targets[0]), histories, progress.current_step)
             # A state of this name from an earlier run must not be seen beside the new weights.
             targets[-1].unlink(missing_ok=True)
             for source, target in zip((model, rng, state), targets, strict=True):
@@ -89,6 +104,23 @@ def _workplace(prefix: Path, iteration: int) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _split_layers(net: Net) -> Iterator[str]:
+    """Names of the Split layers that Caffe puts where a blob has several readers; its HDF5 has a group for each."""
+    readers: dict[tuple[int, str], int] = {}
+    for node in net.graph.nodes:
+        for position, blob in enumerate(node.bottoms):
+            made = net.graph.producers[node.index, position], blob
+            readers[made] = readers.get(made, 0) + 1
+        # A loss weight of its own reads the top too.
+        for top, weight in zip(node.tops, node.param.loss_weight, strict=False):
+            if weight:
+                readers[node.index, top] = readers.get((node.index, top), 0) + 1
+    for (index, blob), count in readers.items():
+        if count > 1:
+            maker = net.graph.nodes[index]
+            yield f"{blob}_{maker.name}_{maker.tops.index(blob)}_split"
 
 
 def _histories(learnable: Sequence[LearnableParam], rule: UpdateRule) -> Iterator[Array]:
@@ -192,7 +224,7 @@ class Snapshot:
                 set_random_states(before, net, test_nets)
             if isinstance(error, FcnCaffeError):
                 raise
-            raise SolverError(_not_random_states(self.path.with_suffix(".rngstate"), error)) from error
+            raise SolverError(_not_random_states(_beside(self.path, ".rngstate"), error)) from error
         histories = iter(self.state.history)
         for index in range(rule.histories):
             for item in net.learnable_params:
@@ -210,13 +242,16 @@ def read(path: Path, net: Net, rule: UpdateRule) -> Snapshot:
     state says.
     Raises: SolverError or WeightsError; nothing is changed then.
     """
-    if not path.name.endswith(".solverstate"):
+    if not path.name.endswith((".solverstate", ".solverstate.h5")):
         raise SolverError(
-            f"{path}: a solver state's name ends in .solverstate. To start from weights use `weights:` in the solver."
+            f"{path}: a solver state's name ends in .solverstate or .solverstate.h5. "
+            "To start from weights use `weights:` in the solver."
         )
     if not path.is_file():
         raise SolverError(f"{path}: no such solver state. Check the path.")
-    state = read_solver_state(path)
+    state = _read_state(path)
+    if not 0 <= state.iter < 2**31 or not 0 <= state.current_step < 2**31:
+        raise SolverError(f"{path}: is of iteration {state.iter}, step {state.current_step}. The file is corrupt.")
     learnable = net.learnable_params
     wanted = len(learnable) * rule.histories
     if len(state.history) != wanted:
@@ -232,7 +267,7 @@ def read(path: Path, net: Net, rule: UpdateRule) -> Snapshot:
                 f"the net wants {_show(shape)}. It belongs to another net."
             )
     weights_path = _find_weights(path, state.learned_net)
-    rng = path.with_suffix(".rngstate")
+    rng = _beside(path, ".rngstate")
     return Snapshot(
         path,
         state,
@@ -242,11 +277,28 @@ def read(path: Path, net: Net, rule: UpdateRule) -> Snapshot:
     )
 
 
+def _read_state(path: Path) -> BinaryState:
+    """A solver state in either form, told by its first bytes."""
+    if format_of(path) is not HDF5:
+        return read_solver_state(path)
+    from fcn_caffe.weight_formats.hdf5 import read_solver_state as read_hdf5
+
+    return read_hdf5(path)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    """The file of the same snapshot with another ending than the state's."""
+    return path.with_name(path.name[: path.name.rindex(".solverstate")] + suffix)
+
+
 def _find_weights(path: Path, named: str) -> Path | None:
     if not named:
         return None
     # Of the state's own name first: renamed and moved together, they still belong together.
-    looked = list(dict.fromkeys((path.with_suffix(".caffemodel"), path.parent / Path(named).name, Path(named))))
+    own = [_beside(path, suffix) for suffix in (".caffemodel", ".caffemodel.h5")]
+    if path.name.endswith(".h5"):
+        own.reverse()
+    looked = list(dict.fromkeys((own[0], path.parent / Path(named).name, Path(named), own[1])))
     for candidate in looked:
         if candidate.is_file():
             return candidate

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fcn_caffe.errors import SolverError
 from fcn_caffe.net import Net
+from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.solver import snapshot
 from fcn_caffe.solver.log import logger, mean_outputs, number, output_lines, say, show_log
 from fcn_caffe.solver.lr_policies import LearningRate
@@ -237,15 +238,18 @@ class Solver:
     def snapshot(self) -> Path:
         """Write PREFIX_iter_N.caffemodel, .rngstate and .solverstate; return the path of the last.
 
+        With snapshot_format HDF5 the first and last end in .h5.
         Whole or not at all; earlier snapshots stay. The prefix's folder is made if need be.
         Raises: SolverError when it cannot be written.
         """
         prefix = self._settings.snapshot_prefix
-        model, _, state = snapshot.paths(prefix, self.iter)
-        say("solver.cpp:454", f"Snapshotting to binary proto file {model}")
-        say("sgd_solver.cpp:273", f"Snapshotting solver state to binary proto file {state}")
+        hdf5 = self.param.snapshot_format == caffe_pb2.SolverParameter.HDF5
+        model, _, state = snapshot.paths(prefix, self.iter, hdf5)
+        form, lines = ("HDF5", (463, 285)) if hdf5 else ("binary proto", (454, 273))
+        say(f"solver.cpp:{lines[0]}", f"Snapshotting to {form} file {model}")
+        say(f"sgd_solver.cpp:{lines[1]}", f"Snapshotting solver state to {form} file {state}")
         progress = snapshot.Progress(self.iter, self.learning_rate.current_step)
-        snapshot.write(prefix, self.net, self.test_nets, self.optimizer, progress)
+        snapshot.write(prefix, self.net, self.test_nets, self.optimizer, progress, hdf5)
         self._snapshot_iter = self.iter
         for call in self.on_snapshot:
             call(self, state)

@@ -1,0 +1,167 @@
+"""What every weight format shares: float32 arrays, names of blobs, and how much a file may make of itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from fcn_caffe.errors import WeightsError
+
+Array = np.ndarray[Any, Any]
+Weights = dict[str, list[Array]]
+PathLike = str | os.PathLike[str]
+
+# At the place of a blob that the file leaves out, because the layer has it from an earlier one that shares it.
+ABSENT: Array = np.zeros(0, np.float32)
+ABSENT.flags.writeable = False
+
+# A layer of Caffe's has a handful of blobs; an index far beyond that is damage, and would make a long list of nothing.
+_MOST_BLOBS = 256
+# Small files of zeros compress well; from here on, values may take three times the room of their file.
+_FREE = 2**20
+
+
+def as_float32(array: Array, what: str) -> Array:
+    """Return the array as float32, itself if it is; `what` is what errors call it.
+
+    Raises: WeightsError for what are not real numbers, and for numbers beyond float32's range.
+    """
+    if array.dtype == np.float32:
+        return array
+    if array.dtype.kind not in "fiu":
+        raise WeightsError(f"{what} holds {array.dtype}, wanted float32 or what becomes it.")
+    with np.errstate(over="ignore", invalid="ignore"):
+        made = array.astype(np.float32)
+    if array.dtype.itemsize > 4 and np.isinf(made).any():
+        beyond = np.isinf(made) & np.isfinite(array)
+        if beyond.any():
+            raise WeightsError(f"{what} holds {array[beyond].flat[0]:g}, which is beyond float32.")
+    return made
+
+
+class Budget:
+    """Counts the values a file declares before any is made: at most three times its size, small files more.
+
+    Compressed files may be larger than they are; more than that is no file of weights.
+    """
+
+    def __init__(self, path: PathLike, size: int) -> None:
+        self.path, self.size, self.taken = path, size, 0
+
+    def take(self, count: int, what: str) -> None:
+        """Count in `count` bytes of `what`. Raises: WeightsError where they are too many."""
+        self.taken += count
+        if self.taken > 3 * self.size + _FREE:
+            raise WeightsError(
+                f"{os.fspath(self.path)}: with {what} it declares {self.taken:,} bytes of values, the file has "
+                f"{self.size:,}. More than three times the file is not read: it is corrupt, or should be saved "
+                "without compression."
+            )
+
+
+def from_blobs(found: Mapping[str, Mapping[int, Array]], path: PathLike) -> Weights:
+    """Return {layer: {blob index: array}} as Weights, ABSENT where an index is left out.
+
+    Raises: WeightsError for an index no layer has.
+    """
+    weights: Weights = {}
+    for layer, blobs in found.items():
+        if blobs and max(blobs) >= _MOST_BLOBS:
+            raise WeightsError(f"{os.fspath(path)}: layer '{layer}' has a blob {max(blobs)}: no layer has that many.")
+        if blobs:
+            weights[layer] = [blobs.get(index, ABSENT) for index in range(max(blobs) + 1)]
+    return weights
+
+
+def blob_index(text: str) -> int | None:
+    """The index that the text spells, as Caffe writes it; None if it does not."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 and str(int(text)) == text else None
+
+
+def blob_names(weights: Mapping[str, list[Array]]) -> Iterator[tuple[str, Array]]:
+    """Yield LAYER/INDEX and the array of every blob, in order; those left out are left out."""
+    for layer, blobs in weights.items():
+        yield from ((f"{layer}/{index}", blob) for index, blob in enumerate(blobs) if blob is not ABSENT)
+
+
+# The order of a layer's blobs where only their names are known; other layers have one blob, or keep their order.
+_ORDER = ("weight", "bias", "mean", "variance", "scale_factor")
+
+
+def from_names(named: Mapping[str, Array], path: PathLike, ordered: bool) -> Weights:
+    """Return arrays named LAYER/INDEX, or as in the state_dict of a Net (layers.LAYER.weight, LAYER.weight).
+
+    ordered: whether a layer's names come in the order of its blobs; else weight comes before bias, and so on.
+    Raises: WeightsError that says what was found, for other names.
+    """
+    found: dict[str, dict[int, Array]] = {}
+    loose: dict[str, list[tuple[str, Array]]] = {}
+    foreign = []
+    for name, array in named.items():
+        layer, slash, last = name.rpartition("/")
+        index = blob_index(last) if slash else None
+        parts = name.split(".")
+        if layer and index is not None:
+            found.setdefault(layer, {})[index] = array
+        elif len(parts) == 3 and parts[0] == "layers" and all(parts):
+            loose.setdefault(parts[1], []).append((parts[2], array))
+        elif len(parts) == 2 and parts[0] and parts[1] in _ORDER:
+            loose.setdefault(parts[0], []).append((parts[1], array))
+        else:
+            foreign.append(name)
+    if foreign or (found and loose) or not named:
+        shown = listed(foreign or named)
+        raise WeightsError(
+            f"{os.fspath(path)}: holds {shown or 'nothing'}; wanted LAYER/0, LAYER/1 … as save_weights writes them, or "
+            "the state_dict of a Net (layers.LAYER.weight). Rename what it holds after the layers of the net."
+        )
+    for layer, blobs in loose.items():
+        if not ordered and len(blobs) > 1:
+            unknown = [name for name, _ in blobs if name not in _ORDER]
+            if unknown:
+                raise WeightsError(
+                    f"{os.fspath(path)}: layer '{layer}' has {listed(name for name, _ in blobs)}, whose order is not "
+                    f"known. Name them {layer}/0, {layer}/1 … in Caffe's order."
+                )
+            blobs.sort(key=lambda blob: _ORDER.index(blob[0]))
+        found[layer] = {index: array for index, (_, array) in enumerate(blobs)}
+    return from_blobs(found, path)
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first names of many, as an error shows them."""
+    every = list(names)
+    shown = ", ".join(repr(name if len(name) <= 60 else f"{name[:60]}…") for name in every[:4])
+    return f"{shown} and {len(every) - 4} more" if len(every) > 4 else shown
+
+
+@contextmanager
+def reading(path: PathLike, what: str) -> Iterator[None]:
+    """A block in which whatever a library raises over a file becomes a WeightsError that names it."""
+    name = os.fspath(path)
+    try:
+        yield
+    except WeightsError:
+        raise
+    except OSError as error:
+        if error.errno and error.strerror:
+            raise WeightsError(f"{name}: cannot be read: {error.strerror}.") from None
+        raise WeightsError(_damaged(name, what, error)) from None
+    except Exception as error:
+        raise WeightsError(_damaged(name, what, error)) from None
+    except BaseException as error:
+        # What a panic in a library written in Rust becomes is no Exception.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise WeightsError(_damaged(name, what, error)) from None
+
+
+def _damaged(name: str, what: str, error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    said = lines[0][:200].rstrip(".") if lines else ""
+    reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return f"{name}: cannot be read as {what} ({reason}). The file is truncated, corrupt or of another format."
