@@ -1,0 +1,207 @@
+"""Key-value databases as Caffe keeps Datums in: LMDB by `lmdb`, LevelDB by `plyvel`, both optional packages.
+
+Reading changes nothing in the database's folder and takes no lock, so read-only folders are fine.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from fcn_caffe.errors import DataError
+
+__all__ = ["BACKENDS", "read_records", "write_records"]
+
+BACKENDS = ("lmdb", "leveldb")
+_LEVELDB_TABLES = (".sst", ".ldb")  # old LevelDB's and new LevelDB's name for the same files
+_PACKAGE = {"lmdb": "lmdb", "leveldb": "plyvel"}
+
+# LMDB refuses to open a database twice in a process: readers share. By real path: the environment and its readers.
+_environments: dict[str, tuple[Any, int]] = {}
+_environments_lock = threading.RLock()
+_environments_owner = os.getpid()
+
+
+def read_records(
+    path: str | os.PathLike[str], backend: str, after: bytes | None = None
+) -> Generator[tuple[bytes, bytes], None, None]:
+    """Yield (key, value) in the order of the keys, from the first one beyond `after`.
+
+    Close the generator to close the database. backend: "lmdb" or "leveldb".
+    Raises: DataError for a missing package, with the pip command; a folder that is not such a database.
+    """
+    package = _import(backend)
+    place = _check(Path(path), backend)
+    with ExitStack() as stack:
+        try:
+            if backend == "lmdb":
+                environment = stack.enter_context(_shared_environment(package, place))
+                yield from _lmdb_records(environment, after)
+            else:
+                database = stack.enter_context(_private_leveldb(package, place))
+                yield from _leveldb_records(database, after)
+        except (package.Error, OSError) as error:
+            raise DataError(f"{place}: cannot be read as {backend.upper()} ({error}).") from error
+
+
+def write_records(path: str | os.PathLike[str], backend: str, records: Iterator[tuple[bytes, bytes]]) -> int:
+    """Write a new database of these records and return how many: whole, or nothing is left behind.
+
+    Raises: DataError if there is something at `path`, for a missing package, or where it cannot be written.
+    """
+    package = _import(backend)
+    place = Path(os.path.realpath(path))
+    if place.exists():
+        raise DataError(f"{os.fspath(path)}: exists already. Remove it, or give another name.")
+    if not place.parent.is_dir():
+        raise DataError(f"{place.parent}: no such folder for the database. Create it.")
+    # Built beside its place and renamed onto it, which no failure and no Ctrl-C can cut in half.
+    try:
+        partial = place.with_name(f".{place.name}.{secrets.token_hex(4)}.partial")
+        partial.mkdir()
+        try:
+            count = (_write_lmdb if backend == "lmdb" else _write_leveldb)(package, partial, records)
+            os.rename(partial, place)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    except (package.Error, OSError) as error:
+        raise DataError(f"{place}: cannot be written ({error}). Nothing was left there.") from error
+    return count
+
+
+def _import(backend: str) -> Any:
+    if backend not in BACKENDS:
+        raise DataError(f"database backend {backend!r} is unknown. Known: {', '.join(BACKENDS)}.")
+    try:
+        return importlib.import_module(_PACKAGE[backend])
+    except ImportError as error:
+        name = _PACKAGE[backend]
+        raise DataError(
+            f"{backend.upper()} databases need the package {name}: pip install 'fcn-caffe[{backend}]'."
+        ) from error
+
+
+def _check(place: Path, backend: str) -> Path:
+    """Raise DataError where there is no database of this backend, and say which one there is."""
+    if not place.exists():
+        raise DataError(f"{place}: no such database (looked from {os.getcwd()}).")
+    kinds = {"lmdb": place.is_dir() and (place / "data.mdb").is_file(), "leveldb": (place / "CURRENT").is_file()}
+    if backend == "lmdb" and place.is_file():
+        return place  # an environment opened without a folder
+    if not kinds[backend]:
+        others = [kind for kind in BACKENDS if kinds[kind]]
+        wanted = "data.mdb" if backend == "lmdb" else "a file CURRENT"
+        hint = f" It looks like {others[0].upper()}: set backend to that." if others else f" It should hold {wanted}."
+        raise DataError(f"{place}: not a {backend.upper()} database.{hint}")
+    return place
+
+
+# -- LMDB --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _shared_environment(lmdb: Any, place: Path) -> Iterator[Any]:
+    global _environments_owner
+    key = os.path.realpath(place)
+    with _environments_lock:
+        if _environments_owner != os.getpid():  # a forked child must not use its parent's
+            _environments.clear()
+            _environments_owner = os.getpid()
+        environment, readers = _environments.get(key, (None, 0))
+        if environment is None:
+            environment = lmdb.open(key, readonly=True, lock=False, subdir=place.is_dir())
+        _environments[key] = environment, readers + 1
+    try:
+        yield environment
+    finally:
+        with _environments_lock:
+            known, readers = _environments.get(key, (None, 0))
+            if known is environment:
+                _environments[key] = environment, readers - 1
+                if readers == 1:
+                    del _environments[key]
+                    environment.close()
+
+
+def _lmdb_records(environment: Any, after: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+    with environment.begin() as transaction, transaction.cursor() as cursor:
+        found = cursor.first() if after is None else cursor.set_range(after)
+        if found and cursor.key() == after:
+            found = cursor.next()
+        while found:
+            yield cursor.item()
+            found = cursor.next()
+
+
+def _write_lmdb(lmdb: Any, folder: Path, records: Iterator[tuple[bytes, bytes]]) -> int:
+    count, size = 0, 1 << 26
+    # Nobody sees the folder before it is whole: one flush at the end is enough.
+    environment = lmdb.open(os.fspath(folder), map_size=size, sync=False)
+    try:
+        while chunk := list(islice(records, 100)):
+            while True:
+                try:
+                    with environment.begin(write=True) as transaction, transaction.cursor() as cursor:
+                        cursor.putmulti(chunk)
+                    break
+                except lmdb.MapFullError:
+                    size *= 2
+                    environment.set_mapsize(size)
+            count += len(chunk)
+        environment.sync(True)
+    finally:
+        environment.close()
+    return count
+
+
+# -- LevelDB -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _private_leveldb(plyvel: Any, place: Path) -> Iterator[Any]:
+    """Open a LevelDB without touching its folder: LevelDB writes a lock and a new manifest wherever it opens."""
+    folder = tempfile.mkdtemp(prefix="fcn-caffe-leveldb-")
+    try:
+        for file in place.iterdir():
+            target = Path(folder, file.name)
+            if file.suffix in _LEVELDB_TABLES:
+                try:
+                    target.symlink_to(file.resolve())
+                except OSError:  # a system without links
+                    shutil.copyfile(file, target)
+            elif file.name == "CURRENT" or file.name.startswith("MANIFEST-") or file.suffix == ".log":
+                shutil.copyfile(file, target)
+        database = plyvel.DB(folder, create_if_missing=False, max_open_files=100)
+        try:
+            yield database
+        finally:
+            database.close()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _leveldb_records(database: Any, after: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+    with database.iterator(start=after, include_start=False) as iterator:
+        yield from iterator
+
+
+def _write_leveldb(plyvel: Any, folder: Path, records: Iterator[tuple[bytes, bytes]]) -> int:
+    count = 0
+    database = plyvel.DB(os.fspath(folder), create_if_missing=True, write_buffer_size=1 << 26)
+    try:
+        for key, value in records:
+            database.put(key, value)
+            count += 1
+    finally:
+        database.close()
+    return count

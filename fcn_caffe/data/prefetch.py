@@ -1,0 +1,130 @@
+"""Batches made ahead of their use, by a thread of their own.
+
+A source makes batches from a state, which is JSON-able and says everything about what comes next. The thread runs
+ahead of the reader, so each batch travels with the state behind it: what the reader has seen is what counts.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Generator
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Arrays", "Batch", "Prefetch", "Source", "State", "draws"]
+
+Arrays = list[npt.NDArray[np.float32]]
+State = dict[str, Any]
+Batch = tuple[Arrays, State]  # the tops, and the state behind them
+
+
+class Source(Protocol):
+    """What a data layer reads: where it starts, and its batches from a state on. Holds no open files itself."""
+
+    def start(self) -> State:
+        """The state before the first batch."""
+
+    def read_state(self, state: State) -> State:
+        """A state that a snapshot held. Raises: DataError, KeyError, TypeError, ValueError if it is not one."""
+
+    def batches(self, state: State) -> Generator[Batch, None, None]:
+        """Batches without end from a state on; closing the generator closes the files."""
+
+
+def draws(seed: int, *stream: int) -> np.random.Generator:
+    """The random numbers of one batch, one epoch or one choice: the same for the same seed and stream."""
+    return np.random.default_rng([seed, *stream])
+
+
+class Prefetch:
+    """Batches of a generator, up to `depth` of them made ahead in a thread; with depth 0 made when asked for.
+
+    The thread starts at once and ends at `close`, with the process, or after an error, which `get` raises in the
+    reader. It holds no reference to this object.
+    """
+
+    def __init__(self, batches: Generator[Batch, None, None], depth: int, name: str) -> None:
+        self._batches, self._channel = batches, _Channel(depth) if depth > 0 else None
+        self._process = os.getpid()
+        if self._channel is not None:
+            # A daemon, so that a process ends with it; `close` runs at exit and waits for it all the same.
+            arguments = batches, self._channel
+            self._thread = threading.Thread(target=_fill, args=arguments, name=f"prefetch {name}", daemon=True)
+            self._thread.start()
+
+    @property
+    def usable(self) -> bool:
+        """False in a forked child: threads and open databases stay with the parent."""
+        return self._process == os.getpid()
+
+    def get(self) -> Batch:
+        """The next batch. Raises: what making it raised."""
+        return next(self._batches) if self._channel is None else self._channel.get()
+
+    def close(self) -> None:
+        """End the thread and close its files. May be called again, and from the garbage collector in any thread."""
+        if not self.usable:
+            return
+        if self._channel is None:
+            self._batches.close()
+            return
+        self._channel.close()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+
+def _fill(batches: Generator[Batch, None, None], channel: _Channel) -> None:
+    try:
+        try:
+            for batch in batches:
+                if not channel.put(batch):
+                    break
+        finally:
+            batches.close()
+    except BaseException as error:  # the reader is to have it, whatever it is
+        channel.fail(error)
+
+
+class _Channel:
+    """A bounded queue that either side can end. The lock is re-entrant: a collector may close it at any moment."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._items, self._closed = size, deque[Batch](), False
+        self._error: BaseException | None = None
+        self._changed = threading.Condition(threading.RLock())
+
+    def put(self, item: Batch) -> bool:
+        """Wait for room and add an item; False when the channel was closed instead."""
+        with self._changed:
+            while len(self._items) >= self._size and not self._closed:
+                self._changed.wait()
+            self._items.append(item)
+            self._changed.notify_all()
+            return not self._closed
+
+    def fail(self, error: BaseException) -> None:
+        with self._changed:
+            self._error = error
+            self._changed.notify_all()
+
+    def get(self) -> Batch:
+        """Wait for an item; the error comes after the items made before it."""
+        with self._changed:
+            while not self._items and self._error is None:
+                self._changed.wait()
+            if not self._items:
+                assert self._error is not None
+                raise self._error
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return item
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._items.clear()
+            self._changed.notify_all()

@@ -1,0 +1,99 @@
+"""transform_param: crop, mirror, mean and scale, as every data layer of images applies them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fcn_caffe.data.mean_file import read_mean_image
+from fcn_caffe.data.opencv_images import Colour
+from fcn_caffe.errors import DataError
+from fcn_caffe.graph import TRAIN
+
+__all__ = ["Transformer", "read_means"]
+
+Float32 = npt.NDArray[np.float32]
+_log = logging.getLogger("fcn_caffe.data")
+
+
+def read_means(param: Any, folder: Path | None) -> tuple[Float32 | None, Float32 | None]:
+    """The mean image (C, H, W) and the mean values (C or 1, 1, 1) of a TransformationParameter, at most one of them.
+
+    Raises: DataError for both; what read_mean_image raises.
+    """
+    if param.HasField("mean_file"):
+        if param.mean_value:
+            raise DataError("transform_param has mean_file and mean_value: keep one of them.")
+        return read_mean_image(param.mean_file, folder), None
+    if param.mean_value:
+        return None, np.array(param.mean_value, np.float32)[:, None, None]
+    return None, None
+
+
+class Transformer:
+    """(x - mean) * scale of an image, cropped and mirrored.
+
+    The crop lies at random in TRAIN and in the centre in TEST; the mirror is random in both; the mean image is
+    cropped with the image. `folder` is where else to look for mean_file, the net's.
+    Raises: DataError for mean_file with mean_value, and a mean file that cannot be read.
+    Source: Caffe DataTransformer.
+    """
+
+    def __init__(self, param: Any, phase: int, folder: Path | None = None) -> None:
+        self.scale, self.mirror, self.crop = np.float32(param.scale), bool(param.mirror), int(param.crop_size)
+        self.random_crop = phase == TRAIN
+        self.force_color, self.force_gray = bool(param.force_color), bool(param.force_gray)
+        self.mean_image, self.mean_values = read_means(param, folder)
+
+    @property
+    def random(self) -> bool:
+        """Whether it draws random numbers."""
+        return self.mirror or (self.random_crop and self.crop > 0)
+
+    def colour(self, encoded: bool) -> Colour:
+        """How an encoded image is decoded. Raises: DataError for force_color with force_gray, if it is encoded."""
+        if not encoded:
+            if self.force_color or self.force_gray:
+                _log.warning("force_color and force_gray are only for encoded images: this one is raw.")
+            return "native"
+        if self.force_color and self.force_gray:
+            raise DataError("transform_param has force_color and force_gray: keep one of them.")
+        return "color" if self.force_color else "gray" if self.force_gray else "native"
+
+    def check(self, shape: tuple[int, ...], name: str) -> None:
+        """Raise DataError where an image (C, H, W) is smaller than the crop, or the mean is not for it."""
+        channels, height, width = shape
+        shown = f"{name}: the image is {channels}x{height}x{width},"
+        if self.crop > min(height, width):
+            raise DataError(f"{shown} smaller than crop_size {self.crop}. Resize the images or crop less.")
+        if self.mean_image is not None and self.mean_image.shape != shape:
+            mean = "x".join(map(str, self.mean_image.shape))
+            raise DataError(f"{shown} the mean_file {mean}. Make the mean of the same images, or use mean_value.")
+        if self.mean_values is not None and len(self.mean_values) not in (1, channels):
+            raise DataError(f"{shown} but mean_value is given {len(self.mean_values)} times: once, or once a channel.")
+
+    def __call__(self, image: npt.NDArray[Any], random: np.random.Generator, name: str = "image") -> Float32:
+        """Shapes: (C, H, W) of numbers -> (C, crop or H, crop or W), float32. Raises: DataError as `check`."""
+        self.check(image.shape, name)
+        mirrored = self.mirror and bool(random.integers(2))
+        mean = self.mean_image if self.mean_image is not None else self.mean_values
+        if self.crop:
+            top, left = image.shape[1] - self.crop, image.shape[2] - self.crop
+            if self.random_crop:
+                top, left = int(random.integers(top + 1)), int(random.integers(left + 1))
+            else:
+                top, left = top // 2, left // 2
+            window = slice(None), slice(top, top + self.crop), slice(left, left + self.crop)
+            image = image[window]
+            if self.mean_image is not None:
+                mean = self.mean_image[window]
+        result: Float32 = image.astype(np.float32)
+        if mean is not None:
+            result -= mean
+        if self.scale != 1:
+            result *= self.scale
+        return result[:, :, ::-1] if mirrored else result

@@ -1,0 +1,95 @@
+"""What data layers with prefetched batches have in common."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fcn_caffe.data.prefetch import Prefetch, Source, State
+from fcn_caffe.errors import DataError
+from fcn_caffe.layers.base import Layer, net_folder
+
+
+class PrefetchedLayer(Layer):
+    """A layer without bottoms whose tops a `Source` makes, data_param.prefetch batches ahead (0: none).
+
+    A subclass makes its source and calls `begin`. The thread starts with the first forward; an error in it is raised
+    by the forward it belongs to. Copies, pickles and forked children of the layer go on from the same batch.
+    """
+
+    source: Source
+    top_shapes: list[tuple[int, ...]]
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        self.depth = int(param.data_param.prefetch)
+        self.folder: Path | None = net_folder.get()
+        self._feed: Prefetch | None = None
+        self._finalizer: Any = None
+
+    def begin(self, source: Source, shapes: Sequence[tuple[int, ...]]) -> None:
+        """Take the source, and the shapes of the first batch's tops, of which the layer's first ones are made."""
+        self.source, self.top_shapes = source, list(shapes)[: len(self.param.top)]
+        self._state: State = source.start()
+
+    def batch_size(self, size: int) -> int:
+        """Raise DataError for a batch size of 0, the default of most data layers."""
+        if size < 1:
+            raise DataError("batch_size must be given and positive.")
+        return size
+
+    def seed(self) -> int:
+        """A seed of this layer's own, from torch's random state."""
+        return int(torch.randint(2**31 - 1, (1,), device="cpu"))
+
+    def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.empty(shape, device="meta") for shape in self.top_shapes)
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        if self._feed is None or not self._feed.usable:
+            self._feed = Prefetch(self.source.batches(self._state), self.depth, self.name)
+            self._finalizer = weakref.finalize(self, self._feed.close)
+        try:
+            arrays, self._state = self._feed.get()
+        except BaseException:
+            self.stop()  # the next forward tries the same batch again
+            raise
+        return tuple(torch.from_numpy(array) for array in arrays[: len(self.param.top)])
+
+    def stop(self) -> None:
+        """End the thread and close its files; the next forward goes on with the same batch."""
+        if self._finalizer is not None:
+            self._finalizer()
+        self._feed = self._finalizer = None
+
+    def data_state(self) -> State:
+        return dict(self._state)
+
+    def load_data_state(self, state: State) -> None:
+        try:
+            found = self.source.read_state(state)
+        except (KeyError, TypeError, ValueError) as error:
+            raise self.error(f"the snapshot's data order is not one of this layer ({error!r}).") from error
+        self.stop()
+        self._state = found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_feed": None, "_finalizer": None}
+
+
+def lines_of(path: Path, what: str) -> list[str]:
+    """The lines of a list file that are not blank. Raises: DataError, also where there is none."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise DataError(f"{path}: the {what} cannot be read ({error.strerror}).") from error
+    found = [line for line in text.splitlines() if line.strip()]
+    if not found:
+        raise DataError(f"{os.fspath(path)}: the {what} is empty.")
+    return found
