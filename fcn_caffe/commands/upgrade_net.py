@@ -1,0 +1,89 @@
+"""Make an old net modern: V0 and V1 layers, transforms in data options, net-level inputs, BatchNorm's multipliers.
+
+Takes nets in text and binary nets, whose blobs are kept, and writes the form it read. A modern net is copied as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fcn_caffe.commands import command
+from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.files import read_message, replace, write_message
+from fcn_caffe.proto.upgrade import upgrade_net
+
+_OLD_TRANSFORMS = ("scale", "mean_file", "crop_size", "mirror")
+_DATA_OPTIONS = ("data_param", "image_data_param", "window_data_param")
+
+
+def old_forms(net: Any) -> list[str]:
+    """Say what about a net is old, as `upgrade_net` will change it: "7 V1 layers", "net-level input data" …"""
+    found = []
+    v0 = sum(layer.HasField("layer") for layer in net.layers)
+    if v0:
+        found.append(_count(v0, "V0 layer"))
+    if len(net.layers) > v0:
+        found.append(_count(len(net.layers) - v0, "V1 layer"))
+    moved = [layer.name for layer in (*net.layers, *net.layer) if _has_old_transform(layer)]
+    if moved:
+        found.append(f"transforms in the data options of {', '.join(moved)}")
+    norms = [
+        layer.name
+        for layer in net.layer
+        if layer.type == "BatchNorm" and any(param.lr_mult or param.decay_mult for param in layer.param)
+    ]
+    if norms:
+        found.append(f"multipliers of BatchNorm in {', '.join(norms)}")
+    if net.input:
+        found.append(f"net-level input {', '.join(net.input)}")
+    return found
+
+
+def _has_old_transform(layer: Any) -> bool:
+    return any(
+        layer.HasField(options) and any(getattr(layer, options).HasField(name) for name in _OLD_TRANSFORMS)
+        for options in _DATA_OPTIONS
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def parser(prog: str, description: str | None, what: str) -> argparse.ArgumentParser:
+    """The arguments that both upgrading commands take."""
+    made = argparse.ArgumentParser(
+        prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("source", metavar="IN", help=f"old {what}, text or binary: told by its content")
+    made.add_argument("target", metavar="OUT", help="file to write, whole or not at all; may be IN")
+    form = made.add_mutually_exclusive_group()
+    form.add_argument("--text", action="store_true", help="write text")
+    form.add_argument("--binary", action="store_true", help="write binary")
+    return made
+
+
+def upgrade(arguments: argparse.Namespace, message_class: Any, find: Callable[[Any], list[str]], make: Any) -> int:
+    """Read, upgrade with `make`, write and say what was old; 0 always, as what is modern already is no mistake."""
+    source, target = arguments.source, arguments.target
+    message, was_binary = read_message(source, message_class)
+    binary = arguments.binary or (was_binary and not arguments.text)
+    old = find(message)
+    make(message, source)
+    if old or binary != was_binary:
+        write_message(target, message, binary)
+    elif not (Path(target).exists() and Path(source).samefile(target)):
+        replace(target, Path(source).read_bytes())
+    print(f"{source}: {'upgraded ' + '; '.join(old) if old else 'is modern already'}")
+    print(f"wrote {target} ({'binary' if binary else 'text'})")
+    return 0
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 also when there was nothing to upgrade."""
+    arguments = parser("upgrade_net", __doc__, "net").parse_args(argv)
+    return upgrade(arguments, caffe_pb2.NetParameter, old_forms, upgrade_net)

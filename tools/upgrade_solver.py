@@ -1,0 +1,11 @@
+"""Make an old solver modern: see `python tools/upgrade_solver.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installing
+
+from fcn_caffe.commands.upgrade_solver import main
+
+if __name__ == "__main__":
+    sys.exit(main())
