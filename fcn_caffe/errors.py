@@ -13,9 +13,14 @@ from __future__ import annotations
 
 import os
 
+_LONGEST = 3000  # characters of a message; a corrupt file may hold a name or a shape of any length
+
 
 class FcnCaffeError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose. Its text is cut in the middle where it is very long."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_shortened(message))
 
     def named(self, place: str) -> FcnCaffeError:
         """The same error with the place in front, unless its text starts with it already."""
@@ -28,8 +33,15 @@ class FcnCaffeError(Exception):
     def _with(self, text: str) -> FcnCaffeError:
         error = type(self).__new__(type(self))
         error.__dict__.update(self.__dict__)
-        error.args = (text,)
+        error.args = (_shortened(text),)
         return error
+
+
+def _shortened(text: str) -> str:
+    """The text, or its beginning, which says where, and its end, which says how to mend it."""
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[: _LONGEST // 2]} … ({len(text) - _LONGEST} characters) … {text[-_LONGEST // 2 :]}"
 
 
 class PrototxtError(FcnCaffeError):

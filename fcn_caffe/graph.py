@@ -162,7 +162,7 @@ class Graph:
 def _hint(bottom: str, maker: Iterable[str], param: Any) -> str:
     if any(bottom in layer.top for layer in param.layer):
         return "Layers run in file order: move the layer that makes it up."
-    near = get_close_matches(bottom, list(maker), 1, 0.6)
+    near = get_close_matches(bottom[:100], list(maker), 1, 0.6)
     return f"Layers run in file order. Did you mean '{near[0]}'?" if near else "Layers run in file order."
 
 

@@ -13,6 +13,7 @@ from fcn_caffe.errors import LayerError
 from fcn_caffe.fillers import check_filler, fill
 from fcn_caffe.graph import Node
 from fcn_caffe.layers.base import Layer, show
+from fcn_caffe.memory import free_bytes, show_bytes
 from fcn_caffe.proto import caffe_pb2
 
 
@@ -31,11 +32,13 @@ def create_params(nodes: Sequence[Node], layers: Mapping[str, Layer], device: to
     """Put every layer's blobs on `device`, filled from torch's random state; tie those with the same param.name.
 
     The list has the owners in file order, those with lr_mult 0 (no gradient) included, as Caffe's learnable_params.
-    Raises: LayerError for fillers, numbers of param entries and shared shapes or multipliers that do not fit.
+    Raises: LayerError for fillers, numbers of param entries and shared shapes or multipliers that do not fit, and
+    for the layer with which the blobs exceed the memory of `device`.
     Source: Caffe Net::AppendParam.
     """
     learnable: list[LearnableParam] = []
     owners: dict[str, int] = {}  # param name -> position in learnable
+    room, taken = free_bytes(device), 0
     for node in nodes:
         layer, specs = layers[node.name], node.param.param
         if len(specs) > len(layer.blob_names):
@@ -48,6 +51,9 @@ def create_params(nodes: Sequence[Node], layers: Mapping[str, Layer], device: to
                 _share(layer, index, spec, layers[owner.layer], owner.index)
                 learnable[position] = _agree(layer, spec, owner, layers[owner.layer].param.param[owner.index])
                 continue
+            taken += _bytes(layer.blobs[index])
+            if room is not None and taken > room:
+                raise _too_large(layer, index, f"{show_bytes(taken)} with the blobs before it, {device} has ", room)
             blob = _create(layer, index, spec, device)
             setattr(layer, blob_name, blob)
             if spec.name:
@@ -72,6 +78,21 @@ def _create(layer: Layer, index: int, spec: Any, device: torch.device) -> nn.Par
         return nn.Parameter(data, requires_grad=learns)
     except LayerError as error:
         raise error.named(f"layer '{layer.name}' ({layer.layer_type})") from None
+    except (RuntimeError, MemoryError) as error:  # torch's allocator refused; it has no class of its own for that
+        raise _too_large(layer, index, f"{device} refused it: {error}") from error
+
+
+def _bytes(blob: torch.Tensor) -> int:
+    return blob.numel() * blob.element_size()
+
+
+def _too_large(layer: Layer, index: int, why: str, room: int | None = None) -> LayerError:
+    blob = layer.blobs[index]
+    free = "" if room is None else f"{show_bytes(room)} free"
+    return layer.error(
+        f"blob {index} ({layer.blob_names[index]}) of {show(blob.shape)} takes {show_bytes(_bytes(blob))}, "
+        f"{why}{free}. Check the layer's sizes, or use a device with more memory."
+    )
 
 
 def _share(layer: Layer, index: int, spec: Any, owner_layer: Layer, owner_index: int) -> None:

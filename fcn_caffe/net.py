@@ -91,10 +91,9 @@ class Net(nn.Module):
     def _build(self) -> None:
         blobs: dict[str, Tensor] = {}
         for node in self.graph.nodes:
-            cls = layer_class(node.param)
             bottoms = [blobs[name] for name in node.bottoms]
             try:
-                layer = cls(node.param, *bottoms)
+                layer = layer_class(node.param)(node.param, *bottoms)
                 tops = layer.infer(*bottoms)
             except FcnCaffeError as error:
                 raise error.named(str(node)).hinted(self._crop_hint(node)) from error
@@ -106,7 +105,7 @@ class Net(nn.Module):
         self._steps = [self._step(node) for node in self.graph.nodes]
 
     def _crop_hint(self, node: Node) -> str:
-        if node.type != "Crop":
+        if node.type != "Crop" or len(node.bottoms) != 2:
             return ""
         try:
             offsets = crop_offset(self.graph, *node.bottoms)

@@ -126,7 +126,8 @@ BAD = {
     "label size": (DATA + SCORE + layer("l", "SoftmaxWithLoss", "data score"), "layer 'l' (SoftmaxWithLoss): score 1x3x8x8 has 64 positions, label 1x3x4x4 has 48 values. There must be one label a position: crop the score, or resize the label."),
     "accuracy top_k": (DATA + SCORE + layer("a", "Accuracy", "score score", more="accuracy_param { top_k: 5 }"), "layer 'a' (Accuracy): top_k 5 must be between 1 and the 3 classes."),
     "python module": (DATA + layer("p", "Python", "data", more='python_param { module: "no_such_module_here" layer: "L" }'), "layer 'p' (Python): module 'no_such_module_here' was not found on sys.path or in fcn_caffe.data. Set PYTHONPATH to its folder."),
-    "python class": (DATA + layer("p", "Python", "data", more='python_param { module: "json" layer: "JSONDecoder" }'), "layer 'p' (Python): module 'json' has no layer class 'JSONDecoder' with setup, reshape, forward."),
+    "python class": (DATA + layer("p", "Python", "data", more='python_param { module: "numpy" layer: "ndarray" }'), "layer 'p' (Python): module 'numpy' has no layer class 'ndarray' with setup, reshape, forward."),
+    "python's own module": (DATA + layer("p", "Python", "data", more='python_param { module: "antigravity" layer: "L" }'), "layer 'p' (Python): module 'antigravity' is Python's own and holds no layers. Name the module of the layer."),
     "python name": (DATA + layer("p", "Python", "data", more='python_param { module: "../x" layer: "L" }'), "layer 'p' (Python): python_param module '../x' is not a module name."),
 }  # fmt: skip
 
@@ -137,6 +138,11 @@ def test_bad_nets_are_refused_when_building(case: str) -> None:
     with pytest.raises(FcnCaffeError) as caught:
         make_net(text)
     assert str(caught.value) == message
+
+
+def test_a_layer_without_name_and_type() -> None:
+    with pytest.raises(LayerError, match=r"^layer '' \(\): unknown layer type ''\. Known types: "):
+        make_net(DATA + "layer {}")
 
 
 def test_unknown_field_and_missing_file(tmp_path: Path) -> None:

@@ -96,3 +96,16 @@ def test_refusals(text: str, message: str) -> None:
     with pytest.raises(SolverError) as caught:
         policy(text)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('base_lr: 2 lr_policy: "exp" gamma: 1e38', math.inf),
+        ('base_lr: 2 lr_policy: "exp" gamma: -1e38', -math.inf),
+        ('base_lr: 2 lr_policy: "inv" gamma: -1 power: 0.5', math.nan),
+        ('base_lr: 2 lr_policy: "poly" power: -1 max_iter: 1', math.inf),
+    ],
+)
+def test_rates_that_are_no_number_are_those_of_c(text: str, expected: float) -> None:
+    assert policy(text)(99) == pytest.approx(expected, nan_ok=True)

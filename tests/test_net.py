@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import weakref
 
 import pytest
@@ -287,3 +288,15 @@ def test_layers_in_float64_pass_gradcheck() -> None:
 
     assert torch.autograd.gradcheck(run, (data, *params), fast_mode=True)
     assert isinstance(net, Net)
+
+
+def test_a_net_beyond_the_memory_is_refused_before_it_is_taken() -> None:
+    text = input_layer("data", 1, 1, 8, 8) + conv("c", "data").replace("num_output: 2", "num_output: 2147483647")
+    assert make_net(text, device="meta").blob_shapes["c"][1] == 2**31 - 1
+    with pytest.raises(LayerError) as caught:
+        make_net(text)
+    message = r"layer 'c' \(Convolution\): blob 0 \(weight\) of 2147483647x1x3x3 takes 72 GiB, 72 GiB with the blobs before it, "
+    assert re.match(
+        message + r"cpu has [\d.]+ .iB free\. Check the layer's sizes, or use a device with more memory\.",
+        str(caught.value),
+    )

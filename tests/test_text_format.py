@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,7 @@ ERRORS = [
     ("name: 'a\n'", '1:7: name is a quoted string, got "\'a". Its closing quote is missing on this line.'),
     (r"name: 'a\q'", r"1:9: \q is no escape. Write a backslash as \\."),
     (r"name: '\777'", r"1:8: \777 is no escape. Write a backslash as \\."),
+    (r"name: '\Uffffffff'", r"1:8: \Uffffffff is no escape. Write a backslash as \\."),
     (r"name: '\ud800'", r"1:8: \ud800 is no escape. Write a backslash as \\."),
     (r"name: '\xff'", "1:7: name is not UTF-8 text. Save the file as UTF-8."),
     ("force_backward: yes", '1:17: force_backward is true or false, got "yes".'),
@@ -269,3 +271,16 @@ def test_a_thousand_lines_in_milliseconds() -> None:
         taken.append(time.process_time() - start)
     # 500 lines should take under 20 ms; measured 2 ms. The bound is loose for slow machines.
     assert min(taken) < 0.02 * text.count("\n") / 500
+
+
+@pytest.mark.parametrize("text", ["#\n" * 50_000, f"name: '{'x' * 100_000}'", f"{'x' * 100_000}: 1"])
+def test_reading_takes_memory_of_the_order_of_the_file(text: str) -> None:
+    tracemalloc.start()
+    try:
+        parse_text(text, caffe_pb2.NetParameter)
+    except PrototxtError as error:
+        assert len(str(error)) < 4096
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 5 * 100_000

@@ -177,3 +177,12 @@ def test_refusals(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(SolverError) as caught:
         RULES[name]([torch.nn.Parameter(torch.ones(1))], lr=1.0, **options)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("rule", RULES.values())
+def test_a_rate_beyond_float_diverges_as_caffes_does(rule: type[UpdateRule]) -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    weight.grad = torch.ones(3)
+    options = {"momentum": 1.0, "momentum2": 1e38} if rule is Adam else {}
+    rule([weight], lr=1e300, **options).step()
+    assert not weight.isfinite().any()

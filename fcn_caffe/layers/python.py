@@ -134,6 +134,8 @@ def find_module(name: str, folder: Path | None) -> ModuleType:
                 sys.path.remove(str(folder))
             sys.modules.setdefault(name, module)
             return module
+        if name.split(".")[0] in sys.stdlib_module_names:  # importing some of them does things
+            raise LayerError(f"module '{name}' is Python's own and holds no layers. Name the module of the layer.")
         for candidate in (name, f"fcn_caffe.data.{name}"):
             try:
                 found = importlib.util.find_spec(candidate)
@@ -143,7 +145,7 @@ def find_module(name: str, folder: Path | None) -> ModuleType:
                 return importlib.import_module(candidate)
     except FcnCaffeError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a main guard may leave
         raise LayerError(f"module '{name}' does not import: {type(error).__name__}: {error}") from error
     looked = f"beside the net ({folder}), " if folder else ""
     raise LayerError(

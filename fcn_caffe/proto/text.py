@@ -17,20 +17,22 @@ from .schema import Field, Message, describe
 
 M = TypeVar("M")
 
-# The last alternative takes any character, so a token is always found and the scanner never backtracks far.
+# The last alternative takes any character, so a token is always found and the scanner never backtracks far. Nothing is
+# repeated a character at a time: the scanner would remember each.
 _TOKEN = re.compile(
-    r"""(?:\s+|\#[^\n]*)*
+    r"""\s*
     (?: ([A-Za-z_]\w*)
       | (-?\s*(?:0[xX][0-9a-fA-F]+ | (?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?[fF]?)(?![\w.])
         | -\s*(?:inf(?:inity)?|nan)\b)
-      | ("(?:[^"\\\n]|\\.)*" | '(?:[^'\\\n]|\\.)*')
+      | ("[^"\\\n]*(?:\\.[^"\\\n]*)*" | '[^'\\\n]*(?:\\.[^'\\\n]*)*')
       | ([{}<>\[\]:,;])
       | (\Z)
+      | (\#[^\n]*)
       | (.)
     )""",
     re.VERBOSE | re.DOTALL | re.ASCII,
 )
-_NAME, _NUMBER, _STRING, _PUNCTUATION, _END = 1, 2, 3, 4, 5
+_NAME, _NUMBER, _STRING, _PUNCTUATION, _END, _COMMENT = 1, 2, 3, 4, 5, 6
 _SEPARATORS, _OPENINGS = frozenset(",;"), {"{": "}", "<": ">"}
 
 _ESCAPE = re.compile(r"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.)|$)", re.DOTALL)
@@ -92,6 +94,8 @@ class _Parser:
 
     def take(self) -> None:
         match = next(self.tokens)
+        while match.lastindex == _COMMENT:
+            match = next(self.tokens)
         self.kind: int = match.lastindex  # type: ignore[assignment]
         self.value, self.start = match[self.kind], match.start(self.kind)
 
@@ -270,7 +274,7 @@ class _Parser:
                     parts.append(chr(int(short or long, 16)).encode())
                 else:
                     parts.append(bytes([int(octal, 8) if octal else int(digits, 16)]))
-            except (KeyError, ValueError):
+            except (KeyError, ValueError, OverflowError):
                 self.fail(f"{match[0]} is no escape. Write a backslash as \\\\.", start + match.start())
         parts.append(body[done:].encode("utf-8", "surrogateescape"))
         return b"".join(parts)
@@ -338,5 +342,6 @@ def _integer(digits: str) -> int | None:
 
 
 def _nearest(name: str, known: Any) -> str:
-    found = get_close_matches(name, list(known), 1, 0.6)
+    # Of a name as long as a file the matcher would make a table many times as large.
+    found = get_close_matches(name[:100], list(known), 1, 0.6)
     return f' Did you mean "{found[0]}"?' if found else ""

@@ -22,10 +22,11 @@ _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _LEGACY_SHAPE, _DATA, _SHAPE, _DOUBLE_DATA = (1, 2, 3, 4), 5, 7, 8
 # What a layer message calls its name, its type and its blobs.
 _MODERN, _V1, _V0 = (1, 2, 7), (4, 5, 6), (1, 2, 50)
+_MOST_AXES = 32  # Caffe's kMaxBlobAxes
 _NET_NAME, _NET_V1_LAYERS, _NET_LAYER, _V1_V0_LAYER = 1, 2, 100, 1
 
 
-@dataclass
+@dataclass(slots=True)
 class LayerBlobs:
     """One layer of a binary net: its name, its type (a V1 enum number, or "" if not written) and its arrays."""
 
@@ -157,7 +158,7 @@ class _Reader:
     def layer(self, start: int, end: int, numbers: tuple[int, int, int]) -> LayerBlobs:
         """A layer message whose name, type and blobs have these field numbers."""
         name, kind, blobs = numbers
-        layer, found = LayerBlobs(), []
+        layer = LayerBlobs()
         for number, wire, first, last in self.fields(start, end):
             if numbers == _V1 and number == _V1_V0_LAYER and wire == _LENGTH:
                 return self.layer(first, last, _V0)
@@ -165,11 +166,10 @@ class _Reader:
                 layer.name = self.text(first, last)
             elif number == kind:
                 layer.type = self.text(first, last) if wire == _LENGTH else self.varint(first)[0]
-            elif number == blobs and wire == _LENGTH:
-                found.append((first, last))
-        # The name may come after the blobs, and errors want it.
-        for index, (first, last) in enumerate(found):
-            layer.blobs.append(self.blob(first, last, f"layer '{layer.name}' blob {index}"))
+        # The name may come after the blobs, and errors want it: a second walk, which costs a few tags.
+        for number, wire, first, last in self.fields(start, end):
+            if number == blobs and wire == _LENGTH:
+                layer.blobs.append(self.blob(first, last, f"layer '{layer.name}' blob {len(layer.blobs)}"))
         return layer
 
     def blob(self, start: int, end: int, what: str) -> np.ndarray[Any, Any]:
@@ -188,7 +188,7 @@ class _Reader:
             elif number in _LEGACY_SHAPE and wire == _VARINT:
                 legacy[number] = self.varint(first)[0]
             elif number == _SHAPE and wire == _LENGTH:
-                shape += self.dims(first, last)
+                shape += self.dims(first, last, what)
             position = last
         dims = tuple(legacy.get(number, 0) for number in _LEGACY_SHAPE) if legacy else tuple(shape)
         chosen = parts[_DOUBLE_DATA] or parts[_DATA]
@@ -225,11 +225,13 @@ class _Reader:
         values = np.ascontiguousarray(raw[:count, 1:]).view("<f4" if size == 4 else "<f8").reshape(count)
         return values, position + count * record
 
-    def dims(self, start: int, end: int) -> list[int]:
+    def dims(self, start: int, end: int, what: str) -> list[int]:
         """The extents of a BlobShape, packed or not."""
-        found = []
+        found: list[int] = []
         for number, wire, first, last in self.fields(start, end):
             while number == 1 and wire in (_VARINT, _LENGTH) and first < last:
                 value, first = self.varint(first)
                 found.append(value)
+                if len(found) > _MOST_AXES:
+                    self.corrupt(start, f"{what} has more than {_MOST_AXES} axes")
         return found

@@ -60,25 +60,35 @@ class LearningRate:
 
     def _step(self, iteration: int) -> float:
         self.current_step = iteration // self.param.stepsize
-        return float(self.param.base_lr * self.param.gamma**self.current_step)
+        return float(self.param.base_lr * _power(self.param.gamma, self.current_step))
 
     def _exp(self, iteration: int) -> float:
-        return float(self.param.base_lr * self.param.gamma**iteration)
+        return float(self.param.base_lr * _power(self.param.gamma, iteration))
 
     def _inv(self, iteration: int) -> float:
-        return float(self.param.base_lr * (1 + self.param.gamma * iteration) ** -self.param.power)
+        return float(self.param.base_lr * _power(1 + self.param.gamma * iteration, -self.param.power))
 
     def _multistep(self, iteration: int) -> float:
         steps = self.param.stepvalue
         if self.current_step < len(steps) and iteration >= steps[self.current_step]:
             self.current_step += 1
-        return float(self.param.base_lr * self.param.gamma**self.current_step)
+        return float(self.param.base_lr * _power(self.param.gamma, self.current_step))
 
     def _poly(self, iteration: int) -> float:
         # Past max_iter Caffe takes a power of a negative number, which is NaN; nothing left to learn is 0.
         left = max(0.0, 1 - iteration / self.param.max_iter)
-        return float(self.param.base_lr * left**self.param.power)
+        return float(self.param.base_lr * _power(left, self.param.power))
 
     def _sigmoid(self, iteration: int) -> float:
         exponent = -self.param.gamma * (iteration - self.param.stepsize)
         return float(self.param.base_lr / (1 + math.exp(min(exponent, 700.0))))
+
+
+def _power(base: float, exponent: float) -> float:
+    """C's pow, which Caffe uses: infinite where the result is too large, NaN where there is none."""
+    try:
+        return math.pow(base, exponent)
+    except OverflowError:
+        return -math.inf if base < 0 and exponent % 2 == 1 else math.inf
+    except ValueError:
+        return math.nan if base else math.inf

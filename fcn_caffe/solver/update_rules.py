@@ -7,6 +7,7 @@ worked on in place, so after `step()` a parameter's `.grad` is no longer its gra
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
@@ -21,6 +22,8 @@ Tensors = list[Tensor]
 
 # Rules that need a temporary take it for so many elements at a time, not for all parameters at once.
 _CHUNK_ELEMENTS = 1 << 22
+
+_MOST = torch.finfo(torch.float32).max
 
 
 class UpdateRule(torch.optim.Optimizer):
@@ -91,14 +94,14 @@ class UpdateRule(torch.optim.Optimizer):
         for group, all_params in groups:
             for params in _chunks(all_params):
                 grads = [_gradient(param) for param in params]
-                decay = group["weight_decay"] * group["decay_mult"]
+                decay = _single(group["weight_decay"] * group["decay_mult"])
                 if decay and self.regularization_type == "L2":
                     torch._foreach_add_(grads, params, alpha=decay)
                 elif decay:
                     for grad, param in zip(grads, params, strict=True):
                         grad.add_(param.sign(), alpha=decay)
                 histories = [list(column) for column in zip(*map(self.history, params), strict=True)]
-                self.update(group, group["lr"] * group["lr_mult"], params, grads, *histories)
+                self.update(group, _single(group["lr"] * group["lr_mult"]), params, grads, *histories)
             group["iter"] += 1
         return result
 
@@ -232,7 +235,20 @@ class Adam(UpdateRule):
         torch._foreach_add_(mean, grads, alpha=1 - b1)
         torch._foreach_mul_(squares, b2)
         torch._foreach_addcmul_(squares, grads, grads, 1 - b2)
-        _divided_step(params, mean, squares, rate * (1 - b2**t) ** 0.5 / (1 - b1**t), group["delta"])
+        _divided_step(params, mean, squares, _single(rate * _correction(b1, b2, t)), group["delta"])
+
+
+def _correction(b1: float, b2: float, t: int) -> float:
+    """What makes up for means that started at zero; NaN, as C has it, for decays that are not from 0 to below 1."""
+    try:
+        return math.sqrt(1 - b2**t) / (1 - b1**t)
+    except (ArithmeticError, ValueError):
+        return math.nan
+
+
+def _single(number: float) -> float:
+    """The number as Caffe's float takes it: infinite beyond its range, where torch would refuse it."""
+    return math.copysign(math.inf, number) if abs(number) > _MOST else number
 
 
 def _divided_step(params: Tensors, numerators: Tensors, squares: Tensors, rate: float, delta: float) -> None:
