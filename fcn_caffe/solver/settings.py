@@ -34,16 +34,17 @@ class Settings:
     """A checked SolverParameter: where its files are, and how its nets and its update rule are made.
 
     source: a solver file or a SolverParameter. base: the folder that paths in it are relative to, the working
-    directory if None; paths not there are looked for beside the solver file.
+    directory if None; paths not there are looked for beside the solver file. path: the file that a SolverParameter
+    was read from.
     Raises: SolverError naming the file and the field.
     """
 
-    def __init__(self, source: PathLike | Any, base: Path | None = None) -> None:
+    def __init__(self, source: PathLike | Any, base: Path | None = None, path: PathLike | None = None) -> None:
         if isinstance(source, (str, os.PathLike)):
             self.path: Path | None = Path(source)
             self.param = read_solver(source)
         else:
-            self.path = None
+            self.path = None if path is None else Path(path)
             self.param = caffe_pb2.SolverParameter()
             self.param.CopyFrom(source)
             upgrade_solver(self.param)
@@ -73,7 +74,7 @@ class Settings:
     def _check_prefix(self) -> None:
         """Refuse a place for snapshots that can be seen now to take none, rather than after hours of training."""
         folder = self.snapshot_prefix.absolute().parent
-        nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        nearest = next(parent for parent in (folder, *folder.parents) if os.path.exists(parent))
         if not nearest.is_dir():
             raise self.error(f"snapshot_prefix '{self.snapshot_prefix}' lies under {nearest}, which is a file.")
         if not os.access(nearest, os.W_OK | os.X_OK):
@@ -90,7 +91,7 @@ class Settings:
         if self.path is not None:
             looked.append(self.path.parent / name)
         for candidate in looked:
-            if candidate.is_file():
+            if os.path.isfile(candidate):  # Path's own raises for a name that is too long
                 return candidate
         places = ", ".join(dict.fromkeys(str(candidate) for candidate in looked))
         raise self.error(f"{what} '{name}' is not there. Looked for {places}.")

@@ -7,7 +7,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
+
+Effect = Literal["stop", "snapshot", "none"]
 
 
 class Requests:
@@ -19,8 +21,8 @@ class Requests:
         self._catching = False
 
     @contextmanager
-    def caught(self) -> Iterator[None]:
-        """Turn SIGINT and SIGHUP into requests while the block runs; a second SIGINT interrupts at once.
+    def caught(self, interrupt: Effect = "stop", hang_up: Effect = "snapshot") -> Iterator[None]:
+        """Turn SIGINT and SIGHUP into requests while the block runs; a second one to stop interrupts at once.
 
         Only the main thread can catch signals: elsewhere, and inside another such block, this does nothing.
         A SIGINT that nobody served by the end of the block is passed on to the handler of before.
@@ -28,9 +30,10 @@ class Requests:
         if self._catching or threading.current_thread() is not threading.main_thread():
             yield
             return
-        handlers: dict[int, Any] = {signal.SIGINT: self._interrupt}
+        effects = {"stop": self._interrupt, "snapshot": self._hang_up, "none": signal.SIG_IGN}
+        handlers: dict[int, Any] = {signal.SIGINT: effects[interrupt]}
         if hasattr(signal, "SIGHUP"):  # Windows has none
-            handlers[signal.SIGHUP] = self._hang_up
+            handlers[signal.SIGHUP] = effects[hang_up]
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         self._catching = True
         try:

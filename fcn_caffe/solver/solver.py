@@ -20,7 +20,7 @@ from fcn_caffe.solver import snapshot
 from fcn_caffe.solver.log import logger, mean_outputs, number, output_lines, say, show_log
 from fcn_caffe.solver.lr_policies import LearningRate
 from fcn_caffe.solver.settings import PathLike, Settings
-from fcn_caffe.solver.signals import Requests
+from fcn_caffe.solver.signals import Effect, Requests
 from fcn_caffe.weights import copy_weights, load_weights
 
 
@@ -29,7 +29,8 @@ class Solver:
 
     source: a solver file or a SolverParameter. device: "cpu", "cuda", "cuda:N"; None follows solver_mode where CUDA
     is present. base: the folder that paths in the solver are relative to, the working directory if None; files not
-    there are looked for beside the solver file. random_seed seeds torch, NumPy and Python's random.
+    there are looked for beside the solver file. path: the file that a SolverParameter was read from. random_seed
+    seeds torch, NumPy and Python's random.
 
     net, test_nets: the nets, which share their blobs. optimizer: the update rule. iter: updates done. loss: of the
     last iteration. smoothed_loss: mean of the last average_loss ones since `step` was called. rate: the last
@@ -43,10 +44,14 @@ class Solver:
     """
 
     def __init__(
-        self, source: PathLike | Any, device: str | torch.device | None = None, base: str | Path | None = None
+        self,
+        source: PathLike | Any,
+        device: str | torch.device | None = None,
+        base: str | Path | None = None,
+        path: PathLike | None = None,
     ) -> None:
         show_log()
-        self._settings = settings = Settings(source, None if base is None else Path(base))
+        self._settings = settings = Settings(source, None if base is None else Path(base), path)
         self.param = settings.param
         self.learning_rate = LearningRate(self.param, settings.place)
         self.device = settings.device(device)
@@ -80,12 +85,13 @@ class Solver:
 
     # -- training ---------------------------------------------------------------------------------------------
 
-    def signals(self) -> AbstractContextManager[None]:
+    def signals(self, interrupt: Effect = "stop", hang_up: Effect = "snapshot") -> AbstractContextManager[None]:
         """A block in which SIGINT means snapshot and stop, SIGHUP snapshot and go on. `solve` opens one itself.
 
-        The handlers that were there are put back after it. A second SIGINT interrupts at once.
+        interrupt, hang_up: what SIGINT and SIGHUP do instead: stop, snapshot or none. The handlers that were there
+        are put back after it. A second signal to stop interrupts at once.
         """
-        return self._requests.caught()
+        return self._requests.caught(interrupt, hang_up)
 
     def solve(self, resume: PathLike | None = None) -> None:
         """Train to max_iter, from a solver state if given; then snapshot, and display and test where they are due.

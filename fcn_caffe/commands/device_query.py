@@ -1,0 +1,34 @@
+"""Show the CUDA devices that torch sees, as `caffe device_query` does."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import torch
+
+from fcn_caffe.commands import command
+from fcn_caffe.devices import describe, gpu_numbers, without_cuda
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="device_query", description=__doc__)
+    parser.add_argument("-gpu", "--gpu", default="all", help="device numbers separated by commas, or all (the default)")
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 also where there is no device, for that is an answer."""
+    arguments = _parser().parse_args(argv)
+    if not torch.cuda.is_available():
+        print(f"No CUDA device: {without_cuda()}. Nets run on the CPU, with {torch.get_num_threads()} threads.")
+        return 0
+    numbers = gpu_numbers(arguments.gpu)
+    cudnn: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    print(f"torch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {cudnn or 'none'}")
+    for number in numbers:
+        facts = describe(number)
+        width = max(map(len, facts)) + 1
+        print("\n" + "\n".join(f"{title + ':':{width}} {value}" for title, value in facts.items()))
+    return 0

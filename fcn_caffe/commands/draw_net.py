@@ -1,0 +1,61 @@
+"""Draw a net: boxes for layers, octagons for blobs. The output's ending says the format: svg, png, pdf, dot."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from fcn_caffe.command_options import PHASES, add_state_options
+from fcn_caffe.commands import command
+from fcn_caffe.draw import RANKDIRS, draw_net_to_file
+from fcn_caffe.errors import PrototxtError
+from fcn_caffe.net import Net
+from fcn_caffe.proto import caffe_pb2, read_text
+from fcn_caffe.proto.upgrade import upgrade_net
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="draw_net", description=__doc__)
+    add = parser.add_argument
+    add("net", type=Path, help="net prototxt, old forms too")
+    add("out", type=Path, help="picture to write, such as net.svg; .dot needs no Graphviz")
+    add("--rankdir", choices=RANKDIRS, default="LR", help="direction of the data (default: %(default)s)")
+    add("--phase", choices=[*sorted(PHASES), "ALL"], default="ALL", help="layers to draw (default: %(default)s)")
+    add_state_options(parser)
+    add("--display_lrm", "--display-lrm", action="store_true", help="show the layers' lr_mult")
+    add(
+        "--shapes",
+        action="store_true",
+        help="show the shapes of blobs; the net is built for that, so its data must be there (needs --phase)",
+    )
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    phase = PHASES.get(arguments.phase)
+    if phase is None and (arguments.stage or arguments.level or arguments.shapes):
+        parser.error("--stage, --level and --shapes are of one phase: give --phase TRAIN or TEST.")
+    if not arguments.net.is_file():
+        raise PrototxtError("no such net file. Check the path.", arguments.net)
+    net = upgrade_net(read_text(arguments.net, caffe_pb2.NetParameter), arguments.net)
+    shapes = None
+    if arguments.shapes:
+        built = Net(arguments.net, phase or 0, stages=arguments.stage, level=arguments.level, device="meta")
+        shapes = built.blob_shapes
+    draw_net_to_file(
+        net,
+        arguments.out,
+        rankdir=arguments.rankdir,
+        phase=phase,
+        stages=arguments.stage,
+        level=arguments.level,
+        lr_mult=arguments.display_lrm,
+        shapes=shapes,
+    )
+    print(f"wrote {arguments.out}")
+    return 0

@@ -1,0 +1,42 @@
+"""Turn training logs, Caffe's or ours, into CSV files: LOG.train and LOG.test, with iterations and seconds."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from fcn_caffe.commands import command
+from fcn_caffe.errors import DataError
+from fcn_caffe.log_parser import parse_log, write_tables
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="parse_log", description=__doc__)
+    parser.add_argument("log", type=Path, help="log file")
+    parser.add_argument("output_dir", type=Path, help="folder to write the two files to")
+    parser.add_argument("--delimiter", type=_delimiter, default=",", help="between columns (default: a comma)")
+    parser.add_argument("--verbose", action="store_true", help="say how many rows there are")
+    return parser
+
+
+def _delimiter(text: str) -> str:
+    character = "\t" if text in ("\\t", "tab") else text
+    if len(character) != 1 or character in '"\r\n':
+        raise argparse.ArgumentTypeError(f"should be one character, got {text!r}")
+    return character
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    arguments = _parser().parse_args(argv)
+    log = parse_log(arguments.log)
+    if not arguments.output_dir.is_dir():
+        raise DataError(f"{arguments.output_dir}: no such folder to write to. Make it first.")
+    paths = write_tables(log, arguments.output_dir / arguments.log.name, arguments.delimiter)
+    if arguments.verbose:
+        print(f"{len(log.train)} rows of training, {sum(map(len, log.tests.values()))} of testing")
+    for path in paths:
+        print(f"wrote {path}")
+    return 0

@@ -1,0 +1,63 @@
+"""Draw a chart of training logs, Caffe's or ours: LOG... OUT.png, or in Caffe's order, CHART OUT.png LOG..."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from fcn_caffe.commands import command
+from fcn_caffe.log_chart import CHARTS, chart_number, draw_chart
+from fcn_caffe.log_parser import parse_log
+
+DEFAULT = 6
+
+
+def _parser() -> argparse.ArgumentParser:
+    listed = "\n".join(f"  {number}: {name}" for number, name in enumerate(CHARTS))
+    parser = argparse.ArgumentParser(
+        prog="plot_training_log",
+        description=f"{__doc__}\n\ncharts:\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("files", nargs="+", metavar="LOG... OUT", help="logs, and the picture to write, last")
+    parser.add_argument(
+        "--chart", help=f"its number, or its name as in test-accuracy-iters (default: {DEFAULT}, {CHARTS[DEFAULT]})"
+    )
+    parser.add_argument(
+        "--output",
+        action="append",
+        default=[],
+        help="output of the net to draw instead of loss or accuracy (repeatable)",
+    )
+    return parser
+
+
+def _titles(paths: Sequence[str]) -> list[str]:
+    """What the legend calls the logs: their file names, or their paths where names are the same."""
+    names = [Path(path).name for path in paths]
+    return names if len(set(names)) == len(names) else list(paths)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    files, chart = list(arguments.files), arguments.chart
+    if chart is None and len(files) > 2 and chart_number(files[0]) is not None and not Path(files[0]).exists():
+        chart, out, *logs = files
+    else:
+        *logs, out = files
+    number = DEFAULT if chart is None else chart_number(chart)
+    if number is None:
+        parser.error(f"unknown chart {chart!r}; there are 0 to {len(CHARTS) - 1}: {'; '.join(CHARTS)}")
+    if not logs:
+        parser.error("give one log or more, and then the picture to write")
+    if Path(out).suffix in ("", ".log", ".txt"):
+        parser.error(f"the last name is the picture to write, such as curve.png; {out!r} does not look like one")
+    draw_chart(
+        {title: parse_log(log) for title, log in zip(_titles(logs), logs, strict=True)}, number, out, arguments.output
+    )
+    print(f"wrote {out}")
+    return 0

@@ -1,0 +1,93 @@
+"""Time a net layer by layer, forward and backward, as `caffe time` does. Inputs are made up; data layers run.
+
+The times are means in milliseconds, after warm-up. Backward is 0 where no gradient arrives: at data layers, below
+which nothing is learned, and beside the way from the losses. A net without a loss is given ones at its outputs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from fcn_caffe.atomic import atomic_write
+from fcn_caffe.command_options import PHASES, add_state_options, fill, names, positive
+from fcn_caffe.commands import command
+from fcn_caffe.devices import torch_device
+from fcn_caffe.layers.base import show
+from fcn_caffe.net import Net
+from fcn_caffe.timing import NetTimes, time_net
+
+COLUMNS = ("layer", "type", "tops", "parameters", "forward_ms", "backward_ms")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="time_net", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("net", help="net prototxt")
+    add("-weights", "--weights", type=names, default=[], help="weight files, separated by commas (default: fillers)")
+    add("-iterations", "--iterations", type=positive, default=50, help="passes to average over (default: %(default)s)")
+    add("--warm-up", type=positive, default=1, help="passes before these (default: %(default)s)")
+    add("-phase", "--phase", choices=sorted(PHASES), default="TRAIN", help="default: %(default)s, as in Caffe")
+    add_state_options(parser)
+    add("--device", default="cpu", help="cpu, cuda or cuda:N")
+    add("--csv", type=Path, help="write the table to this CSV file")
+    return parser
+
+
+def table(times: NetTimes) -> str:
+    """The layers' times as lines of text, with the sums below them."""
+    rows = [("layer", "type", "tops", "parameters", "forward ms", "backward ms")]
+    rows += [
+        (
+            layer.name,
+            layer.type,
+            " ".join(map(show, layer.tops)),
+            f"{layer.parameters:,}",
+            f"{layer.forward:.3f}",
+            f"{layer.backward:.3f}",
+        )
+        for layer in times.layers
+    ]
+    total = (sum(getattr(layer, name) for layer in times.layers) for name in ("parameters", "forward", "backward"))
+    parameters, forward, backward = total
+    rows.append(("sum of layers", "", "", f"{parameters:,}", f"{forward:.3f}", f"{backward:.3f}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) if place < 3 else cell.rjust(width) for place, (cell, width) in enumerate(cells))
+        for cells in (list(zip(row, widths, strict=True)) for row in rows)
+    ]
+    return "\n".join(lines)
+
+
+def _write_csv(path: Path, times: NetTimes) -> None:
+    with atomic_write(path, "w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for layer in times.layers:
+            tops = " ".join(map(show, layer.tops))
+            writer.writerow(
+                (layer.name, layer.type, tops, layer.parameters, f"{layer.forward:.6f}", f"{layer.backward:.6f}")
+            )
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    arguments = _parser().parse_args(argv)
+    device = torch_device(arguments.device)
+    net = Net(arguments.net, PHASES[arguments.phase], stages=arguments.stage, level=arguments.level, device=device)
+    fill(net, arguments.weights)
+    times = time_net(net, arguments.iterations, warm_up=arguments.warm_up)
+    print(table(times))
+    print(f"\nAverage Forward pass: {times.forward:.3f} ms.")
+    print(f"Average Backward pass: {times.backward:.3f} ms.")
+    print(f"Average Forward-Backward: {times.forward + times.backward:.3f} ms.")
+    total = (times.forward + times.backward) * times.iterations
+    print(f"Total Time: {total:.3f} ms for {times.iterations} iterations on {device}, phase {arguments.phase}.")
+    if arguments.csv:
+        _write_csv(arguments.csv, times)
+    return 0

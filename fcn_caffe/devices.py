@@ -1,0 +1,86 @@
+"""The devices torch sees: which of them a command means, and what they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fcn_caffe.errors import FcnCaffeError
+
+KIB, MIB = 1 << 10, 1 << 20
+
+
+def torch_device(asked: str) -> torch.device:
+    """The device that `cpu`, `cuda`, `gpu` or `cuda:N` names.
+
+    Raises: FcnCaffeError for another name, or a device that is not there.
+    """
+    try:
+        device = torch.device("cuda" if asked == "gpu" else asked)
+    except RuntimeError:
+        raise FcnCaffeError(f"device {asked!r} is unknown. Use cpu, cuda or cuda:N.") from None
+    if device.type != "cuda":
+        return device
+    if not torch.cuda.is_available():
+        raise FcnCaffeError(
+            f"device {asked!r} was asked for, but {without_cuda()}. Use cpu, or install a CUDA build of torch."
+        )
+    index, count = device.index or 0, torch.cuda.device_count()
+    if index >= count:
+        raise FcnCaffeError(f"device {asked!r}: there are {count} CUDA devices, cuda:0 to cuda:{count - 1}.")
+    return torch.device("cuda", index)
+
+
+def gpu_numbers(text: str) -> list[int]:
+    """The devices that Caffe's `--gpu` names: `all`, or numbers separated by commas.
+
+    Raises: FcnCaffeError for something else, a number twice, or a device that is not there.
+    """
+    if text == "all":
+        return list(range(torch.cuda.device_count()))
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise FcnCaffeError(f"--gpu {text!r}: wanted device numbers separated by commas, or all.")
+    numbers = [int(part) for part in parts]
+    if len(set(numbers)) < len(numbers):
+        raise FcnCaffeError(f"--gpu {text!r} names a device twice. Name each once.")
+    for number in numbers:
+        torch_device(f"cuda:{number}")
+    return numbers
+
+
+def without_cuda() -> str:
+    """Why torch has no CUDA device here, as part of a sentence."""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    return f"torch {torch.__version__} (CUDA {torch.version.cuda}) finds no usable NVIDIA driver or GPU"
+
+
+def describe(number: int) -> dict[str, str]:
+    """What torch says of a CUDA device, by what it is called; what this version of torch does not tell is left out."""
+    properties: Any = torch.cuda.get_device_properties(number)
+    free, total = torch.cuda.mem_get_info(number)
+    facts = {
+        "Device id": str(number),
+        "Name": properties.name,
+        "Compute capability": f"{properties.major}.{properties.minor}",
+        "Total memory": f"{total / MIB:.0f} MiB",
+        "Free memory": f"{free / MIB:.0f} MiB",
+        "Multiprocessors": str(properties.multi_processor_count),
+    }
+    more = {
+        "Threads per multiprocessor": ("max_threads_per_multi_processor", 1, ""),
+        "Warp size": ("warp_size", 1, ""),
+        "Registers per multiprocessor": ("regs_per_multiprocessor", 1, ""),
+        "Shared memory per block": ("shared_memory_per_block", KIB, " KiB"),
+        "Shared memory per multiprocessor": ("shared_memory_per_multiprocessor", KIB, " KiB"),
+        "L2 cache": ("L2_cache_size", KIB, " KiB"),
+    }
+    for title, (attribute, unit, suffix) in more.items():
+        if hasattr(properties, attribute):
+            facts[title] = f"{getattr(properties, attribute) / unit:.0f}{suffix}"
+    integrated = getattr(properties, "is_integrated", None)
+    if integrated is not None:
+        facts["Integrated"] = "yes" if integrated else "no"
+    return facts

@@ -1,0 +1,11 @@
+"""Show the CUDA devices: see `python tools/device_query.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installing
+
+from fcn_caffe.commands.device_query import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,11 @@
+"""Turn training logs into CSV files: see `python tools/parse_log.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installing
+
+from fcn_caffe.commands.parse_log import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,11 @@
+"""Draw curves from training logs: see `python tools/plot_training_log.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installing
+
+from fcn_caffe.commands.plot_training_log import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,11 @@
+"""Time a net layer by layer: see `python tools/time_net.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installing
+
+from fcn_caffe.commands.time_net import main
+
+if __name__ == "__main__":
+    sys.exit(main())

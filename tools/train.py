@@ -1,0 +1,11 @@
+"""Train a net, as `caffe train` does: see `python tools/train.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installing
+
+from fcn_caffe.commands.train import main
+
+if __name__ == "__main__":
+    sys.exit(main())
