@@ -102,7 +102,7 @@ def _check(place: Path, backend: str) -> Path:
         others = [kind for kind in BACKENDS if kinds[kind]]
         wanted = "data.mdb" if backend == "lmdb" else "a file CURRENT"
         hint = f" It looks like {others[0].upper()}: set backend to that." if others else f" It should hold {wanted}."
-        raise DataError(f"{place}: not a {backend.upper()} database.{hint}")
+        raise DataError(f"{place}: no {backend.upper()} database is there.{hint}")
     return place
 
 

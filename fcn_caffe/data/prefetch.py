@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Arrays", "Batch", "Prefetch", "Source", "State", "draws"]
+from fcn_caffe.errors import DataError
+
+__all__ = ["Arrays", "Batch", "Prefetch", "Source", "State", "draws", "fill_batch"]
 
 Arrays = list[npt.NDArray[np.float32]]
 State = dict[str, Any]
@@ -38,6 +40,25 @@ class Source(Protocol):
 def draws(seed: int, *stream: int) -> np.random.Generator:
     """The random numbers of one batch, one epoch or one choice: the same for the same seed and stream."""
     return np.random.default_rng([seed, *stream])
+
+
+def fill_batch(size: int, items: Iterable[tuple[npt.NDArray[np.float32], float, str]]) -> Arrays:
+    """Images and labels side by side, of the first image's shape; an item is an image, its label and its name.
+
+    Shapes: (C, H, W) each -> (size, C, H, W), (size,). Raises: DataError for an image of another shape.
+    """
+    labels, data = np.empty(size, np.float32), np.empty(0, np.float32)
+    for index, (image, label, name) in enumerate(items):
+        if index == 0:
+            data = np.empty((size, *image.shape), np.float32)
+        if image.shape != data.shape[1:]:
+            have, want = ("x".join(map(str, shape)) for shape in (image.shape, data.shape[1:]))
+            raise DataError(
+                f"{name}: the image is {have}, the first of its batch {want}. Resize or crop them to one size, "
+                "or set batch_size to 1."
+            )
+        data[index], labels[index] = image, label
+    return [data, labels]
 
 
 class Prefetch:

@@ -13,7 +13,7 @@ from torch import Tensor
 from fcn_caffe.data.databases import read_records
 from fcn_caffe.data.datum import array_of_datum, parse_datum
 from fcn_caffe.data.places import find_source
-from fcn_caffe.data.prefetch import Batch, State, draws
+from fcn_caffe.data.prefetch import Batch, State, draws, fill_batch
 from fcn_caffe.data.transformer import Transformer
 from fcn_caffe.errors import DataError
 from fcn_caffe.layers.base import register
@@ -52,21 +52,10 @@ class DatumSource:
                     next(records)
             while True:
                 random = draws(seed, _TRANSFORM, batch)
-                last, name, value = next(records)
-                image, label = self._image(value, name, random)
-                data, labels = np.empty((self.size, *image.shape), np.float32), np.empty(self.size, np.float32)
-                data[0], labels[0] = image, label
-                for index in range(1, self.size):
-                    last, name, value = next(records)
-                    image, labels[index] = self._image(value, name, random)
-                    if image.shape != data.shape[1:]:
-                        have, want = ("x".join(map(str, shape)) for shape in (image.shape, data.shape[1:]))
-                        raise DataError(
-                            f"{name}: is {have}, the first of its batch {want}. Set crop_size or batch_size 1."
-                        )
-                    data[index] = image
+                taken = [next(records) for _ in range(self.size)]
+                arrays = fill_batch(self.size, ((*self._image(value, name, random), name) for _, name, value in taken))
                 batch += 1
-                yield [data, labels], {"seed": seed, "batch": batch, "key": last.hex()}
+                yield arrays, {"seed": seed, "batch": batch, "key": taken[-1][0].hex()}
 
     def _forever(self, after: bytes | None) -> Generator[tuple[bytes, str, bytes], None, None]:
         while True:

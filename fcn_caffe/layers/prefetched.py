@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,15 +80,3 @@ class PrefetchedLayer(Layer):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_feed": None, "_finalizer": None}
-
-
-def lines_of(path: Path, what: str) -> list[str]:
-    """The lines of a list file that are not blank. Raises: DataError, also where there is none."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise DataError(f"{path}: the {what} cannot be read ({error.strerror}).") from error
-    found = [line for line in text.splitlines() if line.strip()]
-    if not found:
-        raise DataError(f"{os.fspath(path)}: the {what} is empty.")
-    return found

@@ -1,0 +1,66 @@
+"""The mean image of a database, as a mean_file for transform_param, and the mean of each channel."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from contextlib import closing
+
+import numpy as np
+import numpy.typing as npt
+
+from fcn_caffe.commands import command
+from fcn_caffe.data.databases import BACKENDS, read_records
+from fcn_caffe.data.datum import array_of_datum, parse_datum
+from fcn_caffe.data.mean_file import write_blob
+from fcn_caffe.errors import DataError
+
+REPORT_EVERY = 10000
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="compute_image_mean", description=__doc__)
+    parser.add_argument("input_db", metavar="INPUT_DB", help="LMDB or LevelDB of Datums, all of one size")
+    parser.add_argument("output_file", metavar="OUTPUT_FILE", nargs="?", help="mean file to write (.binaryproto)")
+    parser.add_argument("--backend", "-backend", default="lmdb", choices=BACKENDS, help="(default: %(default)s)")
+    return parser
+
+
+def mean_image(path: str, backend: str) -> npt.NDArray[np.float32]:
+    """The mean of all images of a database; the sum is exact for any number of images.
+
+    Shapes: -> (C, H, W), BGR as the images are. Raises: DataError for images of two sizes, an empty database, or one
+    that cannot be read. Source: Caffe compute_image_mean.
+    """
+    total: npt.NDArray[np.float64] = np.zeros(0)
+    count = 0
+    with closing(read_records(path, backend)) as records:
+        for key, value in records:
+            name = f"{path}: record '{key.decode(errors='replace')}'"
+            image = array_of_datum(parse_datum(value, name), name)
+            if count == 0:
+                total = np.zeros(image.shape)
+            if image.shape != total.shape:
+                have, want = ("x".join(map(str, shape)) for shape in (image.shape, total.shape))
+                raise DataError(f"{name} is {have}, the first {want}. Make the database with one size of images.")
+            total += image
+            count += 1
+            if count % REPORT_EVERY == 0:
+                print(f"Processed {count} files.", flush=True)
+    if not count:
+        raise DataError(f"{path}: the database is empty.")
+    print(f"Processed {count} files.")
+    return (total / count).astype(np.float32)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    mean = mean_image(arguments.input_db, arguments.backend)
+    if arguments.output_file:
+        print(f"Write to {arguments.output_file}")
+        write_blob(arguments.output_file, mean)
+    print(f"Number of channels: {len(mean)}")
+    for channel, values in enumerate(mean):
+        print(f"mean_value channel [{channel}]: {values.mean(dtype=np.float64):.6g}")
+    return 0

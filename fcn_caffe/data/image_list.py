@@ -1,0 +1,43 @@
+"""Lists of images as ImageData and convert_imageset read them: a path, a space, an integer."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fcn_caffe.errors import DataError
+
+__all__ = ["read_image_list", "read_lines"]
+
+
+def read_lines(path: str | os.PathLike[str], what: str) -> list[tuple[int, str]]:
+    """The lines of a text file that are not blank, with their numbers from 1.
+
+    Raises: DataError where it cannot be read or is empty; `what` says what it is.
+    """
+    try:
+        # File names are bytes: what is not UTF-8 must come out of open() as it went in.
+        text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise DataError(f"{os.fspath(path)}: the {what} cannot be read ({error.strerror}).") from error
+    found = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not found:
+        raise DataError(f"{os.fspath(path)}: the {what} is empty.")
+    return found
+
+
+def read_image_list(path: str | os.PathLike[str]) -> list[tuple[str, int]]:
+    """(path, label) of each line; what is behind the last space is the label, so paths may hold spaces.
+
+    Raises: DataError, with the line, for one without a label.
+    """
+    found = []
+    for number, line in read_lines(path, "list of images"):
+        name, _, label = line.replace("\t", " ").rpartition(" ")
+        try:
+            found.append((name.strip(), int(label)))
+        except ValueError:
+            name = ""
+        if not name:
+            raise DataError(f'{os.fspath(path)}:{number}: wanted "PATH LABEL" with an integer label, got {line!r}.')
+    return found

@@ -1,0 +1,11 @@
+"""The mean image of a database: see `python tools/compute_image_mean.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installing
+
+from fcn_caffe.commands.compute_image_mean import main
+
+if __name__ == "__main__":
+    sys.exit(main())

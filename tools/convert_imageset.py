@@ -1,0 +1,11 @@
+"""A database out of a list of images: see `python tools/convert_imageset.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installing
+
+from fcn_caffe.commands.convert_imageset import main
+
+if __name__ == "__main__":
+    sys.exit(main())
