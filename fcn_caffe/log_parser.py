@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterator, Sequence
+from calendar import isleap
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -85,19 +86,27 @@ def parse_log(path: str | os.PathLike[str]) -> TrainingLog:
     return log
 
 
-def _lines(file: Iterator[str], year: int) -> Iterator[tuple[str, datetime | None]]:
+def _lines(file: Iterable[str], year: int) -> Iterator[tuple[str, datetime | None]]:
     """Each line's message, and when it was logged."""
     before: datetime | None = None
+    moved = timedelta(0)
     for line in file:
-        match = _PREFIX.search(line)
+        text, match = line.rstrip("\r\n"), _PREFIX.search(line)
         if match is None:
-            yield line.rstrip("\r\n"), None
+            yield text, None
             continue
         given, month, day, hour, minute, second, fraction = match.groups()
+        if not given and (month, day) == ("02", "29") and not isleap(year):
+            # The log is older than its file's date: go back to a year that has the day, and keep the time that passed.
+            leap = next(other for other in range(year, 0, -1) if isleap(other))
+            if before is not None:
+                moved += before - before.replace(year=leap)
+                before = before.replace(year=leap)
+            year = leap
         try:
-            when = _moment(int(given or year), *map(int, (month, day, hour, minute, second)))
+            when = datetime(int(given or year), int(month), int(day), int(hour), int(minute), int(second))
         except ValueError:  # month 13: text that looks like a time
-            yield line.rstrip("\r\n"), None
+            yield text, None
             continue
         when += timedelta(seconds=float(fraction or 0))
         # Clocks are put back by hours; months back is the next year.
@@ -105,14 +114,7 @@ def _lines(file: Iterator[str], year: int) -> Iterator[tuple[str, datetime | Non
             year += 1
             when = when.replace(year=year)
         before = when
-        yield line[match.end() :].rstrip("\r\n"), when
-
-
-def _moment(year: int, month: int, day: int, hour: int, minute: int, second: int) -> datetime:
-    if (month, day) == (2, 29):
-        while year % 4 or (year % 100 == 0 and year % 400):
-            year -= 1  # the log is older than its file's date
-    return datetime(year, month, day, hour, minute, min(second, 59))
+        yield line[match.end() :].rstrip("\r\n"), when + moved
 
 
 class _Reader:
@@ -143,6 +145,8 @@ class _Reader:
         elif match := _OUTPUT.match(text):
             row = self._row(match[1] == "Train")
             if row is not None:
+                if not row.outputs:
+                    row.seconds = self.now  # Caffe's parse_log.py takes the time of the first output
                 row.add(match[2], float(match[3]))
         elif (match := _OLD_OUTPUT.match(text)) and (row := self._row(False)):
             row.add(f"score{match[1]}", float(match[2]))
