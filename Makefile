@@ -1,7 +1,7 @@
 # `make check` needs no data and takes seconds; `make test` is what .ci/run runs.
 PYTHON ?= python3
 
-.PHONY: check test nets format protobuf-runtimes
+.PHONY: check test nets format protobuf-runtimes fuzz
 
 check:
 	$(PYTHON) -m ruff check .
@@ -21,3 +21,7 @@ format:
 # The messages on the oldest and the newest protobuf, compiled and pure Python, each in an environment of its own.
 protobuf-runtimes:
 	sh tests/protobuf_runtimes.sh
+
+# All 20,000 spoilt files, other ones each time; `make test` takes a share, the same ones each time.
+fuzz:
+	FCN_CAFFE_FUZZ=20000 $(PYTHON) -m pytest -q -s tests/test_fuzz.py

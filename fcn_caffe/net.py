@@ -99,7 +99,10 @@ class Net(nn.Module):
                 raise error.named(str(node)).hinted(self._crop_hint(node)) from error
             except (RuntimeError, ValueError, IndexError, TypeError) as error:
                 raise _failure(node, bottoms, error) from error
-            blobs.update(zip(node.tops, (tops,) if isinstance(tops, Tensor) else tops, strict=False))
+            made = (tops,) if isinstance(tops, Tensor) else tops
+            if len(made) < len(node.tops):
+                raise layer.error(f"makes {len(made)} tops, {len(node.tops)} are named: {', '.join(node.tops)}.")
+            blobs.update(zip(node.tops, made, strict=False))
             self.blob_shapes.update((name, tuple(blobs[name].shape)) for name in node.tops)
             self._add(node, layer)
         self._steps = [self._step(node) for node in self.graph.nodes]

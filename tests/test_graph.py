@@ -97,6 +97,7 @@ BAD = {
     "deconvolution kernel": (DATA + layer("c", "Deconvolution", "data", more="convolution_param { num_output: 2 }"), "layer 'c' (Deconvolution): kernel_size is missing: give kernel_size, or kernel_h and kernel_w."),
     "pooling kernel": (pooling("stride: 2"), "layer 'p' (Pooling): give kernel_size, or kernel_h and kernel_w; got none."),
     "pooling pad": (pooling("kernel_size: 2 pad: 2"), "layer 'p' (Pooling): pad 2x2 must be smaller than the kernel 2x2."),
+    "convolution tops": (DATA + layer("c", "Convolution", "data", "a b", CONV % ""), "layer 'c' (Convolution): has 2 tops for 1 bottoms: give one for each."),
     "pooling global": (pooling("kernel_size: 2 global_pooling: true"), "layer 'p' (Pooling): global_pooling takes the kernel from the bottom: drop kernel_size."),
     "pooling size": (pooling("kernel_size: 12 stride: 2"), "layer 'p' (Pooling): bottom 1x3x8x8 is smaller than the kernel 12x12: the output would be empty."),
     "pooling mask": (DATA + layer("p", "Pooling", "data", "p m", "pooling_param { pool: AVE kernel_size: 2 }"), "layer 'p' (Pooling): a second top (the mask) is only for pool: MAX."),

@@ -23,6 +23,8 @@ class _ConvolutionBase(Layer):
     def __init__(self, param: Any, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.convolution_param
+        if len(param.top) != len(bottoms):
+            raise self.error(f"has {len(param.top)} tops for {len(bottoms)} bottoms: give one for each.")
         self.channel_axis = self.axis(options.axis, bottoms[0])
         self.spatial_axes = bottoms[0].ndim - self.channel_axis - 1
         if self.spatial_axes not in CONVOLVE:

@@ -67,10 +67,10 @@ def read_net(path: str | os.PathLike[str]) -> BinaryNet:
             reader.corrupt(start, f"field {number} of a net is never a number; this is some other message")
         if number == _NET_NAME:
             net.name = reader.text(start, end)
-        elif number == _NET_LAYER:
-            net.layers.append(reader.layer(start, end, _MODERN))
-        elif number == _NET_V1_LAYERS:
-            net.layers.append(reader.layer(start, end, _V1))
+        elif number in (_NET_LAYER, _NET_V1_LAYERS):
+            layer = reader.layer(start, end, _MODERN if number == _NET_LAYER else _V1)
+            if layer.name or layer.blobs:  # three bytes of the file are no reason for an object
+                net.layers.append(layer)
     return net
 
 

@@ -1,0 +1,187 @@
+"""Spoilt files: thousands of nets, solvers, weights and states with something wrong in them.
+
+Whatever a file holds, reading it ends, in an answer or an FcnCaffeError that is short and says where, in memory of
+three times the file, with nothing written and nothing imported. `make fuzz` runs the whole 20,000 with new random
+seeds; a test run takes FCN_CAFFE_FUZZ of them (4,000 unless set), the same ones each time.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import binary_mutations
+import mutations
+import pytest
+from fuzzing import Bench, check_net, check_solver, check_state, check_weights
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.configuration import set_hypothesis_home_dir
+from oracle import FOLDER, cases, load
+
+from fcn_caffe.proto import wire
+from fcn_caffe.weight_formats import hdf5
+from fcn_caffe.weights import load_weights, save_weights
+
+ROOT = Path(__file__).parent.parent
+DATA = ROOT.parent / "shared" / "data" / "caffe"
+COUNT = int(os.environ.get("FCN_CAFFE_FUZZ", "4000"))
+NET = b'net: "fixed.prototxt"\n'  # what every bench has
+WHOLE = COUNT >= 20_000
+
+
+def amount(share: float) -> Any:
+    """Hypothesis's settings for this share of COUNT: the same files each time, unless the whole is asked for."""
+    return settings(
+        max_examples=max(1, int(COUNT * share)),
+        deadline=None,  # fuzzing.SECONDS is the limit
+        derandomize=not WHOLE,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+
+
+# -- what is spoilt ------------------------------------------------------------------------------------------------
+
+
+@lru_cache
+def nets() -> dict[str, bytes]:
+    """Every net file of the repository, of Caffe's measured cases, and of other people's Caffe where it is there."""
+    found = {f"{name}/{case}": _text(name, case, "prototxt") for name in ("layers", "nets") for case in cases(name)}
+    paths = [*(ROOT / "nets").glob("*.prototxt"), *(FOLDER / "formats").glob("*.prototxt")]
+    paths += [path for path in DATA.rglob("*.prototxt") if "solver" not in path.name]
+    return found | {str(path): path.read_bytes() for path in sorted(paths)}
+
+
+@lru_cache
+def solvers() -> dict[str, bytes]:
+    """Every solver: those of Caffe's runs with their net inside, and all with the net of the bench."""
+    found = {}
+    for case in cases("solvers"):
+        text, net = _text("solvers", case, "solver"), _text("solvers", case, "net")
+        found[f"{case} with its net"] = text + b"\nnet_param {\n" + net + b"}\n"
+        found[case] = NET + re.sub(rb'(?<=[\d"]) ', b"\n", text)
+    for path in sorted([*(ROOT / "solvers").glob("*.prototxt"), *DATA.rglob("*solver.prototxt")]):
+        found[str(path)] = NET + re.sub(rb"(?m)^(net|weights|test_iter|test_net|train_net): .*", b"", path.read_bytes())
+    return found
+
+
+def _text(name: str, case: str, key: str) -> bytes:
+    return str(load(name)[f"{case}/{key}"]).encode()
+
+
+@lru_cache
+def files(pattern: str) -> dict[str, bytes]:
+    """The golden files that match, and those of other people's Caffe that are short enough to spoil thousands of."""
+    paths = [*FOLDER.rglob(pattern), *(path for path in DATA.rglob(pattern) if path.stat().st_size < 10**5)]
+    return {str(path): path.read_bytes() for path in sorted(paths)}
+
+
+@lru_cache
+def weights(ending: str) -> dict[str, bytes]:
+    """Weight files of one form: golden ones, or the golden caffemodels saved in it."""
+    if ending == "caffemodel":
+        return files("*.caffemodel")
+    found = files("*.caffemodel.h5") if ending == "h5" else {}
+    with TemporaryDirectory() as folder:
+        for name in sorted(files("*.caffemodel")):
+            path = Path(folder) / f"weights.{ending}"
+            save_weights(path, load_weights(name), "net")
+            found[f"{name} as {ending}"] = path.read_bytes()
+    return found
+
+
+@lru_cache
+def states(ending: str) -> dict[str, bytes]:
+    """Solver states of one form: golden ones, and for HDF5 the golden binary ones saved in it."""
+    found = files(f"*.{ending}")
+    if ending == "solverstate.h5":
+        with TemporaryDirectory() as folder:
+            for name in sorted(files("*.solverstate")):
+                path, state = Path(folder) / f"state.{ending}", wire.read_solver_state(name)
+                hdf5.write_solver_state(path, state.iter, state.learned_net, state.history, state.current_step)
+                found[f"{name} as HDF5"] = path.read_bytes()
+    return found
+
+
+def spoilt(seeds: dict[str, bytes], ways: tuple[mutations.Mutation, ...]) -> Any:
+    """A strategy for files: one of `seeds`, by name, after one to four mutations."""
+    steps = st.lists(st.tuples(st.sampled_from(ways), st.integers(0, 2**32 - 1)), min_size=1, max_size=4)
+    name = st.sampled_from(sorted(seeds))
+    return st.builds(lambda one, other, how: mutations.mutate(seeds[one], seeds[other], how), name, name, steps)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    set_hypothesis_home_dir(str(tmp_path_factory.mktemp("hypothesis")))
+    logging.disable()  # every restored state and every odd rate says so, thousands of times
+    made = Bench(tmp_path_factory.mktemp("fuzz"))
+    made.put("fixed.prototxt", _text("solvers", "adam", "net"))
+    yield made
+    logging.disable(logging.NOTSET)
+    print("", *(f"{count:7,d} {what}" for what, count in sorted(made.counts.items())), sep="\n")
+
+
+# -- the tests -----------------------------------------------------------------------------------------------------
+
+
+@amount(0.4)
+@given(data=spoilt(nets(), mutations.TEXT))
+def test_a_spoilt_net(bench: Bench, data: bytes) -> None:
+    check_net(bench, data)
+
+
+@amount(0.15)
+@given(data=spoilt(solvers(), mutations.TEXT))
+def test_a_spoilt_solver(bench: Bench, data: bytes) -> None:
+    check_solver(bench, data)
+
+
+# The endings of binary weights, how they are spoilt, and their share; and the same for solver states.
+WEIGHTS = {
+    "caffemodel": (binary_mutations.WIRE, 0.12),
+    "h5": (binary_mutations.HDF5, 0.07),
+    "npz": (binary_mutations.ZIP, 0.03),
+    "pth": (binary_mutations.ZIP, 0.03),
+    "safetensors": (binary_mutations.SAFETENSORS, 0.03),
+}
+STATES = {"solverstate": (binary_mutations.WIRE, 0.1), "solverstate.h5": (binary_mutations.HDF5, 0.05)}
+
+
+@pytest.mark.parametrize("ending", WEIGHTS)
+def test_spoilt_weights(bench: Bench, ending: str) -> None:
+    ways, share = WEIGHTS[ending]
+
+    @amount(share)
+    @given(data=spoilt(weights(ending), ways))
+    def check(data: bytes) -> None:
+        check_weights(bench, data, f"spoilt.{ending}")
+
+    check()
+
+
+@pytest.mark.parametrize("ending", STATES)
+def test_a_spoilt_solver_state(bench: Bench, ending: str) -> None:
+    ways, share = STATES[ending]
+    model = FOLDER / "states" / "adam_iter_5.caffemodel"
+
+    @amount(share)
+    @given(data=spoilt(states(ending), ways))
+    def check(data: bytes) -> None:
+        check_state(bench, data, f"adam_iter_5.{ending}", model.read_bytes(), model.name)
+
+    check()
+
+
+@amount(0.02)
+@given(data=spoilt(files("*.caffemodel"), binary_mutations.WIRE))
+def test_the_weights_of_a_state_spoilt(bench: Bench, data: bytes) -> None:
+    state = FOLDER / "states" / "adam_iter_5.solverstate"
+    check_state(bench, state.read_bytes(), state.name, data, "adam_iter_5.caffemodel")
