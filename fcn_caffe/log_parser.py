@@ -112,7 +112,8 @@ def _lines(file: Iterable[str], year: int) -> Iterator[tuple[str, datetime | Non
         # Clocks are put back by hours; months back is the next year.
         if not given and before is not None and before - when > timedelta(days=180):
             year += 1
-            when = when.replace(year=year)
+            leap_day = (month, day) == ("02", "29")
+            when = when + timedelta(days=366) if leap_day else when.replace(year=year)
         before = when
         yield line[match.end() :].rstrip("\r\n"), when + moved
 

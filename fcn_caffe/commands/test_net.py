@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             else:
                 blobs = net()
         for place, name in enumerate(net.graph.outputs):
-            values = blobs[name].double().reshape(-1).cpu().numpy()
+            values = blobs[name].detach().double().reshape(-1).cpu().numpy()
             for value in values:
                 print(f"Batch {iteration}, {name} = {number(value)}", flush=True)
             if iteration and values.size != sums[place].size:

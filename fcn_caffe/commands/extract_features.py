@@ -1,0 +1,72 @@
+"""Write blobs of a net, image by image, to databases or files, as Caffe's extract_features does.
+
+The type is of all outputs: lmdb and leveldb hold a Datum with float_data for each image, under keys 0000000000 …; h5
+and npz an array named as the blob. Without a type, each output's ending says it: .lmdb, .leveldb, .h5, .hdf5, .npz.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from fcn_caffe.command_options import (
+    PHASES,
+    add_device_options,
+    add_state_options,
+    chosen_device,
+    fill,
+    names,
+    positive,
+)
+from fcn_caffe.commands import command
+from fcn_caffe.devices import torch_device
+from fcn_caffe.errors import DataError
+from fcn_caffe.features import FORMATS, extract_features
+from fcn_caffe.net import Net
+
+_ENDINGS = {f".{name}": name for name in FORMATS} | {".hdf5": "h5"}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="extract_features", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("weights", type=names, help="weight files, separated by commas")
+    add("net", help="net prototxt; its data layers are run")
+    add("blobs", type=names, help="blobs to write, separated by commas")
+    add("outputs", type=names, help="where to, one for each blob, separated by commas")
+    add("batches", type=positive, help="how many batches to run")
+    add("type", nargs="?", choices=FORMATS, help="what to write (default: what the outputs' endings say)")
+    add("mode", nargs="?", choices=("CPU", "GPU"), help="as Caffe has it; or see --device")
+    add("device_id", nargs="?", type=int, default=0, help="number of the GPU")
+    add("--phase", choices=sorted(PHASES), default="TEST", help="default: %(default)s")
+    add_state_options(parser)
+    add_device_options(parser)
+    return parser
+
+
+def _format(output: str) -> str:
+    ending = Path(output).suffix.lower()
+    if ending not in _ENDINGS:
+        raise DataError(f"{output}: give a type after the batches ({', '.join(FORMATS)}), or an ending that names it.")
+    return _ENDINGS[ending]
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    arguments = _parser().parse_args(argv)
+    formats = [arguments.type or _format(output) for output in arguments.outputs]
+    device = chosen_device(arguments)
+    if device is None:
+        device = torch_device(f"cuda:{arguments.device_id}") if arguments.mode == "GPU" else torch.device("cpu")
+    net = Net(arguments.net, PHASES[arguments.phase], stages=arguments.stage, level=arguments.level, device=device)
+    fill(net, arguments.weights)
+    counts = extract_features(net, arguments.blobs, arguments.outputs, arguments.batches, formats)
+    for blob, output, images in zip(arguments.blobs, arguments.outputs, counts, strict=True):
+        print(f"wrote '{blob}' of {images} images to {output}")
+    return 0

@@ -1,0 +1,11 @@
+"""Write a net's blobs to databases or files: see `python tools/extract_features.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installing
+
+from fcn_caffe.commands.extract_features import main
+
+if __name__ == "__main__":
+    sys.exit(main())
