@@ -12,11 +12,10 @@ import numpy.typing as npt
 import torch
 
 from fcn_caffe.data.image_files import IMAGE_SUFFIXES, image_blob, read_image
-from fcn_caffe.data.options import parse_param_str, read_mean
 from fcn_caffe.errors import DataError, WeightsError
 from fcn_caffe.graph import TEST, TRAIN, read_net
-from fcn_caffe.layers.python import find_module
 from fcn_caffe.net import Net
+from fcn_caffe.preprocessing import photograph_mean
 from fcn_caffe.weights import copy_weights, load_weights
 
 __all__ = ["Segmenter", "find_images", "net_mean", "trained_net"]
@@ -50,15 +49,9 @@ def net_mean(path: str | os.PathLike[str]) -> tuple[float, ...] | None:
         for layer in read_net(path, phase).layer:
             if layer.type != "Python" or layer.bottom:
                 continue
-            who = f"{path}: layer '{layer.name}'"
-            options = parse_param_str(layer.python_param.param_str, who)
-            if "mean" in options:
-                return read_mean(options["mean"], who)
-            module = find_module(layer.python_param.module, Path(path).parent)
-            cls = getattr(module, layer.python_param.layer, None)
-            mean = getattr(cls, "defaults", {}).get("mean", getattr(module, "MEAN", None))
-            if mean is not None and len(mean) == 3:
-                return read_mean(mean, who)
+            mean = photograph_mean(layer, path)
+            if mean is not None:
+                return mean
     return None
 
 

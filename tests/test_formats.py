@@ -21,8 +21,9 @@ import pytest
 import torch
 from helpers import input_layer, layer, make_net, randomise
 
-from fcn_caffe import Net, WeightsError
+from fcn_caffe import Net, PrototxtError, WeightsError
 from fcn_caffe.proto import caffe_pb2, parse_text
+from fcn_caffe.proto.upgrade import upgrade_net
 from fcn_caffe.solver import Solver
 from fcn_caffe.weights import ABSENT, copy_weights, load_weights, net_weights, save_weights
 
@@ -553,3 +554,72 @@ def test_a_file_that_may_not_grow(tmp_path: Path, ending: str) -> None:
 def test_a_net_is_not_weights(name: str) -> None:
     with pytest.raises(WeightsError, match=r"is a net or a solver in text, not weights\. Give a file of weights: "):
         load_weights(name)
+
+
+# -- files of other people's Caffe -----------------------------------------------------------------------------------
+
+
+def real(name: str) -> Path:
+    path = REAL / name
+    if not path.exists():
+        pytest.skip(f"{path} is not here")
+    return path
+
+
+def test_super_resolution_gives_caffes_output() -> None:
+    net = Net(real("wechat/sr.prototxt"))
+    assert not copy_weights(net, load_weights(real("wechat/sr.caffemodel"))).missing
+    with np.load(real("wechat/sr_expected.npz")) as golden, torch.no_grad():
+        made = net(data=torch.from_numpy(golden["data"]))["fc"]
+        oracle.assert_close(made, golden["fc"], 1e-5, "fc")
+
+
+def test_a_net_of_another_caffe_names_its_type() -> None:
+    with pytest.raises(PrototxtError, match=r"detect\.prototxt:2078:3: layer '\S+' is of type 'Permute', which is not"):
+        Net(real("wechat/detect.prototxt"))
+
+
+def test_weights_of_2014_in_every_form(tmp_path: Path) -> None:
+    weights = load_weights(real("lenet_v1/lenet_iter_10000"))
+    assert [weights[name][0].shape for name in ("conv1", "ip1")] == [(20, 1, 5, 5), (1, 1, 500, 800)]
+    for ending in ENDINGS:
+        save_weights(tmp_path / f"net{ending}", weights)
+        assert same(load_weights(tmp_path / f"net{ending}"), weights), ending
+        net = Net(real("lenet_v1/lenet.prototxt"))
+        report = copy_weights(net, load_weights(tmp_path / f"net{ending}"), strict=True)
+        assert len(report.copied) == 4 and len(report.coerced) == 6
+
+
+def test_a_solver_state_of_2014_goes_on(tmp_path: Path) -> None:
+    """lenet_solver.prototxt with its data replaced by inputs, restored from the state and the weights beside it."""
+    folder = real("lenet_v1")
+    param = parse_text((folder / "lenet_solver.prototxt").read_text(), caffe_pb2.SolverParameter)
+    net = parse_text((folder / "lenet_train.prototxt").read_text(), caffe_pb2.NetParameter)
+    upgrade_net(net)
+    data = next(item for item in net.layer if not item.bottom)
+    data.CopyFrom(caffe_pb2.LayerParameter(name="mnist", type="Input", top=data.top))
+    data.input_param.shape.add(dim=[4, 1, 28, 28])
+    data.input_param.shape.add(dim=[4])
+    net.layer[-1].top.append("loss")
+    for field in ("train_net", "test_net", "test_iter", "test_interval"):
+        param.ClearField(field)
+    param.net_param.CopyFrom(net)
+    param.snapshot_prefix = str(tmp_path / "lenet")
+    solver = Solver(param, device="cpu")
+    solver.restore(folder / "lenet_iter_10000.solverstate")
+    assert solver.iter == 10000
+    weights = load_weights(folder / "lenet_iter_10000")
+    for name, blobs in solver.net.params.items():
+        assert all(
+            np.array_equal(a.detach().numpy().ravel(), b.ravel()) for a, b in zip(blobs, weights[name], strict=True)
+        )
+    assert any(history.any() for history in solver.optimizer.history(solver.net.learnable_params[0].blob))
+    solver.net.inputs.update(data=torch.rand(4, 1, 28, 28), label=torch.zeros(4))
+    solver.step(1)
+    assert solver.rate == pytest.approx(0.01 * (1 + 0.0001 * 10000) ** -0.75)
+    again = Solver(param, device="cpu")
+    again.restore(solver.snapshot())
+    assert again.iter == 10001
+    for item, other in zip(solver.net.learnable_params, again.net.learnable_params, strict=True):
+        assert torch.equal(item.blob, other.blob)
+        assert torch.equal(solver.optimizer.history(item.blob)[0], again.optimizer.history(other.blob)[0])

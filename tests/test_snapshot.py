@@ -14,15 +14,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
 import training_run
 
-from fcn_caffe import DataError, SolverError
+from fcn_caffe import DataError, SolverError, WeightsError
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.solver import Solver
-from fcn_caffe.weights import load_weights
+from fcn_caffe.weights import load_weights, save_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -94,9 +95,10 @@ def test_snapshot_before_the_first_step(solver: Solver, tmp_path: Path) -> None:
 # -- going on ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("form", ["BINARYPROTO", "HDF5"])
 @pytest.mark.parametrize("rule", ["SGD", "Nesterov", "AdaDelta", "Adam"])
-def test_resumed_equals_uninterrupted(tmp_path: Path, rule: str) -> None:
-    more = f'type: "{rule}" iter_size: 2'
+def test_resumed_equals_uninterrupted(tmp_path: Path, rule: str, form: str) -> None:
+    more = f'type: "{rule}" iter_size: 2 snapshot_format: {form}'
     whole = training_run.solver(tmp_path, more)
     whole.step(8)
     first = training_run.solver(tmp_path, more)
@@ -138,6 +140,85 @@ def test_a_snapshot_can_be_moved(solver: Solver, tmp_path: Path) -> None:
     other = training_run.solver(tmp_path)
     other.restore(tmp_path / "elsewhere/run_iter_2.solverstate")
     assert equal(everything(other), everything(solver))
+
+
+def test_hdf5_files_log_and_moving(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    solver = training_run.solver(tmp_path, "snapshot_format: HDF5")
+    solver.step(6)
+    prefix = tmp_path / "out/run_iter_6"
+    with caplog.at_level("INFO"):
+        assert solver.snapshot() == Path(f"{prefix}.solverstate.h5")
+    names = ["run_iter_6.caffemodel.h5", "run_iter_6.rngstate", "run_iter_6.solverstate.h5"]
+    assert sorted(os.listdir(tmp_path / "out")) == names
+    assert f"Snapshotting to HDF5 file {prefix}.caffemodel.h5" in caplog.text
+    assert f"Snapshotting solver state to HDF5 file {prefix}.solverstate.h5" in caplog.text
+    with h5py.File(f"{prefix}.solverstate.h5") as file:
+        assert (file["iter"][:], file["current_step"][:]) == ([6], [2])
+        assert list(file["history"]) == [str(index) for index in range(6)]
+        assert (
+            not file["history/2"][()].any() and file["history/0"][()].any()
+        )  # the frozen layer's, and a learning one's
+    with h5py.File(f"{prefix}.caffemodel.h5") as file:
+        layers = {"data", "c1", "drop", "frozen", "score", "loss"}
+        assert set(file["data"]) == layers and list(file["data/c1"]) == ["0", "1"] and not list(file["data/drop"])
+    shutil.move(tmp_path / "out", tmp_path / "elsewhere")
+    other = training_run.solver(tmp_path)  # which writes binary messages itself
+    other.restore(tmp_path / "elsewhere/run_iter_6.solverstate.h5")
+    assert other.iter == 6 and equal(everything(other), everything(solver))
+    assert other.learning_rate.current_step == 2
+
+
+def test_either_form_of_weights_serves_either_form_of_state(tmp_path: Path) -> None:
+    """The state names its weights; beside it they may have been ported."""
+    solver = training_run.solver(tmp_path)
+    solver.step(2)
+    state = solver.snapshot()
+    model = state.with_suffix(".caffemodel")
+    save_weights(f"{model}.h5", load_weights(model))
+    model.unlink()
+    other = training_run.solver(tmp_path)
+    other.restore(state)
+    assert equal(everything(other), everything(solver))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda file: file.pop("iter"), "has no number 'iter', as the solver states that Caffe writes do."),
+        (lambda file: file.pop("history"), "has no group 'history', as the solver states that Caffe writes do."),
+        (lambda file: file.pop("history/3"), "history 3 of 5 is not there."),
+        (lambda file: file.pop("history/5"), "holds 5 histories, SGD on net 'tiny' has 6 (6 blobs x 1)."),
+        (
+            lambda file: file["iter"].write_direct(np.array([-1], "i4")),
+            "is of iteration -1, step 0. The file is corrupt",
+        ),
+    ],
+)
+def test_damaged_hdf5_states(tmp_path: Path, damage: Any, message: str) -> None:
+    first = training_run.solver(tmp_path, "snapshot_format: HDF5")
+    first.step(1)
+    state = first.snapshot()
+    with h5py.File(state, "r+") as file:
+        damage(file)
+    other = training_run.solver(tmp_path)
+    before = everything(other)
+    with pytest.raises((SolverError, WeightsError)) as caught:
+        other.restore(state)
+    assert str(caught.value).startswith(f"{state}: ") and message in str(caught.value)
+    assert other.iter == 0 and equal(everything(other), before)
+
+
+def test_a_state_without_weights_sets_histories_alone(tmp_path: Path) -> None:
+    """As in Caffe, a state need not name weights."""
+    first = training_run.solver(tmp_path, "snapshot_format: HDF5")
+    first.step(1)
+    state = first.snapshot()
+    with h5py.File(state, "r+") as file:
+        del file["learned_net"]
+    other = training_run.solver(tmp_path)
+    weights = everything(other)[: len(other.net.learnable_params)]
+    other.restore(state)
+    assert other.iter == 1 and equal(everything(other)[: len(weights)], weights)
 
 
 def test_without_random_states(solver: Solver, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,17 +12,21 @@ from fcn_caffe.commands import command
 from fcn_caffe.data.labels import read_classes
 from fcn_caffe.errors import DataError
 from fcn_caffe.infer import Segmenter, find_images, net_mean, trained_net
+from fcn_caffe.preprocessing import check_preprocessing
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="infer", description=__doc__)
     parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of them, of any size")
     parser.add_argument("--net", required=True, help="net prototxt; its deploy stage is run")
-    parser.add_argument("--weights", required=True, help=".caffemodel trained with that net")
+    parser.add_argument("--weights", required=True, help="weights trained with that net, in any form")
     parser.add_argument("--out", type=Path, default=Path("segmented"), help="folder to write to (default: segmented)")
     parser.add_argument("--mean", type=float, nargs=3, metavar=("B", "G", "R"), help="default: the net's data layer's")
     parser.add_argument("--score", default="score", help="blob of class scores (default: score)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--ignore-preprocessing", action="store_true", help="run even if the weights were made for other inputs"
+    )
     return parser
 
 
@@ -35,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise DataError(
             f"{arguments.net}: the net does not say which mean its data layer subtracts. Give --mean B G R."
         )
+    if not arguments.ignore_preprocessing:
+        check_preprocessing(arguments.weights, arguments.net, mean)
     net = trained_net(arguments.net, arguments.weights, stages=("deploy",), device=arguments.device)
     segment = Segmenter(net, mean, arguments.score)
     card = Path(arguments.net).parent / "classes.txt"

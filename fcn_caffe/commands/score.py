@@ -15,13 +15,14 @@ from fcn_caffe.commands import command
 from fcn_caffe.errors import DataError
 from fcn_caffe.infer import trained_net
 from fcn_caffe.metrics import Scores
+from fcn_caffe.preprocessing import check_preprocessing
 from fcn_caffe.score import class_names, data_layer, format_scores, score_heads
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="score", description=__doc__)
     parser.add_argument("net", help="net prototxt; its TEST phase with its data layer is run")
-    parser.add_argument("--weights", required=True, help=".caffemodel to score")
+    parser.add_argument("--weights", required=True, help="weights to score, in any form")
     parser.add_argument("--iterations", type=int, help="passes to run (default: once over the data layer's split)")
     parser.add_argument("--score", nargs="+", default=["score"], help="score blobs, one a head (default: score)")
     parser.add_argument("--label", nargs="+", default=["label"], help="their label blobs, in the same order")
@@ -30,6 +31,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--stage", action="append", default=[], help="NetState stage (repeatable)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--ignore-preprocessing", action="store_true", help="run even if the weights were made for other inputs"
+    )
     parser.add_argument("--csv", type=Path, help="append the scores to this CSV file")
     parser.add_argument("--json", type=Path, help="write the scores to this JSON file")
     return parser
@@ -70,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if len(arguments.score) != len(arguments.label):
         raise DataError(f"{len(arguments.score)} score blobs and {len(arguments.label)} labels: give one label each.")
+    if not arguments.ignore_preprocessing:
+        check_preprocessing(arguments.weights, arguments.net)
     net = trained_net(arguments.net, arguments.weights, stages=arguments.stage, device=arguments.device)
     # The paper leaves classes that the SIFT Flow test images never show out of the means.
     sift_flow = type(data_layer(net)).__module__.endswith("siftflow_layers")

@@ -109,6 +109,7 @@ class _Parser:
             name, start = self.value, self.start
             field = about.fields.get(name)
             if field is None:
+                self.unknown_type(name, message)
                 self.unknown_field(name, about, outer)
             if not field.repeated and name in given:
                 self.fail(f"{name} is given twice; {about.title} takes one.", start)
@@ -305,6 +306,15 @@ class _Parser:
         """The hint for a name that came in quotes."""
         word = self.value[1:-1]
         return f" Write {word} without quotes." if self.kind == _STRING and word in known else ""
+
+    def unknown_type(self, name: str, message: Any) -> None:
+        """Options named as their layer's type, which no message of ours has, are those of a type of another Caffe."""
+        kind = getattr(message, "type", "")
+        if isinstance(kind, str) and name == f"{re.sub('(?<=[a-z0-9])(?=[A-Z])', '_', kind).lower()}_param":
+            self.fail(
+                f"layer {message.name!r} is of type {kind!r}, which is not Caffe's: there are no {name}. "
+                "Nets of other Caffes run where their extra layers can be left out."
+            )
 
     def unknown_field(self, name: str, about: Message, outer: list[_Opened]) -> NoReturn:
         hint = _nearest(name, about.fields)

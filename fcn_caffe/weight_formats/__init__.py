@@ -35,6 +35,15 @@ class Format:
         """Write a file of this form, whole or not at all. Raises: OSError, WeightsError."""
         getattr(self._module(), f"write_{self.kind}")(path, weights, net_name, types)
 
+    def names(self, path: PathLike) -> tuple[str, dict[str, str]]:
+        """Return the net's name and its layers' types, as far as a file of this form keeps them.
+
+        Raises: WeightsError.
+        """
+        function = getattr(self._module(), f"read_{self.kind}_names", None)
+        found: tuple[str, dict[str, str]] = function(path) if function else ("", {})
+        return found
+
     def _module(self) -> object:
         return importlib.import_module(f"{__name__}.{self.module}")
 

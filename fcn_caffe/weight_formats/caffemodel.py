@@ -7,13 +7,28 @@ from collections.abc import Mapping
 
 from fcn_caffe.atomic import atomic_write
 from fcn_caffe.errors import WeightsError
-from fcn_caffe.proto import wire, wire_writer
+from fcn_caffe.proto import caffe_pb2, wire, wire_writer
+from fcn_caffe.proto.upgrade import modern_type
 from fcn_caffe.weight_formats.arrays import ABSENT, Array, PathLike, Weights
 
 
 def read_weights(path: PathLike) -> Weights:
     """Return the arrays of a .caffemodel, views of the mapped file. Raises: WeightsError with the byte."""
     return {layer.name: layer.blobs for layer in wire.read_net(path).layers if layer.blobs}
+
+
+def read_weights_names(path: PathLike) -> tuple[str, dict[str, str]]:
+    """Return the net's name and the modern types of its layers; V0 types are left out. Raises: WeightsError."""
+    net, types = wire.read_net(path), {}
+    for layer in net.layers:
+        if isinstance(layer.type, str):
+            kind = layer.type if layer.type[:1].isupper() else ""
+        else:
+            known = layer.type in caffe_pb2.V1LayerParameter.LayerType.values()
+            kind = modern_type(layer.type) if known else ""
+        if kind:
+            types[layer.name] = kind
+    return net.name, types
 
 
 def write_weights(

@@ -48,6 +48,20 @@ def read_safetensors(path: PathLike) -> Weights:
         return from_names(named, path, ordered=set(names) <= order.keys())
 
 
+def read_safetensors_names(path: PathLike) -> tuple[str, dict[str, str]]:
+    """Return the net's name and its layers' types from our own metadata. Raises: WeightsError."""
+    library = _safetensors(path)
+    with reading(path, "safetensors"), library.safe_open(os.fspath(path), framework="pt") as file:
+        metadata = file.metadata() or {}
+    try:
+        types = json.loads(metadata.get("types", "{}"))
+    except (ValueError, RecursionError):
+        types = {}
+    if not isinstance(types, dict) or not all(isinstance(kind, str) for kind in types.values()):
+        types = {}
+    return metadata.get("net", ""), types
+
+
 def write_safetensors(
     path: PathLike, weights: Mapping[str, list[Array]], net_name: str = "", types: Mapping[str, str] | None = None
 ) -> None:

@@ -1,0 +1,139 @@
+"""Turn weights of any form into any other, say what is in them, and note beside them how their inputs are made.
+
+The forms are those of load_weights and save_weights, by the file's content and the output's ending: .caffemodel,
+.caffemodel.h5, .safetensors, .pth, .npz. OUT.preprocessing.json holds channel order, mean, scale, classes and the
+source's checksum: from the options, else from the input's own record, else from what is known of published files.
+With --net the weights have to fit that net, and the record its data layer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from fcn_caffe.commands import command
+from fcn_caffe.data.labels import read_classes
+from fcn_caffe.errors import DataError, WeightsError
+from fcn_caffe.net import Net
+from fcn_caffe.preprocessing import (
+    ORDERS,
+    Preprocessing,
+    file_mean,
+    known_preprocessing,
+    read_preprocessing,
+    refuse_differences,
+    sha256_of,
+    write_preprocessing,
+)
+from fcn_caffe.weight_formats import Format, format_of, format_to_write
+from fcn_caffe.weights import ABSENT, CopyReport, Weights, copy_weights, load_weights, net_weights, save_weights
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="port_weights", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("source", metavar="IN", help="weights to read")
+    add("target", metavar="OUT", help="weights to write, whole or not at all; the ending is the form")
+    add("--net", help="net prototxt they have to fit; they are written in its shapes and order")
+    add("--stage", action="append", help="NetState stage of that net (repeatable; default: deploy)")
+    add(
+        "--mean",
+        nargs="+",
+        metavar="VALUE",
+        help="what is subtracted: one number, one for each channel, or a mean file (.binaryproto)",
+    )
+    add("--scale", type=float, help="what the inputs are multiplied by after that")
+    add("--channel-order", type=str.upper, choices=ORDERS, help="of the inputs; Caffe's own are BGR")
+    add("--classes", nargs="+", metavar="NAME", help="names of the classes in order, or a file of them, one a line")
+    add("--ignore-preprocessing", action="store_true", help="write even if the net's data layer contradicts the record")
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 when the weights and their record are written."""
+    arguments = _parser().parse_args(argv)
+    source, target = arguments.source, arguments.target
+    form, wanted = format_of(source), format_to_write(target)
+    weights = load_weights(source)
+    net_name, types = form.names(source)
+    print(f"{source} ({form.name}): {_table(weights)}")
+    if arguments.net:
+        net = Net(arguments.net, stages=arguments.stage or ["deploy"])
+        report = copy_weights(net, weights, source)
+        print(f"{arguments.net}: {report}")
+        if not report.copied:
+            raise WeightsError(f"{source}: none of its layers is in {arguments.net}. Is it the right net?")
+        weights = _fitted(net, weights, report)
+        net_name, types = net.name, {**types, **{node.name: node.type for node in net.graph.nodes}}
+    record = _record(arguments, form)
+    if arguments.net and not arguments.ignore_preprocessing:
+        refuse_differences(record, arguments.net, source)
+    save_weights(target, weights, net_name, types)
+    path = write_preprocessing(target, record)
+    print(f"wrote {target} ({wanted.name})\nwrote {path}: {record}")
+    return 0
+
+
+def _table(weights: Weights) -> str:
+    """The shapes of every layer's blobs, and how much there is of all."""
+    width = max((len(layer) for layer in weights), default=0)
+    present = [blob for blobs in weights.values() for blob in blobs if blob is not ABSENT]
+    values = sum(blob.size for blob in present)
+    lines = [f"{len(weights)} layers, {len(present)} blobs, {values:,} values"]
+    for layer, blobs in weights.items():
+        shapes = ("shared" if blob is ABSENT else "x".join(map(str, blob.shape)) or "one value" for blob in blobs)
+        lines.append(f"  {layer:<{width}}  {', '.join(shapes)}")
+    return "\n".join(lines)
+
+
+def _fitted(net: Net, weights: Weights, report: CopyReport) -> Weights:
+    """The net's layers that were copied, in its order and shapes, then the layers it does not have, as they were."""
+    copied = net_weights(net)
+    fitted = {layer: blobs for layer, blobs in copied.items() if layer in report.copied}
+    return {**fitted, **{layer: weights[layer] for layer in report.ignored}}
+
+
+def _record(arguments: argparse.Namespace, form: Format) -> Preprocessing:
+    """What the options say, over the input's own record, over what is known of published files."""
+    source = arguments.source
+    checksum = sha256_of(source)
+    base = known_preprocessing(source, checksum).updated(read_preprocessing(source) or Preprocessing())
+    mean, mean_file = _mean(arguments.mean)
+    if mean is not None and mean_file is None:
+        base = base.without_mean_file()
+    given = Preprocessing(
+        arguments.channel_order,
+        mean,
+        mean_file,
+        arguments.scale,
+        _classes(arguments.classes),
+        os.path.basename(source),
+        checksum,
+        form.name,
+    )
+    return base.updated(given)
+
+
+def _mean(given: Sequence[str] | None) -> tuple[tuple[float, ...] | None, str | None]:
+    """The numbers of --mean, and the file they come from where it names one."""
+    if given is None:
+        return None, None
+    try:
+        return tuple(float(value) for value in given), None
+    except ValueError:
+        if len(given) > 1:
+            raise DataError(f"--mean {' '.join(given)}: wanted numbers, or one mean file.") from None
+        return file_mean(given[0]), os.path.basename(given[0])
+
+
+def _classes(given: Sequence[str] | None) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    if len(given) == 1 and Path(given[0]).is_file():
+        return tuple(read_classes(given[0]))
+    return tuple(given)

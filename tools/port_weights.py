@@ -1,0 +1,11 @@
+"""Turn weights of any form into any other: see `python tools/port_weights.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installing
+
+from fcn_caffe.commands.port_weights import main
+
+if __name__ == "__main__":
+    sys.exit(main())
