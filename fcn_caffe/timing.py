@@ -97,8 +97,9 @@ def time_net(
 
     Each layer reads detached leaves, so that its backward can be run and timed alone; what arrives at its tops is the
     sum of what its readers gave their leaves, as in the whole net. It starts at the losses, with their weights; a net
-    without any starts with ones at its outputs. Parameters' gradients end as those of the last pass. Layers that
-    write over their bottom get a copy that is made outside the measured time.
+    without any starts with ones at its outputs, and at what only layers without a gradient read. Parameters'
+    gradients end as those of the last pass. Layers that write over their bottom get a copy that is made outside the
+    measured time.
     inputs: for Input layers; `made_inputs` if not given.
     Raises: what the layers raise. Source: Caffe's `time` command, which runs the layers one by one as well.
     """
@@ -169,10 +170,12 @@ def _backward(net: Net, ran: list[_Ran], clock: _Clock) -> None:
         step, tops, gradients = each.step, [], []
         for name, top in zip(step.tops, each.tops, strict=False):
             gradient = arriving.pop((name, step.node.index), None)
-            weight = net.loss_weights.get(name, 0.0) if net.loss_weights else float(name in net.graph.outputs)
+            weight = net.loss_weights.get(name)
             if weight and _last_maker(net, name) == step.node.index:
                 seed = torch.full_like(top, weight)
                 gradient = seed if gradient is None else gradient + seed
+            elif gradient is None and not net.loss_weights and top.requires_grad:
+                gradient = torch.ones_like(top)
             # A layer may hand its bottom or its blob through as it is: then the top is a leaf with a gradient.
             if gradient is not None and top.requires_grad:
                 tops.append(top)

@@ -53,6 +53,14 @@ def test_without_a_loss_ones_arrive_at_the_outputs():
     assert all(each.forward > 0 for each in times.layers)
 
 
+def test_without_a_loss_what_only_accuracy_reads_is_an_output_too():
+    net = make_net(*NET[:3], layer("accuracy", "Accuracy", "conv label"))
+    times = {each.name: each for each in time_net(net, 1).layers}
+    assert times["conv"].backward > 0 and times["accuracy"].backward == 0
+    for item in net.learnable_params:
+        assert item.blob.grad.abs().sum() > 0
+
+
 def test_backward_is_zero_where_no_gradient_arrives():
     times = {each.name: each for each in time_net(make_net(*NET), 3).layers}
     reached = {name for name, each in times.items() if each.backward > 0}
