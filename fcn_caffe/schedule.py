@@ -15,7 +15,9 @@ from typing import Any
 from fcn_caffe.errors import SolverError
 from fcn_caffe.models import RECIPES, Start, starts_of
 from fcn_caffe.models.published import PUBLISHED, how_to_get
+from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.solver import read_solver
+from fcn_caffe.weight_formats import format_of
 
 SOLVERS, WEIGHTS = "solvers", "weights"
 ITERATION = "_iter_"  # between a snapshot's prefix and its iteration, as Caffe names snapshots
@@ -55,7 +57,12 @@ class Stage:
 
     def snapshot(self, iteration: int, suffix: str = ".caffemodel") -> Path:
         """The file of one snapshot."""
-        return self.prefix.with_name(f"{self.prefix.name}{ITERATION}{iteration}{suffix}")
+        return self.prefix.with_name(f"{self.prefix.name}{ITERATION}{iteration}{self._ending(suffix)}")
+
+    def _ending(self, suffix: str) -> str:
+        """A file's ending in the solver's snapshot_format; random states have one form."""
+        hdf5 = self.param.snapshot_format == caffe_pb2.SolverParameter.HDF5 and suffix != ".rngstate"
+        return f"{suffix}.h5" if hdf5 else suffix
 
     @property
     def sources(self) -> list[Path]:
@@ -71,7 +78,7 @@ class Stage:
 
     def weights(self) -> list[Path]:
         """The weight files of the snapshots there are."""
-        return sorted(self.folder.glob(f"{self.prefix.name}{ITERATION}*.caffemodel"))
+        return sorted(self.folder.glob(f"{self.prefix.name}{ITERATION}*{self._ending('.caffemodel')}"))
 
     def forget_snapshots(self) -> None:
         """Remove the snapshots there are; the result in weights/ stays."""
@@ -81,8 +88,9 @@ class Stage:
 
     def snapshots(self) -> list[int]:
         """Iterations of the whole snapshots there are, in order. The state is written last, so it tells."""
-        found = self.folder.glob(f"{self.prefix.name}{ITERATION}*.solverstate")
-        numbers = (path.name[len(self.prefix.name + ITERATION) : -len(".solverstate")] for path in found)
+        ending = self._ending(".solverstate")
+        found = self.folder.glob(f"{self.prefix.name}{ITERATION}*{ending}")
+        numbers = (path.name[len(self.prefix.name + ITERATION) : -len(ending)] for path in found)
         return sorted(int(number) for number in numbers if number.isdigit())
 
 
@@ -164,6 +172,7 @@ def make_plan(
     if begin is not None and Path(begin).suffix:
         if not Path(begin).is_file():
             raise SolverError(f"--from {begin}: no such weight file.")
+        format_of(begin)  # a net given by mistake is said before anything runs
         # The file may be the result of any stage: what made it does not matter now.
         first, begin = replace(first, starts=(starts_of(first.name, begin),)), first.name
         chain = [first]

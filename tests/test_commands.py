@@ -116,6 +116,26 @@ def test_tools_run_from_a_checkout(tool, tmp_path):
 # -- solve ---------------------------------------------------------------------------------------------------------
 
 
+def test_solve_with_hdf5_snapshots(task, capsys):
+    for name in ("coarse", "fine"):
+        with open(f"solvers/{name}.prototxt", "a") as file:
+            file.write("snapshot_format: HDF5\n")
+    assert solve.main([FINE, "--steps", "2"]) == 0
+    assert solve.main([FINE, "--from", "weights/fine.caffemodel", "--steps", "1"]) == 0
+    for name in ("coarse", "fine"):
+        left = {path.name for path in (task / "snapshot" / name).glob("train_iter_*")}
+        last = 4 if name == "coarse" else 2
+        assert {f"train_iter_{last}{kind}" for kind in (".caffemodel.h5", ".rngstate", ".solverstate.h5")} <= left
+        assert not [file for file in left if file.endswith((".caffemodel", ".solverstate"))]
+        assert load_weights(task / "weights" / f"{name}.caffemodel")
+
+
+def test_solve_from_a_net(task, capsys):
+    assert solve.main([FINE, "--from", "nets/fine.prototxt"]) == 1
+    assert "nets/fine.prototxt: is a net or a solver in text, not weights." in capsys.readouterr().err
+    assert not (task / "snapshot").exists()
+
+
 def test_solve_runs_both_stages(task, capsys):
     assert solve.main([FINE]) == 0
     out = capsys.readouterr().out
