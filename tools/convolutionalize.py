@@ -1,0 +1,11 @@
+"""Turn a classifier into its fully convolutional form: see `python tools/convolutionalize.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installing
+
+from fcn_caffe.commands.convolutionalize import main
+
+if __name__ == "__main__":
+    sys.exit(main())
