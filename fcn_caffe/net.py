@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from fcn_caffe.coord_map import crop_offset
 from fcn_caffe.errors import FcnCaffeError, GraphError, LayerError
-from fcn_caffe.graph import TEST, TRAIN, Graph, Node, filter_net, read_net
-from fcn_caffe.layers.base import Layer, layer_class, net_folder, show
+from fcn_caffe.graph import AUTOMATIC, TEST, TRAIN, Graph, Node, filter_net, read_net
+from fcn_caffe.layers.base import REGISTRY, Layer, layer_class, net_folder, show
 from fcn_caffe.learnable import LearnableParam, create_params
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.upgrade import upgrade_net
@@ -64,8 +64,8 @@ class Net(nn.Module):
         else:
             copied = caffe_pb2.NetParameter()
             copied.CopyFrom(source)
-            param = filter_net(upgrade_net(copied), phase, stages, level)
-        self.param = _with_inputs(param, input_shapes or {})
+            param = filter_net(upgrade_net(copied, f"net '{copied.name}'"), phase, stages, level)
+        self.param = _with_automatic_tops(_with_inputs(param, input_shapes or {}))
         self.name: str = param.name
         self.phase = phase
         self.graph = Graph.from_param(self.param)
@@ -312,6 +312,14 @@ def _with_inputs(param: Any, shapes: Mapping[str, Sequence[int]]) -> Any:
             layer.CopyFrom(kept)
     if left:
         raise GraphError(f"input_shapes names {', '.join(sorted(left))}, which no layer without bottoms makes alone.")
+    return param
+
+
+def _with_automatic_tops(param: Any) -> Any:
+    """Give losses that name no top one that nothing can read. Source: Caffe Layer::AutoTopBlobs."""
+    for layer in param.layer:
+        if not layer.top and layer.type in REGISTRY and REGISTRY[layer.type].loss:
+            layer.top.append(f"{AUTOMATIC} {layer.name}")
     return param
 
 

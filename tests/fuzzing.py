@@ -23,7 +23,9 @@ import torch
 from oracle import load
 
 from fcn_caffe import TEST, TRAIN, FcnCaffeError, Net, read_net
-from fcn_caffe.proto import caffe_pb2, parse_text, read_text
+from fcn_caffe.proto import caffe_pb2, parse_text, read_text, write_text
+from fcn_caffe.proto.files import read_message
+from fcn_caffe.proto.upgrade import upgrade_net
 from fcn_caffe.solver import Solver
 from fcn_caffe.weights import copy_weights, load_weights
 
@@ -153,13 +155,11 @@ def _check_build(bench: Bench, path: Path, phase: int, shapes: dict[str, tuple[i
     if net is None or blobs > SMALL or numbers * blobs > 10**9:
         return
     inputs = {name: _input(net.blob_shapes[name]) for name in net.graph.inputs}
-    if phase == TRAIN and net.loss_weights:
-        done = attempt(bench, "forward", path, lambda: net.forward_loss(inputs))
-        if done is not None and done[0].requires_grad:
-            attempt(bench, "backward", path, lambda: done[0].backward())
-    else:
-        with torch.no_grad():
-            attempt(bench, "forward", path, lambda: net(inputs))
+    tops = attempt(bench, "forward", path, lambda: net(inputs))
+    if tops is not None:
+        learning = [top.sum() for top in tops.values() if top.requires_grad]
+        if learning:
+            attempt(bench, "backward", path, lambda: sum(learning).backward())
 
 
 def _input(shape: tuple[int, ...]) -> torch.Tensor:
@@ -199,6 +199,24 @@ def check_weights(bench: Bench, data: bytes, name: str) -> None:
             for arrays in weights.values():
                 assert all(array.dtype == np.float32 for array in arrays)
             attempt(bench, f"{kind} copy", path, lambda: copy_weights(bench.solver.net, weights, path))
+    path.unlink()
+
+
+def check_message(bench: Bench, data: bytes, name: str) -> None:
+    """Read a net as protobuf writes it, make it modern, build it, and write it as text that says the same."""
+    path = bench.put(name, data)
+    with guarded(bench):
+
+        def read() -> Any:
+            return upgrade_net(read_message(path, caffe_pb2.NetParameter)[0], path)
+
+        param = attempt(bench, "binary net", path, read)
+        if param is not None:
+            for phase in (TRAIN, TEST):
+                attempt(bench, "binary net build", path, lambda phase=phase: Net(param, phase, device="meta"))
+            text = attempt(bench, "binary net as text", path, lambda: write_text(param))
+            again = attempt(bench, "parse", path, lambda: parse_text(text, caffe_pb2.NetParameter, path))
+            assert again is None or write_text(again) == text, "the text says something else"
     path.unlink()
 
 

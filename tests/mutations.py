@@ -10,10 +10,15 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from fcn_caffe import known_types
+from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.schema import Field, Message, describe
+
 Mutation = Callable[[Random, bytes, bytes], bytes]
 
 NUMBERS = (
-    b"0 -1 1 2 3 7 100 65536 2147483647 2147483648 4294967295 4294967296 9223372036854775807 9223372036854775808 "
+    b"0 0 1 1 2 2 3 3 4 5 7 9 16 100 1000 65536 2147483647 -1 0.25 2147483648 4294967295 "
+    b"4294967296 9223372036854775807 9223372036854775808 "
     b"18446744073709551616 -2147483648 -9223372036854775809 1e38 1e39 -1e38 1e-45 1e400 0.5 -0.5 nan inf -inf 08 0x7f "
     b"1e999999999 1.5e 00 - 1f 340282350000000000000000000000000000000"
 ).split()
@@ -227,6 +232,70 @@ def _message_added(random: Random, data: bytes, other: bytes) -> bytes:
     return data[:at] + b" " + random.choice(found) + b" " + data[at:]
 
 
+def _messages(top: Message) -> dict[str, Message]:
+    """The messages below one, by the name of their field; of several of one name the first."""
+    found: dict[str, Message] = {}
+    for field in top.fields.values():
+        if field.message is not None:
+            found = {field.name: field.message, **_messages(field.message), **found}
+    return found
+
+
+def _value_of(random: Random, field: Field, data: bytes) -> bytes:
+    """A value the parser takes for this field, rarely a sensible one."""
+    if field.values is not None:
+        return random.choice(list(field.values)).encode()
+    if field.kind == "bool":
+        return random.choice((b"true", b"false"))
+    if field.kind in ("float", "double"):
+        return random.choice(b"0 1 -1 0.5 2 10 1e38 -1e38 1e-40 nan inf -inf".split())
+    if field.kind in ("string", "bytes"):
+        return random.choice([*re.findall(rb'"[^"\n]*"', data), *STRINGS[:16]])
+    sizes = (field.lowest, field.highest, 0, 1, 1, 2, 2, 3, 4, 5, 8, -1, -2, 33, 1000, 2**31 - 1)
+    return str(random.choice([size for size in sizes if field.lowest <= size <= field.highest])).encode()
+
+
+def _option_of(top: Message) -> Mutation:
+    """An option that the message has is set, in a message of the text or at its end, whatever it was before."""
+    known = _messages(top)
+
+    def mutation(random: Random, data: bytes, other: bytes) -> bytes:
+        opened = [match for match in re.finditer(rb"(\w+)\s*\{", data) if match[1].decode() in known]
+        match = random.choice(opened) if opened and random.random() < 0.9 else None
+        message, at = (known[match[1].decode()], match.end()) if match else (top, len(data))
+        # Options of a layer's own type are seldom there: name the message, then the option.
+        wrapped = [field for field in message.fields.values() if field.message is not None]
+        plain = [field for field in message.fields.values() if field.message is None]
+        head, tail = b"", b""
+        if not plain or (wrapped and random.random() < 0.5):
+            field = random.choice(wrapped)
+            assert field.message is not None
+            head, tail = field.name.encode() + b" { ", b" }"
+            plain = [inner for inner in field.message.fields.values() if inner.message is None]
+        if not plain:
+            return data
+        field = random.choice(plain)
+        name = field.name.encode()
+        lines = [name + b": " + _value_of(random, field, data) for _ in range(random.choice((1, 1, 1, 2, 3)))]
+        end = data.find(b"}", at) if match else len(data)
+        if not field.repeated and not head:
+            rest = re.sub(rb"\b" + name + rb"\s*:\s*(\"[^\"\n]*\"|[\w.+-]+)", b"", data[at:end])
+            return data[:at] + b" " + lines[0] + b" " + rest + data[end:]
+        body = b" ".join(lines if field.repeated else lines[:1])
+        return data[:at] + b" " + head + body + tail + b" " + data[at:]
+
+    return mutation
+
+
+def retyped(random: Random, data: bytes, other: bytes) -> bytes:
+    """A layer becomes one of another type, its blobs as they are."""
+    found = list(re.finditer(rb'\btype\s*:\s*"(\w*)"', data))
+    if not found:
+        return data
+    match = random.choice(found)
+    return data[: match.start(1)] + random.choice(known_types()).encode() + data[match.end(1) :]
+
+
 def _nested(random: Random, data: bytes, other: bytes) -> bytes:
     opening, depth = random.choice((b"layer {", b"{", b"[", b"layers { layer {", b"<", b"name:")), 3000
     at = random.randrange(len(data) + 1)
@@ -242,17 +311,20 @@ def _many(random: Random, data: bytes, other: bytes) -> bytes:
 _is_number = NUMBER.match
 _is_string = re.compile(rb'"').match
 
+NET, SOLVER = (describe(getattr(caffe_pb2, f"{name}Parameter").DESCRIPTOR) for name in ("Net", "Solver"))
 _to_extreme = _on_word(_is_number, lambda random, words, place: random.choice(NUMBERS))
 _to_string = _on_word(_is_string, lambda random, words, place: random.choice(STRINGS))
 
-TEXT: tuple[Mutation, ...] = (
+_TEXT: tuple[Mutation, ...] = (
     *BYTES,
     *(line_removed, line_doubled, lines_swapped, line_of_another, _word_moved, _word_removed, _word_doubled),
     *(_nested, _many, _to_string, _on_word(_name, _misspelt)),
     # What keeps the text well formed comes oftener: it reaches the layers.
     *[_on_word(_is_number, _nudged), _to_extreme, _alike(_is_number), _alike(_is_string)] * 8,
-    *[_alike(_name), _field_added, _message_added] * 3,
+    *[_alike(_name), _field_added, _message_added] * 2,
 )
+NETS: tuple[Mutation, ...] = (*_TEXT, *[_option_of(NET)] * 20, *[retyped] * 6)
+SOLVERS: tuple[Mutation, ...] = (*_TEXT, *[_option_of(SOLVER)] * 20)
 
 
 def mutate(data: bytes, other: bytes, steps: list[tuple[Mutation, int]]) -> bytes:

@@ -19,7 +19,7 @@ from typing import Any
 import binary_mutations
 import mutations
 import pytest
-from fuzzing import Bench, check_net, check_solver, check_state, check_weights
+from fuzzing import Bench, check_message, check_net, check_solver, check_state, check_weights
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
@@ -132,14 +132,14 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 # -- the tests -----------------------------------------------------------------------------------------------------
 
 
-@amount(0.4)
-@given(data=spoilt(nets(), mutations.TEXT))
+@amount(0.35)
+@given(data=spoilt(nets(), mutations.NETS))
 def test_a_spoilt_net(bench: Bench, data: bytes) -> None:
     check_net(bench, data)
 
 
 @amount(0.15)
-@given(data=spoilt(solvers(), mutations.TEXT))
+@given(data=spoilt(solvers(), mutations.SOLVERS))
 def test_a_spoilt_solver(bench: Bench, data: bytes) -> None:
     check_solver(bench, data)
 
@@ -178,6 +178,12 @@ def test_a_spoilt_solver_state(bench: Bench, ending: str) -> None:
         check_state(bench, data, f"adam_iter_5.{ending}", model.read_bytes(), model.name)
 
     check()
+
+
+@amount(0.05)
+@given(data=spoilt(files("*.caffemodel"), binary_mutations.WIRE))
+def test_a_spoilt_binary_net(bench: Bench, data: bytes) -> None:
+    check_message(bench, data, "net.binaryproto")
 
 
 @amount(0.02)

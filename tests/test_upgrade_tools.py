@@ -155,6 +155,17 @@ def test_broken_nets_are_one_line_and_write_nothing(
     assert os.listdir(tmp_path) == ["net"]
 
 
+def test_a_binary_name_that_is_not_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "net.binaryproto"
+    net = caffe_pb2.NetParameter(name="net", layer=[caffe_pb2.LayerParameter(name="nam", top=["top"])])
+    path.write_bytes(net.SerializeToString())
+    assert read_message(path, caffe_pb2.NetParameter) == (net, True)
+    for field in ("name", "top"):
+        path.write_bytes(net.SerializeToString().replace(field[:3].encode(), b"\xff\xfe\xfd"))
+        with pytest.raises(PrototxtError, match=f"has a {field} that is not UTF-8 text"):
+            read_message(path, caffe_pb2.NetParameter)
+
+
 def test_places_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net = FORMATS / "v1.prototxt"
     assert upgrade_net.main([str(tmp_path / "none"), str(tmp_path / "out")]) == 1

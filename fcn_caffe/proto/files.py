@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from ..atomic import atomic_write
 from ..errors import PrototxtError
-from .schema import describe
+from .schema import Message, describe
 from .text import read_text
 from .text_writer import write_text
 
@@ -53,7 +53,27 @@ def _parsed(data: bytes, message_class: type[M], path: str | os.PathLike[str]) -
         raise PrototxtError(
             f"is not a binary {title} ({error}). It is truncated, corrupt or another file.", path
         ) from None
+    field = _not_text(message, describe(message_class.DESCRIPTOR))  # type: ignore[attr-defined]
+    if field:
+        raise PrototxtError(f"has a {field} that is not UTF-8 text. It is corrupt, or another file.", path)
     return message
+
+
+def _not_text(message: Any, about: Message) -> str:
+    """The name of a string in the message that is not UTF-8, which runtimes let through until it is looked at."""
+    for name, field in about.fields.items():
+        if field.kind not in ("string", "message") or not (field.repeated or message.HasField(name)):
+            continue
+        try:
+            values = getattr(message, name)
+            for value in values if field.repeated else (values,):
+                if field.message is None and not isinstance(value, str):
+                    return name
+                if field.message is not None and (inner := _not_text(value, field.message)):
+                    return inner
+        except UnicodeDecodeError:
+            return name
+    return ""
 
 
 def write_message(path: str | os.PathLike[str], message: Any, binary: bool) -> None:
