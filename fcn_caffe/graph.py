@@ -66,6 +66,10 @@ def meets(state: Any, rule: Any) -> bool:
     )
 
 
+# Begins the names of tops that a loss was given because its file names none: they are not outputs.
+AUTOMATIC = "(automatic)"
+
+
 @dataclass(frozen=True)
 class Node:
     """One layer in its place: what it reads and what it writes, by blob name."""
@@ -143,7 +147,8 @@ class Graph:
                         "Rename the top, or make the layer in place (top equal to bottom)."
                     )
                 maker[top] = index
-                unread.add(top)
+                if not top.startswith(AUTOMATIC):
+                    unread.add(top)
             nodes.append(node)
         overwritable = frozenset(
             node.index for node in nodes if node.in_place and readers[node.bottoms[0], producers[node.index, 0]] == 1

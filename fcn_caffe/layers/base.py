@@ -35,7 +35,8 @@ class Layer(nn.Module):
     tops: ClassVar[Count] = 1
     restrictions: ClassVar[str] = ""  # what README's support table says of it
     fresh_top: ClassVar[bool] = False  # the top is a new tensor which this layer's backward does not read
-    loss: ClassVar[bool] = False  # loss_weight defaults to 1 on the first top
+    loss: ClassVar[bool] = False  # loss_weight defaults to 1 on the first top, which need not be named
+    takes_in_place: ClassVar[bool] = True  # whether a top may be a bottom
     undifferentiable: ClassVar[tuple[int, ...]] = ()  # bottoms that never get a gradient (labels)
 
     def __init__(self, param: Any, *bottoms: Tensor) -> None:
@@ -167,7 +168,17 @@ def layer_class(param: Any) -> type[Layer]:
             wanted = f"at least {least}" if most is None else f"{least} to {most}".removesuffix(f" to {least}")
             listed = f" ({', '.join(names)})" if names else ""
             raise LayerError(f"takes {wanted} {kind} blob(s), got {len(names)}{listed}.", param.name, param.type)
+    if not cls.takes_in_place and set(param.bottom) & set(param.top):
+        raise LayerError("does not allow in-place computation: give the top its own name.", param.name, param.type)
     return cls
+
+
+def check_indices(layer: Layer, index: Tensor, size: int, what: str) -> None:
+    """Raise LayerError for an index outside [0, size), `size` being that of `what`."""
+    if index.numel() and not index.is_meta and not torch.compiler.is_compiling():
+        least, most = (int(bound) for bound in torch.aminmax(index))
+        if least < 0 or most >= size:
+            raise layer.error(f"index {least if least < 0 else most} is outside {what}, 0 to {size - 1}.")
 
 
 def show(shape: Iterable[int]) -> str:

@@ -1,9 +1,11 @@
-"""Convolution and Deconvolution, N-D."""
+"""Convolution, Deconvolution and Im2col, N-D."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
+from warnings import warn
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,18 +16,17 @@ CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.con
 DECONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
-class _ConvolutionBase(Layer):
-    """The options that both directions share. Source: Caffe BaseConvolutionLayer."""
+class _WindowLayer(Layer):
+    """Windows over the axes after `axis`: their sizes, and how many there are. Source: Caffe BaseConvolutionLayer."""
 
     fresh_top = True
     transposed = False
 
     def __init__(self, param: Any, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
-        options = param.convolution_param
         if len(param.top) != len(bottoms):
             raise self.error(f"has {len(param.top)} tops for {len(bottoms)} bottoms: give one for each.")
-        self.channel_axis = self.axis(options.axis, bottoms[0])
+        self.channel_axis = self.axis(param.convolution_param.axis, bottoms[0])
         self.spatial_axes = bottoms[0].ndim - self.channel_axis - 1
         if self.spatial_axes not in CONVOLVE:
             raise self.error(
@@ -38,22 +39,7 @@ class _ConvolutionBase(Layer):
         for name, values in (("kernel_size", self.kernel), ("stride", self.stride), ("dilation", self.dilation)):
             if min(values) < 1:
                 raise self.error(f"{name} must be at least 1, got {show(values)}.")
-        self.group: int = options.group
-        channels, outputs = bottoms[0].shape[self.channel_axis], options.num_output
-        if outputs < 1:
-            raise self.error(f"num_output must be at least 1, got {outputs}.")
-        if self.group < 1 or channels % self.group or outputs % self.group:
-            raise self.error(f"group {self.group} must divide the {channels} channels and num_output {outputs}.")
-        self.channels = channels
-        first, second = (channels, outputs) if self.transposed else (outputs, channels)
-        shape = (first, second // self.group, *self.kernel)
-        self.add_blob("weight", shape, options.weight_filler if options.HasField("weight_filler") else None)
-        self.bias: Tensor | None
-        if options.bias_term:
-            self.add_blob("bias", (outputs,), options.bias_filler if options.HasField("bias_filler") else None)
-        else:
-            self.bias = None
-        self.convolve = (DECONVOLVE if self.transposed else CONVOLVE)[self.spatial_axes]
+        self.channels: int = bottoms[0].shape[self.channel_axis]
 
     def _spatial(self, field: str, h: str | None, w: str | None, default: int | None) -> tuple[int, ...]:
         options = self.param.convolution_param
@@ -72,12 +58,12 @@ class _ConvolutionBase(Layer):
             raise self.error(f"{field} is given {len(values)} times, wanted once or {self.spatial_axes} times.")
         return tuple(values * self.spatial_axes if len(values) == 1 else values)
 
-    def _size(self, bottom: Tensor) -> tuple[int, ...]:
-        """The top's shape; raises where a bottom's channels or spatial sizes leave nothing to compute."""
+    def sizes(self, bottom: Tensor) -> list[int]:
+        """The top's spatial sizes; raises where a bottom's channels or spatial sizes leave nothing to compute."""
         if bottom.shape[self.channel_axis] != self.channels:
             raise self.error(
                 f"bottom of shape {show(bottom.shape)} has {bottom.shape[self.channel_axis]} channels, "
-                f"the weights want {self.channels}."
+                f"the layer was built for {self.channels}."
             )
         sizes = []
         for axis, size in enumerate(bottom.shape[self.channel_axis + 1 :]):
@@ -92,10 +78,41 @@ class _ConvolutionBase(Layer):
                     f"pad {self.pad[axis]} the output would have size {out}. Use a larger input or more pad."
                 )
             sizes.append(out)
-        return (*bottom.shape[: self.channel_axis], self.param.convolution_param.num_output, *sizes)
+        return sizes
+
+
+class _ConvolutionBase(_WindowLayer):
+    """The weights that both directions share. Source: Caffe BaseConvolutionLayer."""
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        options = param.convolution_param
+        self.group: int = options.group
+        channels, outputs = self.channels, options.num_output
+        if outputs < 1:
+            raise self.error(f"num_output must be at least 1, got {outputs}.")
+        if self.group < 1 or channels % self.group or outputs % self.group:
+            raise self.error(f"group {self.group} must divide the {channels} channels and num_output {outputs}.")
+        first, second = (channels, outputs) if self.transposed else (outputs, channels)
+        shape = (first, second // self.group, *self.kernel)
+        if self.transposed and options.weight_filler.type == "bilinear" and channels > self.group:
+            warn(
+                f"layer '{self.name}' (Deconvolution): the bilinear filler fills every pair of channels, so each of "
+                f"the {outputs} outputs sums {channels // self.group} interpolated inputs. Set group: {channels} and "
+                "num_output to match, or fill the diagonal with fcn_caffe.surgery.interp(net).",
+                stacklevel=2,
+            )
+        self.add_blob("weight", shape, options.weight_filler if options.HasField("weight_filler") else None)
+        self.bias: Tensor | None
+        if options.bias_term:
+            self.add_blob("bias", (outputs,), options.bias_filler if options.HasField("bias_filler") else None)
+        else:
+            self.bias = None
+        self.convolve = (DECONVOLVE if self.transposed else CONVOLVE)[self.spatial_axes]
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        return tuple(of_shape(*self._size(bottom)) for bottom in bottoms)
+        outputs: int = self.param.convolution_param.num_output
+        return tuple(of_shape(*bottom.shape[: self.channel_axis], outputs, *self.sizes(bottom)) for bottom in bottoms)
 
     def compute(self, bottom: Tensor) -> Tensor:
         raise NotImplementedError
@@ -142,3 +159,29 @@ class Deconvolution(_ConvolutionBase):
 
     def compute(self, bottom: Tensor) -> Tensor:
         return self.convolve(bottom, self.weight, self.bias, self.stride, self.pad, 0, self.group, self.dilation)
+
+
+@register("Im2col", bottoms=(1, None), tops=(1, None), restrictions="1, 2 or 3 spatial axes")
+class Im2col(_WindowLayer):
+    """Lay the windows that a convolution would read along the channel axis.
+
+    Shapes: (N, C, H, W) -> (N, C kernel_h kernel_w, h, w), h as Convolution's. Gradient: to every bottom.
+    Raises: LayerError for sizes that do not fit. Source: Caffe Im2colLayer.
+    """
+
+    def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        rows = self.channels * prod(self.kernel)
+        return tuple(of_shape(*bottom.shape[: self.channel_axis], rows, *self.sizes(bottom)) for bottom in bottoms)
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self._columns(bottom) for bottom in bottoms)
+
+    def _columns(self, bottom: Tensor) -> Tensor:
+        sizes, lead, first = self.sizes(bottom), bottom.shape[: self.channel_axis], self.channel_axis + 1
+        windows = F.pad(bottom, [pad for pad in reversed(self.pad) for _ in range(2)])
+        for axis, (kernel, stride, dilation) in enumerate(zip(self.kernel, self.stride, self.dilation, strict=True)):
+            windows = windows.unfold(first + axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
+        # ... x C x h x w x kh x kw -> ... x C x kh x kw x h x w
+        axes = range(first, first + self.spatial_axes)
+        windows = windows.permute(*range(first), *(axis + self.spatial_axes for axis in axes), *axes)
+        return windows.reshape(*lead, -1, *sizes)

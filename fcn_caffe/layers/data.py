@@ -31,3 +31,19 @@ class Input(Layer):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         raise self.error("was not given its blobs.")  # the executor hands them over and never calls this
+
+
+@register("Parameter", bottoms=0)
+class Parameter(Layer):
+    """A learned blob as a top, zero until weights are loaded.
+
+    Shapes: () -> parameter_param.shape. Gradient: to the blob. Source: Caffe ParameterLayer.
+    """
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        self.add_blob("weight", tuple(param.parameter_param.shape.dim))
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        weight: Tensor = self.weight
+        return weight

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import log, prod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +38,7 @@ class LossLayer(Layer):
     """
 
     loss = True
-    undifferentiable = (1,)
+    undifferentiable: ClassVar[tuple[int, ...]] = (1,)
 
     def __init__(self, param: Any, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)

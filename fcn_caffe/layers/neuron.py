@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcn_caffe.layers.base import SameShapeLayer, register
+from fcn_caffe.layers.base import SameShapeLayer, register, show
+from fcn_caffe.proto import caffe_pb2
 
 
 @register("ReLU")
@@ -56,3 +58,214 @@ class Dropout(SameShapeLayer):
 
     def forward(self, bottom: Tensor) -> Tensor:
         return F.dropout(bottom, self.ratio, self.training)
+
+
+@register("AbsVal")
+class AbsVal(SameShapeLayer):
+    """|x|.
+
+    Shapes: any -> the same; not in place. Gradient: sign(x), 0 at 0. Source: Caffe AbsValLayer.
+    """
+
+    fresh_top = True
+    takes_in_place = False
+
+    def forward(self, bottom: Tensor) -> Tensor:
+        return bottom.abs()
+
+
+@register("BNLL")
+class BNLL(SameShapeLayer):
+    """Binomial normal log likelihood: log(1 + exp(x)).
+
+    Shapes: any -> the same. Gradient: to the bottom. Source: Caffe BNLLLayer.
+    """
+
+    def forward(self, bottom: Tensor) -> Tensor:
+        return -F.logsigmoid(-bottom)
+
+
+@register("Clip")
+class Clip(SameShapeLayer):
+    """max(min, x), then no more than max: x clipped to [min, max].
+
+    Shapes: any -> the same. Gradient: where min <= x <= max. Source: Caffe ClipLayer.
+    """
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        options = param.clip_param
+        missing = [name for name in ("min", "max") if not options.HasField(name)]
+        if missing:
+            raise self.error(f"clip_param lacks {' and '.join(missing)}: give clip_param {{ min: … max: … }}.")
+        self.least, self.most = options.min, options.max
+
+    def forward(self, bottom: Tensor) -> Tensor:
+        return bottom.clamp(max=self.most).clamp(min=self.least)
+
+
+@register("ELU")
+class ELU(SameShapeLayer):
+    """x where x > 0, else alpha * (exp(x) - 1).
+
+    Shapes: any -> the same. Gradient: to the bottom. Source: Caffe ELULayer.
+    """
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        self.alpha: float = param.elu_param.alpha
+
+    def forward(self, bottom: Tensor) -> Tensor:
+        return F.elu(bottom, self.alpha)
+
+
+@register("Exp")
+class Exp(SameShapeLayer):
+    """base ^ (shift + scale * x); base -1, the default, is e.
+
+    Shapes: any -> the same. Gradient: to the bottom.
+    Raises: LayerError for another base that is not positive. Source: Caffe ExpLayer.
+    """
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        options = param.exp_param
+        log_base = _log_base(self, options.base)
+        self.scale: float = log_base * options.scale
+        self.shift: float = log_base * options.shift
+
+    def forward(self, bottom: Tensor) -> Tensor:
+        return torch.exp(bottom * self.scale + self.shift)
+
+
+@register("Log")
+class Log(SameShapeLayer):
+    """log_base(shift + scale * x); base -1, the default, is e.
+
+    Shapes: any -> the same. Gradient: to the bottom.
+    Raises: LayerError for another base that is not positive, or is 1. Source: Caffe LogLayer.
+    """
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        options = param.log_param
+        log_base = _log_base(self, options.base)
+        if log_base == 0:
+            raise self.error("base 1 has no logarithm: give another base, or -1 for e.")
+        self.factor = 1 / log_base
+        self.scale, self.shift = options.scale, options.shift
+
+    def forward(self, bottom: Tensor) -> Tensor:
+        return torch.log(bottom * self.scale + self.shift) * self.factor
+
+
+def _log_base(layer: SameShapeLayer, base: float) -> float:
+    """The natural logarithm of a base, of which -1 stands for e."""
+    if base == -1:
+        return 1.0
+    if not 0 < base < math.inf:
+        raise layer.error(f"base must be positive, or -1 for e; got {base:g}.")
+    return math.log(base)
+
+
+@register("Power")
+class Power(SameShapeLayer):
+    """(shift + scale * x) ^ power.
+
+    Shapes: any -> the same. Gradient: to the bottom, 0 where scale or power is 0. Source: Caffe PowerLayer.
+    """
+
+    fresh_top = True
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        options = param.power_param
+        self.power, self.scale, self.shift = options.power, options.scale, options.shift
+
+    def forward(self, bottom: Tensor) -> Tensor:
+        if self.power * self.scale == 0:
+            # A constant, as in Caffe: PyTorch's pow would make NaN of an infinite bottom, and of the slope at 0.
+            constant = 1.0 if self.power == 0 else _power(self.shift, self.power)
+            return bottom.masked_fill(torch.ones((), dtype=torch.bool, device=bottom.device), constant)
+        inner = bottom * self.scale + self.shift
+        return inner if self.power == 1 else torch.pow(inner, self.power)
+
+
+def _power(base: float, exponent: float) -> float:
+    """C's pow: infinite where Python raises ZeroDivisionError or OverflowError, NaN where it turns complex."""
+    return float(torch.tensor(base, dtype=torch.float32).pow(exponent))
+
+
+@register("PReLU")
+class PReLU(SameShapeLayer):
+    """x where x > 0, else slope * x with a learned slope for each channel, or one for all (channel_shared).
+
+    Shapes: (N, C, ...) -> the same; blob slope (C) or (). A slope without a filler starts at 0.25.
+    Gradient: to the bottom and the slope.
+    Raises: LayerError for a bottom without a channel axis, or other channels later. Source: Caffe PReLULayer.
+    """
+
+    fresh_top = True
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        options = param.prelu_param
+        if bottoms[0].ndim < 2:
+            raise self.error(f"wants at least 2 axes (N x C), got {show(bottoms[0].shape)}.")
+        shape = () if options.channel_shared else (bottoms[0].shape[1],)
+        quarter = caffe_pb2.FillerParameter(type="constant", value=0.25)
+        self.add_blob("slope", shape, options.filler if options.HasField("filler") else quarter)
+
+    def forward(self, bottom: Tensor) -> Tensor:
+        if self.slope.ndim and bottom.shape[1] != self.slope.shape[0]:
+            raise self.error(
+                f"bottom {show(bottom.shape)} has {bottom.shape[1]} channels, the slope was built for "
+                f"{self.slope.shape[0]}. Rebuild the net for this bottom, or use channel_shared."
+            )
+        return F.prelu(bottom, self.slope)
+
+
+@register("Swish")
+class Swish(SameShapeLayer):
+    """x * sigmoid(beta * x).
+
+    Shapes: any -> the same. Gradient: to the bottom. Source: Caffe SwishLayer.
+    """
+
+    fresh_top = True
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        self.beta: float = param.swish_param.beta
+
+    def forward(self, bottom: Tensor) -> Tensor:
+        return bottom * torch.sigmoid(bottom * self.beta)
+
+
+@register("TanH")
+class TanH(SameShapeLayer):
+    """The hyperbolic tangent.
+
+    Shapes: any -> the same. Gradient: to the bottom. Source: Caffe TanHLayer.
+    """
+
+    def forward(self, bottom: Tensor) -> Tensor:
+        return torch.tanh(bottom)
+
+
+@register("Threshold")
+class Threshold(SameShapeLayer):
+    """1 where x > threshold, else 0.
+
+    Shapes: any -> the same. Gradient: none. Source: Caffe ThresholdLayer.
+    """
+
+    fresh_top = True
+    undifferentiable = (0,)
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        self.threshold: float = param.threshold_param.threshold
+
+    def forward(self, bottom: Tensor) -> Tensor:
+        return (bottom > self.threshold).to(bottom.dtype)

@@ -1,4 +1,4 @@
-"""Normalisation: LRN and BatchNorm."""
+"""Normalisation: LRN, BatchNorm and MVN."""
 
 from __future__ import annotations
 
@@ -104,3 +104,32 @@ class BatchNorm(SameShapeLayer):
         self.scale_factor.mul_(self.fraction).add_(1)
         self.mean.mul_(self.fraction).add_(mean)
         self.variance.mul_(self.fraction).add_(variance, alpha=count / (count - 1) if count > 1 else 1)
+
+
+@register("MVN")
+class MVN(SameShapeLayer):
+    """Mean-variance normalisation of each channel of each image, or of each image whole (across_channels).
+
+    Shapes: (N, C, ...) -> the same. x minus its mean; with normalize_variance divided by (standard deviation + eps).
+    Gradient: to the bottom. Source: Caffe MVNLayer.
+    """
+
+    fresh_top = True
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        options = param.mvn_param
+        self.variance: bool = options.normalize_variance
+        self.kept_axes = 1 if options.across_channels else 2
+        self.eps: float = options.eps
+
+    def forward(self, bottom: Tensor) -> Tensor:
+        lead = bottom.shape[: self.kept_axes]
+        flat = bottom.reshape(*lead, -1)
+        centred = flat - flat.mean(-1, keepdim=True)
+        if self.variance:
+            square = centred.square().mean(-1, keepdim=True)
+            scale = square.detach().sqrt() + self.eps
+            # Caffe's gradient takes the deviation's slope as c / (n scale), eps counted; it is finite for a constant.
+            centred = centred / (scale + (square - square.detach()) / (2 * scale))
+        return centred.reshape(bottom.shape)

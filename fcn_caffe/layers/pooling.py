@@ -1,4 +1,4 @@
-"""Pooling with Caffe's rounding."""
+"""Pooling with Caffe's rounding, and spatial pyramids of it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,15 @@ def pooled_size(size: int, kernel: int, stride: int, pad: int, ceil: bool = True
     return out
 
 
-@register("Pooling", tops=(1, 2), restrictions="4-D bottoms; STOCHASTIC is an error")
+@register("Pooling", tops=(1, 2), restrictions="4-D bottoms, as in Caffe")
 class Pooling(Layer):
-    """MAX or AVE over windows; a second top of MAX holds the position of each maximum in its plane.
+    """MAX, AVE or STOCHASTIC over windows; a second top of MAX holds the position of each maximum in its plane.
+
+    STOCHASTIC draws one element of a window with probability in proportion to its value in train(), and takes their
+    mean weighed by themselves in eval(); its elements should not be negative.
 
     Shapes: (N, C, H, W) -> (N, C, h, w) by `pooled_size`.
-    Gradient: to the bottom; MAX sends it to the first maximum.
+    Gradient: to the bottom; MAX sends it to the first maximum, STOCHASTIC in train() to the drawn element.
     Raises: LayerError for a kernel that is missing or given twice, pad not smaller than the kernel, other ranks.
     Source: Caffe PoolingLayer.
     """
@@ -45,8 +48,7 @@ class Pooling(Layer):
         options = param.pooling_param
         if bottoms[0].ndim != 4:
             raise self.error(f"wants a 4-D bottom (N x C x H x W), got {show(bottoms[0].shape)}.")
-        if options.pool == caffe_pb2.PoolingParameter.STOCHASTIC:
-            raise self.error("pool: STOCHASTIC is not built yet. Use MAX or AVE.")
+        self.stochastic = options.pool == caffe_pb2.PoolingParameter.STOCHASTIC
         self.maximum = options.pool == caffe_pb2.PoolingParameter.MAX
         if len(param.top) > 1 and not self.maximum:
             raise self.error("a second top (the mask) is only for pool: MAX.")
@@ -69,6 +71,8 @@ class Pooling(Layer):
             raise self.error(f"kernel and stride must be at least 1, got {self.kernel} and {self.stride}.")
         if not self.whole and any(pad >= kernel for pad, kernel in zip(self.pad, self.kernel, strict=True)):
             raise self.error(f"pad {show(self.pad)} must be smaller than the kernel {show(self.kernel)}.")
+        if self.stochastic and self.pad != (0, 0):
+            raise self.error("pad is only for pool: MAX and AVE.")
         self.ceil = options.round_mode == caffe_pb2.PoolingParameter.CEIL
 
     def _pair(self, field: str, h: str, w: str) -> tuple[int, int]:
@@ -105,6 +109,8 @@ class Pooling(Layer):
         below, right = (h - 1) * sh + kh - ph - height, (w - 1) * sw + kw - pw - width
         if self.maximum:
             return self._maximum(bottom, kernel, (below, right), (h, w))
+        if self.stochastic:
+            return self._stochastic(bottom, kernel, (below, right))
         return self._average(bottom, kernel, (below, right), (h, w))
 
     def _maximum(
@@ -144,6 +150,20 @@ class Pooling(Layer):
         ]
         return total / (divisor[0][:, None] * divisor[1])
 
+    def _stochastic(self, bottom: Tensor, kernel: tuple[int, int], beyond: tuple[int, int]) -> Tensor:
+        (kh, kw), (sh, sw), (below, right) = kernel, self.stride, beyond
+        padded = F.pad(bottom, (0, max(right, 0), 0, max(below, 0)))
+        windows = padded.unfold(2, kh, sh).unfold(3, kw, sw).flatten(4)  # N x C x h x w x (kh kw)
+        if not self.training:
+            tiny = torch.finfo(bottom.dtype).tiny  # Caffe's start of the sum: a window of zeros gives 0
+            total = windows.sum(-1) + tiny
+            return torch.where(total > 0, windows.square().sum(-1) / total, 0)
+        running = windows.detach().cumsum(-1)
+        threshold = (1 - torch.rand_like(running[..., :1])) * running[..., -1:]
+        reached = running >= threshold
+        # argmax of booleans: the first element at which the running sum reaches the threshold.
+        return windows.gather(-1, reached.to(torch.uint8).argmax(-1, keepdim=True))[..., 0]
+
     def _torch_rule(self, bottom: Tensor, kernel: tuple[int, int], size: tuple[int, int]) -> str | None:
         """The PyTorch rounding that gives Caffe's size ("floor", "ceil"), None where neither does."""
         if any(2 * pad > k for pad, k in zip(self.pad, kernel, strict=True)):
@@ -157,3 +177,49 @@ class Pooling(Layer):
             if tuple(sizes) == size:
                 return rule
         return None
+
+
+@register("SPP", restrictions="4-D bottoms, as in Caffe")
+class SPP(Layer):
+    """Spatial pyramid pooling: the bottom pooled into 1, 2x2, 4x4 … bins, flattened and joined.
+
+    Level i pools windows of ceil(H / 2^i) x ceil(W / 2^i), padded evenly to 2^i of them.
+    Shapes: (N, C, H, W) -> (N, C (1 + 4 + 16 + …)) for pyramid_height levels. Gradient: to the bottom, as Pooling.
+    Raises: LayerError for a pyramid without levels, or with more bins than the bottom fills.
+    Source: Caffe SPPLayer.
+    """
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        if param.spp_param.pyramid_height < 1:
+            raise self.error(f"pyramid_height must be at least 1, got {param.spp_param.pyramid_height}.")
+        self._levels(bottoms[0])
+
+    def _levels(self, bottom: Tensor) -> list[Pooling]:
+        """The pooling of each level for a bottom's size."""
+        if bottom.ndim != 4:
+            raise self.error(f"wants a 4-D bottom (N x C x H x W), got {show(bottom.shape)}.")
+        pools = []
+        for level in range(self.param.spp_param.pyramid_height):
+            param = caffe_pb2.LayerParameter(name=self.name, type="Pooling", top=["level"])
+            options = param.pooling_param
+            options.pool = self.param.spp_param.pool
+            for axis, size in (("h", bottom.shape[2]), ("w", bottom.shape[3])):
+                kernel = -(-size // 2**level)
+                pad = (kernel * 2**level - size + 1) // 2
+                if pad >= kernel:
+                    raise self.error(
+                        f"level {level} wants {2**level} bins over {size} elements of axis {axis}, and would have "
+                        "empty ones. Use a smaller pyramid_height or a larger bottom."
+                    )
+                for field, value in (("kernel", kernel), ("stride", kernel), ("pad", pad)):
+                    setattr(options, f"{field}_{axis}", value)
+            pools.append(Pooling(param, bottom).train(self.training))
+        return pools
+
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        sizes = [pool.infer(bottoms[0])[0][0].numel() for pool in self._levels(bottoms[0])]
+        return of_shape(bottoms[0].shape[0], sum(sizes))
+
+    def forward(self, bottom: Tensor) -> Tensor:
+        return torch.cat([pool(bottom).flatten(1) for pool in self._levels(bottom)], 1)

@@ -59,6 +59,8 @@ class Flatten(Layer):
     Shapes: (N, C, H, W) -> (N, C H W) by default. Gradient: to the bottom. Source: Caffe FlattenLayer.
     """
 
+    takes_in_place = False
+
     def __init__(self, param: Any, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         self.start = self.axis(param.flatten_param.axis, bottoms[0])
@@ -78,6 +80,8 @@ class Reshape(Layer):
     Raises: LayerError for two -1, a 0 with no axis to copy, or a count that does not come out.
     Source: Caffe ReshapeLayer.
     """
+
+    takes_in_place = False
 
     def __init__(self, param: Any, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
@@ -116,3 +120,24 @@ class Reshape(Layer):
         if prod(sizes) != prod(middle):
             raise self.error(f"shape {show(sizes)} does not hold the {prod(middle)} values of {show(middle)}.")
         return bottom.reshape(*lead, *sizes, *tail)
+
+
+@register("Tile")
+class Tile(Layer):
+    """Repeat the bottom `tiles` times along `axis`.
+
+    Shapes: (N, C, H, W) -> (N, tiles C, H, W) by default. Gradient: to the bottom, summed over the copies.
+    Raises: LayerError for fewer than 1 tiles. Source: Caffe TileLayer.
+    """
+
+    fresh_top = True
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        self.dim = self.axis(param.tile_param.axis, bottoms[0])
+        self.tiles: int = param.tile_param.tiles
+        if self.tiles < 1:
+            raise self.error(f"tiles must be given and at least 1, got {self.tiles}.")
+
+    def forward(self, bottom: Tensor) -> Tensor:
+        return bottom.repeat(*(self.tiles if axis == self.dim else 1 for axis in range(bottom.ndim)))

@@ -1,0 +1,165 @@
+"""Losses over classes besides the softmax loss: sigmoid cross entropy, infogain, multinomial logistic, hinge."""
+
+from __future__ import annotations
+
+from math import log, prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fcn_caffe.data.mean_file import read_blob
+from fcn_caffe.layers.base import Layer, net_folder, of_shape, register, show
+from fcn_caffe.layers.loss import LossLayer, check_labels, label_places
+from fcn_caffe.proto import caffe_pb2
+
+LOG_THRESHOLD = 1e-20  # Caffe's kLOG_THRESHOLD: no probability below it is taken the logarithm of
+
+
+@register("SigmoidCrossEntropyLoss", bottoms=2)
+class SigmoidCrossEntropyLoss(LossLayer):
+    """Cross entropy of sigmoid(score) against targets in [0, 1], over the values whose target is not ignore_label.
+
+    Shapes: score, target of equal counts -> (). Units: nats, summed and divided by the normaliser (the batch unless
+    told otherwise). Gradient: to the score.
+    Raises: LayerError where the counts differ. Source: Caffe SigmoidCrossEntropyLossLayer.
+    """
+
+    def default_normalization(self, options: Any) -> int:
+        if options.HasField("normalization") or options.HasField("normalize"):
+            return super().default_normalization(options)
+        return int(caffe_pb2.LossParameter.BATCH_SIZE)
+
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        self._check(*bottoms)
+        return of_shape()
+
+    def _check(self, score: Tensor, target: Tensor) -> None:
+        if score.shape[:1] != target.shape[:1] or score.numel() != target.numel():
+            raise self.error(f"score is {show(score.shape)}, target {show(target.shape)}: wanted one target a score.")
+
+    def forward(self, score: Tensor, target: Tensor) -> Tensor:
+        self._check(score, target)
+        target = target.reshape(score.shape)
+        valid: Tensor | int = score.numel()
+        weight = None
+        if self.ignore_label is not None:
+            counted = target.long() != self.ignore_label
+            valid, weight = counted.sum(), counted.to(score.dtype)
+            target = torch.where(counted, target, 0)
+        total = F.binary_cross_entropy_with_logits(score, target.to(score.dtype), weight, reduction="sum")
+        return total / self.normalizer(valid, *_outer_inner(score))
+
+
+def _outer_inner(score: Tensor) -> tuple[int, int]:
+    return (score.shape[0] if score.ndim else 1), prod(score.shape[1:])
+
+
+@register("InfogainLoss", bottoms=(2, 3), tops=(1, 2))
+class InfogainLoss(LossLayer):
+    """Multinomial logistic loss of the softmax along `axis`, weighed by a matrix H: -sum over k of H[label, k] log p_k.
+
+    Shapes: score (N, C, H, W), label one a place, H C² values in a third bottom or in infogain_loss_param.source
+    (a binary BlobProto) -> (); second top: the softmax.
+    Units: nats, summed and divided by the normaliser (VALID places by default). Gradient: to the score.
+    Raises: LayerError for a missing matrix, counts that do not match, or a label outside [0, C);
+    DataError for a source that cannot be read. Source: Caffe InfogainLossLayer.
+    """
+
+    undifferentiable = (1, 2)
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        options = param.infogain_loss_param
+        self.dim = self.axis(options.axis, bottoms[0])
+        self.matrix: Tensor | None = None
+        if len(bottoms) == 2:
+            if not options.source:
+                raise self.error("wants its matrix: a third bottom, or infogain_loss_param { source: … }.")
+            self.register_buffer("matrix", torch.from_numpy(read_blob(options.source, net_folder.get())), False)
+
+    def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        self._check(*bottoms)
+        return (of_shape(), bottoms[0])[: len(self.param.top)]
+
+    def _check(self, score: Tensor, label: Tensor, matrix: Tensor | None = None) -> tuple[int, ...]:
+        places, classes = label_places(self, score, label, self.dim), score.shape[self.dim]
+        found = self.matrix if matrix is None else matrix
+        if found is None or found.numel() != classes**2:
+            shape = "nothing" if found is None else show(found.shape)
+            raise self.error(f"the infogain matrix is {shape}, wanted {classes}x{classes} for {classes} classes.")
+        return places
+
+    def forward(self, score: Tensor, label: Tensor, matrix: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        places, classes = self._check(score, label, matrix), score.shape[self.dim]
+        weights = (self.matrix if matrix is None else matrix).to(score).reshape(classes, classes)  # type: ignore[union-attr]
+        labels = label.reshape(-1).long()
+        counted = torch.ones_like(labels, dtype=torch.bool)
+        if self.ignore_label is not None:
+            counted = labels != self.ignore_label
+            labels = torch.where(counted, labels, 0)
+        check_labels(self, labels, classes)
+        logs = torch.log_softmax(score, self.dim)
+        rows = logs.movedim(self.dim, -1).reshape(-1, classes)
+        # Caffe's value stops at the threshold, its gradient does not.
+        rows = rows + (rows.detach().clamp(min=log(LOG_THRESHOLD)) - rows.detach())
+        total = -(weights[labels] * rows * counted[:, None]).sum()
+        loss = total / self.normalizer(counted.sum(), prod(places[: self.dim]), prod(places[self.dim :]))
+        return loss if len(self.param.top) == 1 else (loss, torch.softmax(score, self.dim))
+
+
+class _ClassLoss(Layer):
+    """What losses over N rows of scores with one label each share."""
+
+    loss = True
+    undifferentiable = (1,)
+
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        self._rows(*bottoms)
+        return of_shape()
+
+    def _rows(self, score: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (N, classes) and labels (N, 1), the labels checked."""
+        items = score.shape[0] if score.ndim else 1
+        if label.numel() != items:
+            raise self.error(f"score {show(score.shape)} has {items} items, label {show(label.shape)}: one each.")
+        rows, labels = score.reshape(items, -1), label.reshape(-1, 1).long()
+        if not labels.is_meta:
+            check_labels(self, labels, rows.shape[1])
+        return rows, labels
+
+
+@register("MultinomialLogisticLoss", bottoms=2)
+class MultinomialLogisticLoss(_ClassLoss):
+    """Minus the logarithm of the probability given to the label, averaged over the batch: for a softmax's top.
+
+    Shapes: probabilities (N, C), label (N) -> (). Units: nats. Gradient: to the probabilities.
+    Raises: LayerError for another number of labels, or a label outside [0, C).
+    Source: Caffe MultinomialLogisticLossLayer.
+    """
+
+    def forward(self, score: Tensor, label: Tensor) -> Tensor:
+        rows, labels = self._rows(score, label)
+        given = rows.gather(1, labels)
+        # Below the threshold the value stops, the gradient is 1 / threshold.
+        floor = given.detach().clamp(min=LOG_THRESHOLD)
+        losses = -torch.log(floor) - (given - given.detach()) / floor
+        return losses.sum() / rows.shape[0]
+
+
+@register("HingeLoss", bottoms=2)
+class HingeLoss(_ClassLoss):
+    """max(0, 1 - x) of the label's score and max(0, 1 + x) of the others, summed (norm L1) or squared and summed
+    (L2), averaged over the batch.
+
+    Shapes: score (N, C), label (N) -> (). Gradient: to the score.
+    Raises: LayerError for another number of labels, or a label outside [0, C). Source: Caffe HingeLossLayer.
+    """
+
+    def forward(self, score: Tensor, label: Tensor) -> Tensor:
+        rows, labels = self._rows(score, label)
+        signs = torch.ones_like(rows).scatter(1, labels, -1)
+        margins = F.relu(1 + signs * rows)
+        squared = self.param.hinge_loss_param.norm == caffe_pb2.HingeLossParameter.L2
+        return (margins.square() if squared else margins).sum() / rows.shape[0]

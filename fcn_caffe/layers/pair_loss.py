@@ -1,0 +1,81 @@
+"""Losses between blobs of features: EuclideanLoss and ContrastiveLoss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fcn_caffe.layers.base import Layer, of_shape, register, show
+
+
+@register("EuclideanLoss", bottoms=2)
+class EuclideanLoss(Layer):
+    """Half the mean over the batch of the squared distance: sum (a - b)² / (2 N).
+
+    Shapes: (N, ...), (N, ...) of equal counts -> (). Gradient: to both bottoms.
+    Raises: LayerError where the counts differ. Source: Caffe EuclideanLossLayer.
+    """
+
+    loss = True
+
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        self._check(*bottoms)
+        return of_shape()
+
+    def _check(self, first: Tensor, second: Tensor) -> None:
+        if first.shape[:1] != second.shape[:1] or first.numel() != second.numel():
+            raise self.error(
+                f"bottoms are {show(first.shape)} and {show(second.shape)}: "
+                "they must have as many items and as many values each."
+            )
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        self._check(first, second)
+        difference = (first.reshape(-1) - second.reshape(-1)) if first.shape != second.shape else first - second
+        return difference.square().sum() / (2 * (first.shape[0] if first.ndim else 1))
+
+
+@register("ContrastiveLoss", bottoms=3)
+class ContrastiveLoss(Layer):
+    """Draw similar pairs together, push others apart up to `margin`: the sum over pairs, divided by 2 N, of
+    d² where they are similar, else max(margin - d, 0)², or with legacy_version max(margin - d², 0).
+
+    Shapes: features (N, C), features (N, C), similar (N), not 0 for similar pairs -> (). Gradient: to both features;
+    where they differ Caffe divides by d + 1e-4 for d.
+    Raises: LayerError for bottoms of other shapes. Source: Caffe ContrastiveLossLayer.
+    """
+
+    loss = True
+    undifferentiable = (2,)
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        options = param.contrastive_loss_param
+        self.margin: float = options.margin
+        self.legacy: bool = options.legacy_version
+
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        self._check(*bottoms)
+        return of_shape()
+
+    def _check(self, first: Tensor, second: Tensor, similar: Tensor) -> None:
+        if first.ndim < 2 or first.shape != second.shape or first.numel() != first.shape[0] * first.shape[1]:
+            raise self.error(
+                f"features are {show(first.shape)} and {show(second.shape)}: wanted N x C twice (flatten larger ones)."
+            )
+        if similar.numel() != first.shape[0]:
+            raise self.error(f"bottom 2 is {show(similar.shape)} for {first.shape[0]} pairs: wanted one value a pair.")
+
+    def forward(self, first: Tensor, second: Tensor, similar: Tensor) -> Tensor:
+        self._check(first, second, similar)
+        square = (first - second).flatten(1).square().sum(1)
+        if self.legacy:
+            apart = (self.margin - square).clamp(min=0)
+        else:
+            distance = square.detach().sqrt()
+            short = (self.margin - distance).clamp(min=0)
+            # The value is short²; its slope by d² is Caffe's, finite where the features are equal.
+            apart = short.square() - short / (distance + 1e-4) * (square - square.detach())
+        return torch.where(similar.reshape(-1).long() != 0, square, apart).sum() / (2 * first.shape[0])

@@ -1,0 +1,160 @@
+"""Layers that reduce a blob, or pick from it: Reduction, ArgMax, BatchReindex, Filter."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fcn_caffe.layers.base import Layer, check_indices, of_shape, register, show
+from fcn_caffe.proto import caffe_pb2
+
+
+@register("Reduction")
+class Reduction(Layer):
+    """Reduce all axes from `axis` on to one value: coeff times the SUM, ASUM (of |x|), SUMSQ (of x²) or MEAN.
+
+    Shapes: (N, C, H, W) -> the axes before `axis`, () by default. Gradient: to the bottom.
+    Source: Caffe ReductionLayer.
+    """
+
+    fresh_top = True
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        options = param.reduction_param
+        self.first = self.axis(options.axis, bottoms[0])
+        self.operation: int = options.operation
+        self.coefficient: float = options.coeff
+
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        return of_shape(*bottoms[0].shape[: self.first])
+
+    def forward(self, bottom: Tensor) -> Tensor:
+        modes = caffe_pb2.ReductionParameter
+        flat = bottom.reshape(*bottom.shape[: self.first], -1)
+        if self.operation == modes.ASUM:
+            flat = flat.abs()
+        elif self.operation == modes.SUMSQ:
+            flat = flat.square()
+        top = flat.mean(-1) if self.operation == modes.MEAN else flat.sum(-1)
+        return top * self.coefficient
+
+
+@register("ArgMax")
+class ArgMax(Layer):
+    """The positions of the top_k largest values along `axis`, or in each image; ties go to the higher position.
+
+    Shapes: with `axis`: its size becomes top_k, and the values take the positions' place where out_max_val is set;
+    without: (N, ...) -> (N, 1, top_k), or (N, 2, top_k) with the values behind the positions, and 1s up to the
+    bottom's number of axes. Gradient: none.
+    Raises: LayerError for a top_k below 1 or above the number of values. Source: Caffe ArgMaxLayer.
+    """
+
+    undifferentiable = (0,)
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        options = param.argmax_param
+        self.dim = self.axis(options.axis, bottoms[0]) if options.HasField("axis") else None
+        self.values: bool = options.out_max_val
+        self.top_k: int = options.top_k
+        self._check(bottoms[0])
+
+    def _check(self, bottom: Tensor) -> None:
+        count = prod(bottom.shape[1:]) if self.dim is None else bottom.shape[self.dim]
+        if not 1 <= self.top_k <= count:
+            raise self.error(f"top_k {self.top_k} must be between 1 and the {count} values to choose from.")
+
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        bottom = bottoms[0]
+        if self.dim is not None:
+            return of_shape(*bottom.shape[: self.dim], self.top_k, *bottom.shape[self.dim + 1 :])
+        return of_shape(bottom.shape[0], 1 + self.values, self.top_k, *(1,) * (bottom.ndim - 3))
+
+    def forward(self, bottom: Tensor) -> Tensor:
+        self._check(bottom)
+        searched, dim = (bottom.flatten(1), 1) if self.dim is None else (bottom, self.dim)
+        # The first of the reversed values is the last of equals.
+        reverse = searched.flip(dim)
+        if self.top_k == 1:
+            values, places = reverse.max(dim, keepdim=True)
+        else:
+            values, places = reverse.sort(dim=dim, descending=True, stable=True)
+            values, places = values.narrow(dim, 0, self.top_k), places.narrow(dim, 0, self.top_k)
+        positions = (searched.shape[dim] - 1 - places).to(bottom.dtype)
+        if self.dim is not None:
+            return values if self.values else positions
+        top = torch.stack([positions, values], 1) if self.values else positions[:, None]
+        return top.reshape(*top.shape, *(1,) * (bottom.ndim - 3))
+
+
+@register("BatchReindex", bottoms=2)
+class BatchReindex(Layer):
+    """Select, repeat and reorder the items of bottom[0] by the indices in bottom[1].
+
+    Shapes: (N, ...), (M) -> (M, ...). Gradient: to bottom[0], summed over its copies.
+    Raises: LayerError for indices that are not one axis, or outside [0, N). Source: Caffe BatchReindexLayer.
+    """
+
+    fresh_top = True
+    undifferentiable = (1,)
+
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        self._check(*bottoms)
+        return of_shape(bottoms[1].shape[0], *bottoms[0].shape[1:])
+
+    def _check(self, bottom: Tensor, index: Tensor) -> None:
+        if index.ndim != 1 or bottom.ndim < 1:
+            raise self.error(f"bottom 1 holds one index an item, so one axis; got {show(index.shape)}.")
+
+    def forward(self, bottom: Tensor, index: Tensor) -> Tensor:
+        self._check(bottom, index)
+        places = index.long()
+        check_indices(self, places, bottom.shape[0], "the batch")
+        return bottom.index_select(0, places)
+
+
+@register("Filter", bottoms=(2, None), tops=(1, None))
+class Filter(Layer):
+    """Keep the items of each bottom for which the last bottom, the selector, is not 0.
+
+    Shapes: (N, ...) for each bottom but the last, which holds N values -> (kept, ...) for each top. Gradient: to
+    every bottom but the selector. Until a selector's values are seen, shapes are those of the bottoms.
+    Raises: LayerError where tops are not one less than bottoms, or numbers of items differ.
+    Source: Caffe FilterLayer.
+    """
+
+    fresh_top = True
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        self.undifferentiable = (len(bottoms) - 1,)  # type: ignore[misc]
+        if len(param.top) != len(bottoms) - 1:
+            raise self.error(
+                f"has {len(param.top)} tops for {len(bottoms) - 1} bottoms besides the selector: give as many."
+            )
+
+    def _check(self, bottoms: tuple[Tensor, ...]) -> None:
+        selector = bottoms[-1]
+        if selector.ndim < 1 or selector.numel() != selector.shape[0]:
+            raise self.error(
+                f"the selector, bottom {len(bottoms) - 1}, is {show(selector.shape)}: wanted one value an item."
+            )
+        for position, bottom in enumerate(bottoms[:-1]):
+            if bottom.ndim < 1 or bottom.shape[0] != selector.shape[0]:
+                raise self.error(
+                    f"bottom {position} {show(bottom.shape)} must have as many items as the selector, "
+                    f"{selector.shape[0]}."
+                )
+
+    def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        self._check(bottoms)
+        return bottoms[:-1]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        self._check(bottoms)
+        kept = bottoms[-1].reshape(-1).nonzero()[:, 0]
+        return tuple(bottom.index_select(0, kept) for bottom in bottoms[:-1])
