@@ -267,14 +267,17 @@ def _shown(names: Sequence[str]) -> str:
     return f"{', '.join(names[:3])} …" if len(names) > 3 else ", ".join(names)
 
 
-def check_preprocessing(weights: PathLike, net: PathLike, mean: Sequence[float] | None = None) -> None:
+def check_preprocessing(
+    weights: PathLike, net: PathLike, mean: Sequence[float] | None = None, classes: bool = True
+) -> None:
     """Refuse weights whose record contradicts what a net's data layer does, or what is given instead of its mean.
 
+    classes: whether they have to be the same, as they have not where the weights are only what training starts from.
     Raises: WeightsError naming both files and each difference; nothing for weights without a record.
     """
     record = read_preprocessing(weights)
     if record is not None:
-        refuse_differences(record, net, weights, mean)
+        refuse_differences(record if classes else replace(record, classes=None), net, weights, mean)
 
 
 def refuse_differences(

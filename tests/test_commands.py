@@ -17,6 +17,7 @@ from small_stages import write_stages
 from fcn_caffe import commands
 from fcn_caffe.commands import command, solve
 from fcn_caffe.errors import DataError, SolverError
+from fcn_caffe.preprocessing import Preprocessing, write_preprocessing
 from fcn_caffe.schedule import read_stage
 from fcn_caffe.training import ScoreTable, Training
 from fcn_caffe.weights import load_weights, save_weights
@@ -128,6 +129,17 @@ def test_solve_with_hdf5_snapshots(task, capsys):
         assert {f"train_iter_{last}{kind}" for kind in (".caffemodel.h5", ".rngstate", ".solverstate.h5")} <= left
         assert not [file for file in left if file.endswith((".caffemodel", ".solverstate"))]
         assert load_weights(task / "weights" / f"{name}.caffemodel")
+
+
+def test_solve_from_weights_made_for_other_inputs(task, capsys):
+    weights = task / "start.caffemodel"
+    save_weights(weights, {"other": [np.zeros(1, np.float32)]})
+    write_preprocessing(weights, Preprocessing("RGB", (1.0, 2.0, 3.0), classes=("a", "b", "c")))
+    assert solve.main([FINE, "--from", str(weights), "--steps", "1"]) == 1
+    error = capsys.readouterr().err
+    assert "start.caffemodel: was made for other inputs than" in error and "channels RGB, not BGR" in error
+    assert "classes" not in error and not (task / "snapshot" / "fine" / "scores.csv").exists()
+    assert solve.main([FINE, "--from", str(weights), "--steps", "1", "--ignore-preprocessing"]) == 0
 
 
 def test_solve_from_a_net(task, capsys):

@@ -21,6 +21,7 @@ from fcn_caffe.data.options import DATA_ROOT_VARIABLE
 from fcn_caffe.errors import SolverError
 from fcn_caffe.picture import draw_stages
 from fcn_caffe.preflight import check, segments
+from fcn_caffe.preprocessing import check_preprocessing
 from fcn_caffe.progress import Screen, duration, logging_to, report
 from fcn_caffe.schedule import Planned, Stage, make_plan
 from fcn_caffe.solver import Solver
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--resume", action="store_true", help="go on from the newest snapshot, bit for bit as if never stopped")
     add("--device", help="cpu, cuda or cuda:N (default: what the solver says)")
     add("--data", type=Path, metavar="DIR", help="where the data sets lie: data/NAME in the nets is found in DIR/NAME")
+    add("--ignore-preprocessing", action="store_true", help="start even from weights made for other inputs")
     add("--dry-run", action="store_true", help="print which stages would run and what is missing; write nothing")
     return parser
 
@@ -153,6 +155,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if plan.missing:
             raise SolverError("cannot start: " + "; ".join(plan.missing))
         check([planned.stage for planned in plan.to_run])
+        if not arguments.ignore_preprocessing:
+            for stage in (planned.stage for planned in plan.to_run):
+                for source in stage.sources:
+                    check_preprocessing(source, stage.net, classes=False)
         # All at once: a later stage's old snapshots would pass for finished if this run is interrupted and resumed.
         for planned in plan.to_run:
             if planned.action == "train":

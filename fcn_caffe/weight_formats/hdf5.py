@@ -139,7 +139,8 @@ def _read_array(dataset: Any, what: str, budget: Budget, wanted: Any = np.float3
     stored = dataset.id.get_storage_size()
     if made.get_layout() == h5py.h5d.CHUNKED:
         # Chunks are read whole, however few of their values belong to the array.
-        budget.take(prod(int(size) for size in dataset.chunks) * item, f"the chunks of {what}")
+        chunk = prod(int(size) for size in dataset.chunks) * item
+        budget.take(max(0, chunk - declared * item), f"the chunks of {what}")
     elif stored < declared * item:
         raise WeightsError(f"{where} declares {declared * item:,} bytes and stores {stored:,}. The file is corrupt.")
     budget.take(declared * item, what)
