@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from fcn_caffe.errors import DataError
+
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
@@ -32,6 +34,17 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
             temporary.unlink()
         raise
     _sync_folder(target.parent)
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Raise DataError where no file can be written, before the work whose result it would hold."""
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise DataError(f"{os.fspath(path)}: is a folder. Give the name of a file in it.")
+    if not target.parent.is_dir():
+        raise DataError(f"{os.fspath(path)}: there is no folder {target.parent} to write it to. Make it first.")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise DataError(f"{os.fspath(path)}: {target.parent} cannot be written to. Check who owns it.")
 
 
 def _sync_folder(folder: Path) -> None:

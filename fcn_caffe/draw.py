@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fcn_caffe.atomic import atomic_write
+from fcn_caffe.atomic import atomic_write, check_place
 from fcn_caffe.errors import FcnCaffeError
 from fcn_caffe.graph import filter_net
 from fcn_caffe.layers.base import show
@@ -171,6 +171,7 @@ def draw_net_to_file(net: Any, path: str | os.PathLike[str], **options: Any) -> 
     ending = Path(path).suffix.removeprefix(".").lower()
     if not ending:
         raise FcnCaffeError(f"{os.fspath(path)}: the ending says the format: .svg, .png, .pdf or .dot.")
+    check_place(path)
     picture = draw_net(net, ending, **options)
     with atomic_write(path) as file:
         file.write(picture)

@@ -14,7 +14,7 @@ import h5py  # type: ignore[import-untyped]
 import numpy as np
 import torch
 
-from fcn_caffe.atomic import atomic_write
+from fcn_caffe.atomic import atomic_write, check_place
 from fcn_caffe.data.databases import BACKENDS, write_records
 from fcn_caffe.errors import DataError, GraphError
 from fcn_caffe.layers.base import show
@@ -86,10 +86,7 @@ def _check_place(place: Path, format: str) -> None:
         raise DataError(f"{place}: type {format!r} is unknown. Known: {', '.join(FORMATS)}.")
     if format in BACKENDS and place.exists():
         raise DataError(f"{place}: exists already. Remove it, or give another name.")
-    if place.is_dir():
-        raise DataError(f"{place}: is a folder. Give the name of a file in it.")
-    if not place.absolute().parent.is_dir():
-        raise DataError(f"{place}: no such folder {place.absolute().parent}. Make it first.")
+    check_place(place)
 
 
 class _Spool:

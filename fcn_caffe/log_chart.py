@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fcn_caffe.atomic import atomic_write
+from fcn_caffe.atomic import atomic_write, check_place
 from fcn_caffe.errors import DataError, FcnCaffeError
 from fcn_caffe.log_parser import Row, TrainingLog
 
@@ -93,8 +93,9 @@ def draw_chart(
     """Draw a chart of several logs, by the names in the legend, into a file whose ending says the format.
 
     Whole or not at all. Raises: FcnCaffeError when matplotlib is not installed or does not know the format;
-    DataError as `curves`.
+    DataError as `curves`, or when there is no such folder.
     """
+    check_place(path)
     drawn = []
     for name, log in logs.items():
         try:

@@ -58,6 +58,11 @@ def test_a_mistake_is_one_line_and_status_1(capsys):
     assert capsys.readouterr().err == "error: a.png: no such file.\n"
 
 
+def test_a_full_disk_is_one_line_too(capsys):
+    assert raising(OSError(28, "No space left on device", "a.png"))([]) == 1
+    assert capsys.readouterr().err == "error: a.png: No space left on device.\n"
+
+
 def test_an_interrupt_is_no_traceback(capsys):
     assert raising(KeyboardInterrupt())([]) == 130
     assert capsys.readouterr().err == "interrupted\n"

@@ -144,7 +144,7 @@ def test_images_of_several_sizes_make_no_array(task):
         (("conv", "a", 1), "give a type after the batches"),
         (("conv", "images", 1, "lmdb"), "images: exists already"),
         (("conv", "images", 1, "npz"), "is a folder"),
-        (("conv", "away/a.h5", 1), "no such folder"),
+        (("conv", "away/a.h5", 1), "there is no folder"),
         (("conv", "a.h5", 1, "h5", "GPU", 99), "device"),
     ],
 )

@@ -168,7 +168,7 @@ def test_what_is_no_log_is_refused_and_nothing_is_written(tmp_path, capsys):
     with pytest.raises(DataError, match="none: cannot be read"):
         parse_log(tmp_path / "none")
     assert command.main([str(written(path, CAFFE)), str(tmp_path / "away")]) == 1
-    assert "no such folder" in capsys.readouterr().err
+    assert "there is no folder" in capsys.readouterr().err
 
 
 def test_our_own_logs(tmp_path, monkeypatch):

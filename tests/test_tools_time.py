@@ -104,6 +104,13 @@ def test_the_command_prints_a_table_and_writes_csv(tmp_path, capsys):
     assert rows[2]["tops"] == "2x4x6x6" and float(rows[2]["forward_ms"]) > 0
 
 
+def test_a_table_that_cannot_be_written_is_refused_first(tmp_path, capsys):
+    make_net(*NET, path=tmp_path / "net.prototxt")
+    assert command.main([str(tmp_path / "net.prototxt"), "--csv", str(tmp_path / "away/times.csv")]) == 1
+    caught = capsys.readouterr()
+    assert not caught.out and "there is no folder" in caught.err
+
+
 def test_phase_and_stage_choose_the_layers(tmp_path, capsys):
     path = tmp_path / "net.prototxt"
     make_net(

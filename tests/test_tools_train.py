@@ -217,6 +217,19 @@ def test_model_and_weights_are_needed(capsys):
     assert "-weights" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("tool", ["train", "test_net", "time_net"])
+def test_weights_that_are_not_there(task, tool, capsys):
+    from fcn_caffe import commands
+
+    wanted = {"train": ["--solver", SOLVER], "test_net": ["--model", "nets/coarse.prototxt"]}
+    arguments = wanted.get(tool, ["nets/coarse.prototxt"])
+    assert commands.main([tool, *arguments, "--weights", "none.caffemodel"]) == 1
+    assert "none.caffemodel" in capsys.readouterr().err
+    if tool == "test_net":
+        assert commands.main([tool, *arguments, "--weights", ","]) == 1
+        assert "--weights names no file" in capsys.readouterr().err
+
+
 def test_the_collector_takes_the_tool_for_no_test():
     call = [
         sys.executable,

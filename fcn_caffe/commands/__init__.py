@@ -18,7 +18,8 @@ INTERRUPTED = 130  # what a shell reports for a process that SIGINT ended
 def command(main: Main) -> Callable[..., int]:
     """Wrap a command's `main(argv) -> exit status` so that a mistake of the user ends in one line, not a traceback.
 
-    FcnCaffeError prints `error: …` on stderr and gives 1; Ctrl-C gives 130; a reader that closed the pipe gives 0.
+    FcnCaffeError and what the system refuses print `error: …` on stderr and give 1; Ctrl-C gives 130; a reader that
+    closed the pipe gives 0.
     """
 
     @functools.wraps(main)
@@ -30,9 +31,6 @@ def command(main: Main) -> Callable[..., int]:
         except FcnCaffeError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
-        except PermissionError as error:
-            print(f"error: {error.filename}: {error.strerror}. Check who owns it.", file=sys.stderr)
-            return 1
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return INTERRUPTED
@@ -40,6 +38,11 @@ def command(main: Main) -> Callable[..., int]:
             # Python flushes stdout once more at exit; give it somewhere to go.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            hint = " Check who owns it." if isinstance(error, PermissionError) else ""
+            print(f"error: {place}{error.strerror or error}.{hint}", file=sys.stderr)
+            return 1
 
     return run
 

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from fcn_caffe.atomic import check_place
 from fcn_caffe.commands import command
-from fcn_caffe.errors import DataError
 from fcn_caffe.log_parser import parse_log, write_tables
 
 
@@ -31,9 +31,8 @@ def _delimiter(text: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     arguments = _parser().parse_args(argv)
+    check_place(arguments.output_dir / f"{arguments.log.name}.train")
     log = parse_log(arguments.log)
-    if not arguments.output_dir.is_dir():
-        raise DataError(f"{arguments.output_dir}: no such folder to write to. Make it first.")
     paths = write_tables(log, arguments.output_dir / arguments.log.name, arguments.delimiter)
     if arguments.verbose:
         print(f"{len(log.train)} rows of training, {sum(map(len, log.tests.values()))} of testing")

@@ -18,7 +18,7 @@ from fcn_caffe.command_options import (
     positive,
 )
 from fcn_caffe.commands import command
-from fcn_caffe.errors import DataError
+from fcn_caffe.errors import DataError, WeightsError
 from fcn_caffe.net import Net
 from fcn_caffe.solver.log import number
 
@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="test_net", description=__doc__)
     add = parser.add_argument
     add("-model", "--model", required=True, help="net prototxt; its data layers are run")
-    add("-weights", "--weights", type=names, required=True, help="weight files, separated by commas")
+    add("-weights", "--weights", type=names, action="extend", required=True, help="weight files, separated by commas")
     add("-iterations", "--iterations", type=positive, default=50, help="batches to run (default: %(default)s)")
     add("-phase", "--phase", choices=sorted(PHASES), default="TEST", help="default: %(default)s")
     add_state_options(parser)
@@ -39,6 +39,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     arguments = _parser().parse_args(argv)
+    if not arguments.weights:
+        raise WeightsError("--weights names no file: give the weights to test.")
     device = chosen_device(arguments) or torch.device("cpu")
     net = Net(arguments.model, PHASES[arguments.phase], stages=arguments.stage, level=arguments.level, device=device)
     fill(net, arguments.weights)

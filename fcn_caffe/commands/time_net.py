@@ -11,7 +11,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from fcn_caffe.atomic import atomic_write
+from fcn_caffe.atomic import atomic_write, check_place
 from fcn_caffe.command_options import PHASES, add_state_options, fill, names, positive
 from fcn_caffe.commands import command
 from fcn_caffe.devices import torch_device
@@ -28,7 +28,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("net", help="net prototxt")
-    add("-weights", "--weights", type=names, default=[], help="weight files, separated by commas (default: fillers)")
+    add(
+        "-weights",
+        "--weights",
+        type=names,
+        action="extend",
+        default=[],
+        help="weight files, separated by commas (default: fillers)",
+    )
     add("-iterations", "--iterations", type=positive, default=50, help="passes to average over (default: %(default)s)")
     add("--warm-up", type=positive, default=1, help="passes before these (default: %(default)s)")
     add("-phase", "--phase", choices=sorted(PHASES), default="TRAIN", help="default: %(default)s, as in Caffe")
@@ -78,6 +85,8 @@ def _write_csv(path: Path, times: NetTimes) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     arguments = _parser().parse_args(argv)
+    if arguments.csv:
+        check_place(arguments.csv)
     device = torch_device(arguments.device)
     net = Net(arguments.net, PHASES[arguments.phase], stages=arguments.stage, level=arguments.level, device=device)
     fill(net, arguments.weights)

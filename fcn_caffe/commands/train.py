@@ -29,7 +29,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("-solver", "--solver", required=True, help="solver prototxt")
-    add("-weights", "--weights", type=names, default=[], help="weight files to start from, separated by commas")
+    add(
+        "-weights",
+        "--weights",
+        type=names,
+        action="extend",
+        default=[],
+        help="weight files to start from, separated by commas",
+    )
     add("-snapshot", "--snapshot", help="solver state to go on from")
     add_device_options(parser)
     add("-phase", "--phase", choices=["TRAIN"], help="accepted for Caffe's sake: training runs the TRAIN phase")
