@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fcn_caffe.convolutionalize import Conversion
 from fcn_caffe.coord_map import coord_map_from_to, receptive_field
-from fcn_caffe.errors import FcnCaffeError, GraphError, WeightsError
+from fcn_caffe.errors import GraphError, WeightsError
 from fcn_caffe.graph import Node
 from fcn_caffe.layers.base import show
 from fcn_caffe.net import Net
@@ -85,9 +85,11 @@ def prove(conversion: Conversion, classifier: Net, net: Net, seed: int = 0) -> l
     """Compare both nets on random images of the classifier's size: every converted layer and every output.
 
     Raises: WeightsError where a blob is off by more than 1e-4 of its largest value, where a number is not finite, or
-    where all are zero, which would prove nothing.
+    where an inner product gives nothing but zero, which would prove nothing.
     """
     blobs = dict.fromkeys(node.tops[0] for node in classifier.graph.nodes if node.name in conversion.layers)
+    # A ReLU in place may leave nothing of a small layer.
+    bare = blobs.keys() - {node.tops[0] for node in classifier.graph.nodes if node.in_place}
     blobs.update(dict.fromkeys(classifier.graph.outputs))
     worst: dict[str, Difference] = {}
     for spread in _SPREADS:
@@ -99,6 +101,11 @@ def prove(conversion: Conversion, classifier: Net, net: Net, seed: int = 0) -> l
             one = _compare(conversion.blobs[name], wanted[name], found[conversion.blobs[name]])
             if name not in worst or one.relative > worst[name].relative:
                 worst[name] = one
+    dead = [name for name in blobs if name in bare and not worst[name].largest]
+    if dead:
+        raise WeightsError(
+            f"the proof says nothing: '{dead[0]}' is zero on random images. Load trained weights of this classifier."
+        )
     return list(worst.values())
 
 
@@ -114,10 +121,15 @@ def prove_places(conversion: Conversion, classifier: Net, net: Net, seed: int = 
     image = image_input(net)
     size = net.blob_shapes[image][2:]
     outputs = [name for name in classifier.graph.outputs if set(net.blob_shapes[conversion.blobs[name]][2:]) == {1}]
+    if not outputs:
+        return "no output has one place on the classifier's image"
     worst = []
     for name in outputs:
         blob = conversion.blobs[name]
-        scale = coord_map_from_to(net.graph, blob, image).scale
+        try:
+            scale = coord_map_from_to(net.graph, blob, image).scale
+        except GraphError as error:  # a layer between has no coordinate map
+            return str(error)
         strides = [int(step) for step in scale] * (len(size) if len(scale) == 1 else 1)
         generator = torch.Generator().manual_seed(seed)
         larger = [extent + step for extent, step in zip(size, strides, strict=True)]
@@ -148,7 +160,7 @@ def answers_on(conversion: Conversion, size: Sequence[int]) -> list[Answers]:
         try:
             field = receptive_field(net.graph, output, image)
             stride, sees = field.stride, field.size
-        except FcnCaffeError:  # a layer between has no coordinate map
+        except GraphError:  # a layer between has no coordinate map
             pass
         found.append(Answers(output, net.blob_shapes[output][2:], stride, sees))
     return found
@@ -172,10 +184,6 @@ def _compare(blob: str, wanted: Tensor, found: Tensor) -> Difference:
     if not (wanted.isfinite().all() and found.isfinite().all()):
         raise WeightsError(f"proof failed: '{blob}' is not finite on a random image. Are the weights this net's?")
     largest = float(wanted.abs().max())
-    if not largest and not float(found.abs().max()):
-        raise WeightsError(
-            f"the proof says nothing: '{blob}' is zero on a random image. Load trained weights of this classifier."
-        )
     one = Difference(blob, float((wanted - found).abs().max()), largest)
     if one.relative > TOLERANCE:
         raise WeightsError(

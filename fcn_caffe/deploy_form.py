@@ -145,6 +145,9 @@ def _data_shape(
         memory = layer.memory_data_param
         crop = transform.crop_size
         return memory.channels, crop or memory.height, crop or memory.width
+    if not size and layer.type == "ImageData" and not transform.crop_size:
+        resized = layer.image_data_param
+        size = (resized.new_height, resized.new_width) if resized.new_height and resized.new_width else ()
     if not size:
         if not transform.crop_size:
             raise LayerError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from fcn_caffe.weights import copy_weights, load_weights, net_weights, save_weig
 _EPILOG = """
 Converted layers keep their names unless --suffix is given: the reference FCNs load fc6 and fc7 by these names, and the
 classifier's own file cannot be mixed up with the new one, because its blobs have other shapes and are refused. With
---suffix=-conv they are called as in Caffe's net surgery example; the classifier's file then loads without complaint
+--suffix -conv they are called as in Caffe's net surgery example; the classifier's file then loads without complaint
 and leaves fc6-conv unset.
 """
 
@@ -51,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HxW",
         help="image of the classifier, or CxHxW (default: its Input layer's shape, or its data layer's crop_size)",
     )
-    parser.add_argument("--suffix", default="", help="behind the names of converted layers, e.g. --suffix=-conv")
+    parser.add_argument("--suffix", default="", help="behind the names of converted layers, e.g. --suffix -conv")
     parser.add_argument("--stage", action="append", default=[], help="stage of the net to read; may be repeated")
     parser.add_argument(
         "--output", action="append", default=[], metavar="BLOB", help="keep this head alone; may be repeated"
@@ -67,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(_joined(sys.argv[1:] if argv is None else argv))
     expected = 2 if arguments.no_weights else 4
     if len(arguments.files) != expected:
         parser.error(f"{expected} files are expected, got {len(arguments.files)}: see --help")
@@ -113,6 +114,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             save_weights(weights_out, net_weights(net), net.name, types)
     print(f"wrote {out}" + (f" and {weights_out}" if weights_out else ""))
     return 0
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """The arguments with the suffix joined to its option: argparse takes `-conv` alone for an option."""
+    joined = list(argv)
+    if "--suffix" in joined[:-1]:
+        place = joined.index("--suffix")
+        joined[place : place + 2] = [f"--suffix={joined[place + 1]}"]
+    return joined
 
 
 def _check_outputs(outputs: Sequence[str], inputs: Sequence[str]) -> None:
