@@ -502,6 +502,19 @@ def hostile_compressed_torch(path: Path) -> None:
     path.with_suffix(".whole").unlink()
 
 
+def hostile_doubling(path: Path) -> None:
+    """A key that is a tuple of twice a tuple of twice a tuple …, 200 deep: 2 to the power of 200 to hash."""
+    levels = b"".join(
+        b"h%bh%b\x86q%b" % (bytes([level]), bytes([level]), bytes([level + 1])) for level in range(1, 200)
+    )
+    torch.save({"a/0": torch.zeros(1)}, path.with_suffix(".whole"))
+    with zipfile.ZipFile(path.with_suffix(".whole")) as whole, zipfile.ZipFile(path, "w") as file:
+        for name in whole.namelist():
+            pickled = b"\x80\x02}q\x00(K\x01\x85q\x01" + levels + b"tK\x01s."
+            file.writestr(name, pickled if name.endswith("data.pkl") else whole.read(name))
+    path.with_suffix(".whole").unlink()
+
+
 def hostile_header(path: Path) -> None:
     header = b'{"a/0": {"dtype": "F32", "shape": [1000000000000], "data_offsets": [0, 4000000000000]}}'
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
@@ -527,6 +540,7 @@ HOSTILE = [
     (hostile_expanded, "pth", "speaks of 17179869184 values or bytes, the file has"),
     (hostile_strides, "pth", "More than three times the file is not read"),
     (hostile_compressed_torch, "pth", "is compressed, which torch.save never does."),
+    (hostile_doubling, "pth", "holds a list or tuple twice, which no dict of tensors does."),
     (hostile_header, "safetensors", "cannot be read as safetensors (SafetensorError"),
     (hostile_header_size, "safetensors", "cannot be read as safetensors (SafetensorError"),
 ]

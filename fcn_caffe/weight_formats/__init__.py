@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fcn_caffe.errors import WeightsError
-from fcn_caffe.weight_formats.arrays import ABSENT, Array, PathLike, Weights, as_float32, reading
+from fcn_caffe.weight_formats.arrays import ABSENT, LEGACY_TORCH_MAGIC, Array, PathLike, Weights, as_float32, reading
 
 __all__ = ["ABSENT", "FORMATS", "Array", "Format", "Weights", "as_float32", "format_of", "format_to_write"]
 
@@ -58,7 +58,6 @@ FORMATS = (HDF5, CAFFEMODEL, SAFETENSORS, TORCH, NPZ)  # longer endings first: .
 _TEXT = (".prototxt", ".pbtxt")
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _ZIP_MAGIC = b"PK\x03\x04"
-_LEGACY_TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before 1.6
 
 
 def format_of(path: PathLike) -> Format:
@@ -75,10 +74,10 @@ def format_of(path: PathLike) -> Format:
     with reading(path, "weights"):
         size = os.stat(path).st_size
         with open(path, "rb") as file:
-            head = file.read(len(_LEGACY_TORCH_MAGIC))
+            head = file.read(len(LEGACY_TORCH_MAGIC))
     if head.startswith(_HDF5_MAGIC):
         return HDF5
-    if head.startswith(_LEGACY_TORCH_MAGIC):
+    if head.startswith(LEGACY_TORCH_MAGIC):
         return TORCH
     if head.startswith(_ZIP_MAGIC):
         return _zipped(path)

@@ -19,6 +19,8 @@ PathLike = str | os.PathLike[str]
 ABSENT: Array = np.zeros(0, np.float32)
 ABSENT.flags.writeable = False
 
+LEGACY_TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save before 1.6 begins with
+
 # A layer of Caffe's has a handful of blobs; an index far beyond that is damage, and would make a long list of nothing.
 _MOST_BLOBS = 256
 # Small files of zeros compress well; from here on, values may take three times the room of their file.

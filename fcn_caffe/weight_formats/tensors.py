@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import pickletools
 import warnings
 import zipfile
@@ -18,6 +19,7 @@ import torch
 from fcn_caffe.atomic import atomic_write
 from fcn_caffe.errors import WeightsError
 from fcn_caffe.weight_formats.arrays import (
+    LEGACY_TORCH_MAGIC,
     Array,
     Budget,
     PathLike,
@@ -119,6 +121,8 @@ _NEEDED = {
     "torch._utils _rebuild_parameter",
     *(f"torch {kind}Storage" for kind in _KINDS),
 }
+_SMALL = 2**16  # numbers that ask for no room to speak of, such as the version of the file
+_BUILT = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "LIST", "EMPTY_LIST", "DICT", "EMPTY_DICT", "FROZENSET", "EMPTY_SET"}
 
 
 def read_pth(path: PathLike) -> Weights:
@@ -136,12 +140,16 @@ def read_pth(path: PathLike) -> Weights:
             _check_zip(path, size)
         else:
             _check_legacy(path, size)
-        found = torch.load(name, map_location="cpu", weights_only=True, mmap=zipped)
+        try:
+            found = torch.load(name, map_location="cpu", weights_only=True, mmap=zipped)
+        except pickle.UnpicklingError:
+            # Its own words advise to load without weights_only.
+            raise WeightsError(f"{name}: cannot be read as a dict of tensors. The file is corrupt.") from None
         if not isinstance(found, dict):
             raise WeightsError(f"{name}: holds a {type(found).__name__}, wanted a dict of tensors, as a state_dict is.")
         strange = {key: value for key, value in found.items() if not _is_plain(key, value)}
         if strange:
-            held = ", ".join(f"{str(key)[:60]!r} ({type(value).__name__})" for key, value in list(strange.items())[:4])
+            held = ", ".join(f"{_key(key)} ({type(value).__name__})" for key, value in list(strange.items())[:4])
             raise WeightsError(
                 f"{name}: wanted a dict of tensors, as a state_dict is, found {held}"
                 f"{' …' if len(strange) > 4 else ''}. Save the state_dict alone."
@@ -149,6 +157,10 @@ def read_pth(path: PathLike) -> Weights:
         budget = Budget(path, size)
         named = {key: _array(value, key, path, budget) for key, value in found.items()}
         return from_names(named, path, ordered=True)
+
+
+def _key(key: Any) -> str:
+    return repr(key[:60]) if isinstance(key, str) else f"a key of type {type(key).__name__}"
 
 
 def _is_plain(key: Any, value: Any) -> bool:
@@ -177,22 +189,29 @@ def _check_zip(path: PathLike, size: int) -> None:
 def _check_legacy(path: PathLike, size: int) -> None:
     """The same for files of torch before 1.6: a magic number, a version and a description, then the pickle."""
     with open(path, "rb") as file:
-        for _ in range(3):
-            for _ in pickletools.genops(file):
-                pass
-        _check_pickle(file, path, size)
-        _check_pickle(file, path, size)  # the keys of the storages
+        if file.read(len(LEGACY_TORCH_MAGIC)) != LEGACY_TORCH_MAGIC:
+            raise WeightsError(f"{os.fspath(path)}: does not begin as a file of torch.save does. Is it truncated?")
+        for _ in ("version", "description", "tensors", "keys of the storages"):
+            _check_pickle(file, path, size)
 
 
 def _check_pickle(file: IO[bytes], path: PathLike, size: int) -> None:
-    strange = []
+    strange: list[str] = []
+    memo: dict[Any, str] = {}
+    before = ""
     for code, value, _ in pickletools.genops(file):
         if code.name in ("GLOBAL", "INST", "STACK_GLOBAL") and value not in _NEEDED:
             strange.append(str(value or "a class by name").replace(" ", "."))
-        elif isinstance(value, int) and not isinstance(value, bool) and abs(value) > size:
+        elif code.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            memo[len(memo) if value is None else value] = before
+        elif code.name == "DUP" or (code.name in ("GET", "BINGET", "LONG_BINGET") and memo.get(value) in _BUILT):
+            # Tuples of twice the same tuple, and so on, double with each byte: to hash one as a key would never end.
+            raise WeightsError(f"{os.fspath(path)}: holds a list or tuple twice, which no dict of tensors does.")
+        elif isinstance(value, int) and not isinstance(value, bool) and abs(value) > max(size, _SMALL):
             raise WeightsError(
                 f"{os.fspath(path)}: speaks of {value} values or bytes, the file has {size:,} bytes. It is corrupt."
             )
+        before = code.name
     if strange:
         raise WeightsError(
             f"{os.fspath(path)}: holds {listed(dict.fromkeys(strange))}, wanted a dict of tensors, as a state_dict is. "
