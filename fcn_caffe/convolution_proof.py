@@ -99,7 +99,8 @@ def prove(conversion: Conversion, classifier: Net, net: Net, seed: int = 0) -> l
             found = net(given, keep=[conversion.blobs[name] for name in blobs])
         for name in blobs:
             one = _compare(conversion.blobs[name], wanted[name], found[conversion.blobs[name]])
-            if name not in worst or one.relative > worst[name].relative:
+            known = worst.get(name)
+            if known is None or (one.relative, one.largest) > (known.relative, known.largest):
                 worst[name] = one
     dead = [name for name in blobs if name in bare and not worst[name].largest]
     if dead:

@@ -13,6 +13,7 @@ from fcn_caffe import Net
 from fcn_caffe.commands.convolutionalize import main
 from fcn_caffe.deploy_form import deploy_form
 from fcn_caffe.graph import read_net
+from fcn_caffe.preprocessing import Preprocessing, read_preprocessing, sha256_of, write_preprocessing
 from fcn_caffe.weights import load_weights, net_weights, save_weights
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data" / "caffe" / "lenet_v1"
@@ -29,6 +30,7 @@ def files(folder, *text):
 
 def test_the_command_writes_a_net_and_its_weights(tmp_path, capsys):
     paths = files(tmp_path, *ALEXNET)
+    write_preprocessing(paths[1], Preprocessing("BGR", (104.0, 117.0, 123.0)))
     assert main([*paths, "--suffix", "-conv", "--larger", "65x33"]) == 0
     said = capsys.readouterr().out
     assert "fc6: InnerProduct 8x150 -> fc6-conv: Convolution 8x6x5x5" in said
@@ -37,6 +39,9 @@ def test_the_command_writes_a_net_and_its_weights(tmp_path, capsys):
     assert list(new) == ["conv1", "conv2", "fc6-conv", "fc7-conv", "fc8-conv"]
     assert np.array_equal(new["fc6-conv"][0].ravel(), old["fc6"][0].ravel())
     assert Net(paths[2]).graph.outputs == ("prob",)
+    record = read_preprocessing(paths[3])
+    assert record is not None and (record.source, record.sha256) == ("in.caffemodel", sha256_of(paths[1]))
+    assert (record.channel_order, record.mean) == ("BGR", (104.0, 117.0, 123.0))
 
 
 def test_the_command_without_weights(tmp_path, capsys):

@@ -7,10 +7,11 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fcn_caffe.atomic import atomic_write
+from fcn_caffe.atomic import atomic_write, check_place
 from fcn_caffe.commands import command
 from fcn_caffe.convolution_proof import answers_on, fill_at_random, image_input, prove, prove_places
 from fcn_caffe.convolutionalize import convolutional_weights, convolutionalize
@@ -19,8 +20,16 @@ from fcn_caffe.errors import PrototxtError, WeightsError
 from fcn_caffe.graph import TEST, read_net
 from fcn_caffe.layers.base import show
 from fcn_caffe.net import Net
+from fcn_caffe.preprocessing import (
+    Preprocessing,
+    known_preprocessing,
+    read_preprocessing,
+    sha256_of,
+    write_preprocessing,
+)
 from fcn_caffe.proto import write_text
 from fcn_caffe.surgery import transplant
+from fcn_caffe.weight_formats import format_of, format_to_write
 from fcn_caffe.weights import copy_weights, load_weights, net_weights, save_weights
 
 _EPILOG = """
@@ -75,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     source, *_, out = files = arguments.files
     weights_in, out, weights_out = (None, files[1], None) if arguments.no_weights else files[1:]
     _check_outputs([name for name in (out, weights_out) if name], [name for name in (source, weights_in) if name])
+    if weights_out:
+        format_to_write(weights_out)
 
     loaded = load_weights(weights_in) if weights_in else None
     deployed, dropped = deploy_form(read_net(source, TEST, arguments.stage), arguments.input_size, loaded)
@@ -112,8 +123,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             # The net's file takes its place only when the weights are whole.
             types = {node.name: node.type for node in net.graph.nodes}
             save_weights(weights_out, net_weights(net), net.name, types)
-    print(f"wrote {out}" + (f" and {weights_out}" if weights_out else ""))
+    print(f"wrote {out}")
+    if weights_in and weights_out:
+        record = _record(weights_in)
+        print(f"wrote {weights_out}\nwrote {write_preprocessing(weights_out, record)}: {record}")
     return 0
+
+
+def _record(source: str) -> Preprocessing:
+    """How the images are made that the weights are for: as for the classifier's."""
+    checksum = sha256_of(source)
+    known = known_preprocessing(source, checksum).updated(read_preprocessing(source) or Preprocessing())
+    return replace(known, source=os.path.basename(source), sha256=checksum, format=format_of(source).name)
 
 
 def _joined(argv: Sequence[str]) -> list[str]:
@@ -128,9 +149,7 @@ def _joined(argv: Sequence[str]) -> list[str]:
 def _check_outputs(outputs: Sequence[str], inputs: Sequence[str]) -> None:
     """Refuse early what would fail, or destroy the classifier, in the end."""
     for output in outputs:
-        folder = Path(output).parent
-        if not folder.is_dir():
-            raise PrototxtError(f"cannot be written: there is no folder {folder}. Make it first.", output)
+        check_place(output)
         for name in (*inputs, *(other for other in outputs if other is not output)):
             if os.path.realpath(output) == os.path.realpath(name):
                 raise PrototxtError("is named twice and would be overwritten. Give the output its own name.", output)
