@@ -23,7 +23,8 @@ def table_row(name: str, layer: type[Layer]) -> str:
             return f"{wanted[0]} or more" if wanted[1] is None else f"{wanted[0]} to {wanted[1]}"
         return str(wanted)
 
-    return f"| {name} | {count(layer.bottoms)} | {count(layer.tops)} | {layer.restrictions or 'none'} |"
+    traced = f"no: {layer.untraced}" if layer.untraced else "yes"
+    return f"| {name} | {count(layer.bottoms)} | {count(layer.tops)} | {traced} | {layer.restrictions or 'none'} |"
 
 
 def test_the_table_of_layers_is_the_registry() -> None:

@@ -36,6 +36,7 @@ class Layer(nn.Module):
     restrictions: ClassVar[str] = ""  # what README's support table says of it
     fresh_top: ClassVar[bool] = False  # the top is a new tensor which this layer's backward does not read
     loss: ClassVar[bool] = False  # loss_weight defaults to 1 on the first top, which need not be named
+    untraced: ClassVar[str] = ""  # why torch.compile and torch.export do not see through it, where they do not
     takes_in_place: ClassVar[bool] = True  # whether a top may be a bottom
     undifferentiable: ClassVar[tuple[int, ...]] = ()  # bottoms that never get a gradient (labels)
 
@@ -43,6 +44,7 @@ class Layer(nn.Module):
         super().__init__()
         self.param = param
         self.name: str = param.name
+        self.top_count = len(param.top)
         self.inplace = False  # set by Net where overwriting the bottom is safe
         self.blob_names: list[str] = []
         self.blob_fillers: list[Any] = []
@@ -175,7 +177,7 @@ def layer_class(param: Any) -> type[Layer]:
 
 def check_indices(layer: Layer, index: Tensor, size: int, what: str) -> None:
     """Raise LayerError for an index outside [0, size), `size` being that of `what`."""
-    if index.numel() and not index.is_meta and not torch.compiler.is_compiling():
+    if index.numel() and not index.is_meta and not torch.compiler.is_compiling():  # a compiled graph checks nothing
         least, most = (int(bound) for bound in torch.aminmax(index))
         if least < 0 or most >= size:
             raise layer.error(f"index {least if least < 0 else most} is outside {what}, 0 to {size - 1}.")

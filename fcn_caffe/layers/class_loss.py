@@ -81,7 +81,7 @@ class InfogainLoss(LossLayer):
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         self._check(*bottoms)
-        return (of_shape(), bottoms[0])[: len(self.param.top)]
+        return (of_shape(), bottoms[0])[: self.top_count]
 
     def _check(self, score: Tensor, label: Tensor, matrix: Tensor | None = None) -> tuple[int, ...]:
         places, classes = label_places(self, score, label, self.dim), score.shape[self.dim]
@@ -106,7 +106,7 @@ class InfogainLoss(LossLayer):
         rows = rows + (rows.detach().clamp(min=log(LOG_THRESHOLD)) - rows.detach())
         total = -(weights[labels] * rows * counted[:, None]).sum()
         loss = total / self.normalizer(counted.sum(), prod(places[: self.dim]), prod(places[self.dim :]))
-        return loss if len(self.param.top) == 1 else (loss, torch.softmax(score, self.dim))
+        return loss if self.top_count == 1 else (loss, torch.softmax(score, self.dim))
 
 
 class _ClassLoss(Layer):

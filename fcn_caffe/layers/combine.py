@@ -125,18 +125,17 @@ class Slice(Layer):
             raise self.error("give axis or slice_dim, not both.")
         self.dim = self.axis(options.slice_dim if options.HasField("slice_dim") else options.axis, bottoms[0])
         self.points = list(options.slice_point)
-        self.count = len(param.top)
-        if self.points and len(self.points) != self.count - 1:
-            raise self.error(f"{len(self.points)} slice_point for {self.count} tops, wanted {self.count - 1}.")
+        if self.points and len(self.points) != self.top_count - 1:
+            raise self.error(f"{len(self.points)} slice_point for {self.top_count} tops, wanted {self.top_count - 1}.")
 
     def forward(self, bottom: Tensor) -> tuple[Tensor, ...]:
         size = bottom.shape[self.dim]
         if not self.points:
-            if size % self.count:
+            if size % self.top_count:
                 raise self.error(
-                    f"axis {self.dim} of size {size} does not cut evenly into {self.count} tops; give slice_point."
+                    f"axis {self.dim} of size {size} does not cut evenly into {self.top_count} tops; give slice_point."
                 )
-            return torch.split(bottom, size // self.count, self.dim)
+            return torch.split(bottom, size // self.top_count, self.dim)
         edges = [0, *self.points, size]
         sizes = [edges[i + 1] - edges[i] for i in range(len(edges) - 1)]
         if min(sizes) < 1:
@@ -152,7 +151,7 @@ class Split(Layer):
     """
 
     def forward(self, bottom: Tensor) -> tuple[Tensor, ...]:
-        return (bottom,) * len(self.param.top)
+        return (bottom,) * self.top_count
 
 
 @register("Silence", bottoms=(1, None), tops=0)

@@ -24,6 +24,8 @@ class DummyData(Layer):
     Source: Caffe DummyDataLayer.
     """
 
+    untraced = "constants are kept between forwards"
+
     def __init__(self, param: Any, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options, count = param.dummy_data_param, len(param.top)

@@ -33,6 +33,8 @@ class HDF5Data(Layer):
     Source: Caffe HDF5DataLayer.
     """
 
+    untraced = "reads files"
+
     def __init__(self, param: Any, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         if param.HasField("transform_param"):
@@ -143,6 +145,8 @@ class HDF5Output(Layer):
     Raises: LayerError for unequal N or no file name; DataError where the file cannot be written.
     Source: Caffe HDF5OutputLayer.
     """
+
+    untraced = "writes a file"
 
     undifferentiable = (0, 1)
 

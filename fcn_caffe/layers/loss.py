@@ -80,12 +80,12 @@ class SoftmaxWithLoss(LossLayer):
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         label_places(self, bottoms[0], bottoms[1], self.dim)
-        return (of_shape(), bottoms[0])[: len(self.param.top)]
+        return (of_shape(), bottoms[0])[: self.top_count]
 
     def forward(self, score: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         places = label_places(self, score, label, self.dim)
         labels = label.detach().reshape(places).long()
-        if labels.is_cuda and not torch.compiler.is_compiling():
+        if labels.is_cuda:
             self._check(labels, score.shape[self.dim])  # a bad label would end the process there
         logs = torch.log_softmax(score, self.dim)
         try:
@@ -100,7 +100,7 @@ class SoftmaxWithLoss(LossLayer):
             total = total - self._beyond(logs, labels)
         valid = (labels != ignored).sum() if self.by_valid else 0
         loss = total / self.normalizer(valid, prod(places[: self.dim]), prod(places[self.dim :]))
-        return loss if len(self.param.top) == 1 else (loss, torch.softmax(score, self.dim))
+        return loss if self.top_count == 1 else (loss, torch.softmax(score, self.dim))
 
     def _check(self, labels: Tensor, classes: int) -> None:
         known = labels if self.ignore_label is None else labels[labels != self.ignore_label]
@@ -132,7 +132,7 @@ def label_places(layer: Layer, score: Tensor, label: Tensor, dim: int) -> tuple[
 
 def check_labels(layer: Layer, labels: Tensor, classes: int) -> None:
     """Raise LayerError for a label outside [0, classes)."""
-    if labels.numel() == 0:
+    if labels.numel() == 0 or torch.compiler.is_compiling():  # a compiled graph checks nothing
         return
     least, most = (int(bound) for bound in torch.aminmax(labels))
     if most >= classes or least < 0:
@@ -166,7 +166,7 @@ class Accuracy(Layer):
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         label_places(self, bottoms[0], bottoms[1], self.dim)
-        return (of_shape(), of_shape(bottoms[0].shape[self.dim]))[: len(self.param.top)]
+        return (of_shape(), of_shape(bottoms[0].shape[self.dim]))[: self.top_count]
 
     def forward(self, score: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         places = label_places(self, score, label, self.dim)
@@ -183,7 +183,7 @@ class Accuracy(Layer):
         right = ((rivals < self.top_k) & counted).to(score.dtype)
         total = counted.sum()
         top = torch.where(total > 0, right.sum() / total.clamp(min=1), 0)
-        if len(self.param.top) == 1:
+        if self.top_count == 1:
             return top
         flat = index.reshape(-1)
         hits = torch.zeros(classes, dtype=score.dtype, device=score.device).index_add(0, flat, right.reshape(-1))

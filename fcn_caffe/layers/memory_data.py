@@ -30,6 +30,8 @@ class MemoryData(Layer):
     Source: Caffe MemoryDataLayer.
     """
 
+    untraced = "walks through arrays"
+
     def __init__(self, param: Any, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.memory_data_param

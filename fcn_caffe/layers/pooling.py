@@ -116,7 +116,7 @@ class Pooling(Layer):
     def _maximum(
         self, bottom: Tensor, kernel: tuple[int, int], beyond: tuple[int, int], size: tuple[int, int]
     ) -> Tensor | tuple[Tensor, Tensor]:
-        masked = len(self.param.top) > 1
+        masked = self.top_count > 1
         (ph, pw), (below, right) = self.pad, beyond
         if (h_fits := self._torch_rule(bottom, kernel, size)) and not masked:
             return F.max_pool2d(bottom, kernel, self.stride, self.pad, ceil_mode=h_fits == "ceil")
@@ -193,10 +193,16 @@ class SPP(Layer):
         super().__init__(param, *bottoms)
         if param.spp_param.pyramid_height < 1:
             raise self.error(f"pyramid_height must be at least 1, got {param.spp_param.pyramid_height}.")
+        self.pools: dict[tuple[int, ...], list[Pooling]] = {}  # by the bottom's shape; they hold no parameters
         self._levels(bottoms[0])
 
     def _levels(self, bottom: Tensor) -> list[Pooling]:
         """The pooling of each level for a bottom's size."""
+        if (shape := tuple(bottom.shape)) not in self.pools:
+            self.pools = {shape: self._make_levels(bottom)}
+        return self.pools[shape]
+
+    def _make_levels(self, bottom: Tensor) -> list[Pooling]:
         if bottom.ndim != 4:
             raise self.error(f"wants a 4-D bottom (N x C x H x W), got {show(bottom.shape)}.")
         pools = []
@@ -214,7 +220,7 @@ class SPP(Layer):
                     )
                 for field, value in (("kernel", kernel), ("stride", kernel), ("pad", pad)):
                     setattr(options, f"{field}_{axis}", value)
-            pools.append(Pooling(param, bottom).train(self.training))
+            pools.append(Pooling(param, bottom))
         return pools
 
     def infer(self, *bottoms: Tensor) -> Tensor:
@@ -222,4 +228,4 @@ class SPP(Layer):
         return of_shape(bottoms[0].shape[0], sum(sizes))
 
     def forward(self, bottom: Tensor) -> Tensor:
-        return torch.cat([pool(bottom).flatten(1) for pool in self._levels(bottom)], 1)
+        return torch.cat([pool.train(self.training)(bottom).flatten(1) for pool in self._levels(bottom)], 1)

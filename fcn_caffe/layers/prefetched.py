@@ -22,6 +22,8 @@ class PrefetchedLayer(Layer):
     by the forward it belongs to. Copies, pickles and forked children of the layer go on from the same batch.
     """
 
+    untraced = "batches come from a thread"
+
     source: Source
     top_shapes: list[tuple[int, ...]]
 
@@ -73,6 +75,8 @@ class PrefetchedLayer(Layer):
     def load_data_state(self, state: State) -> None:
         try:
             found = self.source.read_state(state)
+        except DataError as error:
+            raise error.named(f"layer '{self.name}' ({self.layer_type})") from error
         except (KeyError, TypeError, ValueError) as error:
             raise self.error(f"the snapshot's data order is not one of this layer ({error!r}).") from error
         self.stop()

@@ -178,6 +178,8 @@ class Python(Layer):
     Raises: LayerError with the layer's name around whatever the class raises. Source: Caffe PythonLayer.
     """
 
+    untraced = "runs any Python on arrays"
+
     def __init__(self, param: Any, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.python_param

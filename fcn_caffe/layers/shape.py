@@ -113,7 +113,7 @@ class Reshape(Layer):
                 size = bottom.shape[self.start + position]
             sizes.append(size)
         if -1 in sizes:
-            known = prod(size for size in sizes if size != -1)
+            known = prod([size for size in sizes if size != -1])
             if known == 0 or prod(middle) % known:
                 raise self.error(f"cannot infer -1 in {self.wanted}: {prod(middle)} values do not divide by {known}.")
             sizes[sizes.index(-1)] = prod(middle) // known

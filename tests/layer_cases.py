@@ -1,0 +1,149 @@
+"""A net of each layer type that computes something, for checks that every type must pass."""
+
+from __future__ import annotations
+
+import torch
+from helpers import input_layer, layer, make_net, randomise
+
+from fcn_caffe import TEST, TRAIN, Net
+from fcn_caffe.layers.base import REGISTRY
+
+IMAGE = ((2, 3, 4, 3),)
+
+# type -> cases of (bottom shapes, options)
+CASES: dict[str, list[tuple[tuple[tuple[int, ...], ...], str]]] = {
+    "AbsVal": [(IMAGE, "")],
+    "BNLL": [(IMAGE, "")],
+    "BatchNorm": [(IMAGE, "batch_norm_param { use_global_stats: false }"), (IMAGE, "")],
+    "BatchReindex": [(((3, 2), (5,)), "")],
+    "Bias": [(IMAGE, ""), (((2, 3, 4), (3, 4)), "bias_param { axis: 1 }")],
+    "Clip": [(IMAGE, "clip_param { min: -0.5 max: 0.7 }")],
+    "Concat": [(((2, 3), (2, 1)), "")],
+    "ContrastiveLoss": [
+        (((4, 3), (4, 3), (4,)), f"contrastive_loss_param {{ {more} }}")
+        for more in ("margin: 3", "margin: 9 legacy_version: true")
+    ],
+    "Convolution": [
+        (IMAGE, "convolution_param { num_output: 2 kernel_size: 3 pad: 1 stride: 2 }"),
+        (((2, 4, 7),), "convolution_param { num_output: 6 kernel_size: 3 dilation: 2 group: 2 }"),
+        (((1, 2, 3, 4, 3),), "convolution_param { num_output: 2 kernel_size: 2 }"),
+        (((2, 2, 3, 5),), "convolution_param { num_output: 2 kernel_size: 2 axis: 2 }"),
+    ],
+    "Crop": [(((2, 3, 5, 4), (2, 3, 2, 3)), "crop_param { offset: 1 }")],
+    "Deconvolution": [
+        (((2, 4, 3, 2),), "convolution_param { num_output: 2 kernel_size: 4 stride: 2 pad: 1 group: 2 }"),
+        (((2, 2, 3),), "convolution_param { num_output: 3 kernel_size: 3 dilation: 2 }"),
+        (((1, 2, 2, 2, 3),), "convolution_param { num_output: 1 kernel_size: 2 stride: 2 }"),
+    ],
+    "Dropout": [(IMAGE, "")],
+    "ELU": [(IMAGE, "elu_param { alpha: 0.7 }")],
+    "Eltwise": [
+        (((2, 3), (2, 3), (2, 3)), f"eltwise_param {{ {more} }}")
+        for more in ("coeff: 2 coeff: -1 coeff: 0.5", "operation: PROD", "operation: MAX")
+    ],
+    "Embed": [(((5,),), "embed_param { input_dim: 2 num_output: 3 }")],
+    "EuclideanLoss": [(((3, 2), (3, 2)), ""), (((3, 2), (3, 2, 1)), "")],
+    "Exp": [(IMAGE, "exp_param { base: 2 scale: 0.5 shift: 1 }"), (IMAGE, "")],
+    "Filter": [(((4, 2), (4, 3), (4,)), "")],
+    "Flatten": [(IMAGE, "flatten_param { axis: 1 end_axis: 2 }")],
+    "HingeLoss": [(((4, 3), (4,)), f"hinge_loss_param {{ norm: {norm} }}") for norm in ("L1", "L2")],
+    "Im2col": [
+        (IMAGE, "convolution_param { kernel_size: 2 pad: 1 stride: 2 }"),
+        (((2, 2, 6),), "convolution_param { kernel_size: 2 dilation: 2 }"),
+        (((1, 2, 3, 3, 3),), "convolution_param { kernel_size: 2 }"),
+    ],
+    "InfogainLoss": [(((4, 3), (4,), (1, 1, 3, 3)), "")],
+    "InnerProduct": [
+        (IMAGE, "inner_product_param { num_output: 3 }"),
+        (IMAGE, "inner_product_param { num_output: 3 axis: -2 transpose: true }"),
+    ],
+    "LRN": [
+        (IMAGE, "lrn_param { local_size: 3 alpha: 0.5 }"),
+        (IMAGE, "lrn_param { local_size: 3 alpha: 0.5 norm_region: WITHIN_CHANNEL }"),
+    ],
+    "LSTM": [
+        (((3, 2, 4), (3, 2)), "recurrent_param { num_output: 2 }"),
+        (((3, 2, 4), (3, 2), (2, 3)), "recurrent_param { num_output: 2 }"),
+        (((3, 2, 4), (3, 2), (1, 2, 2), (1, 2, 2)), "recurrent_param { num_output: 2 expose_hidden: true }"),
+    ],
+    "Log": [(IMAGE, "log_param { base: 2 scale: 0.1 shift: 3 }")],
+    "MVN": [
+        (IMAGE, ""),
+        (IMAGE, "mvn_param { across_channels: true }"),
+        (IMAGE, "mvn_param { normalize_variance: false }"),
+    ],
+    "MultinomialLogisticLoss": [(((4, 3), (4,)), "")],
+    "PReLU": [(IMAGE, ""), (IMAGE, "prelu_param { channel_shared: true }")],
+    "Parameter": [((), "parameter_param { shape { dim: 2 dim: 3 } }")],
+    "Pooling": [
+        (IMAGE, "pooling_param { kernel_size: 3 stride: 2 }"),
+        (IMAGE, "pooling_param { kernel_size: 3 stride: 2 pad: 1 pool: AVE }"),
+        (IMAGE, "pooling_param { kernel_size: 3 stride: 2 pool: STOCHASTIC }"),
+    ],
+    "Power": [(IMAGE, "power_param { power: 3 scale: 0.5 shift: 2 }"), (IMAGE, "power_param { scale: 0 shift: 2 }")],
+    "RNN": [
+        (((3, 2, 4), (3, 2)), "recurrent_param { num_output: 2 }"),
+        (((3, 2, 4), (3, 2), (2, 3)), "recurrent_param { num_output: 2 }"),
+        (((3, 2, 4), (3, 2), (1, 2, 2)), "recurrent_param { num_output: 2 expose_hidden: true }"),
+    ],
+    "ReLU": [(IMAGE, ""), (IMAGE, "relu_param { negative_slope: 0.1 }")],
+    "Reduction": [
+        (IMAGE, f"reduction_param {{ operation: {name} axis: {axis} coeff: 2 }}")
+        for name, axis in (("SUM", 0), ("ASUM", 1), ("SUMSQ", -1), ("MEAN", 2))
+    ],
+    "Reshape": [(IMAGE, "reshape_param { shape { dim: 0 dim: -1 } }")],
+    "SPP": [(IMAGE, f"spp_param {{ pyramid_height: 2 pool: {pool} }}") for pool in ("MAX", "AVE")],
+    "Scale": [(IMAGE, "scale_param { bias_term: true }"), (((2, 3, 4), (3,)), "")],
+    "Sigmoid": [(IMAGE, "")],
+    "SigmoidCrossEntropyLoss": [(((4, 3), (4, 3)), "loss_param { ignore_label: 1 normalization: VALID }")],
+    "Slice": [(IMAGE, "slice_param { slice_point: 1 }")],
+    "Softmax": [(IMAGE, "softmax_param { axis: -1 }")],
+    "SoftmaxWithLoss": [
+        (((2, 3, 2, 2), (2, 1, 2, 2)), f"loss_param {{ {more} }}")
+        for more in ("", "ignore_label: 1", "normalization: FULL", "normalization: NONE", "normalize: false")
+    ],
+    "Split": [(IMAGE, "")],
+    "Swish": [(IMAGE, "swish_param { beta: 1.5 }")],
+    "TanH": [(IMAGE, "")],
+    "Tile": [(IMAGE, "tile_param { axis: 2 tiles: 3 }")],
+}
+WITHOUT_GRADIENT: dict[str, list[tuple[tuple[tuple[int, ...], ...], str]]] = {
+    "Accuracy": [(((4, 3), (4,)), "")],
+    "ArgMax": [(IMAGE, "argmax_param { axis: 1 top_k: 2 }"), (IMAGE, "argmax_param { out_max_val: true }")],
+    "Silence": [(IMAGE, "")],
+    "Threshold": [(IMAGE, "")],
+}
+TWO_TOPS = {"Slice", "Split", "Filter"}
+# Beginnings and ends of nets, and other people's code: no gradient, and nothing that a compiler could see into.
+OUTSIDE = {"Data", "DummyData", "HDF5Data", "HDF5Output", "ImageData", "Input", "MemoryData", "Python", "WindowData"}
+
+
+def build(type: str, shapes: tuple[tuple[int, ...], ...], options: str) -> tuple[Net, dict[str, torch.Tensor]]:
+    """A net of one layer `l` with random parameters, and bottoms that suit it: labels, selectors, probabilities."""
+    names = [f"x{i}" for i in range(len(shapes))]
+    states = len(REGISTRY[type].__dict__.get("states", ())) if "expose_hidden" in options else 0
+    tops = ["l"] + [f"t{i}" for i in range(states)] + (["l2"] if type in TWO_TOPS else [])
+    inputs = "".join(input_layer(name, *shape) for name, shape in zip(names, shapes, strict=True))
+    top = "" if type == "Silence" else " ".join(tops)
+    net = make_net(inputs, layer("l", type, " ".join(names), top, options), phase=TRAIN if type == "Dropout" else TEST)
+    randomise(net)
+    module = net.layer("l")
+    if type == "BatchNorm":
+        for blob in module.blobs:
+            blob.detach().abs_()  # a variance
+    generator = torch.Generator().manual_seed(7)
+    bottoms = {}
+    for position, (name, shape) in enumerate(zip(names, shapes, strict=True)):
+        if (
+            position in module.undifferentiable
+            and shape != (1, 1, 3, 3)
+            and not (position == 0 and type in WITHOUT_GRADIENT)
+        ):
+            bottoms[name] = torch.randint(0, 2, shape, generator=generator).float()
+        else:
+            bottoms[name] = torch.rand(shape, generator=generator) * 2 - 0.9
+    if type in ("MultinomialLogisticLoss", "Pooling"):
+        bottoms["x0"] = bottoms["x0"].abs() + 0.1
+    if type == "Filter":
+        bottoms[names[-1]] = torch.tensor([1.0, 0, 3, 1])
+    return net, bottoms
