@@ -286,7 +286,8 @@ def test_caffes_snapshot_goes_on_as_in_caffe(tmp_path: Path) -> None:
         for index, blob in enumerate(blobs):
             wanted = golden[f"resume/param/{name}/{index}"]
             change = wanted - start[name][index]
-            oracle.assert_close(blob.detach().numpy() - start[name][index], change, 1e-4, f"{name}/{index}")
+            # The largest change is 0.004 of weights near 0.5: one bit of a weight is 1e-5 of it.
+            oracle.assert_close(blob.detach().numpy() - start[name][index], change, 2e-5, f"{name}/{index}")
 
 
 def test_snapshots_are_caffes_to_the_byte(tmp_path: Path) -> None:
