@@ -28,7 +28,6 @@ _PACKAGE = {"lmdb": "lmdb", "leveldb": "plyvel"}
 # LMDB refuses to open a database twice in a process: readers share. By real path: the environment and its readers.
 _environments: dict[str, tuple[Any, int]] = {}
 _environments_lock = threading.RLock()
-_environments_owner = os.getpid()
 
 
 def read_records(
@@ -111,12 +110,8 @@ def _check(place: Path, backend: str) -> Path:
 
 @contextmanager
 def _shared_environment(lmdb: Any, place: Path) -> Iterator[Any]:
-    global _environments_owner
     key = os.path.realpath(place)
     with _environments_lock:
-        if _environments_owner != os.getpid():  # a forked child must not use its parent's
-            _environments.clear()
-            _environments_owner = os.getpid()
         environment, readers = _environments.get(key, (None, 0))
         if environment is None:
             environment = lmdb.open(key, readonly=True, lock=False, subdir=place.is_dir())
@@ -131,6 +126,20 @@ def _shared_environment(lmdb: Any, place: Path) -> Iterator[Any]:
                 if readers == 1:
                     del _environments[key]
                     environment.close()
+
+
+def _drop_inherited() -> None:
+    """A forked child opens its own environments, and LMDB wants its parent's closed first."""
+    for inherited, _ in _environments.values():
+        inherited.close()
+    _environments.clear()
+    _environments_lock.release()
+
+
+if hasattr(os, "register_at_fork"):  # a prefetching thread may hold the lock just then
+    os.register_at_fork(
+        before=_environments_lock.acquire, after_in_parent=_environments_lock.release, after_in_child=_drop_inherited
+    )
 
 
 def _lmdb_records(environment: Any, after: bytes | None) -> Iterator[tuple[bytes, bytes]]:
@@ -170,7 +179,7 @@ def _write_lmdb(lmdb: Any, folder: Path, records: Iterator[tuple[bytes, bytes]])
 @contextmanager
 def _private_leveldb(plyvel: Any, place: Path) -> Iterator[Any]:
     """Open a LevelDB without touching its folder: LevelDB writes a lock and a new manifest wherever it opens."""
-    folder = tempfile.mkdtemp(prefix="fcn-caffe-leveldb-")
+    folder, owner = tempfile.mkdtemp(prefix="fcn-caffe-leveldb-"), os.getpid()
     try:
         for file in place.iterdir():
             target = Path(folder, file.name)
@@ -185,9 +194,11 @@ def _private_leveldb(plyvel: Any, place: Path) -> Iterator[Any]:
         try:
             yield database
         finally:
-            database.close()
+            if os.getpid() == owner:
+                database.close()
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if os.getpid() == owner:  # a forked child leaves it to its parent
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _leveldb_records(database: Any, after: bytes | None) -> Iterator[tuple[bytes, bytes]]:

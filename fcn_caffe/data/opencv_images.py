@@ -19,8 +19,10 @@ __all__ = ["Colour", "decode_image", "encode_image", "read_image_bgr"]
 UInt8 = npt.NDArray[np.uint8]
 Colour = Literal["color", "gray", "native"]  # OpenCV's IMREAD_COLOR, _GRAYSCALE and _UNCHANGED
 
-# Red, green and blue weights, and the bits to shift: libpng's for PNG files, OpenCV's own for what it converts itself.
-_PNG_GREY, _OTHER_GREY = (9797, 19234, 3737, 15), (4899, 9617, 1868, 14)
+# Red, green and blue weights, what is added to round, and the bits to shift: libpng's for PNG files, which cuts off,
+# and OpenCV's own for what it converts itself.
+_PNG_GREY, _OTHER_GREY = (9797, 19234, 3737, 0, 15), (4899, 9617, 1868, 1 << 13, 14)
+_PNG_DEPTH = 24  # where a PNG file says how many bits a sample has
 
 
 def read_image_bgr(path: str | os.PathLike[str], colour: Colour = "color", height: int = 0, width: int = 0) -> UInt8:
@@ -55,14 +57,17 @@ def decode_image(data: bytes, name: str, colour: Colour = "color") -> UInt8:
         raise DataError(f"{name}: not an image Pillow can read.") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{name}: cannot be decoded ({error}). The image looks damaged.") from error
-    if image.mode == "F" or image.mode.startswith("I"):
+    deep = image.mode == "F" or image.mode.startswith("I")
+    if colour == "native" and (deep or (from_png and data[_PNG_DEPTH] == 16)):
+        raise DataError(f"{name}: holds more than 8 bits, which a net takes only with force_color or force_gray.")
+    if deep:
         return _deep(image, name, colour)
     if colour == "native":
         return _native(image)
     if image.mode in ("1", "L", "LA"):
         grey = np.asarray(image.convert("L"))[:, :, None]
         return grey.copy() if colour == "gray" else np.repeat(grey, 3, axis=2)
-    rgb = np.asarray(image.convert("RGB"))
+    rgb = _rgb(image)
     return _grey(rgb, _PNG_GREY if from_png else _OTHER_GREY) if colour == "gray" else _bgr(rgb)
 
 
@@ -84,10 +89,19 @@ def _bgr(rgb: UInt8) -> UInt8:
     return np.ascontiguousarray(rgb[:, :, ::-1])
 
 
-def _grey(rgb: UInt8, weights: tuple[int, int, int, int]) -> UInt8:
-    *channels, bits = weights
+def _rgb(image: Image.Image) -> UInt8:
+    if image.mode != "CMYK":
+        return np.asarray(image.convert("RGB"))
+    inks = np.asarray(image).astype(np.int32)
+    white = 255 - inks[:, :, 3:]
+    rgb: UInt8 = (white - (inks[:, :, :3] * white >> 8)).astype(np.uint8)
+    return rgb
+
+
+def _grey(rgb: UInt8, weights: tuple[int, int, int, int, int]) -> UInt8:
+    *channels, half, bits = weights
     total = rgb.astype(np.int32) @ np.array(channels, np.int32)
-    grey: UInt8 = ((total + (1 << (bits - 1))) >> bits).astype(np.uint8)
+    grey: UInt8 = ((total + half) >> bits).astype(np.uint8)
     return np.expand_dims(grey, 2)
 
 
@@ -96,7 +110,7 @@ def _native(image: Image.Image) -> UInt8:
         return np.array(image.convert("L"))[:, :, None]
     if image.mode in ("LA", "RGBA", "PA") or (image.mode == "P" and "transparency" in image.info):
         return np.ascontiguousarray(np.asarray(image.convert("RGBA"))[:, :, [2, 1, 0, 3]])
-    return _bgr(np.asarray(image.convert("RGB")))
+    return _bgr(_rgb(image))
 
 
 def _deep(image: Image.Image, name: str, colour: Colour) -> UInt8:
@@ -104,9 +118,5 @@ def _deep(image: Image.Image, name: str, colour: Colour) -> UInt8:
     deep = np.asarray(image)
     if deep.dtype.kind == "f" or deep.min(initial=0) < 0 or deep.max(initial=0) > 0xFFFF:
         raise DataError(f"{name}: holds {deep.dtype} pixels. Convert it to 8 bits.")
-    if colour == "native":
-        raise DataError(
-            f"{name}: holds 16-bit pixels, and a net takes 8 bits undecoded. Set force_color or force_gray."
-        )
     grey: UInt8 = (deep >> 8).astype(np.uint8)[:, :, None]
     return grey if colour == "gray" else np.repeat(grey, 3, axis=2)
