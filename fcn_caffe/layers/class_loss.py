@@ -73,11 +73,12 @@ class InfogainLoss(LossLayer):
         super().__init__(param, *bottoms)
         options = param.infogain_loss_param
         self.dim = self.axis(options.axis, bottoms[0])
-        self.matrix: Tensor | None = None
+        self.matrix: Tensor | None
+        self.register_buffer("matrix", None, persistent=False)
         if len(bottoms) == 2:
             if not options.source:
                 raise self.error("wants its matrix: a third bottom, or infogain_loss_param { source: … }.")
-            self.register_buffer("matrix", torch.from_numpy(read_blob(options.source, net_folder.get())), False)
+            self.matrix = torch.from_numpy(read_blob(options.source, net_folder.get()))
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         self._check(*bottoms)
