@@ -72,7 +72,7 @@ def test_encoding_keeps_png_exact_and_refuses_the_unknown() -> None:
     image = np.random.RandomState(0).randint(0, 256, (5, 6, 3)).astype(np.uint8)
     assert np.array_equal(decode_image(encode_image(image, "png", "x"), "x"), image)
     assert decode_image(encode_image(image[:, :, :1], "jpg", "x"), "x", "native").shape == (5, 6, 1)
-    with pytest.raises(DataError, match=r"x: cannot be encoded as 'doc'. Use png or jpg"):
+    with pytest.raises(DataError, match=r"x: images cannot be encoded as 'doc'. Use png or jpg"):
         encode_image(image, "doc", "x")
 
 

@@ -14,7 +14,7 @@ from fcn_caffe.commands import command
 from fcn_caffe.data.databases import BACKENDS, write_records
 from fcn_caffe.data.datum import datum_of_encoded, datum_of_image
 from fcn_caffe.data.image_list import read_image_list
-from fcn_caffe.data.opencv_images import Colour, encode_image, read_image_bgr
+from fcn_caffe.data.opencv_images import Colour, encode_image, image_format, read_image_bgr
 from fcn_caffe.errors import DataError
 
 REPORT_EVERY = 1000
@@ -98,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(_without_gflags(sys.argv[1:] if argv is None else argv))
     if (arguments.resize_height > 0) != (arguments.resize_width > 0):
         raise DataError("--resize_height and --resize_width go together: give both or neither.")
+    if arguments.encode_type:
+        image_format(arguments.encode_type, "--encode_type")
     arguments.encoded = arguments.encoded or bool(arguments.encode_type)
     lines = read_image_list(arguments.list_file)
     if arguments.shuffle:

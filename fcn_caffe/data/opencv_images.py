@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from fcn_caffe.data.resize import resize
 from fcn_caffe.errors import DataError
 
-__all__ = ["Colour", "decode_image", "encode_image", "read_image_bgr"]
+__all__ = ["Colour", "decode_image", "encode_image", "image_format", "read_image_bgr"]
 
 UInt8 = npt.NDArray[np.uint8]
 Colour = Literal["color", "gray", "native"]  # OpenCV's IMREAD_COLOR, _GRAYSCALE and _UNCHANGED
@@ -76,13 +76,19 @@ def encode_image(image: UInt8, suffix: str, name: str) -> bytes:
 
     Raises: DataError for a suffix Pillow does not write.
     """
-    format = Image.registered_extensions().get(f".{suffix}")
+    format = image_format(suffix, name)
     pixels = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else np.ascontiguousarray(image[:, :, ::-1]))
-    if format not in Image.SAVE:
-        raise DataError(f"{name}: cannot be encoded as {suffix!r}. Use png or jpg.")
     buffer = io.BytesIO()
     pixels.save(buffer, format, **({"quality": 95} if format == "JPEG" else {}))
     return buffer.getvalue()
+
+
+def image_format(suffix: str, name: str) -> str:
+    """Pillow's format of a suffix without its dot. Raises: DataError, with `name` in front, if it writes no such."""
+    format = Image.registered_extensions().get(f".{suffix}", "")
+    if format not in Image.SAVE:
+        raise DataError(f"{name}: images cannot be encoded as {suffix!r}. Use png or jpg.")
+    return format
 
 
 def _bgr(rgb: UInt8) -> UInt8:
