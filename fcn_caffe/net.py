@@ -23,6 +23,9 @@ from fcn_caffe.proto.upgrade import upgrade_net
 
 Shape = tuple[int, ...]
 
+# What torch, NumPy and Python raise of shapes, numbers and sizes that do not go: the net says in which layer.
+_FAILURES = (RuntimeError, ValueError, IndexError, TypeError, ArithmeticError, MemoryError)
+
 
 @dataclass(frozen=True)
 class _Step:
@@ -97,7 +100,7 @@ class Net(nn.Module):
                 tops = layer.infer(*bottoms)
             except FcnCaffeError as error:
                 raise error.named(str(node)).hinted(self._crop_hint(node)) from error
-            except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            except _FAILURES as error:
                 raise _failure(node, bottoms, error) from error
             made = (tops,) if isinstance(tops, Tensor) else tops
             if len(made) < len(node.tops):
@@ -256,7 +259,7 @@ class Net(nn.Module):
                     tops = step.layer(*bottoms)
                 except FcnCaffeError as error:
                     raise error.named(str(step.node)) from error
-                except (RuntimeError, ValueError, IndexError) as error:
+                except _FAILURES as error:
                     raise _failure(step.node, bottoms, error) from error
                 if isinstance(tops, Tensor):
                     if step.tops:
@@ -290,6 +293,8 @@ class Net(nn.Module):
                 made = step.layer()
             except FcnCaffeError as error:
                 raise error.named(str(step.node)) from error
+            except _FAILURES as error:
+                raise _failure(step.node, (), error) from error
             listed = (made,) if isinstance(made, Tensor) else made
             return {name: blob.to(device) for name, blob in zip(step.tops, listed, strict=False)}
         if self.param.force_backward:

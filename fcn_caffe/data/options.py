@@ -67,13 +67,13 @@ def find_place(path: str | os.PathLike[str]) -> Path:
     A leading `..` or `data` is dropped below $FCN_CAFFE_DATA, so `data/sbdd/dataset` is found as
     $FCN_CAFFE_DATA/sbdd/dataset. A path that exists nowhere comes back as given, for the caller's error.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     root = os.environ.get(DATA_ROOT_VARIABLE)
     if root and not path.is_absolute():
         parts = list(path.parts)
         while parts and parts[0] in ("..", "."):
             parts.pop(0)
         for tail in (parts, parts[1:] if parts[:1] == ["data"] else parts):
-            if tail and Path(root, *tail).exists():
+            if tail and os.path.exists(Path(root, *tail)):
                 return Path(root, *tail)
     return path

@@ -17,7 +17,7 @@ def locate(source: str, folder: Path | None) -> Path:
     A path that exists nowhere comes back as given. Source: Caffe opens relative to the working directory.
     """
     place = find_place(source)
-    if folder is not None and not place.exists() and (folder / source).exists():
+    if folder is not None and not os.path.exists(place) and os.path.exists(folder / source):
         return folder / source
     return place
 
@@ -30,7 +30,7 @@ def find_source(source: str, what: str, folder: Path | None = None) -> Path:
     if not source:
         raise DataError(f"no {what} is named.")
     path = locate(source, folder)
-    if not path.exists():
+    if not os.path.exists(path):
         tried = [os.getcwd()]
         if os.environ.get(DATA_ROOT_VARIABLE):
             tried.append(f"${DATA_ROOT_VARIABLE} ({os.environ[DATA_ROOT_VARIABLE]})")
@@ -38,4 +38,6 @@ def find_source(source: str, what: str, folder: Path | None = None) -> Path:
             tried.append(f"{folder.absolute()} (beside the net)")
         looked = "" if Path(source).is_absolute() else f" Looked from {', and from '.join(tried)}."
         raise DataError(f"{source}: no such {what}.{looked} Correct the path in the net.")
+    if path.is_char_device() or path.is_block_device():
+        raise DataError(f"{source}: is no {what} but a device, which may never end. Name a file.")
     return path

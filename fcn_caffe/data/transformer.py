@@ -92,8 +92,9 @@ class Transformer:
             if self.mean_image is not None:
                 mean = self.mean_image[window]
         result: Float32 = image.astype(np.float32)
-        if mean is not None:
-            result -= mean
-        if self.scale != 1:
-            result *= self.scale
+        with np.errstate(all="ignore"):  # a mean or scale beyond sense makes infinite pixels, as in Caffe
+            if mean is not None:
+                result -= mean
+            if self.scale != 1:
+                result *= self.scale
         return result[:, :, ::-1] if mirrored else result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -48,14 +48,23 @@ class DatumSource:
         seed, batch, key = int(state["seed"]), int(state["batch"]), state["key"]
         with closing(self._forever(None if key is None else bytes.fromhex(key))) as records:
             if batch == 0 and self.rand_skip:
-                for _ in range(draws(seed, _SKIP).integers(self.rand_skip)):
-                    next(records)
+                self._skip(records, int(draws(seed, _SKIP).integers(self.rand_skip)))
             while True:
                 random = draws(seed, _TRANSFORM, batch)
                 taken = [next(records) for _ in range(self.size)]
                 arrays = fill_batch(self.size, ((*self._image(value, name, random), name) for _, name, value in taken))
                 batch += 1
                 yield arrays, {"seed": seed, "batch": batch, "key": taken[-1][0].hex()}
+
+    def _skip(self, records: Iterator[tuple[bytes, str, bytes]], count: int) -> None:
+        """Leave out `count` records; whole rounds of the database, found by its first key, are not walked again."""
+        first, taken = None, 0
+        while taken < count:
+            key = next(records)[0]
+            if key == first:  # `taken` is how many there are, and this is the first of them again
+                count = taken + 1 + (count - taken - 1) % taken
+            first = key if first is None else first
+            taken += 1
 
     def _forever(self, after: bytes | None) -> Generator[tuple[bytes, str, bytes], None, None]:
         while True:

@@ -100,7 +100,8 @@ class WindowSource:
             pixels -= centre[:, rows, columns]
         elif self.mean_values is not None:
             pixels -= self.mean_values
-        target[:, rows, columns] = pixels * self.scale
+        with np.errstate(all="ignore"):  # as the transformer does
+            target[:, rows, columns] = pixels * self.scale
 
     def _image(self, index: int) -> npt.NDArray[np.uint8]:
         path, cached = self._path(index), self.cache.get(index)
