@@ -41,6 +41,9 @@ def check_place(path: str | os.PathLike[str]) -> None:
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise DataError(f"{os.fspath(path)}: is a folder. Give the name of a file in it.")
+    if target.exists() and not target.is_file():
+        # Renamed onto, /dev/null would be a file from then on.
+        raise DataError(f"{os.fspath(path)}: is no file but a device or a pipe. Give the name of a file.")
     if not target.parent.is_dir():
         raise DataError(f"{os.fspath(path)}: there is no folder {target.parent} to write it to. Make it first.")
     if not os.access(target.parent, os.W_OK | os.X_OK):

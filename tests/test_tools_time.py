@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 
 import pytest
 import torch
@@ -109,6 +110,8 @@ def test_a_table_that_cannot_be_written_is_refused_first(tmp_path, capsys):
     assert command.main([str(tmp_path / "net.prototxt"), "--csv", str(tmp_path / "away/times.csv")]) == 1
     caught = capsys.readouterr()
     assert not caught.out and "there is no folder" in caught.err
+    assert command.main([str(tmp_path / "net.prototxt"), "--csv", os.devnull]) == 1
+    assert "a device or a pipe" in capsys.readouterr().err and not os.path.isfile(os.devnull)
 
 
 def test_phase_and_stage_choose_the_layers(tmp_path, capsys):
