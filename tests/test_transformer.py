@@ -151,6 +151,10 @@ def test_broken_mean_files_are_named(tmp_path: Path) -> None:
     path.write_bytes(caffe_pb2.BlobProto(num=-1, channels=-1, height=1, width=1, data=[1]).SerializeToString())
     with pytest.raises(DataError, match=r"the blob's shape is -1x-1x1x1"):
         read_blob(path)
+    huge = caffe_pb2.BlobProto()
+    huge.shape.dim.extend([0, 1 << 62, 1 << 62])
+    with pytest.raises(DataError, match=r"the blob's shape is one no array can have"):
+        array_of_blob(huge)
     write_blob(path, np.zeros((2, 3, 1, 1), np.float32))
     with pytest.raises(DataError, match=r"holds a blob of 2x3x1x1, wanted one image"):
         read_mean_image(path)

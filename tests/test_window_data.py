@@ -184,6 +184,7 @@ def test_refusals(tmp_path: Path, more: str, transform: str, message: str) -> No
     [
         ("", "the window file is empty"),
         ("0\n", "windows.txt:1: wanted '#' and the number of an image"),
+        ("# 9999999999\n", r"windows.txt:1: wanted the number of an image, 9999999999 is too large"),
         ("# x\n", "windows.txt:1: wanted the number of an image, got 'x'"),
         ("# 0\na.png\n3\n9\n", "windows.txt:4: the file ends where width should be"),
         ("# 0\na.png\n3\n9\n9\n1\n1 0.5 0 0\n", "windows.txt:7: the file ends where x2 should be"),

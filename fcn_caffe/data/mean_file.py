@@ -32,7 +32,10 @@ def array_of_blob(blob: Any, name: str | os.PathLike[str] = "<blob>") -> Float32
     if any(size < 0 for size in shape) or prod(shape) != values.size:
         shown = "x".join(map(str, shape)) or "(none)"
         raise DataError(f"{os.fspath(name)}: the blob's shape is {shown}, but it holds {values.size} numbers.")
-    return values.reshape(shape)
+    try:
+        return values.reshape(shape)
+    except ValueError as error:  # an extent beyond memory beside a 0
+        raise DataError(f"{os.fspath(name)}: the blob's shape is one no array can have ({error}).") from error
 
 
 def blob_of_array(array: npt.NDArray[Any], *, legacy: bool = False) -> Any:

@@ -55,7 +55,7 @@ def decode_image(data: bytes, name: str, colour: Colour = "color") -> UInt8:
             image = ImageOps.exif_transpose(image)
     except UnidentifiedImageError as error:
         raise DataError(f"{name}: not an image Pillow can read.") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # each of Pillow's decoders fails in its own way
         raise DataError(f"{name}: cannot be decoded ({error}). The image looks damaged.") from error
     deep = image.mode == "F" or image.mode.startswith("I")
     if colour == "native" and (deep or (from_png and data[_PNG_DEPTH] == 16)):

@@ -23,8 +23,9 @@ def locate(source: str, folder: Path | None) -> Path:
 
 
 def find_source(source: str, what: str, folder: Path | None = None) -> Path:
-    """The file or folder that `source` names, which must exist; `what` says what it is, `folder` is the net's.
+    """The absolute path of the file or folder that `source` names, which must exist.
 
+    `what` says what it is, `folder` is the net's.
     Raises: DataError naming every place that was tried.
     """
     if not source:
@@ -40,4 +41,4 @@ def find_source(source: str, what: str, folder: Path | None = None) -> Path:
         raise DataError(f"{source}: no such {what}.{looked} Correct the path in the net.")
     if path.is_char_device() or path.is_block_device():
         raise DataError(f"{source}: is no {what} but a device, which may never end. Name a file.")
-    return path
+    return path.absolute()  # the working directory may be another one when it is read

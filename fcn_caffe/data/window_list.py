@@ -93,9 +93,12 @@ class _Words:
         self.line, word = self._next
         self._next = next(self._words, None)
         try:
-            return kind(word)
+            value = kind(word)
         except ValueError:
             self.wrong(f"wanted {what}, got {word!r}")
+        if isinstance(value, int) and abs(value) >= 1 << 31:
+            self.wrong(f"wanted {what}, {word} is too large")
+        return value
 
     def wrong(self, message: str) -> NoReturn:
         raise DataError(f"{self.path}:{self.line}: {message}.")

@@ -126,7 +126,7 @@ def read_data_sets(path: Path, names: list[str]) -> list[npt.NDArray[np.float32]
                 if found.ndim < 1 or not len(found):
                     raise DataError(f"{path}: data set '{name}' is {show(found.shape)}, wanted one row or more.")
                 arrays.append(np.asarray(found[...], np.float32))
-    except OSError as error:
+    except (OSError, RuntimeError, ValueError, KeyError, MemoryError) as error:  # h5py's, for damaged files
         raise DataError(f"{path}: cannot be read as HDF5 ({error}).") from error
     for name, array in zip(names, arrays, strict=True):
         if len(array) != len(arrays[0]):
