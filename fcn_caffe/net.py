@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from fcn_caffe.coord_map import crop_offset
+from fcn_caffe.debug_info import DebugInfo
 from fcn_caffe.errors import FcnCaffeError, GraphError, LayerError
 from fcn_caffe.graph import AUTOMATIC, TEST, TRAIN, Graph, Node, filter_net, read_net
 from fcn_caffe.layers.base import REGISTRY, Layer, layer_class, net_folder, show
 from fcn_caffe.learnable import LearnableParam, create_params
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.upgrade import upgrade_net
+from fcn_caffe.splits import insert_splits
 
 Shape = tuple[int, ...]
 
@@ -45,6 +47,7 @@ class Net(nn.Module):
     source: a net file or a NetParameter. phase, stages, level: which layers are in (Caffe's NetState); the
     module starts in train() or eval() to match. input_shapes: blobs to be given from outside, by shape; layers
     whose tops are all named there become Input layers, so that a net can be built without its data set.
+    debug_info, or the net file's field: log the mean size of every blob and gradient (`debug`), Split layers shown.
     Parameters are created on `device` and filled from torch's random state ("meta" allocates nothing).
 
     Raises: PrototxtError, GraphError, LayerError when building. Source: Caffe Net::Init.
@@ -59,6 +62,7 @@ class Net(nn.Module):
         level: int = 0,
         device: str | torch.device = "cpu",
         input_shapes: Mapping[str, Sequence[int]] | None = None,
+        debug_info: bool = False,
     ) -> None:
         super().__init__()
         self.path = Path(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else None
@@ -68,7 +72,9 @@ class Net(nn.Module):
             copied = caffe_pb2.NetParameter()
             copied.CopyFrom(source)
             param = filter_net(upgrade_net(copied, f"net '{copied.name}'"), phase, stages, level)
-        self.param = _with_automatic_tops(_with_inputs(param, input_shapes or {}))
+        param = _with_automatic_tops(_with_inputs(param, input_shapes or {}))
+        debug_info = debug_info or param.debug_info
+        self.param = insert_splits(param) if debug_info else param
         self.name: str = param.name
         self.phase = phase
         self.graph = Graph.from_param(self.param)
@@ -87,6 +93,7 @@ class Net(nn.Module):
                 self.learnable_params = create_params(self.graph.nodes, self._layer_of, self._device)
         finally:
             net_folder.reset(token)
+        self.debug = DebugInfo(self.graph.nodes, self._layer_of) if debug_info else None
         self.train(phase == TRAIN)
 
     # -- building ---------------------------------------------------------------------------------------------
@@ -274,7 +281,7 @@ class Net(nn.Module):
 
     def _source(self, step: _Step, given: dict[str, Any], device: torch.device) -> dict[str, Tensor]:
         """Tops of a layer without bottoms: handed in, remembered, or made by the layer."""
-        handed = [name for name in step.tops if name in given]
+        handed, forced = [name for name in step.tops if name in given], self.param.force_backward
         if handed and len(handed) == len(step.tops):
             tops = {name: _tensor(given[name], name, device) for name in step.tops}
         elif step.node.type == "Input":
@@ -296,12 +303,15 @@ class Net(nn.Module):
             except _FAILURES as error:
                 raise _failure(step.node, (), error) from error
             listed = (made,) if isinstance(made, Tensor) else made
-            return {name: blob.to(device) for name, blob in zip(step.tops, listed, strict=False)}
-        if self.param.force_backward:
+            tops = {name: blob.to(device) for name, blob in zip(step.tops, listed, strict=False)}
+            forced = False
+        if forced:
             tops = {
                 name: blob if blob.requires_grad or not blob.is_floating_point() else blob.detach().requires_grad_()
                 for name, blob in tops.items()
             }
+        if self.debug is not None:
+            self.debug.show_tops(step.node, step.layer, tops.values())
         return tops
 
 

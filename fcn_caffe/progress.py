@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from fcn_caffe.solver.log import GlogFormatter, logger, say
+from fcn_caffe.log import GlogFormatter, logger, say
 
 REDRAW_SECONDS = 0.2
 

@@ -19,8 +19,8 @@ from fcn_caffe.command_options import (
 )
 from fcn_caffe.commands import command
 from fcn_caffe.errors import DataError, WeightsError
+from fcn_caffe.log import number
 from fcn_caffe.net import Net
-from fcn_caffe.solver.log import number
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,9 +16,9 @@ from typing import Any
 from fcn_caffe.command_options import add_device_options, add_state_options, chosen_device, names
 from fcn_caffe.commands import INTERRUPTED, command
 from fcn_caffe.errors import SolverError
+from fcn_caffe.log import say
 from fcn_caffe.progress import Screen, logging_to
 from fcn_caffe.solver import Solver, read_solver
-from fcn_caffe.solver.log import say
 
 EFFECTS = ("stop", "snapshot", "none")
 

@@ -1,6 +1,6 @@
 """Training as Caffe does it."""
 
-from fcn_caffe.solver.log import GlogFormatter
+from fcn_caffe.log import GlogFormatter
 from fcn_caffe.solver.lr_policies import LearningRate
 from fcn_caffe.solver.settings import read_solver
 from fcn_caffe.solver.solver import Solver

@@ -11,10 +11,10 @@ import torch
 
 from fcn_caffe.errors import SolverError
 from fcn_caffe.graph import TEST, TRAIN
+from fcn_caffe.log import logger
 from fcn_caffe.net import Net
 from fcn_caffe.proto import caffe_pb2, read_text
 from fcn_caffe.proto.upgrade import upgrade_solver
-from fcn_caffe.solver.log import logger
 from fcn_caffe.solver.update_rules import RULES, UpdateRule
 
 PathLike = str | os.PathLike[str]
@@ -67,9 +67,8 @@ class Settings:
                 raise self.error(f"{name} is {getattr(param, name)}, wanted {least} or more.")
         if param.snapshot or param.snapshot_after_train:
             self._check_prefix()
-        for name in ("debug_info", "snapshot_diff"):
-            if getattr(param, name):
-                logger.warning("%s: %s has no effect.", self.place, name)
+        if param.snapshot_diff:
+            logger.warning("%s: snapshot_diff has no effect: snapshots hold no gradients.", self.place)
 
     def _check_prefix(self) -> None:
         """Refuse a place for snapshots that can be seen now to take none, rather than after hours of training."""
@@ -168,7 +167,8 @@ class Settings:
         state = caffe_pb2.NetState(phase=phase)
         for other in (own, *states):
             state.MergeFrom(other)
-        return Net(source, state.phase, stages=tuple(state.stage), level=state.level, device=device)
+        stages, debug_info = tuple(state.stage), bool(self.param.debug_info)
+        return Net(source, state.phase, stages=stages, level=state.level, device=device, debug_info=debug_info)
 
     # -- the rest ---------------------------------------------------------------------------------------------
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from fcn_caffe.errors import SolverError
+from fcn_caffe.log import logger, mean_outputs, number, output_lines, say, show_log
 from fcn_caffe.net import Net
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.solver import snapshot
-from fcn_caffe.solver.log import logger, mean_outputs, number, output_lines, say, show_log
 from fcn_caffe.solver.lr_policies import LearningRate
 from fcn_caffe.solver.settings import PathLike, Settings
 from fcn_caffe.solver.signals import Effect, Requests
@@ -137,11 +137,14 @@ class Solver:
             if self._requests.stop:
                 self._stop()
                 break
+            displays = bool(param.display and self.iter % param.display == 0)
+            if self.net.debug is not None:
+                self.net.debug.enabled = displays and param.debug_info
             outputs = self._forward_backward()
             losses.append(self.loss)
             self.smoothed_loss = math.fsum(losses) / len(losses)
             self.rate = self.learning_rate(self.iter)
-            if param.display and self.iter % param.display == 0:
+            if displays:
                 timer = self._display(mean_outputs(outputs, 1), *timer)
             del outputs
             for group in self.optimizer.param_groups:
@@ -165,6 +168,8 @@ class Solver:
         for _ in range(self.param.iter_size):
             loss, blobs = self.net.forward_loss()
             loss.backward()  # type: ignore[no-untyped-call]
+            if self.net.debug is not None:
+                self.net.debug.backward_done()
             total += float(loss.detach())
         self.loss = total / self.param.iter_size
         if not math.isfinite(self.loss) and not self._warned_of_loss:

@@ -51,9 +51,9 @@ def show_log() -> None:
         logger.setLevel(logging.INFO)
 
 
-def say(place: str, message: str) -> None:
+def say(place: str, message: str, level: int = logging.INFO) -> None:
     """Log one line under the name and line that Caffe logs it under."""
-    logger.info("%s", message, extra={"place": place})
+    logger.log(level, "%s", message, extra={"place": place})
 
 
 def number(value: float) -> str:
