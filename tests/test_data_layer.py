@@ -21,6 +21,7 @@ from PIL import Image
 from fcn_caffe import TEST, TRAIN, Net
 from fcn_caffe.data.databases import write_records
 from fcn_caffe.data.datum import datum_of_encoded, datum_of_image
+from fcn_caffe.data.prefetch import draws
 from fcn_caffe.errors import DataError, LayerError
 from fcn_caffe.proto import caffe_pb2
 
@@ -116,6 +117,15 @@ def test_rand_skip_leaves_out_a_few_and_follows_the_seed(tmp_path: Path) -> None
         torch.manual_seed(seed)
         assert pull(data_net("Data", options))[0]["label"].item() / 10 == firsts[-1]
     assert len(set(firsts)) > 3 and max(firsts) < 15
+
+
+def test_rand_skip_beyond_the_database_goes_round_it(tmp_path: Path) -> None:
+    source = write_database(tmp_path / "db", images(3))
+    for seed in range(6):
+        torch.manual_seed(seed)
+        net = data_net("Data", f'source: "{source}" batch_size: 1 backend: LMDB rand_skip: 4000000000')
+        skipped = int(draws(net.data_state()["l"]["seed"], 1).integers(4000000000))
+        assert pull(net)[0]["label"].item() / 10 == skipped % 3
 
 
 # -- order, seeds and states -----------------------------------------------------------------------------------------

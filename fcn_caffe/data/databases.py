@@ -143,13 +143,23 @@ if hasattr(os, "register_at_fork"):  # a prefetching thread may hold the lock ju
 
 
 def _lmdb_records(environment: Any, after: bytes | None) -> Iterator[tuple[bytes, bytes]]:
-    with environment.begin() as transaction, transaction.cursor() as cursor:
+    # Every call into LMDB holds the lock: a process never forks in the middle of one, which would lock the child up.
+    with _environments_lock:
+        transaction = environment.begin()
+        cursor = transaction.cursor()
         found = cursor.first() if after is None else cursor.set_range(after)
         if found and cursor.key() == after:
             found = cursor.next()
-        while found:
-            yield cursor.item()
-            found = cursor.next()
+        record = cursor.item() if found else None
+    try:
+        while record is not None:
+            yield record
+            with _environments_lock:
+                record = cursor.item() if cursor.next() else None
+    finally:
+        with _environments_lock:
+            cursor.close()
+            transaction.abort()
 
 
 def _write_lmdb(lmdb: Any, folder: Path, records: Iterator[tuple[bytes, bytes]]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -51,10 +52,10 @@ class DatumSource:
                 self._skip(records, int(draws(seed, _SKIP).integers(self.rand_skip)))
             while True:
                 random = draws(seed, _TRANSFORM, batch)
-                taken = [next(records) for _ in range(self.size)]
+                taken = _Last(islice(records, self.size))
                 arrays = fill_batch(self.size, ((*self._image(value, name, random), name) for _, name, value in taken))
                 batch += 1
-                yield arrays, {"seed": seed, "batch": batch, "key": taken[-1][0].hex()}
+                yield arrays, {"seed": seed, "batch": batch, "key": taken.key.hex()}
 
     def _skip(self, records: Iterator[tuple[bytes, str, bytes]], count: int) -> None:
         """Leave out `count` records; whole rounds of the database, found by its first key, are not walked again."""
@@ -82,6 +83,18 @@ class DatumSource:
         encoded = bool(datum.encoded)
         colour = "color" if encoded and self.force_color else self.transformer.colour(encoded)
         return self.transformer(array_of_datum(datum, name, colour), random, name), datum.label
+
+
+class _Last:
+    """Records, remembering the key of the last one taken."""
+
+    def __init__(self, records: Iterator[tuple[bytes, str, bytes]]) -> None:
+        self.records, self.key = records, b""
+
+    def __iter__(self) -> Iterator[tuple[bytes, str, bytes]]:
+        for record in self.records:
+            self.key = record[0]
+            yield record
 
 
 @register("Data", bottoms=0, tops=(1, 2))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -54,23 +55,24 @@ class ImageSource:
 
     def batches(self, state: State) -> Generator[Batch, None, None]:
         seed, batch, skip, count = (state[key] for key in ("seed", "batch", "skip", "count"))
-        round_of, order = -1, np.arange(count)
+        lines = self._lines(seed, skip + batch * self.size)
         while True:
             random = draws(seed, _TRANSFORM, batch)
-            items = []
-            for position in range(skip + batch * self.size, skip + (batch + 1) * self.size):
-                if position // count != round_of:
-                    round_of = position // count
-                    order = self._order(seed, round_of)
-                items.append(int(order[position % count]))
-            made = ((*self._image(line, random), self.lines[line][0]) for line in items)
-            arrays = fill_batch(self.size, made)
+            taken = islice(lines, self.size)
+            arrays = fill_batch(self.size, ((*self._image(line, random), self.lines[line][0]) for line in taken))
             batch += 1
             yield arrays, {"seed": seed, "batch": batch, "skip": skip, "count": count}
 
-    def _order(self, seed: int, round_of: int) -> npt.NDArray[np.int64]:
+    def _lines(self, seed: int, position: int) -> Iterator[int]:
+        """Numbers of lines without end, from the position on that counts all rounds through."""
+        around, place = divmod(position, len(self.lines))
+        while True:
+            yield from self._order(seed, around)[place:].tolist()
+            around, place = around + 1, 0
+
+    def _order(self, seed: int, around: int) -> npt.NDArray[np.int64]:
         count = len(self.lines)
-        return draws(seed, _ORDER, round_of).permutation(count) if self.shuffle else np.arange(count)
+        return draws(seed, _ORDER, around).permutation(count) if self.shuffle else np.arange(count)
 
     def _image(self, line: int, random: np.random.Generator) -> tuple[npt.NDArray[np.float32], int]:
         name, label = self.lines[line]
