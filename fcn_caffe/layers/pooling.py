@@ -168,6 +168,8 @@ class Pooling(Layer):
         """The PyTorch rounding that gives Caffe's size ("floor", "ceil"), None where neither does."""
         if any(2 * pad > k for pad, k in zip(self.pad, kernel, strict=True)):
             return None
+        if self.ceil and (self.pad != (0, 0) or all(k >= s for k, s in zip(kernel, self.stride, strict=True))):
+            return "ceil"  # the same rule: both clip, or no window can start past the image; true of every size
         for rule in ("floor", "ceil"):
             sizes = []
             for extent, k, s, p in zip(bottom.shape[2:], kernel, self.stride, self.pad, strict=True):
