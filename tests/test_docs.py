@@ -68,3 +68,10 @@ def test_no_file_of_the_package_passes_400_lines() -> None:
     generated = {"descriptor.py"}
     for path in (ROOT / "fcn_caffe").rglob("*.py"):
         assert path.name in generated or len(path.read_text().splitlines()) <= 400, path
+
+
+def test_readme_names_every_tool() -> None:
+    for path in (ROOT / "tools").glob("*.py"):
+        assert re.search(rf"`(tools/)?{path.stem}(\.py)?`|tools/{path.name}", README), (
+            f"README does not name {path.stem}"
+        )

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from fcn_caffe.layers.base import Layer, of_shape, register, show
 
+STATE_WHEN_COMPILED = "compiled, the state starts at zero in each forward unless it is exposed"
+
 
 class _RecurrentLayer(Layer):
     """What LSTM and RNN share: x over T steps, cont gating the state, a static input, states kept or exposed.
@@ -111,13 +113,13 @@ class _RecurrentLayer(Layer):
         shape = (x.shape[1], self.size)
         if self.expose:
             return tuple(state[0] for state in bottoms[2 + self.static :])
-        kept = self.kept
+        kept = None if torch.compiler.is_compiling() else self.kept
         if kept is not None and kept[0].shape == shape and kept[0].device == x.device and kept[0].dtype == x.dtype:
             return kept
         return (x.new_zeros(shape),) * len(self.states)
 
 
-@register("LSTM", bottoms=(2, None), tops=(1, None))
+@register("LSTM", bottoms=(2, None), tops=(1, None), restrictions=STATE_WHEN_COMPILED)
 class LSTM(_RecurrentLayer):
     """Long short-term memory. Gates i, f, o, g = W x + W_h (cont h) + b; c = f c + i g; h = o tanh(c).
 
@@ -146,7 +148,7 @@ class LSTM(_RecurrentLayer):
         return hidden, (hidden, cell)
 
 
-@register("RNN", bottoms=(2, None), tops=(1, None))
+@register("RNN", bottoms=(2, None), tops=(1, None), restrictions=STATE_WHEN_COMPILED)
 class RNN(_RecurrentLayer):
     """A plain recurrent net: h = tanh(W x + W_h (cont h) + b), o = tanh(W_o h + b_o).
 
