@@ -8,6 +8,7 @@ import resource
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from io import BytesIO
@@ -25,6 +26,7 @@ from fcn_caffe import Net, PrototxtError, WeightsError
 from fcn_caffe.proto import caffe_pb2, parse_text
 from fcn_caffe.proto.upgrade import upgrade_net
 from fcn_caffe.solver import Solver
+from fcn_caffe.weight_formats.arrays import LEGACY_TORCH_MAGIC
 from fcn_caffe.weights import ABSENT, copy_weights, load_weights, net_weights, save_weights
 
 FORMATS = Path(__file__).parent / "golden" / "formats"
@@ -657,3 +659,15 @@ def test_a_solver_state_of_2014_goes_on(tmp_path: Path) -> None:
     for item, other in zip(solver.net.learnable_params, again.net.learnable_params, strict=True):
         assert torch.equal(item.blob, other.blob)
         assert torch.equal(solver.optimizer.history(item.blob)[0], again.optimizer.history(other.blob)[0])
+
+
+def test_a_corrupt_old_torch_file_takes_no_more_memory_than_it_has_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "old.pth"
+    path.write_bytes(LEGACY_TORCH_MAGIC + b"\x80\x02X\x00\x00\x00\x20" + b"a" * 100)  # a string of 512 MiB
+    tracemalloc.start()
+    try:
+        with pytest.raises(WeightsError, match=r"old\.pth: cannot be read as"):
+            load_weights(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()

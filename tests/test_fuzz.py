@@ -19,7 +19,7 @@ from typing import Any
 import binary_mutations
 import mutations
 import pytest
-from fuzzing import Bench, check_message, check_net, check_solver, check_state, check_weights
+from fuzzing import DATA_NETS, Bench, check_message, check_net, check_solver, check_state, check_weights
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
@@ -57,7 +57,7 @@ def nets() -> dict[str, bytes]:
     found = {f"{name}/{case}": _text(name, case, "prototxt") for name in ("layers", "nets") for case in cases(name)}
     paths = [*(ROOT / "nets").glob("*.prototxt"), *(FOLDER / "formats").glob("*.prototxt")]
     paths += [path for path in DATA.rglob("*.prototxt") if "solver" not in path.name]
-    return found | {str(path): path.read_bytes() for path in sorted(paths)}
+    return found | DATA_NETS | {str(path): path.read_bytes() for path in sorted(paths)}
 
 
 @lru_cache

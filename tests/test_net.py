@@ -300,3 +300,10 @@ def test_a_net_beyond_the_memory_is_refused_before_it_is_taken() -> None:
         message + r"cpu has [\d.]+ .iB free\. Check the layer's sizes, or use a device with more memory\.",
         str(caught.value),
     )
+
+
+def test_memory_that_a_forward_does_not_get_names_the_layer() -> None:
+    filler = f"dummy_data_param {{ shape {{ dim: {2**50} }} data_filler {{ type: 'gaussian' }} }}"
+    net = make_net(layer("d", "DummyData", more=filler))
+    with pytest.raises(LayerError, match=r"layer 'd' \(DummyData\): failed on no bottoms: .*memory"):
+        net()

@@ -83,6 +83,7 @@ def test_paths_are_looked_for_beside_the_solver_too(tmp_path: Path, monkeypatch:
             "the train net is named by net_param and train_net; wanted exactly one of ",
         ),
         ('net: "none.prototxt"', "", "net file 'none.prototxt' is not there. Looked for none.prototxt."),
+        (f'net: "{300 * "x"}"', "", f"net file '{300 * 'x'}' is not there. Looked for xxx"),
         ("test_iter: 1", "train_net_param", "test_iter is given 1 times for 0 test nets. "),
         (
             'test_net: "a" test_net: "b" test_iter: 1',

@@ -114,6 +114,10 @@ def test_force_color_with_force_gray_is_refused_for_encoded_images_only() -> Non
         both.colour(True)
 
 
+def test_pixels_beyond_float_are_infinite_without_a_warning() -> None:
+    assert np.isinf(transform("scale: 3e38 mean_value: -1e38")).all()
+
+
 # -- mean files ------------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from io import BytesIO
+from io import BytesIO, FileIO
 from typing import IO, Any
 
 import numpy as np
@@ -186,9 +186,18 @@ def _check_zip(path: PathLike, size: int) -> None:
         _check_pickle(BytesIO(archive.read(pickles[0])), path, size)
 
 
+class _Whole(FileIO):
+    """A file whose `read` makes no room for more than is left, however much a corrupt pickle says to read."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Up to `size` bytes, or all that is left."""
+        left = max(0, os.fstat(self.fileno()).st_size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left)) or b""
+
+
 def _check_legacy(path: PathLike, size: int) -> None:
     """The same for files of torch before 1.6: a magic number, a version and a description, then the pickle."""
-    with open(path, "rb") as file:
+    with _Whole(path) as file:
         if file.read(len(LEGACY_TORCH_MAGIC)) != LEGACY_TORCH_MAGIC:
             raise WeightsError(f"{os.fspath(path)}: does not begin as a file of torch.save does. Is it truncated?")
         for _ in ("version", "description", "tensors", "keys of the storages"):
