@@ -19,9 +19,12 @@ PHASES = {"TRAIN": TRAIN, "TEST": TEST}
 
 def positive(text: str) -> int:
     """An argument that is a whole number, at least 1."""
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"should be at least 1, got {number}")
+        raise argparse.ArgumentTypeError(f"should be a whole number, at least 1, got {text}")
     return number
 
 

@@ -21,31 +21,47 @@ def check(stages: Sequence[Stage]) -> None:
     Raises: whatever building a net raises, data sets included; SolverError for an unknown lr_policy, a test_iter
     that does not fit the split, no head to score, no room for snapshots, or stages that do not fit each other.
     """
+    found = problems(stages)
+    if found:
+        raise found[0]
+
+
+def problems(stages: Sequence[Stage]) -> list[FcnCaffeError]:
+    """All that `check` would raise, each once: a data set that several nets miss is named for the first."""
     results: dict[Path, Net] = {}
+    found: dict[str, FcnCaffeError] = {}
     for stage in stages:
-        LearningRate(stage.param, str(stage.solver))
         try:
-            # The memory a net takes is not needed to see that it builds.
-            train, test = (Net(stage.net, phase, device="meta") for phase in (TRAIN, TEST))
+            _check_stage(stage, results)
         except FcnCaffeError as error:
-            raise error.named(str(stage.net)) from error
-        if not heads(test):
-            raise SolverError(f"{stage.net}: the TEST net has no SoftmaxWithLoss, so what to score is not known.")
-        source, wanted = data_layer(test), list(stage.param.test_iter)
-        if len(wanted) != 1:
-            raise SolverError(f"{stage.solver}: gives test_iter {len(wanted)} times, wanted once: what to score on.")
-        batch = getattr(source, "batch", 1)
-        images = len(source) if source is not None else 0
-        if images and wanted[0] * batch > images:
-            raise SolverError(
-                f"{stage.solver}: test_iter is {wanted[0]}, the split it scores has {images} images at {batch} a pass. "
-                f"Set test_iter: {images // batch}."
-            )
-        for path in stage.sources:
-            if path in results:
-                _check_fit(path, results[path], train)
-        results[stage.result] = train
-        _check_room(stage, train)
+            found.setdefault(str(error).removeprefix(f"{stage.net}: "), error)
+    return list(found.values())
+
+
+def _check_stage(stage: Stage, results: dict[Path, Net]) -> None:
+    LearningRate(stage.param, str(stage.solver))
+    try:
+        # The memory a net takes is not needed to see that it builds.
+        train, test = (Net(stage.net, phase, device="meta") for phase in (TRAIN, TEST))
+    except FcnCaffeError as error:
+        raise error.named(str(stage.net)) from error
+    if not heads(test):
+        raise SolverError(f"{stage.net}: the TEST net has no SoftmaxWithLoss, so what to score is not known.")
+    source, wanted = data_layer(test), list(stage.param.test_iter)
+    if len(wanted) != 1:
+        raise SolverError(f"{stage.solver}: gives test_iter {len(wanted)} times, wanted once: what to score on.")
+    batch = getattr(source, "batch", 1)
+    images = len(source) if source is not None else 0
+    if images and wanted[0] * batch > images:
+        raise SolverError(
+            f"{stage.solver}: test_iter is {wanted[0]}, the split it scores has {images} images at {batch} a pass. "
+            f"Set test_iter: {images // batch}."
+        )
+    for path in stage.sources:
+        if path in results:
+            _check_fit(path, results[path], train)
+    results[stage.result] = train
+    _check_room(stage, train)
 
 
 def _check_fit(path: Path, coarse: Net, fine: Net) -> None:

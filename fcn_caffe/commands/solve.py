@@ -16,11 +16,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from fcn_caffe.command_options import positive
 from fcn_caffe.commands import INTERRUPTED, command
 from fcn_caffe.data.options import DATA_ROOT_VARIABLE
 from fcn_caffe.errors import SolverError
 from fcn_caffe.picture import draw_stages
-from fcn_caffe.preflight import check, segments
+from fcn_caffe.preflight import problems, segments
 from fcn_caffe.preprocessing import check_preprocessing
 from fcn_caffe.progress import Screen, duration, logging_to, report
 from fcn_caffe.schedule import Planned, Stage, make_plan
@@ -43,21 +44,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="STAGE_OR_WEIGHTS",
         help="train this stage and all after it again; or start from this weight file instead of what the solver names",
     )
-    add("--steps", type=_positive, help="train so many steps of each stage at most (a step ends with scoring)")
-    add("--max-iter", type=_positive, help="train each stage for so many iterations instead of the solver's")
+    add("--steps", type=positive, help="train so many steps of each stage at most (a step ends with scoring)")
+    add("--max-iter", type=positive, help="train each stage for so many iterations instead of the solver's")
     add("--resume", action="store_true", help="go on from the newest snapshot, bit for bit as if never stopped")
     add("--device", help="cpu, cuda or cuda:N (default: what the solver says)")
     add("--data", type=Path, metavar="DIR", help="where the data sets lie: data/NAME in the nets is found in DIR/NAME")
     add("--ignore-preprocessing", action="store_true", help="start even from weights made for other inputs")
     add("--dry-run", action="store_true", help="print which stages would run and what is missing; write nothing")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"should be at least 1, got {number}")
-    return number
 
 
 @contextmanager
@@ -150,11 +144,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             solver, begin=begin, resume=arguments.resume, steps=arguments.steps, max_iter=arguments.max_iter
         )
         print(plan, flush=True)
+        lacking = [*plan.missing, *map(str, problems([planned.stage for planned in plan.to_run]))]
+        for line in lacking[len(plan.missing) :]:
+            print(f"missing: {line}", flush=True)
         if arguments.dry_run:
             return 0
-        if plan.missing:
-            raise SolverError("cannot start: " + "; ".join(plan.missing))
-        check([planned.stage for planned in plan.to_run])
+        if lacking:
+            raise SolverError("cannot start: " + "; ".join(lacking))
         if not arguments.ignore_preprocessing:
             for stage in (planned.stage for planned in plan.to_run):
                 for source in stage.sources:
