@@ -342,3 +342,11 @@ def test_score_and_infer_look_at_the_record(tmp_path: Path, capsys: pytest.Captu
         assert "was made for other inputs than" in capsys.readouterr().err
         assert main([*arguments, "--ignore-preprocessing"]) == 0
     assert infer.main([*segment, "--mean", "9", "2", "3"]) == 0
+
+
+def test_the_nets_data_layer_fills_in_what_is_not_known(tmp_path: Path) -> None:
+    save_weights(tmp_path / "x.caffemodel", SMALL)
+    net = net_file(tmp_path, IMAGES % "mean_value: 10 mean_value: 20 mean_value: 30 scale: 0.5")
+    assert port(tmp_path / "x.caffemodel", tmp_path / "y.npz", "--net", net, "--scale", 0.5) == 0
+    found = record_of(tmp_path / "y.npz")
+    assert (found["channel_order"], found["mean"], found["scale"]) == ("BGR", [10, 20, 30], 0.5)

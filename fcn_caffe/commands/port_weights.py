@@ -3,7 +3,7 @@
 The forms are those of load_weights and save_weights, by the file's content and the output's ending: .caffemodel,
 .caffemodel.h5, .safetensors, .pth, .npz. OUT.preprocessing.json holds channel order, mean, scale, classes and the
 source's checksum: from the options, else from the input's own record, else from what is known of published files.
-With --net the weights have to fit that net, and the record its data layer.
+With --net the weights have to fit that net, and the record its data layer, which fills in what is not known.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from fcn_caffe.preprocessing import (
     Preprocessing,
     file_mean,
     known_preprocessing,
+    net_preprocessing,
     read_preprocessing,
     refuse_differences,
     sha256_of,
@@ -71,8 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         weights = _fitted(net, weights, report)
         net_name, types = net.name, {**types, **{node.name: node.type for node in net.graph.nodes}}
     record = _record(arguments, form)
-    if arguments.net and not arguments.ignore_preprocessing:
-        refuse_differences(record, arguments.net, source)
+    if arguments.net:
+        if not arguments.ignore_preprocessing:
+            refuse_differences(record, arguments.net, source)
+        record = net_preprocessing(arguments.net).updated(record)
     save_weights(target, weights, net_name, types)
     path = write_preprocessing(target, record)
     print(f"wrote {target} ({wanted.name})\nwrote {path}: {record}")
