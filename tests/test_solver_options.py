@@ -162,7 +162,7 @@ def test_cuda_asked_for_and_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     param = parse_text('base_lr: 1 lr_policy: "fixed"', caffe_pb2.SolverParameter)
     param.net_param.CopyFrom(parse_text(STAGED, caffe_pb2.NetParameter))
     for asked in ("cuda", "gpu", "cuda:1"):
-        with pytest.raises(SolverError, match=r"device 'cuda(:1)?' was asked for, but torch .* Use --device cpu"):
+        with pytest.raises(SolverError, match=r"device '(gpu|cuda(:1)?)' was asked for, but torch .* Use cpu"):
             Solver(param, device=asked)
     with pytest.raises(SolverError, match=r"device 'abacus' is unknown. Use cpu, cuda or cuda:N."):
         Solver(param, device="abacus")

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from fcn_caffe.errors import SolverError
+from fcn_caffe.devices import torch_device
+from fcn_caffe.errors import FcnCaffeError, SolverError
 from fcn_caffe.graph import TEST, TRAIN
 from fcn_caffe.log import logger
 from fcn_caffe.net import Net
@@ -210,28 +211,17 @@ class Settings:
             if param.solver_mode != caffe_pb2.SolverParameter.GPU:
                 return torch.device("cpu")
             if torch.cuda.is_available():
-                return self._cuda(torch.device("cuda", param.device_id))
+                return self._there(f"cuda:{param.device_id}")
             if param.HasField("solver_mode"):
                 logger.warning(
                     "%s: solver_mode is GPU and torch %s finds no CUDA device: running on the CPU.",
                     *(self.place, torch.__version__),
                 )
             return torch.device("cpu")
-        try:
-            device = torch.device("cuda" if asked == "gpu" else asked)
-        except RuntimeError:
-            raise SolverError(f"device {asked!r} is unknown. Use cpu, cuda or cuda:N.") from None
-        return self._cuda(device) if device.type == "cuda" else device
+        return self._there(asked if isinstance(asked, str) else str(asked))
 
-    def _cuda(self, device: torch.device) -> torch.device:
-        if not torch.cuda.is_available():
-            why = "is built without CUDA" if torch.version.cuda is None else "finds no usable NVIDIA driver or GPU"
-            raise SolverError(
-                f"device {str(device)!r} was asked for, but torch {torch.__version__} {why}. "
-                "Use --device cpu, or install a CUDA build of torch."
-            )
-        if (device.index or 0) >= torch.cuda.device_count():
-            raise SolverError(
-                f"device {str(device)!r}: there are {torch.cuda.device_count()} CUDA devices, from cuda:0."
-            )
-        return torch.device("cuda", device.index or 0)
+    def _there(self, asked: str) -> torch.device:
+        try:
+            return torch_device(asked)
+        except FcnCaffeError as error:
+            raise SolverError(str(error)) from None
