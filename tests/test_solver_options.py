@@ -223,6 +223,21 @@ def test_an_interrupted_test_leaves_its_data_where_it_was(tmp_path: Path) -> Non
     assert (tmp_path / "out/run_iter_3.solverstate").is_file()
 
 
+def test_an_interrupt_in_the_last_test_stops_with_the_snapshot_written(tmp_path: Path) -> None:
+    solver = training_run.solver(tmp_path, max_iter=3)
+    forward = solver.test_nets[0].forward
+
+    def interrupting(*arguments: Any, **blobs: Any) -> Any:
+        if solver.iter == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return forward(*arguments, **blobs)
+
+    solver.test_nets[0].forward = interrupting
+    solver.solve()
+    assert solver.stopped and solver.iter == 3
+    assert (tmp_path / "out/run_iter_3.solverstate").is_file()
+
+
 def test_a_second_interrupt_is_at_once(tmp_path: Path) -> None:
     solver = training_run.solver(tmp_path)
     for _ in range(2):

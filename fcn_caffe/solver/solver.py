@@ -116,6 +116,10 @@ class Solver:
                 say("solver.cpp:312", f"Iteration {self.iter}, loss = {number(self.smoothed_loss)}")
             if self.param.test_interval and self.iter % self.param.test_interval == 0:
                 self._test_all()
+                if self._requests.stop:  # it cut the last test short; the snapshot is written
+                    self._requests.stop, self.stopped = False, True
+                    say("solver.cpp:295", "Optimization stopped early.")
+                    return
             say("solver.cpp:317", "Optimization Done.")
 
     def step(self, count: int) -> None:
