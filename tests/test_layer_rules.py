@@ -92,6 +92,24 @@ def test_argmax_writes_values_behind_positions() -> None:
     assert axis.tolist() == [[1], [1]]
 
 
+@pytest.mark.parametrize(
+    ("type", "shapes", "options"),
+    [
+        ("Reshape", [(1,)], "reshape_param { shape { } }"),
+        ("Scale", [(), ()], ""),
+        ("Bias", [(), ()], ""),
+        ("Reduction", [(3,)], ""),
+        ("ReLU", [()], ""),
+        ("Power", [()], ""),
+        ("Eltwise", [(), ()], ""),
+    ],
+)
+def test_single_values_without_axes(type: str, shapes: list[tuple[int, ...]], options: str) -> None:
+    net = one(type, *shapes, options=options)
+    assert net.blob_shapes["l"] == ()
+    assert give(net, *(torch.ones(shape) for shape in shapes)).shape == ()
+
+
 def test_filter_keeps_what_is_selected_even_nothing() -> None:
     net = one("Filter", (3, 2), (3,))
     x = torch.arange(6.0).reshape(3, 2)

@@ -92,7 +92,7 @@ class _BroadcastLayer(SameShapeLayer):
     def spread(self, operand: Tensor, bottom: Tensor) -> Tensor:
         """The operand with axes of size 1 behind, so that it broadcasts against the bottom."""
         self._check(bottom, operand)
-        return operand.reshape(*operand.shape, *(1,) * (bottom.ndim - self.first - operand.ndim))
+        return operand.reshape((*operand.shape, *(1,) * (bottom.ndim - self.first - operand.ndim)))
 
 
 @register("Scale", bottoms=(1, 2))

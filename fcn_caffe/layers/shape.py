@@ -119,7 +119,7 @@ class Reshape(Layer):
             sizes[sizes.index(-1)] = prod(middle) // known
         if prod(sizes) != prod(middle):
             raise self.error(f"shape {show(sizes)} does not hold the {prod(middle)} values of {show(middle)}.")
-        return bottom.reshape(*lead, *sizes, *tail)
+        return bottom.reshape((*lead, *sizes, *tail))
 
 
 @register("Tile")
