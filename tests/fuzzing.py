@@ -264,18 +264,19 @@ def check_message(bench: Bench, data: bytes, name: str) -> None:
     path.unlink()
 
 
-def check_state(bench: Bench, data: bytes, name: str, weights: bytes, weights_name: str) -> None:
-    """Restore; where it is refused nothing has changed."""
-    path, model = bench.put(name, data), bench.put(weights_name, weights)
+def check_state(bench: Bench, data: bytes, name: str, *beside: tuple[str, bytes]) -> None:
+    """Restore a solver state with files beside it; where it is refused nothing has changed."""
+    path, others = bench.put(name, data), [bench.put(*other) for other in beside]
+    size = sum(map(len, (data, *(content for _, content in beside))))
     solver = bench.solver
     before = [item.blob.detach().clone() for item in solver.net.learnable_params]
     iteration = solver.iter
     with guarded(bench):
         kind = "".join(path.suffixes)[1:]
-        run = lambda: within_memory(len(data) + len(weights), lambda: solver.restore(path) or True)  # noqa: E731
+        run = lambda: within_memory(size, lambda: solver.restore(path) or True)  # noqa: E731
         if attempt(bench, kind, path, run) is None:
             assert solver.iter == iteration, "refused, but the iteration changed"
             for item, old in zip(solver.net.learnable_params, before, strict=True):
                 assert torch.equal(item.blob.detach(), old) or old.isnan().any(), "refused, but a blob changed"
-    path.unlink()
-    model.unlink()
+    for file in (path, *others):
+        file.unlink()

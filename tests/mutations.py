@@ -297,7 +297,7 @@ def retyped(random: Random, data: bytes, other: bytes) -> bytes:
 
 
 def _nested(random: Random, data: bytes, other: bytes) -> bytes:
-    opening, depth = random.choice((b"layer {", b"{", b"[", b"layers { layer {", b"<", b"name:")), 3000
+    opening, depth = random.choice((b"layer {", b"{", b"[", b"layers { layer {", b"<", b"name:", b'{"a":')), 3000
     at = random.randrange(len(data) + 1)
     return data[:at] + opening * depth + random.choice((b"", b"}" * depth)) + data[at:]
 
@@ -323,6 +323,7 @@ _TEXT: tuple[Mutation, ...] = (
     *[_on_word(_is_number, _nudged), _to_extreme, _alike(_is_number), _alike(_is_string)] * 8,
     *[_alike(_name), _field_added, _message_added] * 2,
 )
+JSON: tuple[Mutation, ...] = (*BYTES, *[_nested, _word_removed, _to_extreme, _alike(_is_number), _to_string] * 3)
 NETS: tuple[Mutation, ...] = (*_TEXT, *[_option_of(NET)] * 20, *[retyped] * 6)
 SOLVERS: tuple[Mutation, ...] = (*_TEXT, *[_option_of(SOLVER)] * 20)
 

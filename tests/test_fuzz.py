@@ -7,6 +7,7 @@ seeds; a test run takes FCN_CAFFE_FUZZ of them (4,000 unless set), the same ones
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -19,13 +20,14 @@ from typing import Any
 import binary_mutations
 import mutations
 import pytest
-from fuzzing import DATA_NETS, Bench, check_message, check_net, check_solver, check_state, check_weights
+from fuzzing import DATA_NETS, Bench, check_message, check_net, check_solver, check_state, check_weights, golden_solver
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 from oracle import FOLDER, cases, load
 
 from fcn_caffe.proto import wire
+from fcn_caffe.solver import Solver, snapshot
 from fcn_caffe.weight_formats import hdf5
 from fcn_caffe.weights import load_weights, save_weights
 
@@ -33,6 +35,9 @@ ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data" / "caffe"
 COUNT = int(os.environ.get("FCN_CAFFE_FUZZ", "4000"))
 NET = b'net: "fixed.prototxt"\n'  # what every bench has
+# A golden solver state and its weights, names and bytes.
+MODEL, STATE = ((path.name, path.read_bytes()) for path in sorted((FOLDER / "states").glob("adam_iter_5.*")))
+STATE_STEP = wire.read_solver_state(FOLDER / "states" / STATE[0]).iter
 WHOLE = COUNT >= 20_000
 
 
@@ -132,7 +137,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 # -- the tests -----------------------------------------------------------------------------------------------------
 
 
-@amount(0.35)
+@amount(0.34)
 @given(data=spoilt(nets(), mutations.NETS))
 def test_a_spoilt_net(bench: Bench, data: bytes) -> None:
     check_net(bench, data)
@@ -152,7 +157,7 @@ WEIGHTS = {
     "pth": (binary_mutations.ZIP, 0.03),
     "safetensors": (binary_mutations.SAFETENSORS, 0.03),
 }
-STATES = {"solverstate": (binary_mutations.WIRE, 0.1), "solverstate.h5": (binary_mutations.HDF5, 0.05)}
+STATES = {"solverstate": (binary_mutations.WIRE, 0.08), "solverstate.h5": (binary_mutations.HDF5, 0.05)}
 
 
 @pytest.mark.parametrize("ending", WEIGHTS)
@@ -170,12 +175,11 @@ def test_spoilt_weights(bench: Bench, ending: str) -> None:
 @pytest.mark.parametrize("ending", STATES)
 def test_a_spoilt_solver_state(bench: Bench, ending: str) -> None:
     ways, share = STATES[ending]
-    model = FOLDER / "states" / "adam_iter_5.caffemodel"
 
     @amount(share)
     @given(data=spoilt(states(ending), ways))
     def check(data: bytes) -> None:
-        check_state(bench, data, f"adam_iter_5.{ending}", model.read_bytes(), model.name)
+        check_state(bench, data, f"adam_iter_5.{ending}", MODEL)
 
     check()
 
@@ -189,5 +193,17 @@ def test_a_spoilt_binary_net(bench: Bench, data: bytes) -> None:
 @amount(0.02)
 @given(data=spoilt(files("*.caffemodel"), binary_mutations.WIRE))
 def test_the_weights_of_a_state_spoilt(bench: Bench, data: bytes) -> None:
-    state = FOLDER / "states" / "adam_iter_5.solverstate"
-    check_state(bench, state.read_bytes(), state.name, data, "adam_iter_5.caffemodel")
+    check_state(bench, STATE[1], STATE[0], (MODEL[0], data))
+
+
+@lru_cache
+def random_states() -> dict[str, bytes]:
+    """The .rngstate files that a solver writes, at the golden states' step and at another."""
+    solver = Solver(golden_solver("adam"), device="cpu")
+    return {str(step): json.dumps(snapshot.random_states(solver.net, [], step)).encode() for step in (STATE_STEP, 7)}
+
+
+@amount(0.03)
+@given(data=spoilt(random_states(), mutations.JSON))
+def test_the_random_states_of_a_state_spoilt(bench: Bench, data: bytes) -> None:
+    check_state(bench, STATE[1], STATE[0], MODEL, ("adam_iter_5.rngstate", data))

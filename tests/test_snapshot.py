@@ -266,6 +266,15 @@ def damage_fewer_histories(state: Path) -> None:
     state.write_bytes(message.SerializeToString())
 
 
+def damage_random_states_without_a_step(state: Path) -> None:
+    path = state.with_suffix(".rngstate")
+    path.write_text(path.read_text().replace('"iter":', '"item":'))
+
+
+def damage_random_states_nested(state: Path) -> None:
+    state.with_suffix(".rngstate").write_text("[" * 100_000)
+
+
 def damage_history_shape(state: Path) -> None:
     message = caffe_pb2.SolverState.FromString(state.read_bytes())
     message.history[0].shape.dim[:] = [8, 2, 9]
@@ -281,6 +290,8 @@ def damage_history_shape(state: Path) -> None:
         (damage_other_random_states, "is of iteration 3, the solver state of 2. Remove it."),
         (damage_random_states, "not the random states of a snapshot"),
         (damage_torch_state, "not the random states of a snapshot"),
+        (damage_random_states_without_a_step, "not the random states of a snapshot"),
+        (damage_random_states_nested, "not the random states of a snapshot"),
         (damage_fewer_histories, "holds 5 histories, SGD on net 'tiny' has 6 (6 blobs x 1)."),
         (damage_history_shape, "the history of layer 'c1' blob 0 is 8x2x9, the net wants 8x2x3x3."),
     ],

@@ -36,6 +36,7 @@ Array = np.ndarray[Any, Any]
 SUFFIXES = (".caffemodel", ".rngstate", ".solverstate")
 HDF5_SUFFIXES = (".caffemodel.h5", ".rngstate", ".solverstate.h5")
 _FORMAT = 1
+_RANDOM_STATES = {"iter", "torch", "python", "numpy", "data", "test_data"}
 
 
 @dataclass(frozen=True)
@@ -309,9 +310,9 @@ def _find_weights(path: Path, named: str) -> Path | None:
 def _read_random_states(path: Path, iteration: int) -> Mapping[str, Any]:
     try:
         states = json.loads(path.read_text("utf-8"))
-        if states["format"] != _FORMAT or not {"torch", "python", "numpy", "data", "test_data"} <= states.keys():
+        if states["format"] != _FORMAT or not states.keys() >= _RANDOM_STATES:
             raise ValueError(f"format {states['format']}, wanted {_FORMAT}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SolverError(_not_random_states(path, error)) from error
     if states["iter"] != iteration:
         raise SolverError(f"{path}: is of iteration {states['iter']}, the solver state of {iteration}. Remove it.")
