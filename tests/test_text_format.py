@@ -127,6 +127,7 @@ ERRORS = [
     ("name: 'a\n'", '1:7: name is a quoted string, got "\'a". Its closing quote is missing on this line.'),
     (r"name: 'a\q'", r"1:9: \q is no escape. Write a backslash as \\."),
     (r"name: '\777'", r"1:8: \777 is no escape. Write a backslash as \\."),
+    ("name: '\ud800'", "1:7: name is not UTF-8 text. Save the file as UTF-8."),
     (r"name: '\Uffffffff'", r"1:8: \Uffffffff is no escape. Write a backslash as \\."),
     (r"name: '\ud800'", r"1:8: \ud800 is no escape. Write a backslash as \\."),
     (r"name: '\xff'", "1:7: name is not UTF-8 text. Save the file as UTF-8."),

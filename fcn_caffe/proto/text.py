@@ -245,18 +245,19 @@ class _Parser:
             if self.value in ("'", '"'):
                 hint = " Its closing quote is missing on this line."
             self.fail(f"{field.name} is a quoted string, got {self.shown()}.{hint}")
-        start, parts = self.start, b""
+        start, parts = self.start, list[bytes]()
         if "\\" not in self.value and self.value.isascii():
             plain = self.value[1:-1]
             self.take()
             if self.kind != _STRING and field.kind == "string":
                 return plain
-            parts = plain.encode()
-        while self.kind == _STRING:
-            parts += self.unescape()
-            self.take()
+            parts.append(plain.encode())
         try:
-            return parts.decode() if field.kind == "string" else parts
+            while self.kind == _STRING:
+                parts.append(self.unescape())
+                self.take()
+            joined = b"".join(parts)
+            return joined.decode() if field.kind == "string" else joined
         except UnicodeError:
             self.fail(f"{field.name} is not UTF-8 text. Save the file as UTF-8.", start)
 
