@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +31,9 @@ from fcn_caffe.proto import wire
 from fcn_caffe.solver import Solver, snapshot
 from fcn_caffe.weight_formats import hdf5
 from fcn_caffe.weights import load_weights, save_weights
+
+# The limits that each file runs under are Linux's.
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits on memory need Linux")
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data" / "caffe"

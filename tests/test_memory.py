@@ -1,0 +1,39 @@
+"""How much memory is free, as the system, a container or nobody says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fcn_caffe import memory
+from fcn_caffe.memory import free_bytes, show_bytes
+
+CPU = torch.device("cpu")
+
+
+def test_the_least_of_what_is_free_and_what_a_container_may_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system, container = tmp_path / "meminfo", tmp_path / "memory.max"
+    monkeypatch.setattr(memory, "_MEMINFO", system)
+    monkeypatch.setattr(memory, "_CONTAINER", container)
+    everything = free_bytes(CPU)  # neither file is there
+    assert everything is None or everything > 2**20
+    system.write_text("MemTotal: 9 kB\nMemAvailable:    4 kB\n")
+    container.write_text("max\n")
+    assert free_bytes(CPU) == 4096
+    container.write_text("1000\n")
+    assert free_bytes(CPU) == 1000
+    assert free_bytes(torch.device("meta")) is None
+
+
+def test_bytes_are_shown_in_the_unit_that_fits() -> None:
+    assert [show_bytes(count) for count in (0, 1023, 1536, 72 * 2**30, 2**61)] == [
+        "0 bytes",
+        "1023 bytes",
+        "1.5 KiB",
+        "72 GiB",
+        "2048 PiB",
+    ]
