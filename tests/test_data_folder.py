@@ -167,7 +167,7 @@ def test_exif_orientation_is_applied_to_photographs(folder):
 def test_data_root_takes_the_place_of_data(folder, monkeypatch, tmp_path):
     monkeypatch.setenv(DATA_ROOT_VARIABLE, str(tmp_path))
     layer, _ = start(**{**folder, "images": "../data/images", "labels": "labels", "split": "data/val.txt"})
-    assert layer.names == ["a", "b", "c"]
+    assert layer.indices == ["a", "b", "c"]
 
 
 def spoil(folder, what):

@@ -18,7 +18,7 @@ from fcn_caffe.data.image_files import (
     read_image,
     read_split,
 )
-from fcn_caffe.data.image_layer import Blob, OneImageLayer
+from fcn_caffe.data.image_layer import Array, OneImageLayer
 from fcn_caffe.data.labels import LabelMap, check_labels, read_label
 from fcn_caffe.data.options import find_place, read_mean
 from fcn_caffe.errors import DataError
@@ -57,26 +57,33 @@ class FolderSegData(OneImageLayer):
         self.labels = FolderIndex(find_place(options["labels"]), suffixes=LABEL_SUFFIXES, what="label")
         split = find_place(options["split"])
         # Only the file's own name decides the order: a folder called "training" should not shuffle its val list.
-        options["split"] = split.name
+        self.split = options["split"] = split.name
         return read_split(split)
 
-    def paths(self, index: int) -> tuple[Path, Path]:
-        """The image and the label file of image `index`."""
-        name = self.names[index]
-        image = self.images.path(name)
+    def paths(self, idx: str) -> tuple[Path, Path]:
+        """The image and the label file of the name `idx`."""
+        image = self.images.path(idx)
         stem = image.relative_to(self.images.folder).with_suffix("").as_posix()
         return image, self.labels.path(stem + str(self.options["label_suffix"]))
 
-    def load(self, index: int) -> tuple[Blob, Blob]:
-        image_path, label_path = self.paths(index)
-        rgb = read_image(image_path)
-        label = read_label(label_path, self.mapping)
-        if rgb.shape[:2] != label.shape:
-            height, width = label.shape
-            raise DataError(
-                f"{label_path}: the label is {width}x{height}, its image {image_path} is {rgb.shape[1]}x{rgb.shape[0]} "
-                "(after EXIF orientation). They should be of one size."
-            )
+    def load_image(self, idx: str) -> Array:
+        image: Array = image_blob(read_image(self.paths(idx)[0]), self.mean)[0]
+        return image
+
+    def load_label(self, idx: str) -> Array:
+        path = self.paths(idx)[1]
+        label = read_label(path, self.mapping)
         if self.options["classes"] is not None:
-            check_labels(label, int(self.options["classes"]), self.options["ignore"], label_path)
-        return image_blob(rgb, self.mean), label_blob(label)
+            check_labels(label, int(self.options["classes"]), self.options["ignore"], path)
+        blob: Array = label_blob(label)[0]
+        return blob
+
+    def load_tops(self, idx: str) -> tuple[Array, Array]:
+        image, label = self.load_image(idx), self.load_label(idx)
+        if image.shape[1:] != label.shape[1:]:
+            image_path, label_path = self.paths(idx)
+            raise DataError(
+                f"{label_path}: the label is {label.shape[2]}x{label.shape[1]}, its image {image_path} is "
+                f"{image.shape[2]}x{image.shape[1]} (after EXIF orientation). They should be of one size."
+            )
+        return image, label

@@ -31,16 +31,16 @@ def parse_param_str(param_str: str, who: str) -> dict[str, Any]:
 
 
 def read_options(
-    param_str: str, who: str, *, required: Sequence[str] = (), defaults: Mapping[str, Any]
+    param_str: str, who: str, *, required: Sequence[str] = (), defaults: Mapping[str, Any], others: bool = False
 ) -> dict[str, Any]:
-    """Read a `param_str`, checked against the options the layer knows.
+    """Read a `param_str`, checked against the options the layer knows; with `others`, any may be given besides.
 
     Raises: DataError for a missing option, or an unknown one with the nearest known name.
     """
     given = parse_param_str(param_str, who)
     known = [*required, *defaults]
     for key in given:
-        if key not in known:
+        if key not in known and not others:
             near = difflib.get_close_matches(str(key), known, 1)
             hint = f' Did you mean "{near[0]}"?' if near else f" Known: {', '.join(known)}."
             raise DataError(f'{who}: param_str has an unknown option "{key}".{hint}')

@@ -8,22 +8,23 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fcn_caffe.data.image_files import image_blob, label_blob
-from fcn_caffe.data.image_layer import Blob
-from fcn_caffe.data.reference import COMMON, ReferenceLayer, read_mat
+from fcn_caffe.data.image_layer import Array
+from fcn_caffe.data.labels import check_labels
+from fcn_caffe.data.reference import COMMON, ReferenceLayer, as_label, load_bgr, read_mat
 from fcn_caffe.errors import DataError
 
 __all__ = ["PASCALContextSegDataLayer"]
 
 MEAN = (104.007, 116.669, 122.679)
 # Names of the 59 that the list of 459 spells otherwise.
-_OTHER_SPELLING = {"diningtable": "table", "bedcloth": "bedclothes", "clothes": "cloth"}
+OTHER_SPELLING = {"diningtable": "table", "bedcloth": "bedclothes", "clothes": "cloth"}
 
 
 class PASCALContextSegDataLayer(ReferenceLayer):
     """PASCAL-Context. Tops: data (1, 3, H, W) BGR minus mean, label (1, 1, H, W), 0 (background) to 59.
 
-    param_str: voc_dir (holds VOC2010), context_dir (holds trainval, labels.txt, 59_labels.txt), split, randomize, seed.
+    param_str: voc_dir (holds VOC2010), context_dir (holds trainval, labels.txt, 59_labels.txt), split,
+    mean, randomize, seed, prefetch.
     Raises: DataError naming what is missing and where to get it. Source: the reference's pascalcontext_layers.
     """
 
@@ -33,41 +34,53 @@ class PASCALContextSegDataLayer(ReferenceLayer):
     origin = "PASCAL-Context of cs.stanford.edu/~roozbeh/pascal-context, and VOC 2010 from host.robots.ox.ac.uk"
 
     def open(self) -> list[str]:
-        self.context = self.folder()
-        self.voc = self.folder("voc_dir") / "VOC2010"
-        self.mean = self.mean_option(MEAN)
-        all_labels, task = self._names("labels.txt"), self._names("59_labels.txt")
-        index_of = {name: index for index, name in all_labels.items()}
-        self._class_of = np.zeros(max(all_labels, default=0) + 1, dtype=np.uint8)
-        for number, name in enumerate(task.values(), 1):
-            source = index_of.get(_OTHER_SPELLING.get(name, name), index_of.get(name, -1))
-            if source < 0:
-                raise DataError(f"{self.context}/59_labels.txt: class {name!r} is not in labels.txt.")
-            self._class_of[source] = number
-        return self.split_names(self.voc / "ImageSets" / "Main" / f"{self.options['split']}.txt")
+        self.context_dir, self.voc_dir = self.folder(), str(Path(self.folder("voc_dir"), "VOC2010"))
+        self.mean = self.mean_option(np.array(MEAN, np.float32))
+        self.labels_400, self.labels_59 = self._names("labels.txt"), self._names("59_labels.txt")
+        spelt = OTHER_SPELLING
+        self.labels_59 = [spelt[name] if spelt.get(name) in self.labels_400 else name for name in self.labels_59]
+        for name in self.labels_59:
+            if name not in self.labels_400:
+                raise DataError(f"{self.context_dir}/59_labels.txt: class {name!r} is not in labels.txt.")
+        return self.split_names(Path(self.voc_dir, "ImageSets", "Main", f"{self.split}.txt"))
 
-    def _names(self, file: str) -> dict[int, str]:
-        path = Path(self.context, file)
-        names: dict[int, str] = {}
+    def _names(self, file: str) -> list[str]:
+        path = Path(self.context_dir, file)
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            return read_names(path)
+        except OSError as error:
             raise DataError(f"{path}: cannot be read ({error}). Get it: {self.origin}.") from error
-        for number, line in enumerate(lines, 1):
-            index, colon, name = line.partition(":")
-            if not line.strip():
-                continue
-            if not colon or not index.strip().isdigit():
-                raise DataError(f"{path}:{number}: expected `INDEX: NAME`, got {line!r}.")
-            names[int(index)] = name.replace(" ", "")
-        return names
 
-    def load(self, index: int) -> tuple[Blob, Blob]:
-        # Lists of ImageSets/Main may carry a second column, +1 or -1 for a class.
-        name = self.names[index].split()[0]
-        path = self.context / "trainval" / f"{name}.mat"
-        source = read_mat(path, "LabelMap").astype(np.int64)
-        if source.size and (source.min() < 0 or source.max() >= len(self._class_of)):
-            raise DataError(f"{path}: labels run to {source.max()}, labels.txt ends at {len(self._class_of) - 1}.")
-        label = self._class_of[source]
-        return image_blob(self.image(self.voc / "JPEGImages" / f"{name}.jpg"), self.mean), label_blob(label)
+    def load_image(self, idx: str) -> Array:
+        return load_bgr(Path(self.voc_dir, "JPEGImages", f"{idx}.jpg"), self.mean)
+
+    def load_label(self, idx: str) -> Array:
+        path = Path(self.context_dir, "trainval", f"{idx}.mat")
+        stored = read_mat(path, "LabelMap").astype(np.int64)
+        check_labels(stored, len(self.labels_400) + 1, None, path)
+        task_of = np.zeros(len(self.labels_400) + 1, np.uint8)
+        for number, name in enumerate(self.labels_59, 1):
+            task_of[self.labels_400.index(name) + 1] = number
+        return as_label(task_of[stored])
+
+
+def read_names(path: Path) -> list[str]:
+    """Read a list of classes, `INDEX: NAME` a line counting from 1; blanks of names are left out.
+
+    Raises: DataError with file:line; OSError.
+    """
+    names: list[str] = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is no text ({error}). It should list `INDEX: NAME`, one a line.") from error
+    for number, line in enumerate(lines, 1):
+        index, colon, name = line.partition(":")
+        if not line.strip():
+            continue
+        if not colon or not index.strip().isdigit():
+            raise DataError(f"{path}:{number}: expected `INDEX: NAME`, got {line!r}.")
+        if int(index) != len(names) + 1:
+            raise DataError(f"{path}:{number}: expected index {len(names) + 1}, got {index.strip()}: classes in order.")
+        names.append(name.replace(" ", "").strip())
+    return names

@@ -15,7 +15,7 @@ from fcn_caffe.data.image_layer import OneImageLayer
 from fcn_caffe.data.options import DATA_ROOT_VARIABLE, find_place, read_mean
 from fcn_caffe.errors import DataError
 
-__all__ = ["ReferenceLayer", "read_mat"]
+__all__ = ["COMMON", "ReferenceLayer", "as_label", "load_bgr", "load_channels", "read_mat"]
 
 
 def read_mat(path: Path, *keys: str) -> npt.NDArray[Any]:
@@ -49,14 +49,16 @@ def read_mat(path: Path, *keys: str) -> npt.NDArray[Any]:
 class ReferenceLayer(OneImageLayer):
     """Base of the reference nets' data layers: a data set folder with a fixed inside, a split, a fixed mean.
 
-    `folder_option` is the name its param_str has for the folder; `origin` says where the data set comes from.
-    Unlike FolderSegData, EXIF orientation is not applied and every split is taken as the data set has it.
+    Each has the reference's own methods and attributes, so that its scripts and classes made from it go on working:
+    load_image(idx) -> (C, H, W) float32 and load_label(idx) -> (1, H, W) uint8, of a name of `indices`; `mean` in
+    the order of the channels; the folder under its option's name.
     """
 
     folder_option: ClassVar[str] = ""
     origin: ClassVar[str] = ""
+    mean: npt.NDArray[Any]
 
-    def folder(self, option: str | None = None) -> Path:
+    def folder(self, option: str | None = None) -> str:
         """The data set's folder. Raises: DataError that says where it looked and how to get the data set."""
         option = option or self.folder_option
         given = self.options[option]
@@ -66,26 +68,45 @@ class ReferenceLayer(OneImageLayer):
                 f"{self.who}: the data set folder {option}={given!r} is not there (looked at {place.absolute()}"
                 f"{' and under $' + DATA_ROOT_VARIABLE}). Get it: {self.origin}."
             )
-        return place
+        return str(place)
 
     def split_names(self, path: Path) -> list[str]:
-        """Names listed by a split file of the data set."""
+        """Names listed by a split file of the data set; a second column, as VOC's lists of a class have, is dropped."""
         if not path.is_file():
             beside = sorted(file.stem for file in path.parent.glob("*.txt")) if path.parent.is_dir() else []
             raise DataError(
                 f"{self.who}: split {self.options['split']!r} has no file {path}. "
                 f"Splits there: {', '.join(beside) or 'none'}. Get it: {self.origin}."
             )
-        return read_split(path)
+        return [line.split()[0] for line in read_split(path)]
 
-    def image(self, path: Path) -> npt.NDArray[np.uint8]:
-        """A photograph of the data set as RGB (H, W, 3)."""
-        return read_image(path, apply_orientation=False)
-
-    def mean_option(self, default: Sequence[float]) -> tuple[float, ...]:
-        """The mean of param_str, or the data set's."""
+    def mean_option(self, default: Sequence[float] | npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        """The mean of param_str, in double precision, or the data set's own."""
         mean = self.options.get("mean")
-        return read_mean(default if mean is None else mean, self.who)
+        return np.array(default if mean is None else read_mean(mean, self.who))
+
+
+def load_bgr(path: Path, mean: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """A photograph as (3, H, W) BGR minus mean. Raises: DataError naming the file."""
+    return load_channels(path, mean, reverse=True)
+
+
+def load_channels(path: Path, mean: npt.NDArray[Any], *, reverse: bool = False) -> npt.NDArray[np.float32]:
+    """An image as (3, H, W) minus mean, rounded once to float32; channels as stored, or the last one first.
+
+    A mean in double precision is subtracted in double precision, as NumPy does it for the reference layers.
+    """
+    stored = read_image(path, apply_orientation=False)
+    blob = np.empty((3, *stored.shape[:2]), np.float32)
+    for channel in range(3):
+        pixels = stored[:, :, 2 - channel if reverse else channel].astype(np.float32)
+        np.subtract(pixels, mean[channel : channel + 1], out=blob[channel], casting="same_kind")
+    return blob
+
+
+def as_label(label: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Checked labels (H, W) as the reference's load_label gives them: (1, H, W) uint8."""
+    return np.ascontiguousarray(label, dtype=np.uint8)[None]
 
 
 # What the reference layers call their options; None for a mean is the data set's own.

@@ -1,52 +1,40 @@
-"""In what order a data layer visits its images."""
+"""In what order a data layer visits its images at random."""
 
 from __future__ import annotations
 
 import random
 from typing import Any
 
-from fcn_caffe.errors import DataError
-
-__all__ = ["Sampler"]
+__all__ = ["Draws"]
 
 
-class Sampler:
-    """A stream of indices below `count`: in order, or random with replacement from a seed.
+class Draws:
+    """A random stream of indices, from a seed, or from the system's own randomness where the seed is None.
 
-    The random stream is the reference layers' own: `random.seed(seed)` and Python 2's `random.randint(0, count - 1)`,
-    which is int(random() * count); Python 3's randint draws differently. It is private to the sampler, so nothing
-    else that uses `random` can shift it.
-    `index` is the current image; `advance()` moves on. `get_state()` is JSON-able.
+    The stream is the reference layers' own: `random.seed(seed)` and Python 2's `random.randint(0, count - 1)`, which
+    is int(random() * count); Python 3's randint draws differently. It is private, so nothing else that uses `random`
+    can shift it.
     """
 
-    def __init__(self, count: int, *, shuffle: bool, seed: int | None) -> None:
-        self.count = count
-        self.shuffle = shuffle
+    def __init__(self, seed: Any = None) -> None:
         self._random = random.Random(seed)
-        self.index = self._draw() if shuffle else 0
 
-    def _draw(self) -> int:
-        return int(self._random.random() * self.count)
+    def next(self, count: int) -> int:
+        """The next index below `count`."""
+        return int(self._random.random() * count)
 
-    def advance(self) -> None:
-        """Move to the next index; in order, the first follows the last."""
-        self.index = self._draw() if self.shuffle else (self.index + 1) % self.count
+    def get_state(self) -> list[Any]:
+        """What is behind the next draw, JSON-able."""
+        version, words, gauss = self._random.getstate()
+        return [version, list(words), gauss]
 
-    def get_state(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"index": self.index, "count": self.count}
-        if self.shuffle:
-            version, words, gauss = self._random.getstate()
-            state["random"] = [version, list(words), gauss]
-        return state
+    def set_state(self, state: list[Any]) -> None:
+        """Go on from `get_state()`. Raises: TypeError or ValueError if it is not one."""
+        version, words, gauss = state
+        self._random.setstate((version, tuple(words), gauss))
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from `get_state()`. Raises: DataError when the split has changed since."""
-        if state.get("count") != self.count or ("random" in state) != self.shuffle:
-            raise DataError(
-                f"the snapshot's data order is for a split of {state.get('count')} images, this one has {self.count}. "
-                "Resume with the split it was trained on."
-            )
-        self.index = int(state["index"])
-        if self.shuffle:
-            version, words, gauss = state["random"]
-            self._random.setstate((version, tuple(words), gauss))
+    def copy(self) -> Draws:
+        """Another stream that draws the same from here on."""
+        twin = Draws(0)
+        twin._random.setstate(self._random.getstate())
+        return twin

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
-from fcn_caffe.data.image_files import VGG_MEAN, image_blob, label_blob
-from fcn_caffe.data.image_layer import Blob
+from fcn_caffe.data.image_files import VGG_MEAN
+from fcn_caffe.data.image_layer import Array
 from fcn_caffe.data.labels import check_labels, read_label
-from fcn_caffe.data.reference import COMMON, ReferenceLayer, read_mat
+from fcn_caffe.data.reference import COMMON, ReferenceLayer, as_label, load_bgr, read_mat
 
 __all__ = ["CLASSES", "SBDDSegDataLayer", "VOCSegDataLayer"]
 
@@ -22,7 +23,7 @@ CLASSES = (
 class VOCSegDataLayer(ReferenceLayer):
     """PASCAL VOC segmentation. Tops: data (1, 3, H, W) BGR minus mean, label (1, 1, H, W), 0 to 20 and 255.
 
-    param_str: voc_dir, split (a file of ImageSets/Segmentation, such as seg11valid), mean, randomize, seed.
+    param_str: voc_dir, split (a file of ImageSets/Segmentation, such as seg11valid), mean, randomize, seed, prefetch.
     Raises: DataError naming what is missing and where to get it. Source: the reference's voc_layers.
     """
 
@@ -32,22 +33,23 @@ class VOCSegDataLayer(ReferenceLayer):
     origin = "host.robots.ox.ac.uk/pascal/VOC/voc2012, VOCtrainval_11-May-2012.tar; its VOCdevkit/VOC20xx is the folder"
 
     def open(self) -> list[str]:
-        self.root = self.folder()
-        self.mean = self.mean_option(MEAN)
-        return self.split_names(self.root / "ImageSets" / "Segmentation" / f"{self.options['split']}.txt")
+        self.voc_dir, self.mean = self.folder(), self.mean_option(MEAN)
+        return self.split_names(Path(self.voc_dir, "ImageSets", "Segmentation", f"{self.split}.txt"))
 
-    def load(self, index: int) -> tuple[Blob, Blob]:
-        name = self.names[index]
-        path = self.root / "SegmentationClass" / f"{name}.png"
+    def load_image(self, idx: str) -> Array:
+        return load_bgr(Path(self.voc_dir, "JPEGImages", f"{idx}.jpg"), self.mean)
+
+    def load_label(self, idx: str) -> Array:
+        path = Path(self.voc_dir, "SegmentationClass", f"{idx}.png")
         label = read_label(path)
         check_labels(label, len(CLASSES), 255, path)
-        return image_blob(self.image(self.root / "JPEGImages" / f"{name}.jpg"), self.mean), label_blob(label)
+        return as_label(label)
 
 
 class SBDDSegDataLayer(ReferenceLayer):
     """SBD segmentation: the VOC classes on 11,355 images. Tops as VOCSegDataLayer.
 
-    param_str: sbdd_dir (holds img, cls and the split files), split, mean, randomize, seed.
+    param_str: sbdd_dir (holds img, cls and the split files), split, mean, randomize, seed, prefetch.
     Raises: DataError naming what is missing and where to get it. Source: the reference's voc_layers.
     """
 
@@ -57,13 +59,14 @@ class SBDDSegDataLayer(ReferenceLayer):
     origin = "the Semantic Boundaries Dataset, benchmark.tgz of Berkeley; its benchmark_RELEASE/dataset is the folder"
 
     def open(self) -> list[str]:
-        self.root = self.folder()
-        self.mean = self.mean_option(MEAN)
-        return self.split_names(self.root / f"{self.options['split']}.txt")
+        self.sbdd_dir, self.mean = self.folder(), self.mean_option(MEAN)
+        return self.split_names(Path(self.sbdd_dir, f"{self.split}.txt"))
 
-    def load(self, index: int) -> tuple[Blob, Blob]:
-        name = self.names[index]
-        path = self.root / "cls" / f"{name}.mat"
+    def load_image(self, idx: str) -> Array:
+        return load_bgr(Path(self.sbdd_dir, "img", f"{idx}.jpg"), self.mean)
+
+    def load_label(self, idx: str) -> Array:
+        path = Path(self.sbdd_dir, "cls", f"{idx}.mat")
         label = read_mat(path, "GTcls", "Segmentation")
         check_labels(label, len(CLASSES), 255, path)
-        return image_blob(self.image(self.root / "img" / f"{name}.jpg"), self.mean), label_blob(label)
+        return as_label(label)
