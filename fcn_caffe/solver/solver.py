@@ -110,8 +110,7 @@ class Solver:
             if self.param.snapshot_after_train and (not self.param.snapshot or self.iter % self.param.snapshot):
                 self.snapshot()
             if self.param.display and self.iter % self.param.display == 0:
-                with torch.no_grad():
-                    losses.append(float(self.net.forward_loss()[0]))
+                losses.append(self._evaluate(self.net, with_loss=True)[0])
                 self.smoothed_loss = math.fsum(losses) / len(losses)
                 say("solver.cpp:312", f"Iteration {self.iter}, loss = {number(self.smoothed_loss)}")
             if self.param.test_interval and self.iter % self.param.test_interval == 0:
@@ -151,9 +150,7 @@ class Solver:
             if displays:
                 timer = self._display(mean_outputs(outputs, 1), *timer)
             del outputs
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.rate
-            self.optimizer.step()
+            self._update()
             self.iter += 1
             for call in self.on_step:
                 call(self)
@@ -167,21 +164,45 @@ class Solver:
 
     def _forward_backward(self) -> dict[str, Tensor]:
         """iter_size passes; gradients are summed, `loss` is their mean. Returns the outputs of the last."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self._clear_gradients()
         total = 0.0
         for _ in range(self.param.iter_size):
-            loss, blobs = self.net.forward_loss()
-            loss.backward()  # type: ignore[no-untyped-call]
-            if self.net.debug is not None:
-                self.net.debug.backward_done()
-            total += float(loss.detach())
+            loss, outputs = self._pass()
+            total += loss
         self.loss = total / self.param.iter_size
         if not math.isfinite(self.loss) and not self._warned_of_loss:
             self._warned_of_loss = True
             logger.warning(
                 "Iteration %d: loss is %g. Training goes on; lower base_lr if this stays.", self.iter, self.loss
             )
-        return {name: blobs[name].detach() for name in self.net.graph.outputs}
+        return outputs
+
+    # These four are where nets are run and weights changed: the pycaffe face runs its own nets, layer by layer.
+
+    def _clear_gradients(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _pass(self) -> tuple[float, dict[str, Tensor]]:
+        """Forward and backward of the train net once: its loss and its outputs."""
+        loss, blobs = self.net.forward_loss()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.net.debug is not None:
+            self.net.debug.backward_done()
+        return float(loss.detach()), {name: blobs[name].detach() for name in self.net.graph.outputs}
+
+    def _evaluate(self, net: Net, with_loss: bool) -> tuple[float, dict[str, Tensor]]:
+        """Forward of a net once: its loss, NaN if not asked for, and its outputs."""
+        with torch.no_grad():
+            if not with_loss:
+                return math.nan, net()
+            loss, blobs = net.forward_loss()
+            return float(loss), blobs
+
+    def _update(self) -> None:
+        """Change the weights by their gradients, at `rate`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+        self.optimizer.step()
 
     def _display(self, outputs: dict[str, Any], started: float, first: int) -> tuple[float, int]:
         """Log loss, outputs and rate; returns the time and the iteration to count from next time."""
@@ -220,18 +241,14 @@ class Solver:
         say("solver.cpp:341", f"Iteration {self.iter}, Testing net (#{index})")
         sums: dict[str, Tensor] = {}
         loss = 0.0
-        with torch.no_grad():
-            for _ in range(count):
-                if self._requests.stop:
-                    say("solver.cpp:354", "Test interrupted.")
-                    return {}
-                if self.param.test_compute_loss:
-                    total, blobs = net.forward_loss()
-                    loss += float(total)
-                else:
-                    blobs = net()
-                for name in net.graph.outputs:
-                    sums[name] = sums[name] + blobs[name] if name in sums else blobs[name]
+        for _ in range(count):
+            if self._requests.stop:
+                say("solver.cpp:354", "Test interrupted.")
+                return {}
+            total, blobs = self._evaluate(net, with_loss=self.param.test_compute_loss)
+            loss += total
+            for name in net.graph.outputs:
+                sums[name] = sums[name] + blobs[name] if name in sums else blobs[name]
         if self.param.test_compute_loss:
             say("solver.cpp:384", f"Test loss: {number(loss / count)}")
         outputs = mean_outputs(sums, count)

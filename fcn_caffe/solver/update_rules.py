@@ -109,6 +109,20 @@ class UpdateRule(torch.optim.Optimizer):
         """Change parameters and histories in place. rate: with lr_mult in it. Gradients may be overwritten."""
         raise NotImplementedError
 
+    def last_update(self, param: Tensor) -> Tensor:
+        """What the last step took away from a parameter that learns: what Caffe leaves in its diff.
+
+        Only until its gradient, its history or an option changes. A new tensor, or the gradient's own.
+        """
+        group = next(group for group in self.param_groups if any(param is known for known in group["params"]))
+        rate = _single(group["lr"] * group["lr_mult"])
+        with torch.no_grad():
+            return self.taken(group, rate, _gradient(param), *self.history(param))
+
+    def taken(self, group: dict[str, Any], rate: float, grad: Tensor, *histories: Tensor) -> Tensor:
+        """What `update` took away, from what it left in the gradient and the histories."""
+        raise NotImplementedError
+
     def _scale(self, grads: Tensors) -> None:
         """Clip, then divide by iter_size, in one pass over the gradients."""
         scale = 1.0
@@ -159,6 +173,9 @@ class SGD(UpdateRule):
         torch._foreach_add_(history, grads, alpha=rate)
         torch._foreach_sub_(params, history)
 
+    def taken(self, group: dict[str, Any], rate: float, grad: Tensor, *histories: Tensor) -> Tensor:
+        return histories[0].clone()
+
 
 class Nesterov(UpdateRule):
     """h' = momentum h + rate g; w -= (1 + momentum) h' - momentum h, which is momentum h' + rate g.
@@ -176,6 +193,9 @@ class Nesterov(UpdateRule):
         torch._foreach_add_(grads, history, alpha=group["momentum"])
         torch._foreach_sub_(params, grads)
 
+    def taken(self, group: dict[str, Any], rate: float, grad: Tensor, *histories: Tensor) -> Tensor:
+        return grad
+
 
 class AdaGrad(UpdateRule):
     """h += g²; w -= rate g / (√h + delta). Source: Caffe AdaGradSolver."""
@@ -186,6 +206,9 @@ class AdaGrad(UpdateRule):
         (history,) = histories
         torch._foreach_addcmul_(history, grads, grads)
         _divided_step(params, grads, history, rate, group["delta"])
+
+    def taken(self, group: dict[str, Any], rate: float, grad: Tensor, *histories: Tensor) -> Tensor:
+        return grad.mul(rate).div_(histories[0].sqrt().add_(group["delta"]))
 
 
 class RMSProp(UpdateRule):
@@ -198,6 +221,9 @@ class RMSProp(UpdateRule):
         torch._foreach_mul_(history, group["rms_decay"])
         torch._foreach_addcmul_(history, grads, grads, 1 - group["rms_decay"])
         _divided_step(params, grads, history, rate, group["delta"])
+
+    def taken(self, group: dict[str, Any], rate: float, grad: Tensor, *histories: Tensor) -> Tensor:
+        return grad.mul(rate).div_(histories[0].sqrt().add_(group["delta"]))
 
 
 class AdaDelta(UpdateRule):
@@ -220,6 +246,9 @@ class AdaDelta(UpdateRule):
         torch._foreach_addcmul_(updates, grads, grads, 1 - momentum)
         torch._foreach_add_(params, grads, alpha=-rate)
 
+    def taken(self, group: dict[str, Any], rate: float, grad: Tensor, *histories: Tensor) -> Tensor:
+        return rate * grad
+
 
 class Adam(UpdateRule):
     """m1, m2: means of g and g²; w -= rate √(1 - b2^t) / (1 - b1^t) · m1 / (√m2 + delta); b1, b2: momentum, momentum2.
@@ -236,6 +265,11 @@ class Adam(UpdateRule):
         torch._foreach_mul_(squares, b2)
         torch._foreach_addcmul_(squares, grads, grads, 1 - b2)
         _divided_step(params, mean, squares, _single(rate * _correction(b1, b2, t)), group["delta"])
+
+    def taken(self, group: dict[str, Any], rate: float, grad: Tensor, *histories: Tensor) -> Tensor:
+        mean, squares = histories
+        correction = _correction(group["momentum"], group["momentum2"], group["iter"])
+        return mean.mul(_single(rate * correction)).div_(squares.sqrt().add_(group["delta"]))
 
 
 def _correction(b1: float, b2: float, t: int) -> float:

@@ -1,0 +1,155 @@
+"""Where the face computes, and the small switches of Caffe's module: mode, device, seed, log, solver count."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+
+import torch
+
+from fcn_caffe.devices import without_cuda
+from fcn_caffe.errors import FcnCaffeError
+from fcn_caffe.layers.base import known_types
+from fcn_caffe.log import logger, say, show_log
+
+
+class _State:
+    """What the set_… functions have set."""
+
+    gpu = False
+    device = 0
+    told = False  # whether the notice that there is no CUDA was given
+    solver_count = 1
+    solver_rank = 0
+    multiprocess = False
+
+
+def set_mode_cpu() -> None:
+    """Compute on the CPU from the next forward on."""
+    _State.gpu = False
+
+
+def set_mode_gpu() -> None:
+    """Compute on the CUDA device that `set_device` chose, from the next forward on.
+
+    Without CUDA the CPU goes on computing, which is said once on stderr.
+    """
+    if torch.cuda.is_available():
+        _State.gpu = True
+        return
+    if not _State.told:
+        _State.told = True
+        print(f"caffe.set_mode_gpu: {without_cuda()}: running on the CPU.", file=sys.stderr)
+
+
+def set_device(device_id: int) -> None:
+    """Choose the CUDA device by number. Without CUDA the number is only remembered.
+
+    Raises: FcnCaffeError for a number that no device has.
+    """
+    number = int(device_id)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if number < 0 or (count and number >= count):
+        last = f"cuda:0 to cuda:{count - 1}" if count else "numbers from 0"
+        raise FcnCaffeError(f"caffe.set_device({number}): there is no such device. Choose from {last}.")
+    _State.device = number
+
+
+def current_device() -> torch.device:
+    """The torch device that mode and device number mean."""
+    return torch.device("cuda", _State.device) if _State.gpu else torch.device("cpu")
+
+
+def set_random_seed(seed: int) -> None:
+    """Seed what fillers, dropout and data layers draw from. NumPy's and Python's random are the script's own."""
+    torch.manual_seed(seed)
+
+
+def layer_type_list() -> list[str]:
+    """The layer types there are, sorted."""
+    return known_types()
+
+
+def init_log(level: int = 0, stderr: bool = True) -> None:
+    """Show log lines on stderr from a glog level on: 0 INFO, 1 WARNING, 2 ERROR, 3 FATAL."""
+    show_log()
+    logger.setLevel(logging.INFO + 10 * min(max(int(level), 0), 3))
+
+
+def log(message: str) -> None:
+    """Log a line as INFO."""
+    show_log()
+    say("_caffe.cpp:50", str(message))
+
+
+def set_multiprocess(multiprocess: bool) -> None:
+    """Remember whether each solver has a process of its own, which here they always have."""
+    _State.multiprocess = bool(multiprocess)
+
+
+def solver_count() -> int:
+    """How many solvers train together."""
+    return _State.solver_count
+
+
+def set_solver_count(count: int) -> None:
+    """Remember how many solvers train together."""
+    _State.solver_count = int(count)
+
+
+def solver_rank() -> int:
+    """Which of the solvers that train together this process has."""
+    return _State.solver_rank
+
+
+def set_solver_rank(rank: int) -> None:
+    """Remember which of the solvers that train together this process has; 0 is the root."""
+    _State.solver_rank = int(rank)
+
+
+def has_nccl() -> bool:
+    """Whether the NCCL class can be used: never, one process trains on one device here."""
+    return False
+
+
+class NCCL:
+    """Caffe's gradient exchange between devices, which this package does not have.
+
+    Raises: RuntimeError when made; ask `has_nccl()` first.
+    """
+
+    def __init__(self, solver: object, uid: str) -> None:
+        raise RuntimeError("caffe.NCCL: training on several devices is not there. Ask caffe.has_nccl() first.")
+
+    @staticmethod
+    def new_uid() -> str:
+        raise RuntimeError("caffe.NCCL: training on several devices is not there. Ask caffe.has_nccl() first.")
+
+
+class Timer:
+    """A stopwatch; on a GPU all queued work is waited for."""
+
+    def __init__(self) -> None:
+        self._started: float | None = None
+        self._lapse = 0.0
+
+    def _now(self) -> float:
+        if _State.gpu:
+            torch.cuda.synchronize(current_device())
+        return time.perf_counter()
+
+    def start(self) -> None:
+        """Start anew."""
+        self._started = self._now()
+
+    def stop(self) -> None:
+        """Stop; `ms` keeps what it then is."""
+        if self._started is not None:
+            self._lapse, self._started = self._now() - self._started, None
+
+    @property
+    def ms(self) -> float:
+        """Milliseconds between start and stop; a running watch is stopped."""
+        self.stop()
+        return self._lapse * 1e3

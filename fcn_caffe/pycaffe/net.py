@@ -1,0 +1,410 @@
+"""pycaffe's Net over a core net."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fcn_caffe.errors import FcnCaffeError
+from fcn_caffe.graph import AUTOMATIC
+from fcn_caffe.net import Net as CoreNet
+from fcn_caffe.pycaffe import modes
+from fcn_caffe.pycaffe.blob import Blob, BlobVec, Vec
+from fcn_caffe.pycaffe.executor import Executor
+from fcn_caffe.pycaffe.layer import layer_of
+from fcn_caffe.weight_formats import CAFFEMODEL, HDF5
+from fcn_caffe.weights import copy_weights, load_weights, net_weights
+
+Array = npt.NDArray[Any]
+PathLike = str | os.PathLike[str]
+
+
+class NoFileError(RuntimeError, FcnCaffeError):
+    """A file that is not there: a RuntimeError, as pycaffe's."""
+
+
+def check_file(path: PathLike) -> str:
+    """The path, of a file that can be opened. Raises: NoFileError."""
+    name = os.fspath(path)
+    if not os.path.isfile(name):
+        raise NoFileError(f"Could not open file {name}: there is none. Paths are relative to {os.getcwd()}.")
+    return name
+
+
+class Net:
+    """A net whose blobs and parameters are arrays: `Net(file, phase)`, `Net(file, weights, phase)`.
+
+    `Net(network_file, phase, level=0, stages=None, weights=None)` is the whole form. What `blobs` and `params` show is
+    the memory that the layers compute in: write to it and run; see Memory for what an array that you keep shows.
+    Raises: RuntimeError for a file that is not there, TypeError for other arguments; the core's errors for nets and
+    weights. Source: pycaffe's Net.
+    """
+
+    _core: CoreNet
+    _executor: Executor
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        file, phase, level, stages, weights = _arguments(arguments, options)
+        find_caffe()
+        self._start(
+            CoreNet(check_file(file), phase, stages=stages, level=level, device=modes.current_device()),
+        )
+        if weights is not None:
+            self.copy_from(weights)
+
+    @classmethod
+    def over(cls, core: CoreNet) -> Net:
+        """A face of a core net, with whose memory it works."""
+        net = cls.__new__(cls)
+        net._start(core)
+        return net
+
+    def _start(self, core: CoreNet) -> None:
+        self._core, self._executor = core, Executor(core, modes.current_device)
+        steps = self._executor.steps
+        self._layer_names = Vec(step.node.name for step in steps)
+        self._blob_names = Vec(self._shown(name) for name in self._executor.blobs)
+        self._blobs = BlobVec(self._executor.blobs.values())
+        self.layers = Vec(layer_of(step) for step in steps)
+        self.blobs: OrderedDict[str, Blob] = OrderedDict(zip(self._blob_names, self._blobs, strict=True))
+        self.layer_dict: OrderedDict[str, Any] = OrderedDict(zip(self._layer_names, self.layers, strict=True))
+        self.params: OrderedDict[str, BlobVec] = OrderedDict(
+            (step.node.name, step.blobs) for step in steps if step.blobs
+        )
+        self.inputs = list(self._executor.graph.inputs)
+        self.outputs = list(self._executor.outputs)
+        self.top_names = OrderedDict((step.node.name, self._names(step.node.tops)) for step in steps)
+        self.bottom_names = OrderedDict((step.node.name, self._names(step.node.bottoms)) for step in steps)
+        self._before_forward: list[Callable[[int], Any]] = []
+        self._after_forward: list[Callable[[int], Any]] = []
+        self._before_backward: list[Callable[[int], Any]] = []
+        self._after_backward: list[Callable[[int], Any]] = []
+
+    @staticmethod
+    def _shown(name: str) -> str:
+        return AUTOMATIC if name.startswith(AUTOMATIC) else name
+
+    def _names(self, names: Sequence[str]) -> list[str]:
+        return [self._shown(name) for name in names]
+
+    # -- what pycaffe's own code is written with -------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The net's name in its file."""
+        return self._core.name
+
+    @property
+    def blob_loss_weights(self) -> OrderedDict[str, float]:
+        """The weight that each blob has in the loss, 0 for most, by name."""
+        return OrderedDict(zip(self._blob_names, self._blob_loss_weights, strict=False))
+
+    @property
+    def _blob_loss_weights(self) -> Vec:
+        weights = dict.fromkeys(self._executor.blobs, 0.0)
+        for step in self._executor.steps:
+            weights.update(zip(step.node.tops, step.weights, strict=True))
+        return Vec(weights.values())
+
+    @property
+    def _inputs(self) -> Vec:
+        return Vec(list(self._executor.blobs).index(name) for name in self.inputs)
+
+    @property
+    def _outputs(self) -> Vec:
+        return Vec(list(self._executor.blobs).index(name) for name in self.outputs)
+
+    def _top_ids(self, index: int) -> Vec:
+        """The numbers of a layer's tops among `_blobs`."""
+        return self._ids(self._executor.steps[index].node.tops)
+
+    def _bottom_ids(self, index: int) -> Vec:
+        """The numbers of a layer's bottoms among `_blobs`."""
+        return self._ids(self._executor.steps[index].node.bottoms)
+
+    def _ids(self, names: Sequence[str]) -> Vec:
+        order = list(self._executor.blobs)
+        return Vec(order.index(name) for name in names)
+
+    # -- running --------------------------------------------------------------------------------------------------
+
+    def _forward(self, start: int, end: int) -> float:
+        """Run layers `start` to `end`, both included, by number; returns their loss."""
+        return self._executor.loss(*self._run_forward(start, end))
+
+    def _run_forward(self, start: int, end: int) -> tuple[list[Any], torch.device]:
+        self._check_range(start, end, "forward")
+        executor = self._executor
+        device = executor.device
+        for index in range(start, end + 1):
+            for call in self._before_forward:
+                call(index)
+            executor.forward(executor.steps[index], device)
+            for call in self._after_forward:
+                call(index)
+        return executor.steps[start : end + 1], device
+
+    def _backward(self, start: int, end: int) -> None:
+        """Run layers `start` down to `end`, both included, by number, from the diffs their tops have."""
+        self._check_range(end, start, "backward")
+        executor = self._executor
+        device = executor.device
+        for index in range(start, end - 1, -1):
+            for call in self._before_backward:
+                call(index)
+            executor.backward(executor.steps[index], device)
+            for call in self._after_backward:
+                call(index)
+        debug = self._core.debug
+        if debug is not None:
+            debug.backward_done()
+
+    def _check_range(self, first: int, last: int, way: str) -> None:
+        count = len(self._executor.steps)
+        if not (0 <= first < count and 0 <= last < count):
+            raise IndexError(f"{way}: layers {first} to {last} are asked for, the net has 0 to {count - 1}.")
+
+    def forward(
+        self, blobs: list[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Array
+    ) -> dict[str, Array]:
+        """Run the layers from `start` to `end`, by name; returns arrays of the outputs, or of `end`'s tops.
+
+        blobs: more blobs to return. kwargs: arrays for all of the net's inputs.
+        Raises: Exception for inputs that are not the net's or of another batch size; ValueError for a layer that is
+        not there; KeyError for a blob that is not; the layers' own errors.
+        """
+        first = 0 if start is None else self._index(start)
+        last = len(self.layers) - 1 if end is None else self._index(end)
+        outputs = set((self.outputs if end is None else self.top_names[end]) + list(blobs or ()))
+        if kwargs:
+            if set(kwargs) != set(self.inputs):
+                raise Exception(
+                    f"Input blob arguments do not match net inputs. Given: {_listed(kwargs)}; "
+                    f"the net has: {_listed(self.inputs)}."
+                )
+            for name, array in kwargs.items():
+                self._fill(name, array, "data", "Input is not batch sized")
+        self._run_forward(first, last)
+        return {name: self.blobs[name].data for name in outputs}
+
+    def backward(
+        self, diffs: list[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Array
+    ) -> dict[str, Array]:
+        """Run the layers from `start` down to `end`, by name; returns the diffs of the inputs, or of `end`'s bottoms.
+
+        It begins with the diffs that `start`'s tops have; a loss's is its loss weight. Parameters' diffs add up.
+        diffs: more blobs whose diff to return. kwargs: diffs for all of the net's outputs.
+        Raises: as `forward`.
+        """
+        first = len(self.layers) - 1 if start is None else self._index(start)
+        last = 0 if end is None else self._index(end)
+        outputs = set((self.inputs if end is None else self.bottom_names[end]) + list(diffs or ()))
+        if kwargs:
+            if set(kwargs) != set(self.outputs):
+                raise Exception(
+                    f"Top diff arguments do not match net outputs. Given: {_listed(kwargs)}; "
+                    f"the net has: {_listed(self.outputs)}."
+                )
+            for name, array in kwargs.items():
+                self._fill(name, array, "diff", "Diff is not batch sized")
+        self._backward(first, last)
+        return {name: self.blobs[name].diff for name in outputs}
+
+    def _index(self, layer: str) -> int:
+        if layer not in self._layer_names:
+            raise ValueError(
+                f"'{layer}' is not a layer of net '{self.name}'. Its layers: {_listed(self._layer_names)}."
+            )
+        return self._layer_names.index(layer)
+
+    def _fill(self, name: str, array: Array, what: str, complaint: str) -> None:
+        blob = self.blobs[name]
+        if array.shape[:1] != tuple(blob.shape[:1]):
+            raise Exception(
+                f"{complaint}: '{name}' is {tuple(array.shape)}, the blob {tuple(blob.shape)}. Reshape the blob first."
+            )
+        getattr(blob, what)[...] = array
+
+    def forward_all(self, blobs: list[str] | None = None, **kwargs: Array) -> dict[str, Array]:
+        """Run forward in batches over arrays of any length; returns whole arrays of the outputs and of `blobs`."""
+        found: dict[str, list[Array]] = {name: [] for name in set(self.outputs + list(blobs or ()))}
+        for batch in self._batch(kwargs):
+            for name, array in self.forward(blobs, None, None, **batch).items():
+                found[name].extend(array.copy())
+        return _joined(found, len(next(iter(kwargs.values()))))
+
+    def forward_backward_all(
+        self, blobs: list[str] | None = None, diffs: list[str] | None = None, **kwargs: Array
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Run forward and backward in batches; returns whole arrays of outputs and `blobs`, of input diffs and `diffs`.
+
+        kwargs: arrays for the inputs, and diffs for the outputs.
+        """
+        found: dict[str, list[Array]] = {name: [] for name in set(self.outputs + list(blobs or ()))}
+        gradients: dict[str, list[Array]] = {name: [] for name in set(self.inputs + list(diffs or ()))}
+        forwards = self._batch({name: kwargs[name] for name in self.inputs if name in kwargs})
+        backwards = self._batch({name: kwargs[name] for name in self.outputs if name in kwargs})
+        above: dict[str, Array]
+        below: dict[str, Array]
+        for above, below in zip_longest(forwards, backwards, fillvalue={}):
+            for name, array in self.forward(blobs, None, None, **above).items():
+                found[name].extend(array.copy())
+            for name, array in self.backward(diffs, None, None, **below).items():
+                gradients[name].extend(array.copy())
+        count = len(next(iter(kwargs.values())))
+        return _joined(found, count), _joined(gradients, count)
+
+    def _batch(self, blobs: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
+        """Stretches of the arrays of the net's batch size, the last filled up with zeros."""
+        if not blobs:
+            return
+        count, size = len(next(iter(blobs.values()))), int(next(iter(self.blobs.values())).shape[0])
+        for begin in range(0, count, size):
+            batch = {name: array[begin : begin + size] for name, array in blobs.items()}
+            missing = size - (min(begin + size, count) - begin)
+            if missing:
+                batch = {
+                    name: np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
+                    for name, array in batch.items()
+                }
+            yield batch
+
+    def reshape(self) -> None:
+        """Give all blobs the shapes that follow from the inputs' and from what layers have made of them."""
+        self._executor.reshape()
+
+    def set_input_arrays(self, data: Array, labels: Array) -> None:
+        """Give the net's MemoryData layer its arrays: data of four axes, labels of one or four, both float32.
+
+        Raises: RuntimeError when the first layer is no MemoryData layer; LayerError for arrays that do not fit.
+        """
+        if labels.ndim == 1:
+            labels = np.ascontiguousarray(labels[:, np.newaxis, np.newaxis, np.newaxis])
+        self._set_input_arrays(data, labels)
+
+    def _set_input_arrays(self, data: Array, labels: Array) -> None:
+        step = self._executor.steps[0]
+        if step.node.type != "MemoryData" or step.layer is None:
+            raise RuntimeError(
+                f"set_input_arrays may only be called if the first layer is a MemoryData layer; it is {step.node}."
+            )
+        step.layer.set_input_arrays(data, labels)
+
+    def before_forward(self, function: Callable[[int], Any]) -> None:
+        """Call `function(layer number)` before each layer's forward."""
+        self._before_forward.append(function)
+
+    def after_forward(self, function: Callable[[int], Any]) -> None:
+        """Call `function(layer number)` after each layer's forward."""
+        self._after_forward.append(function)
+
+    def before_backward(self, function: Callable[[int], Any]) -> None:
+        """Call `function(layer number)` before each layer's backward."""
+        self._before_backward.append(function)
+
+    def after_backward(self, function: Callable[[int], Any]) -> None:
+        """Call `function(layer number)` after each layer's backward."""
+        self._after_backward.append(function)
+
+    # -- parameters -----------------------------------------------------------------------------------------------
+
+    def clear_param_diffs(self) -> None:
+        """Set all parameters' diffs to zero; backward adds to them."""
+        for blobs in self.params.values():
+            for blob in blobs:
+                blob._diff.clear()
+
+    def copy_from(self, path: PathLike) -> None:
+        """Copy the weights of a file into the layers of the same name.
+
+        Raises: RuntimeError for a file that is not there, WeightsError for one that does not fit.
+        """
+        copy_weights(self._core, load_weights(check_file(path)), path)
+
+    def load_hdf5(self, path: PathLike) -> None:
+        """`copy_from` of a .caffemodel.h5, by whatever name. Raises: as `copy_from`."""
+        copy_weights(self._core, HDF5.read(check_file(path)), path)
+
+    def share_with(self, other: Net) -> None:
+        """Use another net's parameters in the layers of the same name. Raises: LayerError where shapes differ."""
+        self._core.share_with(other._core)
+
+    def save(self, path: PathLike) -> None:
+        """Write the weights as a .caffemodel, by whatever name. Raises: WeightsError, OSError."""
+        self._flush()
+        CAFFEMODEL.write(path, net_weights(self._core), self.name, self._types())
+
+    def save_hdf5(self, path: PathLike) -> None:
+        """Write the weights as Caffe's HDF5; shared ones once. Raises: WeightsError, OSError."""
+        self._flush()
+        HDF5.write(path, net_weights(self._core, shared=False), self.name, self._types())
+
+    def _types(self) -> dict[str, str]:
+        return {step.node.name: step.node.type for step in self._executor.steps}
+
+    def _flush(self) -> None:
+        """On a GPU: bring what people wrote to parameters to the module."""
+        for blobs in self.params.values():
+            for blob in blobs:
+                blob._data.flush()
+
+
+def _arguments(arguments: Sequence[Any], options: dict[str, Any]) -> tuple[str, int, int, list[str], Any]:
+    """file, phase, level, stages, weights of the two forms that pycaffe has."""
+    if len(arguments) == 3 and not options and isinstance(arguments[1], (str, os.PathLike)):
+        warnings.warn(
+            "Net(file, weights, phase) is the old form: write Net(file, phase, weights=weights).",
+            PendingDeprecationWarning,
+            stacklevel=3,
+        )
+        return arguments[0], int(arguments[2]), 0, [], arguments[1]
+    names = ("network_file", "phase", "level", "stages", "weights")
+    given = dict(zip(names, arguments, strict=False))
+    strange = [name for name in options if name not in names or name in given]
+    given.update(options)
+    if len(arguments) > len(names) or strange or not {"network_file", "phase"} <= given.keys():
+        raise TypeError(
+            "Net takes (network_file, phase, level=0, stages=None, weights=None) or (network_file, weights, phase); "
+            f"got {len(arguments)} arguments" + (f" and {_listed(options)}." if options else ".")
+        )
+    if not isinstance(given["network_file"], (str, os.PathLike)) or given["phase"] not in (0, 1):
+        raise TypeError(
+            f"Net: network_file must be a path and phase caffe.TRAIN or caffe.TEST, got "
+            f"{given['network_file']!r} and {given['phase']!r}."
+        )
+    return (
+        os.fspath(given["network_file"]),
+        int(given["phase"]),
+        int(given.get("level", 0)),
+        list(given.get("stages") or ()),
+        given.get("weights"),
+    )
+
+
+def find_caffe() -> None:
+    """Let `import caffe` in the module of a Python layer mean this package, unless there is another caffe."""
+    if "caffe" not in sys.modules and importlib.util.find_spec("caffe") is None:
+        from fcn_caffe.pycaffe.install import install
+
+        install()
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(map(str, names)) or "none"
+
+
+def _joined(found: Mapping[str, list[Array]], count: int) -> dict[str, Array]:
+    """Rows as arrays, those cut off that batches were filled up with."""
+    arrays = {name: np.asarray(rows) for name, rows in found.items()}
+    extra = len(next(iter(arrays.values()))) - count if arrays else 0
+    return {name: array[:-extra] if extra > 0 else array for name, array in arrays.items()}

@@ -1,0 +1,210 @@
+"""pycaffe's solvers: Caffe's training loop over nets whose blobs can be written before a step and read after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from torch import Tensor
+
+from fcn_caffe.net import Net as CoreNet
+from fcn_caffe.pycaffe import modes
+from fcn_caffe.pycaffe.blob import ParamDiff, Vec
+from fcn_caffe.pycaffe.net import Net, PathLike, check_file, find_caffe
+from fcn_caffe.solver import Solver as CoreSolver
+from fcn_caffe.solver import read_solver
+from fcn_caffe.solver.signals import Effect
+
+
+class _FaceSolver(CoreSolver):
+    """The core's loop, with nets run through their faces."""
+
+    def __init__(self, param: Any, path: PathLike) -> None:
+        super().__init__(param, device=modes.current_device(), path=path)
+        self.faces = {id(net): Net.over(net) for net in (self.net, *self.test_nets)}
+        self.on_start: list[Callable[[], Any]] = []
+        self.on_gradients: list[Callable[[], Any]] = []
+
+    def signals(self, interrupt: Effect = "stop", hang_up: Effect = "snapshot") -> AbstractContextManager[None]:
+        """Nothing is caught: in a script Ctrl-C is a KeyboardInterrupt."""
+        return nullcontext()
+
+    def _diffs(self) -> list[ParamDiff]:
+        found = [blob._diff for blobs in self.faces[id(self.net)].params.values() for blob in blobs]
+        return [diff for diff in found if isinstance(diff, ParamDiff)]
+
+    def _forward_backward(self) -> dict[str, Tensor]:
+        self.faces[id(self.net)].clear_param_diffs()
+        for call in self.on_start:
+            call()
+        return super()._forward_backward()
+
+    def _clear_gradients(self) -> None:
+        """They are cleared before `on_start` is called, as in Caffe."""
+
+    def _pass(self) -> tuple[float, dict[str, Tensor]]:
+        face = self.faces[id(self.net)]
+        last = len(face.layers) - 1
+        loss = face._forward(0, last)
+        face._backward(last, 0)
+        return loss, self._outputs(self.net)
+
+    def _evaluate(self, net: CoreNet, with_loss: bool) -> tuple[float, dict[str, Tensor]]:
+        face = self.faces[id(net)]
+        loss = face._forward(0, len(face.layers) - 1)
+        return loss, {name: blob.clone() for name, blob in self._outputs(net).items()}
+
+    def _outputs(self, net: CoreNet) -> dict[str, Tensor]:
+        executor = self.faces[id(net)]._executor
+        return {name: executor.blobs[name]._data.tensor(net.device) for name in net.graph.outputs}
+
+    def _update(self) -> None:
+        for call in self.on_gradients:
+            call()
+        self.apply_update()
+
+    def apply_update(self) -> None:
+        """Change the weights by the diffs they have, which then are what was taken away."""
+        self._to_device()
+        for diff in self._diffs():
+            diff.flush()
+        self.rate = self.learning_rate(self.iter)
+        super()._update()
+        waiting = {id(item.blob) for item in self.net.learnable_params if item.blob.requires_grad}
+
+        def taken(owner: Tensor) -> Tensor:
+            if id(owner) in waiting:
+                waiting.discard(id(owner))
+                return self.optimizer.last_update(owner)
+            assert owner.grad is not None
+            return owner.grad
+
+        for diff in self._diffs():
+            diff.after_update(taken)
+
+    def _to_device(self) -> None:
+        """Histories follow the weights, which follow the mode."""
+        for param, state in self.optimizer.state.items():
+            state["history"] = [history.to(param.device) for history in state["history"]]
+
+
+class Solver:
+    """A solver of the type that its file names: `get_solver(file)`; paths in it are relative to the working folder.
+
+    net, test_nets: nets that share their parameters. param: the SolverParameter.
+    Raises: RuntimeError for a file that is not there; the core's errors. Source: pycaffe's Solver.
+    """
+
+    _type: str | None = None
+
+    def __init__(self, solver_file: PathLike) -> None:
+        find_caffe()
+        param = read_solver(check_file(solver_file))
+        if self._type is not None:
+            param.type = self._type
+        self._core = _FaceSolver(param, solver_file)
+        self._net = self._core.faces[id(self._core.net)]
+        self._test_nets = Vec(self._core.faces[id(net)] for net in self._core.test_nets)
+
+    @property
+    def net(self) -> Net:
+        """The net that is trained."""
+        return self._net
+
+    @property
+    def test_nets(self) -> Vec:
+        """The nets that are tested; they have the trained net's parameters."""
+        return self._test_nets
+
+    @property
+    def iter(self) -> int:
+        """How many updates were done."""
+        return self._core.iter
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the coming update."""
+        return float(self._core.learning_rate(self._core.iter))
+
+    @property
+    def param(self) -> Any:
+        """The solver's options."""
+        return self._core.param
+
+    def step(self, iters: int) -> None:
+        """Do so many iterations, with the tests, displays and snapshots that are due."""
+        self._core.step(int(iters))
+
+    def solve(self, resume_file: PathLike | None = None) -> None:
+        """Train to max_iter, from a solver state if given. Raises: RuntimeError where that is not there."""
+        self._core.solve(None if resume_file is None else check_file(resume_file))
+
+    def snapshot(self) -> None:
+        """Write weights and solver state, named by the iteration. Raises: SolverError."""
+        self._net._flush()
+        self._core.snapshot()
+
+    def restore(self, state_file: PathLike) -> None:
+        """Continue from a solver state. Raises: RuntimeError where it is not there, SolverError if it does not fit."""
+        self._core.restore(check_file(state_file))
+
+    def add_callback(self, on_start: Callable[[], Any], on_gradients_ready: Callable[[], Any]) -> None:
+        """Call the one before each iteration's first forward, the other when its gradients are ready, not used yet."""
+        self._core.on_start.append(on_start)
+        self._core.on_gradients.append(on_gradients_ready)
+
+    def share_weights(self, net: Net) -> None:
+        """Let another net use this solver's parameters in the layers of the same name."""
+        net.share_with(self._net)
+
+    def apply_update(self) -> None:
+        """Change the weights by the diffs they have, at the present rate; `iter` stays."""
+        self._core.apply_update()
+
+
+class SGDSolver(Solver):
+    """Stochastic gradient descent with momentum, whatever type the file names."""
+
+    _type = "SGD"
+
+
+class NesterovSolver(SGDSolver):
+    """Nesterov's accelerated gradient, whatever type the file names."""
+
+    _type = "Nesterov"
+
+
+class AdaGradSolver(SGDSolver):
+    """AdaGrad, whatever type the file names."""
+
+    _type = "AdaGrad"
+
+
+class RMSPropSolver(SGDSolver):
+    """RMSProp, whatever type the file names."""
+
+    _type = "RMSProp"
+
+
+class AdaDeltaSolver(SGDSolver):
+    """AdaDelta, whatever type the file names."""
+
+    _type = "AdaDelta"
+
+
+class AdamSolver(SGDSolver):
+    """Adam, whatever type the file names."""
+
+    _type = "Adam"
+
+
+_CLASSES: dict[str, type[Solver]] = {
+    str(cls._type): cls for cls in (SGDSolver, NesterovSolver, AdaGradSolver, RMSPropSolver, AdaDeltaSolver, AdamSolver)
+}
+
+
+def get_solver(solver_file: PathLike) -> Solver:
+    """The solver that a file names. Raises: as Solver."""
+    kind = read_solver(check_file(solver_file)).type
+    return _CLASSES.get(kind, Solver)(solver_file)
