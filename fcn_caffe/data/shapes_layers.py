@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fcn_caffe.data.image_files import image_blob
-from fcn_caffe.data.image_layer import Blob
 from fcn_caffe.data.options import read_mean, read_options
 from fcn_caffe.data.shapes import CLASSES, MEAN, SPLITS, draw_crop, draw_scene
 from fcn_caffe.errors import DataError
 from fcn_caffe.layers.python import PythonLayer
 
 __all__ = ["CLASSES", "ShapesClassData", "ShapesSegData"]
+
+Blob = npt.NDArray[np.float32]
 
 
 class _ShapesLayer(PythonLayer):
