@@ -2,20 +2,26 @@
 
 A top that is assigned to a NetSpec names its layer and its blob; tops without a name are called by their type and a
 number. Options that the layer type's own message has (`num_output` of ConvolutionParameter) are written there, those
-that end in `param` and all others to the LayerParameter. Source: the interface of pycaffe's net_spec.
+that end in `param` and all others to the LayerParameter. Source: the interface of pycaffe's net_spec; its scripts
+catch Python's own errors, so the errors here are both those and GraphErrors.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+import numpy as np
+
 from fcn_caffe.errors import GraphError
 from fcn_caffe.proto import caffe_pb2
 
-__all__ = ["Function", "NetSpec", "Top", "layers", "params", "to_proto"]
+__all__ = [
+    *("BadValue", "Function", "Layers", "NetSpec", "NoSuchOption", "NoSuchTop", "NotATop", "Parameters", "Top"),
+    *("assign_proto", "layers", "param_name_dict", "params", "to_proto"),
+]
 
 _LAYER_FIELDS = caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name
 # Layer type -> the field of LayerParameter that is its own: ConvolutionParameter is convolution_param.
@@ -24,6 +30,24 @@ _OWN_FIELD = {
     for field in _LAYER_FIELDS.values()
     if field.name.endswith("_param") and field.message_type is not None
 }
+
+
+class NotATop(GraphError, TypeError):
+    """Something else where a top is wanted."""
+
+
+class NoSuchTop(GraphError, KeyError, AttributeError):
+    """A NetSpec has no top of that name."""
+
+    __str__ = Exception.__str__  # KeyError's shows the text in quotes
+
+
+class NoSuchOption(GraphError, AttributeError):
+    """Neither the layer type's own message nor LayerParameter has that option."""
+
+
+class BadValue(GraphError, TypeError, ValueError):
+    """A value that a field does not take."""
 
 
 class Top:
@@ -41,21 +65,22 @@ class Top:
 class Function:
     """One layer: its type, the tops it reads, its options, and the `tops` it makes.
 
-    ntop: how many tops. in_place: the top takes the bottom's blob name.
-    Raises: GraphError for an input that is no Top.
+    ntop: how many tops. in_place: the tops take the names of the bottoms, all of them, as in pycaffe.
+    Raises: NotATop for an input that is none; GraphError for a layer in place with more tops than inputs.
     """
 
     def __init__(self, type_name: str, inputs: Iterable[Any], params: Mapping[str, Any]) -> None:
         self.type_name, self.inputs = type_name, tuple(inputs)
         for place, bottom in enumerate(self.inputs):
             if not isinstance(bottom, Top):
-                raise GraphError(f"{type_name}: input {place} is a {type(bottom).__name__}, wanted a top of a layer.")
+                # The sentence is pycaffe's, which scripts compare.
+                raise NotATop(f"{type_name} input {place} is not a Top (type is {type(bottom)})")
         self.params = dict(params)
         self.ntop: int = self.params.pop("ntop", 1)
         self.in_place: bool = self.params.pop("in_place", False)
         self.name = ""
-        if self.in_place and (self.ntop != 1 or not self.inputs):
-            raise GraphError(f"{type_name}: a layer in place has an input and one top.")
+        if self.in_place and not 0 < self.ntop <= len(self.inputs):
+            raise GraphError(f"{type_name}: a layer in place has an input for each top, and at least one.")
         self.tops = tuple(Top(self, n) for n in range(self.ntop))
 
     @property
@@ -98,7 +123,7 @@ class _Writer:
         layer.bottom.extend(self.blob(top) for top in fn.inputs)
         names = [self._name(top) for top in fn.tops]
         layer.name = names[0] if names else self._name(fn)
-        layer.top.extend(layer.bottom[:1] if fn.in_place else names)
+        layer.top.extend(layer.bottom if fn.in_place else names)
         for key, value in fn.params.items():
             _assign_option(layer, key, value)
         return layer
@@ -115,13 +140,13 @@ class NetSpec:
     """Tops by name, in the order of assignment: `n.conv1 = …`, `n["conv1"]`, `n.to_proto()`."""
 
     def __init__(self) -> None:
-        object.__setattr__(self, "tops", {})
-        self.tops: dict[str, Named]
+        object.__setattr__(self, "tops", OrderedDict())
+        self.tops: OrderedDict[str, Named]
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not isinstance(value, (Top, Function)):
             kind = type(value).__name__
-            raise GraphError(f"'{name}' is assigned a {kind}, wanted a top. A layer of several tops gives a tuple.")
+            raise NotATop(f"'{name}' is assigned a {kind}, wanted a top. A layer of several tops gives a tuple.")
         self.tops[name] = value
         value.name = value.name or name
 
@@ -140,7 +165,7 @@ class NetSpec:
         try:
             return self.tops[name]
         except KeyError:
-            raise GraphError(f"the net has no top '{name}'.{_nearest(name, self.tops)}") from None
+            raise NoSuchTop(f"the net has no top '{name}'.{_nearest(name, self.tops)}") from None
 
     def __delitem__(self, name: str) -> None:
         self[name]  # raises where there is none
@@ -160,10 +185,13 @@ class NetSpec:
         """The tops, in order."""
         return list(self.tops.values())
 
-    def update(self, others: Mapping[str, Any]) -> None:
-        """Assign several tops."""
-        for name, top in others.items():
-            self[name] = top
+    def update(self, name: str | Mapping[str, Any], params: Mapping[str, Any] | None = None) -> None:
+        """Change options of the layer behind a name; or, given only a mapping of names to tops, assign those."""
+        if isinstance(name, str):
+            self[name].fn.params.update(params or {})
+        else:
+            for other, top in name.items():
+                self[other] = top
 
     def to_proto(self) -> Any:
         """The NetParameter of all layers, each after those it reads, otherwise in the order of assignment."""
@@ -210,37 +238,50 @@ def _assign_option(layer: Any, key: str, value: Any) -> None:
     elif key in _LAYER_FIELDS:
         _assign(layer, key, value, layer)
     else:
-        raise GraphError(f"layer '{layer.name}' ({layer.type}): no option '{key}'.{_nearest(key, own_fields)}")
+        raise NoSuchOption(f"layer '{layer.name}' ({layer.type}): no option '{key}'.{_nearest(key, own_fields)}")
 
 
 def _assign(message: Any, key: str, value: Any, layer: Any) -> None:
-    """Set a field from a number, string or dict, or a list of those; a repeated field takes one thing as a list."""
-    fields = message.DESCRIPTOR.fields_by_name
-    if key not in fields:
-        raise GraphError(
-            f"layer '{layer.name}' ({layer.type}): {message.DESCRIPTOR.name} has no field '{key}'."
-            f"{_nearest(key, fields)}"
-        )
-    target = getattr(message, key)
+    try:
+        assign_proto(message, key, value)
+    except GraphError as error:
+        raise error.named(f"layer '{layer.name}' ({layer.type})") from error.__cause__
+
+
+def assign_proto(proto: Any, name: str, val: Any) -> None:
+    """Set a field of a message from a number, string or dict, or a list of those; a repeated one takes one as a list.
+
+    Raises: NoSuchOption where the message has no such field, BadValue where the field does not take the value.
+    """
+    fields = proto.DESCRIPTOR.fields_by_name
+    if name not in fields:
+        raise NoSuchOption(f"{proto.DESCRIPTOR.name} has no field '{name}'.{_nearest(name, fields)}")
+    target = getattr(proto, name)
     try:
         if hasattr(target, "extend"):
-            for item in value if isinstance(value, (list, tuple)) else [value]:
+            for item in val if isinstance(val, (list, tuple, np.ndarray)) else [val]:
                 if isinstance(item, Mapping):
-                    _assign_all(target.add(), item, layer)
+                    _assign_all(target.add(), item)
                 else:
                     target.append(item)
-        elif isinstance(value, Mapping):
-            target.SetInParent()
-            _assign_all(target, value, layer)
+        elif isinstance(val, Mapping):
+            _assign_all(target, val)
         else:
-            setattr(message, key, value)
+            setattr(proto, name, val)
     except (TypeError, ValueError, AttributeError) as error:
-        raise GraphError(f"layer '{layer.name}' ({layer.type}): {key} cannot be {value!r} ({error}).") from error
+        if isinstance(error, GraphError):
+            raise
+        raise BadValue(f"{name} cannot be {val!r} ({error}).") from error
 
 
-def _assign_all(message: Any, values: Mapping[str, Any], layer: Any) -> None:
-    for key, value in values.items():
-        _assign(message, key, value, layer)
+def _assign_all(message: Any, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        assign_proto(message, name, value)
+
+
+def param_name_dict() -> dict[str, str]:
+    """Layer type -> the stem of its own field in LayerParameter: `{"Convolution": "convolution", …}`."""
+    return {kind: field.removesuffix("_param") for kind, field in _OWN_FIELD.items()}
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
@@ -248,7 +289,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean '{near[0]}'?" if near else ""
 
 
-class _Layers:
+class Layers:
     """`layers.TYPE(*bottoms, **options)` makes a layer and gives its top, or a tuple of them, or itself for none."""
 
     def __getattr__(self, type_name: str) -> Any:
@@ -276,7 +317,7 @@ class _Enum:
         return number
 
 
-class _Params:
+class Parameters:
     """`params.Pooling.MAX`: the values of a parameter message's enums."""
 
     def __getattr__(self, type_name: str) -> _Enum:
@@ -285,5 +326,5 @@ class _Params:
         return _Enum(getattr(caffe_pb2, f"{type_name}Parameter"))
 
 
-layers = _Layers()
-params = _Params()
+layers = Layers()
+params = Parameters()

@@ -108,8 +108,11 @@ MISTAKES = {
     ),
     "value": (lambda: L.ReLU(data(), negative_slope="steep").to_proto(), "negative_slope cannot be 'steep'"),
     "number for a message": (lambda: L.ReLU(data(), relu_param=3).to_proto(), "relu_param cannot be 3"),
-    "bottom": (lambda: L.ReLU("data"), "ReLU: input 0 is a str, wanted a top"),
-    "in place without bottom": (lambda: L.Input(in_place=True), "Input: a layer in place has an input and one top."),
+    "bottom": (lambda: L.ReLU("data"), "ReLU input 0 is not a Top (type is <class 'str'>)"),
+    "in place without bottom": (
+        lambda: L.Input(in_place=True),
+        "Input: a layer in place has an input for each top, and at least one.",
+    ),
     "tuple": (lambda: assign(L.Python(ntop=2)), "'top' is assigned a tuple, wanted a top."),
     "missing": (lambda: NetSpec().conv1, "the net has no top 'conv1'."),
     "near": (lambda: (n := NetSpec()).update({"conv1": data()}) or n.conv2, "no top 'conv2'. Did you mean 'conv1'?"),
