@@ -1,0 +1,193 @@
+"""What preparing a data set is: archives in, the folder that the data layer reads out, every count asserted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from fcn_caffe.data.image_files import read_split
+from fcn_caffe.data.image_layer import OneImageLayer
+from fcn_caffe.data.prepare.archives import Archive, check_md5, find, new_file, unpack
+from fcn_caffe.errors import DataError
+
+__all__ = ["DataSet", "Job", "disjoint", "write_split"]
+
+REPORT_EVERY = 1000
+
+
+@dataclass
+class Job:
+    """One run: where data sets go, where archives are, and how strict to be.
+
+    `counts` takes the place of the published sizes of the splits, for miniatures. `checksums`: whether archives are
+    compared with their published sums. `png`: whether SBD's labels are written as images too.
+    """
+
+    data: Path
+    archives: Path
+    counts: Mapping[str, int] | None = None
+    checksums: bool = True
+    png: bool = False
+    report: Callable[[str], object] = print
+
+
+class DataSet:
+    """A data set: what to download, how it becomes a folder, how that is checked.
+
+    A subclass gives the fields, `place` (where a file of an archive goes, by the parts of its name; None for not
+    wanted), `finish` (what there is to write besides), `split_path`, and `layers` to read every image with.
+    """
+
+    title: str
+    folder: str
+    classes: int
+    archives: Sequence[Archive] = ()
+    counts: Mapping[str, int]
+    apart: ClassVar[Sequence[tuple[str, str]]] = (("train", "val"),)
+    notes: Sequence[str] = ()
+    mapping: str
+
+    def place(self, parts: Sequence[str]) -> str | None:
+        """Where a file of an archive goes, below the data folder."""
+        raise NotImplementedError
+
+    def finish(self, job: Job) -> None:
+        """Write what the archives do not hold."""
+
+    def split_path(self, job: Job, split: str) -> Path:
+        """The file that lists a split."""
+        raise NotImplementedError
+
+    def layer(self, job: Job, split: str) -> tuple[type[OneImageLayer], dict[str, Any]]:
+        """The data layer that reads a split, and its param_str."""
+        raise NotImplementedError
+
+    def root(self, job: Job) -> Path:
+        return job.data / self.folder
+
+    def is_there(self, archive: Archive, job: Job) -> bool:
+        """Whether what the archive holds seems to be in its place already."""
+        return self.root(job).is_dir()
+
+    def prepare(self, job: Job) -> None:
+        """Unpack, convert, write splits, check. Raises: DataError naming the file that is wrong or missing."""
+        self.unpack(job)
+        self.finish(job)
+        self.check(job)
+
+    def unpack(self, job: Job) -> None:
+        """Unpack the archives. Raises: DataError that says which to download where."""
+        found = {archive: find(archive, job.archives) for archive in self.archives}
+        missing = [file for file, path in found.items() if path is None and not self.is_there(file, job)]
+        if missing:
+            raise DataError(f"{self.to_download(missing, job)} This tool does not download.")
+        for archive, path in found.items():
+            if not archive.packed:
+                continue
+            if path is None:
+                job.report(f"{archive.name} is not in {job.archives}: going by what {self.root(job)} holds")
+                continue
+            if job.checksums:
+                job.report(f"{path.name}: {'checking its MD5 sum' if archive.md5 else 'MD5 sum unknown, not checked'}")
+                check_md5(archive, path)
+            job.report(f"{path.name}: unpacking to {job.data}")
+            job.report(f"{path.name}: {unpack(path, job.data, self.place)} files unpacked")
+
+    def to_download(self, archives: Sequence[Archive], job: Job) -> str:
+        """One sentence: what to fetch from where."""
+        return f"{self.title} needs, in {job.archives}: {'; '.join(map(str, archives))}."
+
+    def check(self, job: Job) -> None:
+        """Check the splits, and every image and label they list, by reading them as training will.
+
+        Raises: DataError naming the first file that is wrong.
+        """
+        if not self.root(job).is_dir():
+            raise DataError(f"{self.root(job)}: there is no such folder yet. Run without --check to prepare it.")
+        counts = job.counts or self.counts
+        splits = {split: self.split(job, split, wanted) for split, wanted in counts.items()}
+        for one, other in self.apart:
+            if one in splits and other in splits:
+                disjoint(self.split_path(job, one), splits[one], self.split_path(job, other), splits[other])
+        seen: set[str] = set()
+        for split, names in splits.items():
+            layer = _reader(*self.layer(job, split))
+            todo = [name for name in names if name not in seen]
+            seen.update(todo)
+            for done in _read_all(layer, todo):
+                job.report(f"{split}: {done} of {len(todo)} images read")
+            job.report(f"{split}: {len(names)} images, labels in range")
+        job.report(f"{self.title} is ready in {self.root(job)}")
+
+    def split(self, job: Job, split: str, wanted: int) -> list[str]:
+        """The names of a split. Raises: DataError if they are not as many as wanted, or one is listed twice."""
+        path = self.split_path(job, split)
+        names = [line.split()[0] for line in read_split(path)]
+        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+        if twice:
+            raise DataError(f"{path}: lists {twice[0]} more than once. Copy the list again.")
+        if len(names) != wanted:
+            raise DataError(f"{path}: lists {len(names)} images, the published split has {wanted}. Copy it again.")
+        return names
+
+    def card(self) -> str:
+        """What the data set is, in a few lines."""
+        lines = [
+            self.title,
+            f"  folder   {self.folder} below the data folder",
+            f"  classes  {self.classes}",
+            f"  labels   {self.mapping}",
+            f"  images   {', '.join(f'{split} {count}' for split, count in self.counts.items())}",
+            *(f"  needs    {archive}" for archive in self.archives),
+            *(f"  note     {note}" for note in self.notes),
+        ]
+        return "\n".join(lines)
+
+
+def write_split(path: Path, names: Iterable[str]) -> None:
+    """Write a list of names, one a line."""
+    text = "".join(f"{name}\n" for name in names)
+    with new_file(path) as file:
+        file.write(text.encode())
+
+
+def disjoint(one: Path, names: Iterable[str], other: Path, others: Iterable[str]) -> None:
+    """Raise DataError where two splits share images."""
+    shared = sorted(set(names) & set(others))
+    if shared:
+        raise DataError(f"{one} and {other} share {len(shared)} images, such as {shared[0]}. They should share none.")
+
+
+def _reader(cls: type[OneImageLayer], options: Mapping[str, Any]) -> OneImageLayer:
+    layer = cls()
+    layer.param_str = repr(dict(options))
+    layer.setup([], [None] * len(options.get("tops", cls.top_names)))
+    return layer
+
+
+def _read(layer: OneImageLayer, name: str) -> None:
+    sizes = {array.shape[1:] for array in layer.load_tops(name)}
+    if len(sizes) > 1:
+        shown = " and ".join(sorted(f"{width}x{height}" for height, width in sizes))
+        raise DataError(f"{name}: image and labels are {shown} ({layer.who}). They should be of one size.")
+
+
+def _read_all(layer: OneImageLayer, names: Sequence[str]) -> Iterator[int]:
+    """Read every image; how many it has read, now and then."""
+    # Decoding releases Python's lock. In batches, so that the first error, or Ctrl-C, ends it soon.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for begin in range(0, len(names), REPORT_EVERY):
+            part = names[begin : begin + REPORT_EVERY]
+            futures = [pool.submit(_read, layer, name) for name in part]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+            if begin + len(part) < len(names):
+                yield begin + len(part)

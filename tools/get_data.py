@@ -1,0 +1,11 @@
+"""The data sets of the paper: see `python tools/get_data.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installing
+
+from fcn_caffe.commands.get_data import main
+
+if __name__ == "__main__":
+    sys.exit(main())
