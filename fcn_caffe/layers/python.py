@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -196,13 +197,22 @@ class Python(Layer):
         self._call(user.__init__)
         self.top_blobs = [Blob() for _ in param.top]
         seen = [Blob(tuple(bottom.shape)) for bottom in bottoms]
+        self._place_tops(seen)
         self._call(user.setup, seen, self.top_blobs)
         self._call(user.reshape, seen, self.top_blobs)
+        self.own_blobs: list[Blob] = user.blobs
         for index, blob in enumerate(user.blobs):
             name = f"blob{index}"
             self.register_parameter(name, nn.Parameter(torch.from_numpy(blob.data)))
             self.blob_names.append(name)
             self.blob_fillers.append(None)
+
+    def _place_tops(self, bottoms: list[Blob]) -> None:
+        """Let a top that is named as a bottom be that bottom's Blob, as in Caffe."""
+        names = list(self.param.bottom)
+        for position, top in enumerate(self.param.top):
+            if top in names:
+                self.top_blobs[position] = bottoms[names.index(top)]
 
     def _call(self, method: Any, *arguments: Any) -> Any:
         try:
@@ -211,7 +221,7 @@ class Python(Layer):
             raise error.named(f"layer '{self.name}' (Python)") from error
         except Exception as error:
             where = f"{type(self.user).__name__}.{method.__name__}"
-            raise self.error(f"{where} raised {type(error).__name__}: {error}") from error
+            raise _also(self.error(f"{where} raised {type(error).__name__}: {error}"), error) from error
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return tuple(torch.empty(top.shape, device="meta") for top in self.top_blobs)
@@ -220,20 +230,32 @@ class Python(Layer):
         """Reshape and forward of the user's class; returns the bottoms it saw."""
         count = len(self.param.bottom)
         bottoms = [Blob(data=_array(tensor)) for tensor in tensors[:count]]
-        for blob, tensor in zip(self.user.blobs, tensors[count:], strict=True):
-            blob.data = _array(tensor)
+        for bottom, name in zip(bottoms, self.param.bottom, strict=True):
+            if name in self.param.top:
+                bottom.data = bottom.data.copy()  # it is going to be overwritten, and is not this layer's
+        self._place_tops(bottoms)
+        self._use_own_blobs(tensors[count:])
         self._call(self.user.reshape, bottoms, self.top_blobs)
         self._call(self.user.forward, bottoms, self.top_blobs)
         return bottoms
 
     def run_backward(self, bottoms: list[Blob], grads: tuple[Tensor, ...], down: tuple[bool, ...]) -> list[Array]:
         """Backward of the user's class; returns the gradients of the bottoms and of its own blobs."""
-        for top, grad in zip(self.top_blobs, grads, strict=True):
-            top.diff = np.ascontiguousarray(_array(grad))
+        self._place_tops(bottoms)
+        for top, grad, name in zip(self.top_blobs, grads, self.param.top, strict=True):
+            array = np.ascontiguousarray(_array(grad))
+            top.diff = array.copy() if name in self.param.bottom else array
+        self._use_own_blobs(self.blobs)
         for blob in self.user.blobs:
             blob.diff[...] = 0
         self._call(self.user.backward, self.top_blobs, list(down), bottoms)
         return [blob.diff for blob in (*bottoms, *self.user.blobs)]
+
+    def _use_own_blobs(self, tensors: Sequence[Tensor]) -> None:
+        """Show the user's class the blobs' present numbers; the pycaffe face shows it others, of its own."""
+        self.user.blobs = self.own_blobs
+        for blob, tensor in zip(self.own_blobs, tensors, strict=True):
+            blob.data = _array(tensor)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         tensors = (*bottoms, *self.blobs)
@@ -248,6 +270,21 @@ class Python(Layer):
 
     def load_data_state(self, state: Any) -> None:
         self._call(self.user.set_state, state)
+
+
+def _also(error: LayerError, raised: Exception) -> LayerError:
+    """The error as one that is also of the class that was raised, so that scripts which catch that one do."""
+    kind = type(raised)
+    if isinstance(error, kind):
+        return error
+    try:
+        both = type(kind.__name__, (LayerError, kind), {"__str__": Exception.__str__, "__init__": Exception.__init__})
+        made: LayerError = both(str(error))
+        made.__dict__.update(raised.__dict__)
+        made.__dict__.update(error.__dict__)
+        return made
+    except Exception:  # two classes of different layouts, or one that wants other arguments
+        return error
 
 
 def _array(tensor: Tensor) -> Array:

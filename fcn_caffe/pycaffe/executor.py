@@ -152,7 +152,7 @@ class Executor:
     def _forward(self, step: Step, layer: Layer, device: torch.device) -> None:
         step.record = None
         bottoms = [blob._data.tensor(device) for blob in step.bottoms]
-        if step.in_place and not layer.inplace and any(top._data.watched for top in step.tops):
+        if step.in_place and any(top._data.watched for top in step.tops):
             bottoms = [bottom.clone() for bottom in bottoms]  # what people watch is about to be overwritten
         for top in step.tops:
             if top not in step.bottoms:
@@ -166,7 +166,7 @@ class Executor:
             step.before = bottoms if step.in_place else []
         if not step.bottoms:
             made = tuple(top.to(device) for top in made)
-        lent = set() if step.node.type in _SHARES or layer.inplace else {_storage(bottom) for bottom in bottoms}
+        lent = set() if step.node.type in _SHARES or step.in_place else {_storage(bottom) for bottom in bottoms}
         for top, tensor in zip(step.tops, made, strict=False):
             top._data.adopt(tensor.detach(), _storage(tensor) in lent)
             top._fitting_diff()
