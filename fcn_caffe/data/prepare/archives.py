@@ -6,15 +6,12 @@ an interrupted run goes on where it stood.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import lzma
 import os
 import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -147,6 +144,11 @@ def unpack(path: Path, target: Path, place: Callable[[Sequence[str]], str | None
                 goal.unlink()
                 raise EOFError(f"{member.name} ends early")
             count += 1
-    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
-        raise DataError(f"{path}: cannot be unpacked ({error}). It looks damaged: download it again.") from error
+    except DataError:
+        raise
+    except Exception as error:  # the unpackers raise a dozen kinds for damaged archives
+        if isinstance(error, OSError) and error.filename:
+            raise  # the system's: no room, no permission
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"{path}: cannot be unpacked ({reason}). It looks damaged: download it again.") from error
     return count

@@ -129,7 +129,7 @@ def convert(labeled: Path, splits: Path, mapping: Path, root: Path, job: Job) ->
                     job.report(f"{labeled.name}: image {index + 1} of {count}")
                 _write(root, f"img_{FIRST + index}", labeled, images[index], depths[index], labels[index], to_class)
     except (OSError, KeyError, RuntimeError) as error:
-        if isinstance(error, OSError) and error.filename and error.errno:
+        if isinstance(error, OSError) and error.filename:
             raise  # the system's: no room, no permission
         raise DataError(f"{labeled}: cannot be read as NYU's HDF5 file ({error}). Download it again.") from error
     for split, numbers in lists.items():
