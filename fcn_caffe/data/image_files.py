@@ -22,6 +22,7 @@ __all__ = [
     "FolderIndex",
     "image_blob",
     "label_blob",
+    "open_image",
     "read_image",
     "read_index_image",
     "read_split",
@@ -38,7 +39,7 @@ Float32 = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.integer[Any]]
 
 
-def _open(path: str | os.PathLike[str]) -> Image.Image:
+def open_image(path: str | os.PathLike[str]) -> Image.Image:
     """Open and decode an image; DataError when it is missing, not an image, or cut short."""
     try:
         with open(path, "rb") as file:
@@ -61,7 +62,7 @@ def read_image(path: str | os.PathLike[str], *, apply_orientation: bool = True) 
     it. The reference's own data layers do not, so ours of the same names do not either.
     Raises: DataError naming the file.
     """
-    image = _open(path)
+    image = open_image(path)
     if apply_orientation:
         # Pillow says None for "nothing to do" only with in_place; otherwise it always answers an image.
         image = ImageOps.exif_transpose(image)
@@ -81,7 +82,7 @@ def read_index_image(path: str | os.PathLike[str], *, colours: bool = False) -> 
     which is colour-coded and needs a mapping. With `colours`, palette images come as their colours too.
     Raises: DataError naming the file.
     """
-    image = _open(path)
+    image = open_image(path)
     if image.mode in ("P", "PA") and colours:
         image = image.convert("RGB")
     if image.mode in ("RGBA", "CMYK", "YCbCr", "HSV", "LAB"):
