@@ -97,6 +97,11 @@ class PythonLayer:
     phase: int
     blobs: BlobVector
 
+    @property
+    def type(self) -> str:
+        """The layer type of every class of this kind."""
+        return "Python"
+
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         """Read `param_str`, once, before anything else."""
 
