@@ -12,6 +12,7 @@ FcnCaffeError
 from __future__ import annotations
 
 import os
+from typing import NoReturn
 
 _LONGEST = 3000  # characters of a message; a corrupt file may hold a name or a shape of any length
 
@@ -25,6 +26,13 @@ class FcnCaffeError(Exception):
     def named(self, place: str) -> FcnCaffeError:
         """The same error with the place in front, unless its text starts with it already."""
         return self if str(self).startswith(place) else self._with(f"{place}: {self}")
+
+    def raise_named(self, place: str) -> NoReturn:
+        """Raise it with the place in front, keeping what it came from."""
+        named = self.named(place)
+        if named is self:
+            raise self
+        raise named from self
 
     def hinted(self, hint: str) -> FcnCaffeError:
         """The same error with a hint behind."""

@@ -106,7 +106,10 @@ class Net(nn.Module):
                 layer = layer_class(node.param)(node.param, *bottoms)
                 tops = layer.infer(*bottoms)
             except FcnCaffeError as error:
-                raise error.named(str(node)).hinted(self._crop_hint(node)) from error
+                hint = self._crop_hint(node)
+                if hint:
+                    raise error.named(str(node)).hinted(hint) from error
+                error.raise_named(str(node))
             except _FAILURES as error:
                 raise _failure(node, bottoms, error) from error
             made = (tops,) if isinstance(tops, Tensor) else tops
@@ -265,7 +268,7 @@ class Net(nn.Module):
                 try:
                     tops = step.layer(*bottoms)
                 except FcnCaffeError as error:
-                    raise error.named(str(step.node)) from error
+                    error.raise_named(str(step.node))
                 except _FAILURES as error:
                     raise _failure(step.node, bottoms, error) from error
                 if isinstance(tops, Tensor):
@@ -299,7 +302,7 @@ class Net(nn.Module):
             try:
                 made = step.layer()
             except FcnCaffeError as error:
-                raise error.named(str(step.node)) from error
+                error.raise_named(str(step.node))
             except _FAILURES as error:
                 raise _failure(step.node, (), error) from error
             listed = (made,) if isinstance(made, Tensor) else made

@@ -3,14 +3,49 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
+import importlib.abc
+import importlib.util
 import sys
+from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
+
+from fcn_caffe.data.by_name import offer
 
 PACKAGE = "fcn_caffe.pycaffe"
 
 # pycaffe's own modules whose names all live in the package here.
 _SAME = ("pycaffe", "_caffe")
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Gives the face's own module for `caffe.X`, so that there is one of each, imported when it is asked for."""
+
+    def __init__(self) -> None:
+        self._specs: dict[str, Any] = {}
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if not fullname.startswith("caffe."):
+            return None
+        name = PACKAGE + fullname.removeprefix("caffe")
+        try:
+            found = importlib.util.find_spec(name)
+        except ModuleNotFoundError:
+            found = None
+        return None if found is None else ModuleSpec(fullname, self, origin=found.origin)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = importlib.import_module(PACKAGE + spec.name.removeprefix("caffe"))
+        self._specs[spec.name] = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        # It has run under its own name; importing gave it the spec of the other.
+        assert module.__spec__ is not None
+        module.__spec__ = self._specs[module.__spec__.name]
+
+
+_FINDER = _Finder()
 
 
 def install() -> ModuleType:
@@ -19,15 +54,14 @@ def install() -> ModuleType:
     Another caffe that can be imported, or is, is hidden. Safe to call again.
     """
     package = importlib.import_module(PACKAGE)
-    for name in [name for name in sys.modules if name == "caffe" or name.startswith("caffe.")]:
-        if sys.modules[name] is not sys.modules.get(PACKAGE + name[len("caffe") :]):
+    offer()  # `import voc_layers` and the others of the reference
+    if sys.modules.get("caffe") is not package:
+        for name in [name for name in sys.modules if name.startswith("caffe.")]:
             del sys.modules[name]
     sys.modules["caffe"] = package
-    for module in pkgutil.walk_packages(package.__path__, f"{PACKAGE}."):
-        name = module.name.removeprefix(f"{PACKAGE}.")
-        if name != "__main__":
-            sys.modules[f"caffe.{name}"] = importlib.import_module(module.name)
     for name in _SAME:
         sys.modules[f"caffe.{name}"] = package
         setattr(package, name, package)
+    if _FINDER not in sys.meta_path:
+        sys.meta_path.insert(0, _FINDER)
     return package
