@@ -1,0 +1,267 @@
+"""Layers that are zero and stay so: followed through the net, forward for zeros and backward for gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from fcn_caffe.doctor.findings import ERROR, NOTE, WARNING, Finding
+from fcn_caffe.doctor.start import LINEAR, FilledFrom, is_zero_filler
+from fcn_caffe.fillers import bilinear_kernel
+from fcn_caffe.graph import Node
+from fcn_caffe.net import Net
+from fcn_caffe.weights import ABSENT, Array
+
+__all__ = ["dead_layers", "interpolation", "zero_weights"]
+
+# Layers whose top is zero where their first bottom is.
+_KEEPS_ZERO = {
+    *("ReLU", "PReLU", "ELU", "AbsVal", "TanH", "Pooling", "Dropout", "LRN", "Crop", "Slice", "Split", "Reshape"),
+    *("Flatten", "Tile", "MVN", "Swish"),
+}
+_RANDOM = ("gaussian", "uniform", "xavier", "msra", "positive_unitball")
+
+
+@dataclass
+class _Blob:
+    """One parameter blob: is it zero, does it learn."""
+
+    zero: bool
+    learns: bool
+
+
+def _parameters(net: Net, start: FilledFrom, trusted: bool, interpolated: bool) -> dict[str, list[_Blob]]:
+    """Blobs of the linear layers before the first step.
+
+    trusted: layers without fillers are taken to come from weights that are not looked at. interpolated: whoever trains
+    the net sets its `up` deconvolutions, as solve does.
+    """
+    found: dict[str, list[_Blob]] = {}
+    for node in net.graph.nodes:
+        layer = net.layer(node.name)
+        if node.type not in LINEAR or not layer.blob_names:
+            continue
+        specs = list(node.param.param)
+        blobs = []
+        for index in range(len(layer.blob_names)):
+            learns = index >= len(specs) or specs[index].lr_mult != 0
+            arrays = start.arrays.get(node.name)
+            shared = index < len(specs) and specs[index].name
+            if is_up(node) and interpolated:
+                zero = False
+            elif arrays is not None:
+                zero = arrays[index] is not ABSENT and not _any(arrays[index])
+            else:
+                zero = is_zero_filler(layer.blob_fillers[index]) and not shared
+                zero = zero and not (trusted and node.type != "Deconvolution")
+            blobs.append(_Blob(zero, learns))
+        found[node.name] = blobs
+    return found
+
+
+def dead_layers(net: Net, start: FilledFrom, trusted: bool, interpolated: bool) -> Iterator[Finding]:
+    """Zero weights that no gradient will ever reach, and zero or random weights that are frozen."""
+    blobs = _parameters(net, start, trusted, interpolated)
+    if net.loss_weights:
+        # What learns is zero no longer, and lets zeros and gradients pass that it stopped before.
+        while _learn(net, blobs):
+            pass
+    for node in net.graph.nodes:
+        if node.name not in blobs:
+            continue
+        weight, where = blobs[node.name][0], str(node)
+        filler = net.layer(node.name).blob_fillers[0]
+        from_file = node.name in start.arrays
+        if weight.zero and not weight.learns:
+            yield Finding(
+                ERROR, "dead layers", where, "its weights are zero and lr_mult is 0: its top stays zero.", _advice(node)
+            )
+        elif weight.zero and net.loss_weights:
+            why = _why(net, node, blobs)
+            yield Finding(
+                ERROR, "dead layers", where, f"its weights are zero and get no gradient: {why}.", _advice(node)
+            )
+        elif not weight.learns and not from_file and filler is not None and filler.type in _RANDOM:
+            elsewhere = is_up(node) and interpolated if node.type == "Deconvolution" else trusted
+            if node.type == "Scale" or elsewhere:
+                continue
+            how = " or surgery.interp." if node.type == "Deconvolution" else "."
+            problem = f"is frozen (lr_mult 0) at random numbers ({filler.type} filler)."
+            yield Finding(WARNING, "dead layers", where, problem, f"Set lr_mult, or fill it from weights{how}")
+
+
+def _advice(node: Node) -> str:
+    if node.type == "Deconvolution":
+        return (
+            "Set it to bilinear interpolation: surgery.interp(net, ['" + node.name + "']), or a name with 'up' in it, "
+            "which solve sets; or group: num_output with a bilinear filler."
+        )
+    return "Fill it from weights, or give it a weight_filler (xavier, msra); lr_mult must not be 0 to learn."
+
+
+def _zeros(net: Net, blobs: dict[str, list[_Blob]]) -> dict[tuple[int, str], bool]:
+    """Whether each blob, by its maker and name, is zero whatever the image."""
+    zero: dict[tuple[int, str], bool] = {}
+    for node in net.graph.nodes:
+        below = [zero[net.graph.producers[node.index, place], name] for place, name in enumerate(node.bottoms)]
+        if node.name in blobs:
+            weight, *bias = blobs[node.name]
+            biased = any(not blob.zero for blob in bias)
+            value = (weight.zero or below[0]) and not biased
+        elif node.type == "Eltwise":
+            product = node.param.eltwise_param.operation == 0
+            value = any(below) if product else all(below)
+        elif node.type == "Concat":
+            value = all(below)
+        else:
+            value = node.type in _KEEPS_ZERO and bool(below) and below[0]
+        zero.update(((node.index, top), value) for top in node.tops)
+    return zero
+
+
+def _gradients(net: Net, blobs: dict[str, list[_Blob]], zero: dict[tuple[int, str], bool]) -> set[tuple[int, str]]:
+    """The blobs that a gradient comes back to, by maker and name."""
+    alive: set[tuple[int, str]] = set()
+    for node in reversed(net.graph.nodes):
+        layer = net.layer(node.name)
+        if not any((node.index, top) in alive or _weighed(net, node, top) for top in node.tops):
+            continue
+        down = list(node.param.propagate_down) or [True] * len(node.bottoms)
+        for place, name in enumerate(node.bottoms):
+            maker = net.graph.producers[node.index, place], name
+            blocked = not down[place] or place in layer.undifferentiable or (node.type == "Crop" and place > 0)
+            if place == 0 and node.name in blobs and blobs[node.name][0].zero:
+                blocked = True
+            if node.type == "ReLU" and zero[maker] and node.param.relu_param.negative_slope == 0:
+                blocked = True  # Caffe's slope at 0 is 0
+            if not blocked:
+                alive.add(maker)
+    return alive
+
+
+def _weighed(net: Net, node: Node, top: str) -> bool:
+    """Whether a top is part of the loss, and this layer its last maker."""
+    return top in net.loss_weights and not any(top in later.tops for later in net.graph.nodes[node.index + 1 :])
+
+
+def _learn(net: Net, blobs: dict[str, list[_Blob]]) -> bool:
+    """Let every zero blob that learns and gets a gradient become nonzero; whether there was one."""
+    zero = _zeros(net, blobs)
+    alive = _gradients(net, blobs, zero)
+    changed = False
+    for node in net.graph.nodes:
+        if node.name not in blobs or not any((node.index, top) in alive for top in node.tops):
+            continue
+        bottom_zero = bool(node.bottoms) and zero[net.graph.producers[node.index, 0], node.bottoms[0]]
+        for index, blob in enumerate(blobs[node.name]):
+            if blob.zero and blob.learns and (index > 0 or not bottom_zero):
+                blob.zero, changed = False, True
+    return changed
+
+
+def _why(net: Net, node: Node, blobs: dict[str, list[_Blob]]) -> str:
+    zero = _zeros(net, blobs)
+    alive = _gradients(net, blobs, zero)
+    if zero[net.graph.producers[node.index, 0], node.bottoms[0]]:
+        return f"its bottom '{node.bottoms[0]}' is zero too"
+    if any((node.index, top) in alive for top in node.tops):
+        return "it does not learn"
+    readers = [
+        other
+        for other in net.graph.nodes[node.index + 1 :]
+        if any(net.graph.producers[other.index, place] == node.index for place in range(len(other.bottoms)))
+    ]
+    stops = [other for other in readers if other.name in blobs and blobs[other.name][0].zero]
+    if stops:
+        return f"{stops[0]} above it is zero too"
+    return "no gradient comes back from the losses" if readers else "no loss reads it"
+
+
+# -- interpolation ---------------------------------------------------------------------------------------------------
+
+
+def is_up(node: Node) -> bool:
+    """Whether a layer is one that solve sets to bilinear interpolation."""
+    return node.type == "Deconvolution" and "up" in node.name
+
+
+def interpolation(net: Net, start: FilledFrom, interpolated: bool) -> Iterator[Finding]:
+    """Deconvolutions: unset ones, those that mix classes, those that surgery.interp cannot set."""
+    unset = []
+    for node in net.graph.nodes:
+        layer = net.layer(node.name)
+        if node.type != "Deconvolution" or not layer.blob_names:
+            continue
+        filler, group = layer.blob_fillers[0], node.param.convolution_param.group
+        inputs, outputs, height, width = (*layer.blobs[0].shape, 1, 1)[:4]
+        if filler is not None and filler.type == "bilinear" and outputs > 1:
+            yield Finding(
+                WARNING,
+                "interpolation",
+                str(node),
+                f"a bilinear filler with group {group} gives every pair of channels the kernel: it sums the classes.",
+                f"Give group: {inputs}, or leave the filler out: surgery.interp sets the diagonal, as solve does.",
+            )
+        if (
+            is_up(node)
+            and interpolated
+            and (height != width or (outputs != inputs and (outputs, group) != (1, inputs)))
+        ):
+            yield Finding(
+                ERROR,
+                "interpolation",
+                str(node),
+                f"cannot be interpolation: {inputs} channels to {outputs * group}, kernel {height}x{width}.",
+                "Set num_output to the channels of its bottom and a square kernel.",
+            )
+        array = start.arrays.get(node.name, [None])[0]
+        if array is not None and array is not ABSENT and array.ndim == 4 and not interpolated:
+            yield from _mixed(node, array)
+        elif is_up(node) and array is None and is_zero_filler(filler):
+            unset.append(node.name)
+    if unset:
+        yield Finding(
+            NOTE,
+            "interpolation",
+            ", ".join(unset),
+            "zero until they are set to bilinear interpolation.",
+            "solve does that; before train or pycaffe call surgery.interp(net).",
+        )
+
+
+def _mixed(node: Node, array: Array) -> Iterator[Finding]:
+    _, outputs, size, width = array.shape
+    if outputs > 1 and size == width and np.allclose(array, bilinear_kernel(size).numpy(), atol=1e-4):
+        yield Finding(
+            ERROR,
+            "interpolation",
+            str(node),
+            "the weights give every pair of channels the bilinear kernel: it sums the classes.",
+            "Set it with surgery.interp and train what follows again.",
+        )
+
+
+def zero_weights(net: Net, start: FilledFrom) -> Iterator[Finding]:
+    """Layers that a file of trained weights holds as zeros: their answer does not depend on the image."""
+    for node in net.graph.nodes:
+        arrays = start.arrays.get(node.name)
+        if arrays is None or node.type not in LINEAR or arrays[0] is ABSENT:
+            continue
+        if not _any(arrays[0]):
+            yield Finding(ERROR, "dead layers", str(node), "the weights hold nothing but zeros for it.", _advice(node))
+        elif not np.isfinite(np.asarray(arrays[0]).ravel()[: 1 << 16]).all():
+            yield Finding(
+                ERROR,
+                "dead layers",
+                str(node),
+                "the weights hold NaN or infinity for it.",
+                "The training diverged: take an earlier snapshot, lower base_lr.",
+            )
+
+
+def _any(array: Array) -> bool:
+    """Whether a number is not zero; of large arrays a piece at a time, most are decided by the first."""
+    flat = array.reshape(-1)
+    return any(bool(flat[begin : begin + (1 << 20)].any()) for begin in range(0, flat.size, 1 << 20))

@@ -1,0 +1,99 @@
+"""All checks on one net or solver, in order."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+from fcn_caffe.doctor.dead import dead_layers, interpolation, zero_weights
+from fcn_caffe.doctor.findings import ERROR, Examination, Finding
+from fcn_caffe.doctor.inputs import class_counts, first_labels, preprocessing
+from fcn_caffe.doctor.rates import rates
+from fcn_caffe.doctor.start import filled_from, start_files
+from fcn_caffe.doctor.structure import crop_offsets, memory_needed
+from fcn_caffe.doctor.subject import Built, Subject, read_subject
+from fcn_caffe.errors import FcnCaffeError
+from fcn_caffe.graph import TEST, TRAIN
+
+__all__ = ["IMAGES", "examine"]
+
+IMAGES = 4  # whose labels are looked at
+
+
+def examine(
+    path: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    images: int = IMAGES,
+) -> Examination:
+    """Look for what makes nets answer nothing, or training fail, hours from now. Nothing is trained or written.
+
+    path: a net or a solver file. weights: what a net was trained to, or what a solver starts from instead of its own.
+    size: (H, W) of the images, instead of the data layer's or the deploy form's. images: how many labels to look at.
+    Raises: PrototxtError and SolverError for files that cannot be read; WeightsError for `weights` that cannot.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what building a net warns of is found here, with its layer
+        return _examine(path, weights, size, images)
+
+
+def _examine(
+    path: str | os.PathLike[str], weights: str | os.PathLike[str] | None, size: tuple[int, int] | None, images: int
+) -> Examination:
+    subject = read_subject(path, size)
+    seen = Examination(os.fspath(path))
+    built: dict[int, Built] = {}
+    for phase, name in ((TRAIN, "TRAIN"), (TEST, "TEST")):
+        try:
+            seen.add(crop_offsets(subject.param(phase)))
+            built[phase] = subject.build(phase)
+        except FcnCaffeError as error:
+            seen.add([Finding(ERROR, "build", str(subject.net_path), f"the {name} net cannot be built.", str(error))])
+            continue
+        _data(subject, built[phase], name, images, seen)
+    main = built.get(TRAIN) or built.get(TEST)
+    if main is None:
+        seen.skip("all other checks", "the net cannot be built")
+        return seen
+    _parameters(subject, main, None if weights is None else os.fspath(weights), seen)
+    if subject.settings is not None:
+        if TRAIN in built:
+            seen.add(rates(built[TRAIN].net, subject.settings.param, str(subject.path)))
+            seen.add(memory_needed(built[TRAIN].net, True, subject.settings.param.type))
+    else:
+        seen.skip("rate against normalisation", "a net alone has no rate: give its solver")
+    if TEST in built:
+        seen.add(memory_needed(built[TEST].net, False))
+    return seen
+
+
+def _data(subject: Subject, built: Built, phase: str, images: int, seen: Examination) -> None:
+    seen.add(class_counts(built.net, subject))
+    if built.data_error is not None and not built.data_is_absent:
+        seen.add(
+            [Finding(ERROR, "data", str(subject.net_path), f"the {phase} data cannot be read.", str(built.data_error))]
+        )
+    if built.data_error is not None:
+        seen.skip(f"label ranges, sizes of the {phase} images", built.data_error)
+    elif subject.size is not None:
+        seen.skip(f"label ranges ({phase})", "a size was given in place of the data")
+    else:
+        first_labels(built.net, images, seen)
+
+
+def _parameters(subject: Subject, built: Built, weights: str | None, seen: Examination) -> None:
+    net, starts = built.net, start_files(subject, weights)
+    start = filled_from(subject, net, starts, weights is not None, seen)
+    for item in starts:
+        if Path(item.weights).is_file():
+            preprocessing(subject, Path(item.weights), seen)
+    trained = subject.settings is None and bool(starts)
+    # A bare net is filled by weights that are not known here; so is one whose weights are elsewhere.
+    trusted = start.unknown or (subject.settings is None and not starts)
+    seen.add(interpolation(net, start, interpolated=not trained))
+    if trained:
+        seen.add(zero_weights(net, start))
+    else:
+        seen.add(dead_layers(net, start, trusted, interpolated=True))

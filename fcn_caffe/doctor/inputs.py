@@ -1,0 +1,182 @@
+"""What comes into a net: how images are made, how many classes there are, and what the first labels hold."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fcn_caffe.data.labels import read_classes
+from fcn_caffe.data.options import parse_param_str
+from fcn_caffe.doctor.findings import ERROR, NOTE, WARNING, Examination, Finding
+from fcn_caffe.doctor.subject import Subject, data_nodes
+from fcn_caffe.errors import FcnCaffeError
+from fcn_caffe.graph import Node
+from fcn_caffe.layers.python import find_module
+from fcn_caffe.net import Net
+from fcn_caffe.preprocessing import differences, net_preprocessing, read_preprocessing
+
+__all__ = ["class_counts", "first_labels", "preprocessing"]
+
+_LABELLED = ("SoftmaxWithLoss", "InfogainLoss", "MultinomialLogisticLoss")
+VOID = 255
+
+
+def preprocessing(subject: Subject, weights: Path, seen: Examination) -> None:
+    """Compare what the weights' record says with what the net's data layer does."""
+    check = "mean and channel order"
+    record = read_preprocessing(weights)
+    if record is None:
+        seen.skip(check, f"{weights} has no record ({weights.name}.preprocessing.json)")
+        return
+    if not isinstance(subject.sources[1], (str, os.PathLike)):
+        seen.skip(check, "the net is inside the solver file")
+        return
+    try:
+        theirs = net_preprocessing(subject.sources[1])
+    except FcnCaffeError as error:
+        seen.skip(check, error)
+        return
+    starts = subject.settings is not None
+    found = differences(replace(record, classes=None) if starts else record, theirs)
+    if found:
+        advice = "Change the data layer's mean or order, or use weights made for these inputs."
+        seen.add(
+            [
+                Finding(
+                    ERROR,
+                    check,
+                    str(weights),
+                    f"was made for other inputs than {subject.net_path} gives: {'; '.join(found)}.",
+                    advice,
+                )
+            ]
+        )
+
+
+def _heads(net: Net) -> Iterator[tuple[Node, str, str, int]]:
+    """Losses over classes: layer, score blob, label blob, number of classes."""
+    for node in net.graph.nodes:
+        if node.type in _LABELLED and len(net.blob_shapes[node.bottoms[0]]) > 1:
+            yield node, node.bottoms[0], node.bottoms[1], net.blob_shapes[node.bottoms[0]][1]
+
+
+def class_counts(net: Net, subject: Subject) -> Iterator[Finding]:
+    """The classes a head scores against class card, data layer and its options."""
+    heads = list(_heads(net))
+    # The other label blobs of a data layer of several have classes of their own, which nothing counts.
+    first = {next(iter(node.tops[1:2]), "") for node in data_nodes(net.graph)} | {
+        name for name in ("label",) if len({label for _, _, label, _ in heads}) == 1
+    }
+    for node, score, label, classes in heads:
+        if label not in first and len({name for _, _, name, _ in heads}) > 1:
+            continue
+        for count, who in _counts(net, subject):
+            if count > classes:
+                yield Finding(
+                    ERROR,
+                    "class counts",
+                    str(node),
+                    f"score '{score}' has {classes} classes, {who} has {count}: "
+                    f"labels beyond {classes - 1} are refused.",
+                    f"Set num_output: {count} in the score layers and the deconvolutions.",
+                )
+            elif count < classes:
+                yield Finding(
+                    WARNING,
+                    "class counts",
+                    str(node),
+                    f"score '{score}' has {classes} classes, {who} has {count}: the others are never seen.",
+                    f"Set num_output: {count} in the score layers and the deconvolutions, or complete the classes.",
+                )
+
+
+def _counts(net: Net, subject: Subject) -> Iterator[tuple[int, str]]:
+    folder = subject.net_path.parent
+    card = folder / "classes.txt"
+    if card.is_file():
+        yield len(read_classes(card)), str(card)
+    for node in subject.param(net.phase).layer:
+        if node.bottom or node.type != "Python":
+            continue
+        with suppress(FcnCaffeError):
+            options: dict[str, Any] = parse_param_str(node.python_param.param_str, node.name)
+            stated = options.get("classes")
+            if isinstance(stated, int):
+                yield stated, f"data layer '{node.name}'"
+            else:
+                names = getattr(find_module(node.python_param.module, folder), "CLASSES", ())
+                if names:
+                    yield len(names), f"module {node.python_param.module} (CLASSES)"
+
+
+def first_labels(net: Net, images: int, seen: Examination) -> None:
+    """Look at the labels of a data layer's first images: out of range, all void, masks of 0 and 255."""
+    for source in data_nodes(net.graph):
+        heads = [head for head in _heads(net) if head[2] in source.tops]
+        if not heads:
+            continue
+        values: dict[str, set[int]] = {label: set() for _, _, label, _ in heads}
+        void_only: dict[str, int] = dict.fromkeys(values, 0)
+        try:
+            for number in range(images):
+                made = net.layer(source.name)()
+                tops = dict(zip(source.tops, (made,) if isinstance(made, torch.Tensor) else made, strict=False))
+                for node, _, label, classes in heads:
+                    unique = set(torch.unique(tops[label]).long().tolist())
+                    ignore = getattr(net.layer(node.name), "ignore_label", None)
+                    values[label] |= unique
+                    void_only[label] += unique <= {ignore}
+                    bad = sorted(value for value in unique if not 0 <= value < classes and value != ignore)
+                    if bad:
+                        void = f" Give loss_param {{ ignore_label: {VOID} }} if it means void." if bad == [VOID] else ""
+                        seen.add(
+                            [
+                                Finding(
+                                    ERROR,
+                                    "label ranges",
+                                    str(source),
+                                    f"image {number} of its labels '{label}' holds {', '.join(map(str, bad[:8]))}, "
+                                    f"{node} takes 0 to {classes - 1}"
+                                    f"{'' if ignore is None else f' and {ignore} (void)'}.",
+                                    "Map the labels, or raise the number of classes." + void,
+                                )
+                            ]
+                        )
+                        return
+        except FcnCaffeError as error:
+            seen.add([Finding(ERROR, "label ranges", str(source), "an image cannot be read:", str(error))])
+            return
+        for node, _, label, classes in heads:
+            ignore = getattr(net.layer(node.name), "ignore_label", None)
+            if void_only[label]:
+                level = ERROR if void_only[label] == images else NOTE
+                seen.add(
+                    [
+                        Finding(
+                            level,
+                            "label ranges",
+                            str(source),
+                            f"{void_only[label]} of the first {images} labels '{label}' are all void ({ignore}).",
+                            "Such images teach nothing; is the void value right?",
+                        )
+                    ]
+                )
+            elif values[label] == {0, VOID} and ignore == VOID and classes == 2:
+                seen.add(
+                    [
+                        Finding(
+                            WARNING,
+                            "label ranges",
+                            str(source),
+                            f"the first {images} labels '{label}' hold 0 and 255 alone, and 255 is void here.",
+                            "They look like 0/255 masks: map 255 to 1 (mapping option, `255: 1`), "
+                            "else only background is learned.",
+                        )
+                    ]
+                )

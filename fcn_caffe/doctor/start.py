@@ -1,0 +1,173 @@
+"""What the parameters of a net are before its first step: from weight files, from fillers, or zero."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fcn_caffe.doctor.findings import ERROR, NOTE, Examination, Finding
+from fcn_caffe.doctor.subject import Subject
+from fcn_caffe.errors import SolverError
+from fcn_caffe.models import Start, starts_of
+from fcn_caffe.net import Net
+from fcn_caffe.solver.settings import Settings
+from fcn_caffe.weights import ABSENT, Array, load_weights
+
+__all__ = ["LINEAR", "FilledFrom", "filled_from", "is_zero_filler", "start_files"]
+
+LINEAR = ("Convolution", "Deconvolution", "InnerProduct", "Scale")
+_SHOWN = 4
+
+
+@dataclass
+class FilledFrom:
+    """arrays: what weight files give, by layer; unknown: weight files that would fill layers are not here."""
+
+    arrays: dict[str, list[Array]] = field(default_factory=dict)
+    unknown: bool = False
+    any_file: bool = False
+
+
+def start_files(subject: Subject, weights: str | None) -> list[Start]:
+    """The weight files that fill the net: the one that is given, else those the solver names, where they are."""
+    if weights is not None:
+        return [Start(weights)]
+    if subject.settings is None:
+        return []
+    named = (part.strip() for entry in subject.settings.param.weights for part in entry.split(","))
+    return [starts_of(subject.path.stem, _found(subject.settings, name)) for name in named if name]
+
+
+def _found(settings: Settings, name: str) -> str:
+    """A file that the solver names, where it lies; as named where it is not there."""
+    try:
+        return str(settings.find(name, "weights"))
+    except SolverError:
+        return name
+
+
+def filled_from(subject: Subject, net: Net, starts: list[Start], given: bool, seen: Examination) -> FilledFrom:
+    """Read the weight files and fit them to the net, blob by blob. given: by the caller, so they have to be there.
+
+    Raises: WeightsError for a given file that cannot be read.
+    """
+    result = FilledFrom(any_file=bool(starts))
+    for start in starts:
+        path = Path(start.weights)
+        if not given and not path.is_file():
+            result.unknown = True
+            seen.skip("weights, dead layers", f"{path}, which the solver starts from, is not here")
+            continue
+        arrays = load_weights(path)
+        dense = any(
+            name in net.params and net.params[name][0].ndim == 4 > blobs[0].ndim for name, blobs in arrays.items()
+        )
+        loose = subject.settings is not None and (start.how == "transplant" or dense)
+        fitting = _fit(net, arrays, path, start.suffix, loose, seen)
+        result.arrays.update(fitting)
+        if not fitting:
+            names = ", ".join(list(arrays)[:_SHOWN])
+            seen.add(
+                [
+                    Finding(
+                        ERROR,
+                        "weights",
+                        str(path),
+                        f"has no layer of the net (it has {names} …).",
+                        "Weights are matched by layer name: use the net they were made with, or rename its layers.",
+                    )
+                ]
+            )
+    if starts and not result.unknown:
+        _tell_missing(subject, net, result, starts, seen)
+    return result
+
+
+def _fit(
+    net: Net, weights: Mapping[str, list[Array]], path: Path, suffix: str, loose: bool, seen: Examination
+) -> dict[str, list[Array]]:
+    """The arrays that go into the net, by its layer names; those that do not are findings. loose: counts decide."""
+    fitting: dict[str, list[Array]] = {}
+    for source, arrays in weights.items():
+        name = source + suffix
+        targets = net.params.get(name)
+        if targets is None:
+            continue
+        shapes = [tuple(blob.shape) for blob in targets]
+        found = [
+            shapes[index] if array is ABSENT and index < len(shapes) else array.shape
+            for index, array in enumerate(arrays)
+        ]
+        if len(found) < len(shapes) or (len(found) > len(shapes) and not loose):
+            problem = f"has {len(found)} blob(s), the net wants {len(shapes)}."
+            advice = "Is bias_term the same? Rename the layer to learn it from scratch."
+        else:
+            wrong = [index for index, shape in enumerate(shapes) if not _matches(found[index], shape, loose)]
+            if not wrong:
+                fitting[name] = list(arrays)
+                continue
+            old, new = found[wrong[0]], shapes[wrong[0]]
+            problem = f"blob {wrong[0]} is {_show(old)} in {path}, the net wants {_show(new)}."
+            grown = len(old) == len(new) and old[1:] == new[1:]
+            advice = (
+                "Another number of classes: rename the layer to learn it from scratch, or surgery.expand_score."
+                if grown
+                else "Rename the layer to learn it from scratch, or change the net to these sizes."
+            )
+        seen.add([Finding(ERROR, "weights", f"layer '{name}'", problem, advice)])
+        fitting[name] = [np.ones(1, np.float32)] * len(targets)  # said once; its values are not judged
+    return fitting
+
+
+def _matches(found: tuple[int, ...], wanted: tuple[int, ...], loose: bool) -> bool:
+    if found == wanted or (len(found) == 4 and found == (1,) * (4 - len(wanted)) + wanted):
+        return True
+    return loose and int(np.prod(found)) == int(np.prod(wanted))
+
+
+def _tell_missing(subject: Subject, net: Net, start: FilledFrom, starts: list[Start], seen: Examination) -> None:
+    files = ", ".join(item.weights for item in starts)
+    missing = [name for name in net.params if name not in start.arrays and net.layer(name).layer_type != "Python"]
+    seen.add(
+        [
+            Finding(
+                NOTE,
+                "weights",
+                files,
+                f"fills {len(start.arrays)} layers of the net{f', not {_names(missing)}' if missing else ''}.",
+                "What it does not fill keeps what its filler gives.",
+            )
+        ]
+    )
+    if subject.settings is not None or not missing:
+        return
+    seen.add(
+        [
+            Finding(
+                ERROR,
+                "weights",
+                files,
+                f"has no weights for {_names(missing)}.",
+                "score and infer refuse that. For weights that training starts from, examine the solver.",
+            )
+        ]
+    )
+
+
+def is_zero_filler(filler: Any) -> bool:
+    """Whether a filler leaves zeros, as Caffe's default does."""
+    if filler is None or (filler.type == "constant" and filler.value == 0):
+        return True
+    return bool(filler.type == "gaussian" and filler.std == 0 and filler.mean == 0)
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _show(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,158 @@
+"""What is examined: a net file or a solver with its net, built without memory, with or without its data set."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fcn_caffe.errors import FcnCaffeError
+from fcn_caffe.graph import TEST, TRAIN, Graph, Node, filter_net, read_net
+from fcn_caffe.net import Net
+from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.upgrade import upgrade_net
+from fcn_caffe.solver.settings import Settings
+
+__all__ = ["Built", "Subject", "data_nodes", "read_subject"]
+
+_SOLVER_FIELD = re.compile(r"^\s*(net|train_net|net_param|train_net_param|base_lr|lr_policy)\s*[:{]", re.MULTILINE)
+# A data set that is not there is no fault of the net; anything else that its data layer says is.
+_ABSENT = re.compile(r"is not there|no such|has no file|cannot be opened|does not exist|No such file", re.IGNORECASE)
+_DATA = ("Python", "Data", "ImageData", "HDF5Data", "MemoryData", "WindowData")
+DEPLOY, SIDE = "deploy", 500  # pixels; the size of the released deploy nets, for nets that name none
+LOSSES_OF_LABELS = ("SoftmaxWithLoss", "InfogainLoss", "MultinomialLogisticLoss", "Accuracy")
+
+
+@dataclass
+class Built:
+    """A net on the meta device. data_error: why its own data layers could not be built, where they could not."""
+
+    net: Net
+    data_error: FcnCaffeError | None = None
+
+    @property
+    def data_is_absent(self) -> bool:
+        """Whether the data set just is not here."""
+        return self.data_error is not None and _ABSENT.search(str(self.data_error)) is not None
+
+
+@dataclass
+class Subject:
+    """A net, from a file or inside a solver. sources, stages: by phase; a source is a file or a NetParameter."""
+
+    path: Path
+    settings: Settings | None
+    sources: dict[int, Any]
+    stages: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
+
+    @property
+    def net_path(self) -> Path:
+        """The net's file, or the solver's where the net is inside it."""
+        source = self.sources[TRAIN]
+        return source if isinstance(source, Path) else self.path
+
+    def param(self, phase: int, stages: tuple[str, ...] | None = None) -> Any:
+        """The net's layers of one phase, as a NetParameter. Raises: PrototxtError, GraphError."""
+        source, stages = self.sources[phase], self.stages.get(phase, ()) if stages is None else stages
+        if isinstance(source, Path):
+            return read_net(source, phase, stages)
+        copied = caffe_pb2.NetParameter()
+        copied.CopyFrom(source)
+        return filter_net(upgrade_net(copied, str(self.path)), phase, stages)
+
+    def build(self, phase: int) -> Built:
+        """Build the net of a phase without memory; where its data layers fail, with inputs of an assumed size.
+
+        Raises: FcnCaffeError where the net itself does not go together.
+        """
+        source, stages = self.sources[phase], self.stages.get(phase, ())
+        try:
+            if self.size is None:
+                return Built(Net(source, phase, stages=stages, device="meta"))
+            failure = None
+        except FcnCaffeError as error:
+            failure = error
+        nodes = data_nodes(Graph.from_param(self.param(phase)), inputs=self.size is not None)
+        if not nodes:
+            if failure is not None:
+                raise failure
+            return Built(Net(source, phase, stages=stages, device="meta"))
+        try:
+            shapes = self._shapes(phase, nodes, dense=True)
+            return Built(Net(source, phase, stages=stages, device="meta", input_shapes=shapes), failure)
+        except FcnCaffeError as error:
+            shapes = self._shapes(phase, nodes, dense=False)
+            try:
+                return Built(Net(source, phase, stages=stages, device="meta", input_shapes=shapes), failure)
+            except FcnCaffeError:
+                raise error from None
+
+    def _shapes(self, phase: int, nodes: list[Node], dense: bool) -> dict[str, tuple[int, ...]]:
+        """Shapes for the tops of data layers: as the deploy form has them, else one colour image and its labels.
+
+        dense: a label a pixel, not one an image.
+        """
+        graph = Graph.from_param(self.param(phase))
+        labels = {node.bottoms[1] for node in graph.nodes if node.type in LOSSES_OF_LABELS}
+        deploy = Graph.from_param(self.param(phase, (DEPLOY,))) if self._has_deploy(phase) else graph
+        known: dict[str, tuple[int, ...]] = {}
+        for node in deploy.nodes:
+            if node.type == "Input":
+                given = [tuple(shape.dim) for shape in node.param.input_param.shape]
+                given *= len(node.tops) if len(given) == 1 else 1
+                known.update(zip(node.tops, given, strict=False))
+        side = next((shape[2:] for shape in known.values() if len(shape) == 4), None)
+        crop = next((node.param.transform_param.crop_size for node in nodes if node.type != "Python"), 0)
+        height, width = self.size or side or ((crop, crop) if crop else (SIDE, SIDE))
+        found: dict[str, tuple[int, ...]] = {}
+        for node in nodes:
+            for top in node.tops:
+                if top in labels:
+                    found[top] = (1, 1, height, width) if dense else (1,)
+                else:
+                    channels = known[top][1] if len(known.get(top, ())) > 1 else 1 if top == "depth" else 3
+                    found[top] = (1, channels, height, width)
+        return found
+
+    def _has_deploy(self, phase: int) -> bool:
+        try:
+            return bool(Graph.from_param(self.param(phase, (DEPLOY,))).inputs)
+        except FcnCaffeError:
+            return False
+
+
+def data_nodes(graph: Graph, inputs: bool = False) -> list[Node]:
+    """The layers that bring images and labels in; `inputs`: Input layers too."""
+    types = (*_DATA, "Input") if inputs else _DATA
+    return [node for node in graph.nodes if not node.bottoms and node.tops and node.type in types]
+
+
+def read_subject(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> Subject:
+    """Read a net or solver file; what it is is told by its fields. size: of the images, (H, W), instead of their own.
+
+    Raises: PrototxtError with file:line; SolverError for a solver without a net.
+    """
+    place = Path(path)
+    text = place.read_text(encoding="utf-8", errors="replace") if place.is_file() else ""
+    if not _SOLVER_FIELD.search(text):
+        read_net(place, TRAIN)  # a file that is no net is said here
+        return Subject(place, None, {TRAIN: place, TEST: place}, size=size)
+    settings = Settings(place)
+    param = settings.param
+    sources: dict[int, Any] = {}
+    for phase, fields in ((TRAIN, ("train_net", "train_net_param")), (TEST, ("test_net", "test_net_param"))):
+        for name in (*fields, "net", "net_param"):
+            value = getattr(param, name)
+            value = (value[0] if value else "") if name in ("test_net", "test_net_param") else value
+            given = bool(value) if isinstance(value, str) else value.ByteSize() > 0
+            if given and phase not in sources:
+                sources[phase] = settings.find(value, f"{name} file") if isinstance(value, str) else value
+    if TRAIN not in sources:
+        raise settings.error("names no net to train. Give net: or train_net:.")
+    sources.setdefault(TEST, sources[TRAIN])
+    stages = {TRAIN: tuple(param.train_state.stage)}
+    stages[TEST] = tuple(param.test_state[0].stage) if param.test_state else ()
+    return Subject(place, settings, sources, stages, size)

@@ -1,0 +1,11 @@
+"""Examine a net or a solver before it runs: see `python tools/doctor.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installing
+
+from fcn_caffe.commands.doctor import main
+
+if __name__ == "__main__":
+    sys.exit(main())
