@@ -47,7 +47,7 @@ class PASCALContextSegDataLayer(ReferenceLayer):
     def _names(self, file: str) -> list[str]:
         path = Path(self.context_dir, file)
         try:
-            return read_names(path)
+            return read_names(path, numbered=file == "labels.txt")
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error}). Get it: {self.origin}.") from error
 
@@ -64,9 +64,10 @@ class PASCALContextSegDataLayer(ReferenceLayer):
         return as_label(task_of[stored])
 
 
-def read_names(path: Path) -> list[str]:
-    """Read a list of classes, `INDEX: NAME` a line counting from 1; blanks of names are left out.
+def read_names(path: Path, *, numbered: bool) -> list[str]:
+    """Read a list of classes, `INDEX: NAME` a line; blanks of names are left out.
 
+    `numbered`: whether the indices are those of pixels, which count from 1; else only the order of lines matters.
     Raises: DataError with file:line; OSError.
     """
     names: list[str] = []
@@ -80,7 +81,7 @@ def read_names(path: Path) -> list[str]:
             continue
         if not colon or not index.strip().isdigit():
             raise DataError(f"{path}:{number}: expected `INDEX: NAME`, got {line!r}.")
-        if int(index) != len(names) + 1:
+        if numbered and int(index) != len(names) + 1:
             raise DataError(f"{path}:{number}: expected index {len(names) + 1}, got {index.strip()}: classes in order.")
         names.append(name.replace(" ", "").strip())
     return names
