@@ -12,7 +12,15 @@ from helpers import input_layer, layer
 from oracle import arrays, assert_close, cases, draw, load
 
 import fcn_caffe.pycaffe as caffe
+import fcn_caffe.pycaffe.blob as blob_module
 from fcn_caffe import LayerError
+
+
+@pytest.fixture(params=["one memory", "two memories"])
+def memories(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With two, arrays are copies that count as the newest once they are handed out, as they are of a GPU."""
+    if request.param == "two memories":
+        monkeypatch.setattr(blob_module, "direct", lambda tensor: False)
 
 
 def golden_net(text: str, phase: int, folder: Path) -> caffe.Net:
@@ -28,7 +36,7 @@ def draw_params(net: caffe.Net) -> None:
 
 
 @pytest.mark.parametrize("case", cases("layers"))
-def test_layers_equal_caffe(case: str, tmp_path: Path) -> None:
+def test_layers_equal_caffe(case: str, tmp_path: Path, memories: None) -> None:
     data = load("layers")
     phase = caffe.TRAIN if str(data[f"{case}/phase"]) in ("TRAIN", "0") else caffe.TEST
     net = golden_net(str(data[f"{case}/prototxt"]), phase, tmp_path)
@@ -56,7 +64,7 @@ def test_layers_equal_caffe(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", cases("nets"))
-def test_nets_equal_caffe(case: str, tmp_path: Path) -> None:
+def test_nets_equal_caffe(case: str, tmp_path: Path, memories: None) -> None:
     data = load("nets")
     net = golden_net(str(data[f"{case}/prototxt"]), caffe.TRAIN, tmp_path)
     draw_params(net)
@@ -172,6 +180,37 @@ def test_data_and_diff_are_the_memory_that_layers_compute_in(deep: caffe.Net) ->
     deep.backward(ip=np.ones((2, 3), np.float32), pool=np.zeros((2, 4, 2, 1), np.float32))
     diff = deep.params["ip"][1].diff
     assert diff.ctypes.data == deep._core.params["ip"][1].grad.data_ptr() and diff.tolist() == [2, 2, 2]
+
+
+def test_with_two_memories_what_people_write_is_copied_when_a_layer_reads(
+    deep: caffe.Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep.save(str(tmp_path / "w.caffemodel"))
+    monkeypatch.setattr(blob_module, "direct", lambda tensor: False)
+    kept = deep.blobs["data"].data
+    first = deep.forward()["ip"].copy()
+    kept[...] *= 2  # an input that somebody keeps counts as the newest
+    second = deep.forward()["ip"].copy()
+    assert not np.allclose(first, second)
+    weight = deep.params["conv1"][0].data
+    before = weight.copy()
+    weight[...] = 0
+    deep.copy_from(str(tmp_path / "w.caffemodel"))  # newer than what was written
+    np.testing.assert_array_equal(deep.params["conv1"][0].data, before)
+    np.testing.assert_array_equal(deep.forward()["ip"], second)
+    other = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST)
+    other.share_with(deep)
+    other.params["conv1"][0].data[...] = 0
+    other.params["conv1"][1].data[...] = 0
+    deep.forward()
+    assert not deep.blobs["conv1"].data.any() and not deep.params["conv1"][0].data.any()
+    deep.blobs["ip"].diff[...] = 1
+    deep.backward()
+    deep.params["ip"][1].diff[...] += 1
+    deep.backward()
+    assert deep.params["ip"][1].diff.tolist() == [5, 5, 5]
+    deep.clear_param_diffs()
+    assert not deep.params["ip"][1].diff.any()
 
 
 def test_an_array_that_is_kept_stays_live(deep: caffe.Net) -> None:
@@ -426,8 +465,7 @@ def test_weights_are_saved_loaded_and_shared(deep: caffe.Net, tmp_path: Path) ->
     deep.save_hdf5(str(tmp_path / "w.h5"))
     text = tmp_path / "net.prototxt"
     binary = str(tmp_path / "w.caffemodel")
-    with pytest.warns(PendingDeprecationWarning):
-        old = caffe.Net(str(text), binary, caffe.TEST)
+    old = caffe.Net(str(text), binary, caffe.TEST)
     copied, hdf5 = (caffe.Net(str(text), caffe.TEST) for _ in range(2))
     copied.copy_from(str(tmp_path / "any.name"))
     hdf5.load_hdf5(str(tmp_path / "w.h5"))

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from fcn_caffe.layers.base import Layer, show
 
@@ -30,6 +31,20 @@ class Vec(list[Any]):
     __hash__ = None
 
 
+def direct(tensor: Tensor) -> bool:
+    """Whether an array can be the tensor's own memory."""
+    return tensor.device.type == "cpu"
+
+
+class _Shown:
+    """What people were given of some numbers."""
+
+    def __init__(self) -> None:
+        self.root: weakref.ref[Array] | None = None  # what every array that was handed out is a view of
+        self.host: Array | None = None  # on a GPU: the array that people see
+        self.newer = False  # on a GPU: whether it counts as the newest
+
+
 class Memory:
     """The numbers of a blob's data or diff: a tensor where layers compute, an array where people look.
 
@@ -42,9 +57,7 @@ class Memory:
         self._shape = tuple(shape)
         self._tensor: Tensor | None = None
         self._room: Tensor | None = None  # larger memory, of which the tensor is the beginning
-        self._root: weakref.ref[Array] | None = None  # what every array that was handed out is a view of
-        self._host: Array | None = None  # on a GPU: the array that people see
-        self._host_newer = False
+        self._own_shown = _Shown()
         self._lent = False  # the tensor's memory is another blob's too: an array is made of a copy
         self.rest = rest
 
@@ -60,6 +73,10 @@ class Memory:
     def _put(self, tensor: Tensor | None) -> None:
         self._tensor = tensor
 
+    @property
+    def _shown(self) -> _Shown:
+        return self._own_shown
+
     def held(self) -> Tensor | None:
         """The tensor as it is, None while nothing was written; to tell whether it is still the same."""
         return self._get()
@@ -69,25 +86,26 @@ class Memory:
     @property
     def written(self) -> bool:
         """Whether there can be other numbers than `rest`."""
-        return self._get() is not None or self._host_newer
+        return self._get() is not None or self._shown.newer
 
     @property
     def watched(self) -> bool:
         """Whether somebody holds an array of it."""
-        return self._root is not None and self._root() is not None
+        root = self._shown.root
+        return root is not None and root() is not None
 
     def tensor(self, device: torch.device) -> Tensor:
         """The numbers on a device, newest first."""
-        tensor = self._get()
+        tensor, shown = self._get(), self._shown
         if tensor is None:
             tensor = self._made(device)
         elif tensor.device != device:
             tensor = tensor.to(device)
             self._put(tensor)
-        if self._host_newer and self._host is not None:
+        if shown.newer and shown.host is not None:
             with torch.no_grad():
-                tensor.copy_(torch.from_numpy(self._host).reshape(tensor.shape))
-            self._host_newer = False
+                tensor.copy_(torch.from_numpy(shown.host).reshape(tensor.shape))
+            shown.newer = False
         return tensor
 
     def _made(self, device: torch.device) -> Tensor:
@@ -102,37 +120,37 @@ class Memory:
         """Take what a layer made: the tensor itself, unless somebody watches; lent: it is part of another blob."""
         if made.dtype != torch.float32:
             made = made.float()
-        held = self._get()
-        self._host_newer = False
+        held, shown = self._get(), self._shown
+        shown.newer = False
         if held is not None and held is not made and self._seen_on_cpu(held) and held.shape == made.shape:
             if held.data_ptr() != made.data_ptr() or held.stride() != made.stride():
                 held.copy_(made)
             return
         if self._shape != made.shape:
             self._shape = tuple(made.shape)
-            self._host = None
+            shown.host = None
         self._room, self._lent = None, lent
         self._put(made)
 
     def _seen_on_cpu(self, held: Tensor) -> bool:
-        return held.device.type == "cpu" and self.watched
+        return direct(held) and self.watched
 
     def release(self) -> None:
         """Forget the numbers, which are about to be made anew; not where somebody watches."""
         if not self.watched:
             self._put(None)
-            self._room, self._host_newer = None, False
+            self._room, self._shown.newer = None, False
 
     def clear(self) -> None:
         """Set every number to zero."""
-        held = self._get()
+        held, shown = self._get(), self._shown
         if held is not None and self._seen_on_cpu(held):
             held.zero_()
             return
         self._put(None)
-        self._host_newer = False
-        if self.watched and self._host is not None:
-            self._host[...] = 0
+        shown.newer = False
+        if self.watched and shown.host is not None:
+            shown.host[...] = 0
         if self.rest:
             self._put(torch.zeros(self._shape))
 
@@ -142,36 +160,40 @@ class Memory:
 
     def uploaded(self) -> None:
         """Let an array that somebody holds count as the newest: on a GPU, for blobs that no layer makes."""
-        if self._host is not None and self.watched:
-            self._host_newer = True
+        if self._shown.host is not None and self.watched:
+            self._shown.newer = True
 
     # -- for people -----------------------------------------------------------------------------------------------
 
     def array(self, device: torch.device) -> Array:
         """A writable float32 array of it, without a copy on the CPU."""
-        tensor = self._get()
+        tensor, shown = self._get(), self._shown
         if tensor is None:
             tensor = self._made(device)
-        if tensor.device.type == "cpu":
+        if direct(tensor):
             if self._lent or not tensor.is_contiguous():
                 tensor = tensor.clone(memory_format=torch.contiguous_format)
                 self._put(tensor)
                 self._lent = False
-            root = self._root() if self._root is not None else None
+            root = shown.root() if shown.root is not None else None
             if root is None or root.ctypes.data != tensor.data_ptr() or root.shape != tensor.shape:
                 root = tensor.detach().numpy()
-                self._root = weakref.ref(root)
+                shown.root = weakref.ref(root)
             found: Array = root.view()
             return found
-        if not self._host_newer:
-            if self._host is None or self._host.shape != tensor.shape:
-                self._host = np.empty(tuple(tensor.shape), np.float32)
-                self._root = weakref.ref(self._host)
-            torch.from_numpy(self._host).copy_(tensor.detach())
-            self._host_newer = True
-        assert self._host is not None
-        shown: Array = self._host.view()
-        return shown
+        if not shown.newer:
+            if shown.host is None or shown.host.shape != tensor.shape:
+                shown.host = np.empty(tuple(tensor.shape), np.float32)
+            torch.from_numpy(shown.host).copy_(tensor.detach())
+            shown.newer = True
+        assert shown.host is not None
+        root = shown.root() if shown.root is not None else None
+        if root is None:
+            # Through torch: NumPy makes views of a view refer to what that is of, so that none would keep it.
+            root = torch.from_numpy(shown.host).reshape(tensor.shape).numpy()
+            shown.root = weakref.ref(root)
+        seen: Array = root.view()
+        return seen
 
     def reshape(self, shape: Shape) -> None:
         """Take a shape. Numbers stay in their order as far as both shapes go; larger memory starts at `rest`."""
@@ -190,7 +212,25 @@ class Memory:
             else:
                 self._room = None
                 self._put(None)
-        self._shape, self._host, self._host_newer = shape, None, False
+        self._shape, self._shown.host, self._shown.newer = shape, None, False
+
+
+# A parameter may be in several nets: what people were given of it is one and the same.
+_OF_PARAMETERS: Any = WeakIdKeyDictionary()
+
+
+def _shown_of(owner: torch.nn.Parameter, which: int) -> _Shown:
+    found: tuple[_Shown, _Shown] | None = _OF_PARAMETERS.get(owner)
+    if found is None:
+        found = _OF_PARAMETERS[owner] = (_Shown(), _Shown())
+    return found[which]
+
+
+def _owner(layer: Layer, name: str) -> torch.nn.Parameter:
+    """The module's parameter, another layer's where it is shared in another shape."""
+    view = layer.blob_views.get(name)
+    found: torch.nn.Parameter = getattr(view[0], view[1]) if view else getattr(layer, name)
+    return found
 
 
 class ParamData(Memory):
@@ -211,9 +251,13 @@ class ParamData(Memory):
     def _put(self, tensor: Tensor | None) -> None:
         raise ValueError(f"the memory of parameter '{self._name}' is its module's.")
 
+    @property
+    def _shown(self) -> _Shown:
+        return _shown_of(_owner(self._layer, self._name), 0)
+
     def flush(self) -> None:
         """On a GPU: bring what people wrote to the module."""
-        if self._host_newer:
+        if self._shown.newer:
             self.tensor(self._get().device)
 
     def reshape(self, shape: Shape) -> None:
@@ -237,9 +281,11 @@ class ParamDiff(Memory):
 
     def owner(self) -> torch.nn.Parameter:
         """The module's parameter, another layer's where it is shared in another shape."""
-        view = self._layer.blob_views.get(self._name)
-        found: torch.nn.Parameter = getattr(view[0], view[1]) if view else getattr(self._layer, self._name)
-        return found
+        return _owner(self._layer, self._name)
+
+    @property
+    def _shown(self) -> _Shown:
+        return _shown_of(self.owner(), 1)
 
     @property
     def shape(self) -> Shape:
@@ -285,7 +331,7 @@ class ParamDiff(Memory):
 
     def flush(self) -> None:
         """On a GPU: bring what people wrote to `.grad`."""
-        if self._host_newer:
+        if self._shown.newer:
             self.tensor(self.owner().device)
 
     def reshape(self, shape: Shape) -> None:

@@ -168,7 +168,8 @@ class Executor:
             made = tuple(top.to(device) for top in made)
         lent = set() if step.node.type in _SHARES or step.in_place else {_storage(bottom) for bottom in bottoms}
         for top, tensor in zip(step.tops, made, strict=False):
-            top._data.adopt(tensor.detach(), _storage(tensor) in lent)
+            # `data` has a count of changes of its own: people write while graphs remember.
+            top._data.adopt(tensor.data, _storage(tensor) in lent)
             top._fitting_diff()
         if step.record is not None:
             step.record.read = [blob._data.held() for blob in step.bottoms]

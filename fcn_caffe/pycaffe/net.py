@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
@@ -329,11 +328,15 @@ class Net:
 
         Raises: RuntimeError for a file that is not there, WeightsError for one that does not fit.
         """
-        copy_weights(self._core, load_weights(check_file(path)), path)
+        weights = load_weights(check_file(path))
+        self._flush()
+        copy_weights(self._core, weights, path)
 
     def load_hdf5(self, path: PathLike) -> None:
         """`copy_from` of a .caffemodel.h5, by whatever name. Raises: as `copy_from`."""
-        copy_weights(self._core, HDF5.read(check_file(path)), path)
+        weights = HDF5.read(check_file(path))
+        self._flush()
+        copy_weights(self._core, weights, path)
 
     def share_with(self, other: Net) -> None:
         """Use another net's parameters in the layers of the same name. Raises: LayerError where shapes differ."""
@@ -362,11 +365,6 @@ class Net:
 def _arguments(arguments: Sequence[Any], options: dict[str, Any]) -> tuple[str, int, int, list[str], Any]:
     """file, phase, level, stages, weights of the two forms that pycaffe has."""
     if len(arguments) == 3 and not options and isinstance(arguments[1], (str, os.PathLike)):
-        warnings.warn(
-            "Net(file, weights, phase) is the old form: write Net(file, phase, weights=weights).",
-            PendingDeprecationWarning,
-            stacklevel=3,
-        )
         return arguments[0], int(arguments[2]), 0, [], arguments[1]
     names = ("network_file", "phase", "level", "stages", "weights")
     given = dict(zip(names, arguments, strict=False))

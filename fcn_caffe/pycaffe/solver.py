@@ -147,6 +147,7 @@ class Solver:
 
     def restore(self, state_file: PathLike) -> None:
         """Continue from a solver state. Raises: RuntimeError where it is not there, SolverError if it does not fit."""
+        self._net._flush()
         self._core.restore(check_file(state_file))
 
     def add_callback(self, on_start: Callable[[], Any], on_gradients_ready: Callable[[], Any]) -> None:
