@@ -30,6 +30,7 @@ class Scores:
     absent: tuple[int, ...]
     pixels: int
     loss: float | None = None
+    confusion: npt.NDArray[np.int64] | None = None  # [i, j]: pixels of class i predicted as j
 
     def summary(self) -> dict[str, float]:
         """The four metrics by name, in the paper's order."""
@@ -108,4 +109,5 @@ class ConfusionMatrix:
             absent=tuple(int(index) for index in np.flatnonzero(truth == 0)),
             pixels=int(total),
             loss=loss,
+            confusion=self.counts.copy(),
         )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -52,6 +54,28 @@ def _check(net: Net, score: str, label: str) -> int:
     return shape[1]
 
 
+def _places(net: Net, score: str, classes: int, only: Sequence[int] | None) -> npt.NDArray[np.int64] | None:
+    """The row of the matrix that each class is counted in, -1 for none; None where each has its own."""
+    if only is None:
+        return None
+    wrong = [index for index in only if not 0 <= index < classes]
+    if wrong or not only or len(set(only)) < len(only):
+        listed = ", ".join(map(str, wrong or only)) or "none"
+        raise DataError(
+            f"net '{net.name}': classes to score alone: {listed}. Give each once, from 0 to {classes - 1} ('{score}')."
+        )
+    places = np.full(classes, -1, np.int64)
+    places[list(only)] = np.arange(len(only))
+    return places
+
+
+def _placed(labels: npt.NDArray[Any], places: npt.NDArray[np.int64] | None) -> npt.NDArray[Any]:
+    if places is None:
+        return labels
+    known = (labels >= 0) & (labels < len(places))
+    return np.where(known, places[np.where(known, labels, 0).astype(np.int64)], -1)
+
+
 @torch.no_grad()
 def score_heads(
     net: Net,
@@ -60,18 +84,23 @@ def score_heads(
     *,
     loss: str = "loss",
     leave_out_absent: bool = False,
+    only: Sequence[int] | None = None,
     on_image: OnImage | None = None,
 ) -> dict[str, Scores]:
     """Score several heads in one pass over the images.
 
     heads: label blob by score blob. Each score is (N, C, H, W) and its label (N, 1, H, W); the prediction is the
     class of the highest score, the first of equals. `loss`, where the net has such a blob, is averaged along.
+    only: score these classes, as a task of their own: other pixels are void, the answer is the best of them, and the
+    scores are in their order.
     `on_image(iteration, blobs)` sees the score and label blobs, and `data`, of every iteration.
     Returns scores by score blob. The net runs in eval mode and is put back as it was.
     Raises: DataError for blobs the net lacks, or scores and labels of different sizes.
     """
     heads = heads or {"score": "label"}
-    matrices = {score: ConfusionMatrix(_check(net, score, label)) for score, label in heads.items()}
+    counts = {score: _check(net, score, label) for score, label in heads.items()}
+    places = {score: _places(net, score, count, only) for score, count in counts.items()}
+    matrices = {score: ConfusionMatrix(len(only) if only is not None else count) for score, count in counts.items()}
     iterations = _iterations(net, iterations)
     keep = {*heads, *heads.values()} | ({loss} if loss in net.blob_shapes else set())
     if on_image is not None and "data" in net.blob_shapes:
@@ -82,13 +111,15 @@ def score_heads(
         for iteration in range(iterations):
             blobs = net(keep=keep)
             for score, label in heads.items():
-                prediction, truth = blobs[score].argmax(1), blobs[label]
+                given = blobs[score] if only is None else blobs[score][:, list(only)]
+                prediction, truth = given.argmax(1), blobs[label]
                 if truth.numel() != prediction.numel():
                     raise DataError(
                         f"net '{net.name}': score '{score}' is {tuple(blobs[score].shape)} and label '{label}' "
                         f"{tuple(truth.shape)}. The score should have the label's height and width."
                     )
-                matrices[score].add(truth.reshape(prediction.shape).cpu().numpy(), prediction.cpu().numpy())
+                labels = truth.reshape(prediction.shape).cpu().numpy()
+                matrices[score].add(_placed(labels, places[score]), prediction.cpu().numpy())
             if loss in keep:
                 losses += float(blobs[loss].sum())
             if on_image is not None:
@@ -131,6 +162,10 @@ def class_names(net: Net, classes: int) -> list[str] | None:
     source = data_layer(net)
     if source is not None:
         names = list(getattr(inspect.getmodule(type(source)), "CLASSES", ()))
+        if len(names) == classes:
+            return names
+        # PASCAL-Context reads its list of classes with the data set; background comes before them.
+        names = ["background", *getattr(source, "labels_59", ())]
         if len(names) == classes:
             return names
     return None

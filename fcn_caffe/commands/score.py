@@ -6,17 +6,26 @@ import argparse
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from fcn_caffe.atomic import atomic_write
 from fcn_caffe.commands import command
+from fcn_caffe.confusion_picture import draw_confusion
 from fcn_caffe.errors import DataError
 from fcn_caffe.infer import trained_net
 from fcn_caffe.metrics import Scores
+from fcn_caffe.net import Net
+from fcn_caffe.predictions import VOC_LAYOUT, PredictionWriter, voc_writer
 from fcn_caffe.preprocessing import check_preprocessing
-from fcn_caffe.score import class_names, data_layer, format_scores, score_heads
+from fcn_caffe.score import class_names, format_scores, score_heads
+from fcn_caffe.training import heads as loss_heads
+from fcn_caffe.training import leaves_out_absent
+from fcn_caffe.vis import save_image
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -24,10 +33,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("net", help="net prototxt; its TEST phase with its data layer is run")
     parser.add_argument("--weights", required=True, help="weights to score, in any form")
     parser.add_argument("--iterations", type=int, help="passes to run (default: once over the data layer's split)")
-    parser.add_argument("--score", nargs="+", default=["score"], help="score blobs, one a head (default: score)")
-    parser.add_argument("--label", nargs="+", default=["label"], help="their label blobs, in the same order")
+    parser.add_argument("--score", nargs="+", help="score blobs, one a head (default: score, else every loss's)")
+    parser.add_argument("--label", nargs="+", help="their label blobs, in the same order")
     parser.add_argument(
         "--leave-out-absent", action="store_true", help="leave classes without ground truth out of the means"
+    )
+    parser.add_argument(
+        "--only", type=Path, help="file of classes, a name or an index a line, that are scored as a task of their own"
     )
     parser.add_argument("--stage", action="append", default=[], help="NetState stage (repeatable)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
@@ -35,7 +47,13 @@ def _parser() -> argparse.ArgumentParser:
         "--ignore-preprocessing", action="store_true", help="run even if the weights were made for other inputs"
     )
     parser.add_argument("--csv", type=Path, help="append the scores to this CSV file")
-    parser.add_argument("--json", type=Path, help="write the scores to this JSON file")
+    parser.add_argument("--json", type=Path, help="write the scores, by class too, to this JSON file")
+    parser.add_argument("--per-class", type=Path, help="write the table of classes to this CSV file")
+    parser.add_argument("--confusion", type=Path, help="draw the confusion matrix to this image; one a head")
+    parser.add_argument("--save-predictions", type=Path, help="write every answer to this folder, as palette PNG")
+    parser.add_argument(
+        "--voc-results", type=Path, help=f"write every answer as the VOC test server takes it: under DIR/{VOC_LAYOUT}"
+    )
     return parser
 
 
@@ -53,8 +71,10 @@ def _record(arguments: argparse.Namespace, head: str, scores: Scores, names: lis
         **{name: _number(value) for name, value in scores.summary().items()},
         "loss": scores.loss,
         "pixels": scores.pixels,
+        "class_accuracy": {key: _number(value) for key, value in zip(keys, scores.class_accuracy, strict=True)},
         "class_iu": {key: _number(value) for key, value in zip(keys, scores.class_iu, strict=True)},
         "absent": [keys[index] for index in scores.absent],
+        "confusion": [] if scores.confusion is None else scores.confusion.tolist(),
     }
 
 
@@ -69,25 +89,95 @@ def _append_csv(path: Path, records: list[dict[str, Any]]) -> None:
         writer.writerows(plain)
 
 
+def _heads(arguments: argparse.Namespace, net: Net) -> dict[str, str]:
+    """Score blob -> label blob: as given; else `score` and `label` where the net has both; else those of every loss."""
+    if arguments.score is not None or arguments.label is not None:
+        scores, labels = arguments.score or ["score"], arguments.label or ["label"]
+        if len(scores) != len(labels):
+            raise DataError(f"{len(scores)} score blobs and {len(labels)} labels: give one label each.")
+        return dict(zip(scores, labels, strict=True))
+    plain = {"score": "label"}
+    return plain if {"score", "label"} <= net.blob_shapes.keys() else loss_heads(net) or plain
+
+
+def _only(path: Path | None, net: Net, heads: dict[str, str]) -> list[int] | None:
+    """The classes that a file lists, by name or index."""
+    if path is None:
+        return None
+    if len(heads) > 1:
+        raise DataError(f"--only {path}: the net has heads {', '.join(heads)}. Choose one with --score and --label.")
+    shape = net.blob_shapes.get(next(iter(heads)), (0, 0))
+    names = class_names(net, shape[1]) or []
+    found: list[int] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        text = line.split("#")[0].strip()
+        if text and not text.isdigit() and text not in names:
+            near = get_close_matches(text, names, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else "" if names else " The net's classes have no names here."
+            raise DataError(f"{path}:{number}: {text!r} is no class.{hint} Give names or indices, one a line.")
+        if text:
+            found.append(int(text) if text.isdigit() else names.index(text))
+    return found
+
+
+def _beside(path: Path, head: str, several: bool) -> Path:
+    """A file for one head: the path, or, of several, the path with the head's name before its ending."""
+    return path.with_name(f"{path.stem}-{head}{path.suffix}") if several else path
+
+
+def _write_classes(path: Path, scores: Scores, names: list[str] | None) -> None:
+    """One line a class: its scores, its pixels, and how many were called it."""
+    assert scores.confusion is not None
+    with atomic_write(path, "w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("class", "name", "iu", "accuracy", "pixels", "predicted_pixels"))
+        for index, counts in enumerate(scores.confusion):
+            name = names[index] if names else ""
+            iu, accuracy = _number(scores.class_iu[index]), _number(scores.class_accuracy[index])
+            writer.writerow((index, name, iu, accuracy, counts.sum(), scores.confusion[:, index].sum()))
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
-    if len(arguments.score) != len(arguments.label):
-        raise DataError(f"{len(arguments.score)} score blobs and {len(arguments.label)} labels: give one label each.")
     if not arguments.ignore_preprocessing:
         check_preprocessing(arguments.weights, arguments.net)
     net = trained_net(arguments.net, arguments.weights, stages=arguments.stage, device=arguments.device)
     # The paper leaves classes that the SIFT Flow test images never show out of the means.
-    sift_flow = type(data_layer(net)).__module__.endswith("siftflow_layers")
-    heads = dict(zip(arguments.score, arguments.label, strict=True))
-    found = score_heads(net, arguments.iterations, heads, leave_out_absent=arguments.leave_out_absent or sift_flow)
-    records = []
+    leave_out = arguments.leave_out_absent or leaves_out_absent(net)
+    heads = _heads(arguments, net)
+    only = _only(arguments.only, net, heads)
+    writers: list[PredictionWriter] = []
+    known = [head for head in heads if head in net.blob_shapes]  # score_heads refuses the others
+    if arguments.save_predictions:
+        writers.append(PredictionWriter(net, known, arguments.save_predictions))
+    if arguments.voc_results:
+        writers.append(voc_writer(net, known, arguments.voc_results))
+
+    def write(iteration: int, blobs: Mapping[str, Tensor]) -> None:
+        for writer in writers:
+            writer(iteration, blobs)
+
+    found = score_heads(
+        net, arguments.iterations, heads, leave_out_absent=leave_out, only=only, on_image=write if writers else None
+    )
+    records, several = [], len(found) > 1
     for head, scores in found.items():
-        names = class_names(net, len(scores.class_iu))
-        if len(found) > 1:
+        names = class_names(net, net.blob_shapes[head][1])
+        if only is not None:
+            names = [names[index] if names else str(index) for index in only]
+        if several:
             print(f"== {head}")
         print(format_scores(scores, names))
         records.append(_record(arguments, head, scores, names))
+        if arguments.per_class:
+            _write_classes(_beside(arguments.per_class, head, several), scores, names)
+        if arguments.confusion and scores.confusion is not None:
+            title = f"{net.name or Path(arguments.net).stem}, {head}: mean IU {scores.mean_iu * 100:.2f}"
+            picture = draw_confusion(scores.confusion, names, title)
+            save_image(_beside(arguments.confusion, head, several), picture)
+    for writer in writers:
+        print(f"wrote {writer.written} answers to {writer.folder}")
     if arguments.csv:
         _append_csv(arguments.csv, records)
     if arguments.json:
