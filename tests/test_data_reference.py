@@ -11,6 +11,7 @@ from PIL import Image
 
 from fcn_caffe.data.nyud_layers import NYUDSegDataLayer
 from fcn_caffe.data.pascalcontext_layers import PASCALContextSegDataLayer
+from fcn_caffe.data.prepare import DATA_SETS
 from fcn_caffe.data.reference import read_mat
 from fcn_caffe.data.siftflow_layers import SIFTFlowSegDataLayer
 from fcn_caffe.data.voc_layers import SBDDSegDataLayer, VOCSegDataLayer
@@ -179,6 +180,7 @@ def test_a_missing_data_set_says_where_and_how(cls, tops, options, missing, orig
         start(cls, tops, split="train", **options)
     message = str(error.value)
     assert missing in message and origin in message and str(Path.cwd()) in message
+    assert f"`python tools/get_data.py {cls.data_set}` then prepares it" in message and cls.data_set in DATA_SETS
 
 
 def test_a_missing_split_names_those_there(tmp_path):

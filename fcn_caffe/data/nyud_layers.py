@@ -41,6 +41,7 @@ class NYUDSegDataLayer(ReferenceLayer):
     required = ("nyud_dir", "tops")
     defaults: ClassVar[Mapping[str, Any]] = {}
     folder_option = "nyud_dir"
+    data_set = "nyud"
     origin = (
         "NYU Depth V2 (cs.nyu.edu/~silberman) for the images, and Gupta's rcnn-depth (github.com/s-gupta) for labels, "
         "splits and HHA"

@@ -31,6 +31,7 @@ class PASCALContextSegDataLayer(ReferenceLayer):
     required = ("voc_dir", "context_dir")
     defaults: ClassVar[Mapping[str, Any]] = COMMON
     folder_option = "context_dir"
+    data_set = "pascal-context"
     origin = "PASCAL-Context of cs.stanford.edu/~roozbeh/pascal-context, and VOC 2010 from host.robots.ox.ac.uk"
 
     def open(self) -> list[str]:

@@ -56,6 +56,7 @@ class ReferenceLayer(OneImageLayer):
 
     folder_option: ClassVar[str] = ""
     origin: ClassVar[str] = ""
+    data_set: ClassVar[str] = ""  # what tools/get_data.py calls it
     mean: npt.NDArray[Any]
 
     def folder(self, option: str | None = None) -> str:
@@ -66,7 +67,8 @@ class ReferenceLayer(OneImageLayer):
         if not place.is_dir():
             raise DataError(
                 f"{self.who}: the data set folder {option}={given!r} is not there (looked at {place.absolute()}"
-                f"{' and under $' + DATA_ROOT_VARIABLE}). Get it: {self.origin}."
+                f"{' and under $' + DATA_ROOT_VARIABLE}). Get it: {self.origin}; "
+                f"`python tools/get_data.py {self.data_set}` then prepares it."
             )
         return str(place)
 

@@ -37,6 +37,7 @@ class SIFTFlowSegDataLayer(ReferenceLayer):
     defaults: ClassVar[Mapping[str, Any]] = COMMON
     top_names = ("data", "sem", "geo")
     folder_option = "siftflow_dir"
+    data_set = "siftflow"
     origin = "SiftFlowDataset.zip of Tighe and Lazebnik's SuperParsing page, and the reference's trainval/test lists"
 
     def open(self) -> list[str]:

@@ -30,7 +30,11 @@ class VOCSegDataLayer(ReferenceLayer):
     required = ("voc_dir",)
     defaults: ClassVar[Mapping[str, Any]] = COMMON
     folder_option = "voc_dir"
-    origin = "host.robots.ox.ac.uk/pascal/VOC/voc2012, VOCtrainval_11-May-2012.tar; its VOCdevkit/VOC20xx is the folder"
+    data_set = "voc2011"
+    origin = (
+        "host.robots.ox.ac.uk/pascal/VOC, VOCtrainval_25-May-2011.tar or VOCtrainval_11-May-2012.tar; its "
+        "VOCdevkit/VOC20xx is the folder"
+    )
 
     def open(self) -> list[str]:
         self.voc_dir, self.mean = self.folder(), self.mean_option(MEAN)
@@ -56,6 +60,7 @@ class SBDDSegDataLayer(ReferenceLayer):
     required = ("sbdd_dir",)
     defaults: ClassVar[Mapping[str, Any]] = COMMON
     folder_option = "sbdd_dir"
+    data_set = "sbd"
     origin = "the Semantic Boundaries Dataset, benchmark.tgz of Berkeley; its benchmark_RELEASE/dataset is the folder"
 
     def open(self) -> list[str]:
