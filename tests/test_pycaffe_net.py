@@ -12,7 +12,7 @@ from helpers import input_layer, layer
 from oracle import arrays, assert_close, cases, draw, load
 
 import fcn_caffe.pycaffe as caffe
-import fcn_caffe.pycaffe.blob as blob_module
+import fcn_caffe.pycaffe.memory as memory_module
 from fcn_caffe import LayerError
 
 
@@ -20,7 +20,7 @@ from fcn_caffe import LayerError
 def memories(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With two, arrays are copies that count as the newest once they are handed out, as they are of a GPU."""
     if request.param == "two memories":
-        monkeypatch.setattr(blob_module, "direct", lambda tensor: False)
+        monkeypatch.setattr(memory_module, "direct", lambda tensor: False)
 
 
 def golden_net(text: str, phase: int, folder: Path) -> caffe.Net:
@@ -186,7 +186,7 @@ def test_with_two_memories_what_people_write_is_copied_when_a_layer_reads(
     deep: caffe.Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deep.save(str(tmp_path / "w.caffemodel"))
-    monkeypatch.setattr(blob_module, "direct", lambda tensor: False)
+    monkeypatch.setattr(memory_module, "direct", lambda tensor: False)
     kept = deep.blobs["data"].data
     first = deep.forward()["ip"].copy()
     kept[...] *= 2  # an input that somebody keeps counts as the newest

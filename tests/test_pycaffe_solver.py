@@ -10,7 +10,7 @@ from helpers import input_layer, layer
 from oracle import cases, draw, load
 
 import fcn_caffe.pycaffe as caffe
-import fcn_caffe.pycaffe.blob as blob_module
+import fcn_caffe.pycaffe.memory as memory_module
 
 STATES = Path(__file__).parent / "golden" / "states"
 
@@ -19,7 +19,7 @@ STATES = Path(__file__).parent / "golden" / "states"
 def memories(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With two, arrays are copies that count as the newest once they are handed out, as they are of a GPU."""
     if request.param == "two memories":
-        monkeypatch.setattr(blob_module, "direct", lambda tensor: False)
+        monkeypatch.setattr(memory_module, "direct", lambda tensor: False)
 
 
 def golden_solver(case: str, folder: Path) -> caffe.Solver:

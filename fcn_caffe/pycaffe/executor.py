@@ -16,7 +16,8 @@ from fcn_caffe.layers.base import Layer, show
 from fcn_caffe.layers.python import Python
 from fcn_caffe.net import _FAILURES as FAILURES
 from fcn_caffe.net import Net as CoreNet
-from fcn_caffe.pycaffe.blob import Blob, BlobVec, Memory, ParamData, ParamDiff
+from fcn_caffe.pycaffe.blob import Blob, BlobVec
+from fcn_caffe.pycaffe.memory import Memory, ParamData, ParamDiff, owner_of
 from fcn_caffe.pycaffe.needs import needs_of
 from fcn_caffe.splits import insert_splits
 
@@ -189,7 +190,7 @@ class Executor:
     @contextmanager
     def _demanded(self, layer: Layer) -> Iterator[list[nn.Parameter]]:
         """The parameters to be differentiated by; with force_backward also those that do not learn."""
-        owners = {id(owner): owner for owner in (_owner(layer, name) for name in layer.blob_names)}
+        owners = {id(owner): owner for owner in (owner_of(layer, name) for name in layer.blob_names)}
         forced = self.forced and layer.layer_type != "BatchNorm"  # its blobs are counts, which have no gradient
         fixed = [owner for owner in owners.values() if not owner.requires_grad] if forced else []
         for owner in fixed:
@@ -349,12 +350,6 @@ def _tuple(made: Any) -> tuple[Tensor, ...]:
 
 def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
-
-
-def _owner(layer: Layer, name: str) -> nn.Parameter:
-    view = layer.blob_views.get(name)
-    found: nn.Parameter = getattr(view[0], view[1]) if view else getattr(layer, name)
-    return found
 
 
 @contextmanager

@@ -65,3 +65,9 @@ def install() -> ModuleType:
     if _FINDER not in sys.meta_path:
         sys.meta_path.insert(0, _FINDER)
     return package
+
+
+def find_caffe() -> None:
+    """Let `import caffe` in the module of a Python layer mean this package, unless there is another caffe."""
+    if "caffe" not in sys.modules and importlib.util.find_spec("caffe") is None:
+        install()

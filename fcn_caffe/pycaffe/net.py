@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
@@ -14,30 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fcn_caffe.errors import FcnCaffeError
 from fcn_caffe.graph import AUTOMATIC
 from fcn_caffe.net import Net as CoreNet
 from fcn_caffe.pycaffe import modes
+from fcn_caffe.pycaffe.arguments import PathLike, check_file, listed, net_arguments
 from fcn_caffe.pycaffe.blob import Blob, BlobVec, Vec
 from fcn_caffe.pycaffe.executor import Executor
+from fcn_caffe.pycaffe.install import find_caffe
 from fcn_caffe.pycaffe.layer import layer_of
 from fcn_caffe.weight_formats import CAFFEMODEL, HDF5
 from fcn_caffe.weights import copy_weights, load_weights, net_weights
 
 Array = npt.NDArray[Any]
-PathLike = str | os.PathLike[str]
-
-
-class NoFileError(RuntimeError, FcnCaffeError):
-    """A file that is not there: a RuntimeError, as pycaffe's."""
-
-
-def check_file(path: PathLike) -> str:
-    """The path, of a file that can be opened. Raises: NoFileError."""
-    name = os.fspath(path)
-    if not os.path.isfile(name):
-        raise NoFileError(f"Could not open file {name}: there is none. Paths are relative to {os.getcwd()}.")
-    return name
 
 
 class Net:
@@ -53,7 +38,7 @@ class Net:
     _executor: Executor
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        file, phase, level, stages, weights = _arguments(arguments, options)
+        file, phase, level, stages, weights = net_arguments(arguments, options)
         find_caffe()
         self._start(
             CoreNet(check_file(file), phase, stages=stages, level=level, device=modes.current_device()),
@@ -188,8 +173,8 @@ class Net:
         if kwargs:
             if set(kwargs) != set(self.inputs):
                 raise Exception(
-                    f"Input blob arguments do not match net inputs. Given: {_listed(kwargs)}; "
-                    f"the net has: {_listed(self.inputs)}."
+                    f"Input blob arguments do not match net inputs. Given: {listed(kwargs)}; "
+                    f"the net has: {listed(self.inputs)}."
                 )
             for name, array in kwargs.items():
                 self._fill(name, array, "data", "Input is not batch sized")
@@ -211,8 +196,8 @@ class Net:
         if kwargs:
             if set(kwargs) != set(self.outputs):
                 raise Exception(
-                    f"Top diff arguments do not match net outputs. Given: {_listed(kwargs)}; "
-                    f"the net has: {_listed(self.outputs)}."
+                    f"Top diff arguments do not match net outputs. Given: {listed(kwargs)}; "
+                    f"the net has: {listed(self.outputs)}."
                 )
             for name, array in kwargs.items():
                 self._fill(name, array, "diff", "Diff is not batch sized")
@@ -221,9 +206,7 @@ class Net:
 
     def _index(self, layer: str) -> int:
         if layer not in self._layer_names:
-            raise ValueError(
-                f"'{layer}' is not a layer of net '{self.name}'. Its layers: {_listed(self._layer_names)}."
-            )
+            raise ValueError(f"'{layer}' is not a layer of net '{self.name}'. Its layers: {listed(self._layer_names)}.")
         return self._layer_names.index(layer)
 
     def _fill(self, name: str, array: Array, what: str, complaint: str) -> None:
@@ -360,45 +343,6 @@ class Net:
         for blobs in self.params.values():
             for blob in blobs:
                 blob._data.flush()
-
-
-def _arguments(arguments: Sequence[Any], options: dict[str, Any]) -> tuple[str, int, int, list[str], Any]:
-    """file, phase, level, stages, weights of the two forms that pycaffe has."""
-    if len(arguments) == 3 and not options and isinstance(arguments[1], (str, os.PathLike)):
-        return arguments[0], int(arguments[2]), 0, [], arguments[1]
-    names = ("network_file", "phase", "level", "stages", "weights")
-    given = dict(zip(names, arguments, strict=False))
-    strange = [name for name in options if name not in names or name in given]
-    given.update(options)
-    if len(arguments) > len(names) or strange or not {"network_file", "phase"} <= given.keys():
-        raise TypeError(
-            "Net takes (network_file, phase, level=0, stages=None, weights=None) or (network_file, weights, phase); "
-            f"got {len(arguments)} arguments" + (f" and {_listed(options)}." if options else ".")
-        )
-    if not isinstance(given["network_file"], (str, os.PathLike)) or given["phase"] not in (0, 1):
-        raise TypeError(
-            f"Net: network_file must be a path and phase caffe.TRAIN or caffe.TEST, got "
-            f"{given['network_file']!r} and {given['phase']!r}."
-        )
-    return (
-        os.fspath(given["network_file"]),
-        int(given["phase"]),
-        int(given.get("level", 0)),
-        list(given.get("stages") or ()),
-        given.get("weights"),
-    )
-
-
-def find_caffe() -> None:
-    """Let `import caffe` in the module of a Python layer mean this package, unless there is another caffe."""
-    if "caffe" not in sys.modules and importlib.util.find_spec("caffe") is None:
-        from fcn_caffe.pycaffe.install import install
-
-        install()
-
-
-def _listed(names: Any) -> str:
-    return ", ".join(map(str, names)) or "none"
 
 
 def _joined(found: Mapping[str, list[Array]], count: int) -> dict[str, Array]:
