@@ -263,15 +263,20 @@ def assign_proto(proto: Any, name: str, val: Any) -> None:
                 if isinstance(item, Mapping):
                     _assign_all(target.add(), item)
                 else:
-                    target.append(item)
+                    target.append(_plain(item))
         elif isinstance(val, Mapping):
             _assign_all(target, val)
         else:
-            setattr(proto, name, val)
+            setattr(proto, name, _plain(val))
     except (TypeError, ValueError, AttributeError) as error:
         if isinstance(error, GraphError):
             raise
         raise BadValue(f"{name} cannot be {val!r} ({error}).") from error
+
+
+def _plain(value: Any) -> Any:
+    """A numpy number as Python's: older protobuf takes no other."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _assign_all(message: Any, values: Mapping[str, Any]) -> None:
