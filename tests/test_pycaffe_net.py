@@ -575,3 +575,43 @@ def test_debug_info_logs_what_caffe_logs(tmp_path: Path, caplog: pytest.LogCaptu
     lines = [record.getMessage() for record in caplog.records]
     assert sum("[Forward] Layer conv1_relu1_0_split, top blob" in line for line in lines) == 2
     assert any("[Backward] Layer ip, param blob 0 diff" in line for line in lines), lines
+
+
+def test_constants_are_filled_once_and_what_is_written_to_them_stays(tmp_path: Path) -> None:
+    shapes = "shape { dim: 2 dim: 3 } shape { dim: 2 } shape { dim: 2 }"
+    fillers = "data_filler { type: 'gaussian' } data_filler { type: 'constant' value: 4 } data_filler { }"
+    text = layer("d", "DummyData", "", "random four zero", f"dummy_data_param {{ {shapes} {fillers} }}")
+    net = make(tmp_path, text, layer("sum", "Eltwise", "four zero"))
+    assert (net.blobs["four"].data == 4).all()
+    net.blobs["zero"].data[...] = [5, 6]
+    first = net.forward(blobs=["random"])["random"].copy()
+    assert net.forward(blobs=["random"])["sum"].tolist() == [9, 10]
+    assert not np.array_equal(net.blobs["random"].data, first)
+
+
+def test_backward_does_not_move_a_recurrent_state(tmp_path: Path) -> None:
+    text = [input_layer("x", 2, 1, 3), input_layer("cont", 2, 1)]
+    rnn = "recurrent_param { num_output: 2 weight_filler { type: 'uniform' min: -1 max: 1 } }"
+    for lonely in (True, False):
+        torch.manual_seed(0)
+        net = make(tmp_path, "force_backward: true", *text, layer("rnn", "LSTM", "x cont", more=rnn))
+        net._executor.recording = False
+        for name in ("x", "cont"):
+            net.blobs[name].data[...] = 1
+        net.forward()
+        if not lonely:
+            net.blobs["rnn"].diff[...] = 1
+            net.backward()
+        second = net.forward()["rnn"].copy()
+        if lonely:
+            expected = second
+    np.testing.assert_array_equal(second, expected)
+
+
+def test_losses_that_name_no_top_count(tmp_path: Path) -> None:
+    text = [input_layer("a", 1, 2), input_layer("b", 1, 2), layer("w", "Scale", "a")]
+    net = make(tmp_path, *text, layer("loss", "EuclideanLoss", "w b", ""), phase=caffe.TRAIN)
+    net.blobs["a"].data[...] = 2
+    assert net._forward(0, 3) == 4 and net.outputs == [] and list(net.blobs) == ["a", "b", "w", "(automatic)"]
+    net.backward()
+    assert net.blobs["w"].diff.tolist() == [[2, 2]]

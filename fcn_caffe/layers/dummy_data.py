@@ -59,9 +59,10 @@ class DummyData(Layer):
         return tuple(torch.empty(shape, device="meta") for shape in self.shapes)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self._top(index) for index in range(len(self.shapes)))
+        return tuple(self.made(index) for index in range(len(self.shapes)))
 
-    def _top(self, index: int) -> Tensor:
+    def made(self, index: int) -> Tensor:
+        """One top: the constant that is kept, or new random numbers."""
         constant: Tensor | None = self._buffers.get(f"top{index}")
         if constant is not None:
             return constant

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fcn_caffe.errors import FcnCaffeError, LayerError
 from fcn_caffe.graph import AUTOMATIC, Graph, Node
 from fcn_caffe.layers.base import Layer, show
+from fcn_caffe.layers.dummy_data import DummyData
 from fcn_caffe.layers.python import Python
 from fcn_caffe.net import _FAILURES as FAILURES
 from fcn_caffe.net import Net as CoreNet
@@ -23,6 +24,7 @@ from fcn_caffe.splits import insert_splits
 
 # Layers of ours that draw random numbers or count what they see while training: to run them again is not the same.
 _ONCE_IN_TRAINING = ("Dropout", "BatchNorm", "Pooling")
+_ONCE = ("LSTM", "RNN")  # and these go on from where they were
 
 # Tops of these share their bottom's memory in Caffe too.
 _SHARES = ("Reshape", "Flatten", "Split")
@@ -108,6 +110,9 @@ class Executor:
             )
             if isinstance(layer, Python):
                 layer.user.blobs = params
+            for top, constant in zip(step.tops, _constants(layer), strict=False):
+                if constant is not None:
+                    top._data.adopt(constant.data)
             self.steps.append(step)
         self.outputs = [name for name in self.graph.outputs if not name.startswith(AUTOMATIC)]
 
@@ -139,6 +144,10 @@ class Executor:
                 top._data.uploaded()
         elif step.node.type == "Split" and (layer is None or self.core.debug is None):
             _share(step)
+        elif isinstance(layer, DummyData):
+            for index, (top, constant) in enumerate(zip(step.tops, _constants(layer), strict=True)):
+                if constant is None:  # the others are filled once: what people write to them stays
+                    top._data.adopt(layer.made(index).to(device))
         elif isinstance(layer, Python):
             with _named(step):
                 self._python(step, "reshape", step.bottoms, step.tops)
@@ -317,7 +326,14 @@ def _repeatable(layer: Layer | None) -> bool:
         return True
     if not type(layer).__module__.startswith("fcn_caffe.layers."):
         return False  # somebody's own layer: nobody knows
-    return not (layer.training and layer.layer_type in _ONCE_IN_TRAINING)
+    return layer.layer_type not in _ONCE and not (layer.training and layer.layer_type in _ONCE_IN_TRAINING)
+
+
+def _constants(layer: Layer | None) -> list[Tensor | None]:
+    """DummyData's tops that are filled once, None in the place of others; nothing for other layers."""
+    if not isinstance(layer, DummyData):
+        return []
+    return [layer._buffers.get(f"top{index}") for index in range(layer.top_count)]
 
 
 def _share(step: Step) -> None:
