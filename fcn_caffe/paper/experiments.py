@@ -1,0 +1,83 @@
+"""The experiments by name, each with the options that it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fcn_caffe.paper.cost import patchwise_cost
+from fcn_caffe.paper.equalities import fc_to_conv, rarefaction, upsampling, zero_init_skip
+from fcn_caffe.paper.momentum import momentum_and_batch
+from fcn_caffe.paper.result import Result
+from fcn_caffe.paper.upper_bound import upper_bound
+
+__all__ = ["EXPERIMENTS", "Experiment", "Options"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an experiment may be told; each takes what concerns it."""
+
+    net: str | None = None
+    until: str | None = None
+    labels: str | None = None
+    classes: int | None = None
+    ignore: int = 255
+    limit: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A name's section of the paper, what is done, the options it takes, and how it is run."""
+
+    section: str
+    what: str
+    takes: tuple[str, ...]
+    run: Callable[[Options], Result]
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "fc-to-conv": Experiment(
+        "3.1",
+        "a classifier and its fully convolutional form give the same numbers",
+        ("net", "seed"),
+        lambda options: fc_to_conv(options.net, options.seed),
+    ),
+    "cost": Experiment(
+        "3.1",
+        "AlexNet over a 500x500 image at once, against its 100 crops: time and multiply-adds",
+        ("seed",),
+        lambda options: patchwise_cost(seed=options.seed),
+    ),
+    "rarefaction": Experiment(
+        "3.2",
+        "shift-and-stitch equals filter rarefaction, at every strided blob",
+        ("net", "until", "seed"),
+        lambda options: rarefaction(options.net, options.until, options.seed),
+    ),
+    "upsampling": Experiment(
+        "3.3",
+        "Deconvolution equals the gradient of a Convolution",
+        ("seed",),
+        lambda options: upsampling(seed=options.seed),
+    ),
+    "zero-init-skip": Experiment(
+        "4.2",
+        "FCN-16s and 8s start as the coarser net",
+        ("seed",),
+        lambda options: zero_init_skip(options.seed),
+    ),
+    "momentum": Experiment(
+        "PAMI",
+        "a batch of k with momentum p is like single images with momentum p^(1/k)",
+        ("seed",),
+        lambda options: momentum_and_batch(seed=options.seed),
+    ),
+    "upper-bound": Experiment(
+        "Appendix A",
+        "mean IU of labels shrunk by 128 to 4 and enlarged again",
+        ("labels", "classes", "ignore", "limit"),
+        lambda options: upper_bound(options.labels, options.classes, options.ignore, options.limit),
+    ),
+}

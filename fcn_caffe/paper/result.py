@@ -1,0 +1,73 @@
+"""What an experiment found: numbers beside what the paper says, and a verdict that follows from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["DIFFERS", "HOLDS", "ROUNDING", "Result", "Row", "relative"]
+
+HOLDS, DIFFERS = "holds", "differs"
+ROUNDING = 1e-5  # of the largest value: float32, over the thousands of sums of a layer
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured number, what it should be in words, and whether it is that; None where it is only told."""
+
+    what: str
+    value: float
+    wanted: str = ""
+    holds: bool | None = None
+
+
+@dataclass
+class Result:
+    """An experiment's name, the paper's sentence in our words with its section, rows, and remarks."""
+
+    name: str
+    section: str
+    says: str
+    rows: list[Row] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> str:
+        """HOLDS where every row that asks for something has it, and one asks."""
+        asked = [row.holds for row in self.rows if row.holds is not None]
+        return HOLDS if asked and all(asked) else DIFFERS
+
+    def measure(self, what: str, value: float, wanted: str = "", holds: bool | None = None) -> None:
+        """Add a row."""
+        self.rows.append(Row(what, float(value), wanted, None if holds is None else bool(holds)))
+
+    def equal(self, what: str, difference: float, bound: float = ROUNDING) -> None:
+        """Add a row for a relative difference that should be rounding only, or 0 where `bound` is."""
+        wanted = f"at most {bound:g}" if bound else "0 exactly"
+        self.measure(what, difference, wanted, difference <= bound)
+
+    def record(self) -> dict[str, Any]:
+        """The result as JSON has it."""
+        rows = [{"what": row.what, "value": row.value, "wanted": row.wanted, "holds": row.holds} for row in self.rows]
+        told = {"name": self.name, "section": self.section, "says": self.says, "verdict": self.verdict}
+        return {**told, "rows": rows, "remarks": self.remarks}
+
+    def __str__(self) -> str:
+        width = max((len(row.what) for row in self.rows), default=0)
+        lines = [f"{self.name} (section {self.section}): {self.says}"]
+        for row in self.rows:
+            mark = {None: "", True: "yes", False: "NO"}[row.holds]
+            lines.append(f"  {row.what:<{width}}  {row.value:>12.6g}  {row.wanted:<22} {mark}".rstrip())
+        lines += [f"  {remark}" for remark in self.remarks]
+        return "\n".join([*lines, f"verdict: {self.verdict}"])
+
+
+def relative(found: Any, wanted: Any) -> float:
+    """The largest difference of two tensors as a share of the largest value; infinite where shapes or NaN forbid it."""
+    if found.shape != wanted.shape or not found.numel():
+        return float("inf")
+    largest = float(wanted.abs().max())
+    difference = float((found - wanted).abs().max())
+    if difference != difference or largest != largest:
+        return float("inf")
+    return difference / largest if largest else (0.0 if difference == 0 else float("inf"))

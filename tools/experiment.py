@@ -1,0 +1,11 @@
+"""Run one of the paper's experiments: see `python tools/experiment.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installing
+
+from fcn_caffe.commands.experiment import main
+
+if __name__ == "__main__":
+    sys.exit(main())
