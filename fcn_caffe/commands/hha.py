@@ -1,0 +1,100 @@
+"""Encode depth images as HHA: horizontal disparity, height above ground, angle with gravity, for the HHA nets."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fcn_caffe.commands import command
+from fcn_caffe.data.image_files import open_image
+from fcn_caffe.errors import DataError
+from fcn_caffe.paper.hha import KINECT_COLOUR, Camera, hha
+from fcn_caffe.vis import save_image
+
+KINECT_SIZE = (480, 640)
+UNITS = (1000, 10000)  # of a depth image's numbers in a metre: millimetres, or tenths of them
+FARTHEST = 15.0  # metres: half of an indoor image is never beyond that
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="hha", description=__doc__)
+    parser.add_argument("depth", type=Path, help="depth image: one channel of integers; or a folder of PNGs")
+    parser.add_argument("out", type=Path, help="PNG to write; a folder for a folder")
+    parser.add_argument(
+        "--focal", type=float, nargs="+", metavar="PIXELS", help="focal length, or fx fy (default: NYUDv2's Kinect)"
+    )
+    parser.add_argument(
+        "--centre",
+        type=float,
+        nargs=2,
+        metavar=("X", "Y"),
+        help="principal point, from 1 (default: the image's middle)",
+    )
+    parser.add_argument(
+        "--units-per-metre", type=float, help="what a metre is in the image (default: 1000, or 10000 where that is far)"
+    )
+    return parser
+
+
+def _camera(arguments: argparse.Namespace, shape: tuple[int, int], path: Path) -> Camera:
+    if arguments.focal is None and arguments.centre is None and shape == KINECT_SIZE:
+        return KINECT_COLOUR
+    if arguments.focal is None:
+        raise DataError(
+            f"{path}: is {shape[1]}x{shape[0]}. The camera is known for 640x480 (NYUDv2's Kinect) only: give --focal, "
+            "and --centre where the principal point is not in the middle."
+        )
+    if len(arguments.focal) > 2 or not all(0 < focal < np.inf for focal in arguments.focal):
+        raise DataError(f"--focal {' '.join(map(str, arguments.focal))}: give one or two positive numbers of pixels.")
+    centre = arguments.centre or ((shape[1] + 1) / 2, (shape[0] + 1) / 2)
+    return Camera(arguments.focal[0], arguments.focal[-1], *centre)
+
+
+def _read(path: Path) -> npt.NDArray[np.float64]:
+    with open_image(path) as image:
+        depth = np.asarray(image)
+    if depth.ndim != 2 or depth.dtype.kind not in "iu" or depth.size == 0:
+        raise DataError(f"{path}: is {depth.dtype} of shape {depth.shape}: a depth image has one channel of integers.")
+    if not (depth > 0).any():
+        raise DataError(f"{path}: no pixel has a depth; all are 0.")
+    return depth.astype(np.float64)
+
+
+def _units(given: float | None, depth: npt.NDArray[np.float64], path: Path) -> float:
+    middle = float(np.median(depth[depth > 0]))
+    if given is not None:
+        if not 0 < given < np.inf:
+            raise DataError(f"--units-per-metre {given:g}: should be a positive number.")
+        return given
+    fitting = [units for units in UNITS if middle / units <= FARTHEST]
+    if not fitting:
+        raise DataError(f"{path}: half of it lies beyond {middle / UNITS[-1]:.0f} m. Give --units-per-metre.")
+    return fitting[0]
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    several = arguments.depth.is_dir()
+    paths = sorted(arguments.depth.glob("*.png")) if several else [arguments.depth]
+    if not paths:
+        raise DataError(f"{arguments.depth}: has no PNGs.")
+    if several:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        depth = _read(path)
+        units = _units(arguments.units_per_metre, depth, path)
+        height, width = depth.shape
+        encoded = hha(depth / units, _camera(arguments, (height, width), path))
+        out = arguments.out / path.name if several else arguments.out
+        if out.suffix.lower() != ".png":
+            raise DataError(f"{out}: write HHA as PNG; other formats change its numbers.")
+        save_image(out, encoded)
+        missing = float((depth <= 0).mean())
+        note = f", {missing:.1%} without depth filled from beside" if missing else ""
+        print(f"{out}: {width}x{height}, {units:g} units a metre{note}")
+    return 0

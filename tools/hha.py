@@ -1,0 +1,11 @@
+"""Encode depth images as HHA: see `python tools/hha.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installing
+
+from fcn_caffe.commands.hha import main
+
+if __name__ == "__main__":
+    sys.exit(main())
