@@ -132,3 +132,15 @@ def test_install_hides_another_caffe(tmp_path: Path) -> None:
     environment = {**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_layer_may_be_in_the_script_itself(script: Path) -> None:
+    net = script.parent.parent / "net.prototxt"
+    net.write_text('layer { name: "l" type: "Python" top: "l" python_param { module: "__main__" layer: "Own" } }')
+    script.write_text(
+        "import caffe\nclass Own(caffe.Layer):\n  def setup(self, b, t): pass\n"
+        "  def reshape(self, b, t): t[0].reshape(1)\n  def forward(self, b, t): t[0].data[...] = 3\n"
+        f"net = caffe.Net({str(net)!r}, caffe.TEST)\nprint(net.forward()['l'].tolist(), type(net.layers[0]) is Own)"
+    )
+    done = run(script)
+    assert done.stdout == "[3.0] True\n", done.stderr

@@ -13,7 +13,7 @@ from oracle import arrays, assert_close, cases, draw, load
 
 import fcn_caffe.pycaffe as caffe
 import fcn_caffe.pycaffe.memory as memory_module
-from fcn_caffe import LayerError
+from fcn_caffe import GraphError, LayerError
 
 
 @pytest.fixture(params=["one memory", "two memories"])
@@ -171,6 +171,11 @@ def test_data_and_diff_are_the_memory_that_layers_compute_in(deep: caffe.Net) ->
     data[...] *= 2
     second = deep.forward()["ip"].copy()
     assert not np.allclose(first, second)
+    steps = {step.node.name: step for step in deep._executor.steps}
+    seen = []
+    steps["conv1"].layer.register_forward_pre_hook(lambda module, bottoms: seen.append(bottoms[0].data_ptr()))
+    deep.forward()
+    assert seen == [data.ctypes.data]  # what was written is what the layer reads, without a copy
     weight = deep.params["conv1"][0]
     assert weight.data.ctypes.data == deep._core.params["conv1"][0].data_ptr()
     weight.data[...] = 0
@@ -615,3 +620,9 @@ def test_losses_that_name_no_top_count(tmp_path: Path) -> None:
     assert net._forward(0, 3) == 4 and net.outputs == [] and list(net.blobs) == ["a", "b", "w", "(automatic)"]
     net.backward()
     assert net.blobs["w"].diff.tolist() == [[2, 2]]
+
+
+def test_in_place_on_a_blob_that_others_read_is_refused_as_in_caffe(tmp_path: Path) -> None:
+    text = [input_layer("a", 2), layer("b", "Power", "a"), layer("r", "ReLU", "b", "b")]
+    with pytest.raises(GraphError, match=r"layer 'r' \(ReLU\).*already produced.*another layer reads too"):
+        make(tmp_path, *text[:2], layer("c", "Power", "b"), text[2])

@@ -143,6 +143,8 @@ def find_module(name: str, folder: Path | None) -> ModuleType:
         if name.split(".")[0] in sys.stdlib_module_names:  # importing some of them does things
             raise LayerError(f"module '{name}' is Python's own and holds no layers. Name the module of the layer.")
         for candidate in (name, f"fcn_caffe.data.{name}"):
+            if candidate in sys.modules:  # also "__main__", which cannot be found
+                return sys.modules[candidate]
             try:
                 found = importlib.util.find_spec(candidate)
             except ModuleNotFoundError:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fcn_caffe.errors import FcnCaffeError, LayerError
+from fcn_caffe.errors import FcnCaffeError, GraphError, LayerError
 from fcn_caffe.graph import AUTOMATIC, Graph, Node
 from fcn_caffe.layers.base import Layer, show
 from fcn_caffe.layers.dummy_data import DummyData
@@ -78,7 +78,12 @@ class Executor:
 
     def __init__(self, core: CoreNet, device: Callable[[], torch.device]) -> None:
         self.core, self._wanted_device = core, device
-        self.graph = Graph.from_param(insert_splits(core.param))
+        try:
+            self.graph = Graph.from_param(insert_splits(core.param))
+        except GraphError as error:  # the net as it is written has been wired, so it is this
+            raise error.hinted(
+                " It works in place on a blob that another layer reads too, of which Caffe makes copies."
+            ) from error
         layers = core._layer_of
         self.forced = bool(core.param.force_backward)
         needs = needs_of(self.graph, layers, self.forced)
