@@ -13,7 +13,7 @@ from fcn_caffe.errors import WeightsError
 from fcn_caffe.fillers import bilinear_kernel
 from fcn_caffe.weights import Array, CopyReport, Weights, net_weights
 
-__all__ = ["expand_score", "interp", "transplant", "upsample_filter", "widen"]
+__all__ = ["expand_score", "interp", "interpolated", "transplant", "upsample_filter", "widen"]
 
 
 def upsample_filter(size: int) -> Array:
@@ -79,7 +79,7 @@ def interp(net: Any, layer_names: Iterable[str] | None = None) -> list[str]:
     Raises: WeightsError for kernels that are not square, or unequal numbers of input and output channels.
     """
     known = {node.name: node for node in net.graph.nodes if node.type == "Deconvolution"}
-    names = [name for name in known if "up" in name] if layer_names is None else list(layer_names)
+    names = interpolated(net) if layer_names is None else list(layer_names)
     fills = []
     for name in names:
         if name not in known:
@@ -104,6 +104,11 @@ def interp(net: Any, layer_names: Iterable[str] | None = None) -> list[str]:
         value[diagonal, 0 if grouped else diagonal] = upsample_filter(weight.shape[2])
         _set(weight, value)
     return names
+
+
+def interpolated(net: Any) -> list[str]:
+    """The layers that `interp` sets when it is not told which."""
+    return [node.name for node in net.graph.nodes if node.type == "Deconvolution" and "up" in node.name]
 
 
 def expand_score(net: Any, layer: str, source: Mapping[str, list[Array]] | Any, source_layer: str) -> None:

@@ -23,7 +23,7 @@ from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.schedule import Stage, classifier_of
 from fcn_caffe.score import data_layer, score_heads
 from fcn_caffe.solver import Solver
-from fcn_caffe.surgery import interp, transplant
+from fcn_caffe.surgery import interp, interpolated, transplant
 from fcn_caffe.weights import Weights, copy_weights, load_weights, net_weights, save_weights
 
 NAMES = {
@@ -127,9 +127,12 @@ def start_from(net: Net, starts: Sequence[Start]) -> None:
     """Copy or transplant the weights a stage starts from into its net, and set every `up` deconvolution to bilinear
     interpolation. Inner products become convolutions where the net has those. Source: the reference's solve scripts.
 
+    An upsampling that the net learns keeps what an earlier stage learned; the reference's are all fixed.
     A convolutionalised classifier that is not there is made from the classifier, and kept.
     Raises: WeightsError when a file does not fit.
     """
+    learned = {item.layer for item in net.learnable_params if item.lr_mult}
+    kept: set[str] = set()
     for start in starts:
         path = Path(start.weights)
         classifier = None if path.is_file() else classifier_of(path)
@@ -138,11 +141,12 @@ def start_from(net: Net, starts: Sequence[Start]) -> None:
             copied = transplant(net, weights, start.suffix)
         else:
             copied = copy_weights(net, weights, path)
+        kept.update(learned.intersection(copied.copied))
         report(f"{classifier or path}: {copied}")
         if classifier is not None:
             save_weights(path, {name: arrays for name, arrays in net_weights(net).items() if name in copied.copied})
             report(f"{path}: made from {classifier}")
-    interp(net)
+    interp(net, [name for name in interpolated(net) if name not in kept])
 
 
 def _dense(net: Net, weights: Weights) -> bool:

@@ -30,7 +30,7 @@ def test_offsets_are_the_papers(name):
             stem = crop_layer.name.removesuffix("_sem").removesuffix("_geo").replace("_semc", "c").replace("_geoc", "c")
             wanted[crop_layer.name] = {"score_pool4c": 5, "score_pool3c": 9}.get(stem)
     finest = next((number for size, number in LAST.items() if f"fcn{size}" in name), None)
-    last = {"voc-fcn-alexnet": 18, "voc-fcn-googlenet": 16}.get(name, finest)
+    last = {"alexnet": 18, "googlenet": 16}.get(name.split("-")[-1], finest)
     wanted = {crop_name: number or last for crop_name, number in wanted.items()}
     assert wanted
     for crop_layer in net.layer:

@@ -19,6 +19,7 @@ from fcn_caffe.models import (
     PUBLISHED,
     RECIPES,
     DataSource,
+    Start,
     Vgg,
     classifier,
     fcn,
@@ -28,7 +29,9 @@ from fcn_caffe.models import (
 )
 from fcn_caffe.models.files import all_files
 from fcn_caffe.proto import caffe_pb2, parse_text
-from fcn_caffe.surgery import transplant
+from fcn_caffe.surgery import transplant, upsample_filter
+from fcn_caffe.training import start_from
+from fcn_caffe.weights import save_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = 61  # of the images the nets are built with here
@@ -223,7 +226,7 @@ def test_data_layers_options_are_the_papers():
             data = next(it for it in layers(name, phase).values() if it.type == "Python")
             options = ast.literal_eval(data.python_param.param_str)
             assert options["seed"] == 1337
-            splits = {"voc": ("train", "seg11valid"), "pascalcontext": ("train", "val")}
+            splits = dict.fromkeys(("voc", "cvpr"), ("train", "seg11valid")) | {"pascalcontext": ("train", "val")}
             assert options["split"] == splits.get(name.split("-")[0], ("trainval", "test"))[phase]
             if name.startswith("nyud"):
                 assert len(options["tops"]) == len(data.top)
@@ -236,6 +239,11 @@ SOLVERS = {  # base_lr, momentum, iter_size, max_iter, snapshot, test_iter, star
     "voc-fcn8s-atonce": (1e-10, 0.99, 1, 300000, 4000, 736, ["vgg16fc"], 75, 4000),
     "voc-fcn-alexnet": (1e-4, 0.9, 20, 100000, 4000, 736, ["caffenetfc"], 25, 4000),
     "voc-fcn-googlenet": (5e-5, 0.9, 20, 100000, 4000, 736, ["googlenetfc"], 25, 4000),
+    "cvpr-fcn32s": (1e-4, 0.9, 20, 100000, 4000, 736, ["vgg16fc"], 25, 4000),
+    "cvpr-fcn16s": (1e-6, 0.9, 20, 100000, 4000, 736, ["cvpr-fcn32s"], 25, 4000),
+    "cvpr-fcn8s": (1e-8, 0.9, 20, 100000, 4000, 736, ["cvpr-fcn16s"], 25, 4000),
+    "cvpr-fcn-alexnet": (1e-3, 0.9, 20, 100000, 4000, 736, ["caffenetfc"], 25, 4000),
+    "cvpr-fcn-googlenet": (5e-5, 0.9, 20, 100000, 4000, 736, ["googlenetfc"], 25, 4000),
     "nyud-fcn32s-color": (1e-10, 0.99, 1, 300000, 2000, 654, ["vgg16fc"], 50, 2000),
     "nyud-fcn32s-hha": (1e-10, 0.99, 1, 300000, 2000, 654, ["vgg16fc"], 50, 2000),
     "nyud-fcn32s-color-d": (1e-10, 0.99, 1, 300000, 2000, 654, ["vgg16fc"], 50, 2000),
@@ -260,7 +268,8 @@ def test_solvers_are_those_of_the_table(name):
     wanted = caffe_pb2.SolverParameter(
         net=f"nets/{name}.prototxt", base_lr=lr, momentum=momentum, iter_size=iter_size, max_iter=max_iter,
         test_iter=[test_iter], weights=[f"weights/{start}.caffemodel" for start in starts], lr_policy="fixed",
-        weight_decay=0.0005, average_loss=20, display=20, test_initialization=False, test_interval=999999999,
+        weight_decay=2e-4 if name == "cvpr-fcn-googlenet" else 5e-4,
+        average_loss=20, display=20, test_initialization=False, test_interval=999999999,
         snapshot_prefix=f"snapshot/{name}/train",
     )  # fmt: skip
     if snapshot is not None:
@@ -283,7 +292,50 @@ def test_a_missing_file_is_told_with_its_origin():
     assert "fcn32s-heavy-pascal.caffemodel" in line and "solve.py solvers/voc-fcn32s.prototxt" in line
     assert "no solver makes it" in how_to_get("weights/mine.caffemodel")
     starts = {start.weights.removeprefix("weights/") for recipe in RECIPES.values() for start in recipe.starts}
-    assert starts <= PUBLISHED.keys()
+    assert starts <= PUBLISHED.keys() | {"cvpr-fcn32s.caffemodel", "cvpr-fcn16s.caffemodel"}
+    assert how_to_get("weights/cvpr-fcn16s.caffemodel").endswith(
+        "is not there. Train it with `python tools/solve.py solvers/cvpr-fcn16s.prototxt`."
+    )
+
+
+CVPR = [name for name in NETS if name.startswith("cvpr-")]
+
+
+@pytest.mark.parametrize("name", CVPR)
+def test_the_text_of_cvpr_2015(name):
+    """A loss averaged over pixels, doubled bias rates, zero scores, dropout, and only the last upsampling fixed."""
+    net = layers(name)
+    released = layers(name.replace("cvpr", "voc"))
+    assert net.keys() == released.keys() and net["loss"].loss_param.normalize
+    assert "drop6" in net or "pool5/drop_7x7_s1" in net
+    for layer_name, it in net.items():
+        if it.type == "Convolution":
+            assert [param.lr_mult for param in it.param] == [1, 2], layer_name
+            assert it.convolution_param == released[layer_name].convolution_param
+        if it.type == "Convolution" and layer_name.startswith("score"):
+            assert it.convolution_param.weight_filler.type == "constant"  # Caffe's default: zero
+            assert it.convolution_param.weight_filler.value == 0
+    rates = [it.param[0].lr_mult for it in net.values() if it.type == "Deconvolution"]
+    assert rates == [1] * (len(rates) - 1) + [0]
+
+
+def test_a_learned_upsampling_is_not_set_back_to_bilinear(tmp_path):
+    """As between cvpr-fcn16s and 8s; what is fixed is bilinear whatever the file holds."""
+    up = "convolution_param {{ num_output: 2 bias_term: false kernel_size: 4 stride: 2 }} param {{ lr_mult: {} }}"
+    text = (
+        'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 2 dim: 3 dim: 3 } } }'
+        f'layer {{ name: "up1" type: "Deconvolution" bottom: "data" top: "up1" {up.format(1)} }}'
+        f'layer {{ name: "up2" type: "Deconvolution" bottom: "up1" top: "up2" {up.format(0)} }}'
+        f'layer {{ name: "up3" type: "Deconvolution" bottom: "up2" top: "up3" {up.format(1)} }}'
+    )
+    net = Net(parse_text(text, caffe_pb2.NetParameter))
+    before = {name: [np.full((2, 2, 4, 4), 5, np.float32)] for name in ("up1", "up2")}
+    save_weights(tmp_path / "before.caffemodel", before)
+    start_from(net, [Start(str(tmp_path / "before.caffemodel"))])
+    bilinear = torch.from_numpy(upsample_filter(4))
+    assert (net.params["up1"][0] == 5).all()
+    for name in ("up2", "up3"):
+        assert torch.equal(net.params[name][0][0, 0], bilinear) and not net.params[name][0][0, 1].any()
 
 
 GOOGLENET = {

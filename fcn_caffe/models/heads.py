@@ -21,13 +21,15 @@ SKIPS = ((4, "upscore2"), (3, "upscore_pool4"))
 Skip = Callable[[int], Top]
 
 
-def upsample(n: NetSpec, bottom: Top, name: str, classes: int, factor: int, odd: bool = False) -> Top:
-    """A fixed upsampling, its kernel twice the factor, or one less where the trunk's geometry is `odd`."""
+def upsample(
+    n: NetSpec, bottom: Top, name: str, classes: int, factor: int, odd: bool = False, learned: bool = False
+) -> Top:
+    """An upsampling, fixed or learned, its kernel twice the factor, or one less where the trunk's geometry is `odd`."""
     kernel = 2 * factor - odd
     n[name] = L.Deconvolution(
         bottom,
         convolution_param={"num_output": classes, "bias_term": False, "kernel_size": kernel, "stride": factor},
-        param=[{"lr_mult": 0}],
+        param=[{"lr_mult": int(learned)}],
     )
     made: Top = n[name]
     return made
@@ -86,19 +88,21 @@ def head(
     odd: bool = False,
     crop_up: bool = False,
     score_rates: Mapping[str, float] | None = None,
+    learned: bool = False,
 ) -> Top:
     """From stride-32 scores to the image's size, with skips from pool4 (16) and pool3 (8); returns the last crop.
 
     suffix: of every layer name, as in `_sem`. skip: gives the score top of a pool, called score_poolN; by default a
     score layer on n.poolN. crop_up: crop what is upsampled instead of the skip, as where every convolution keeps its
-    size. score_rates: lr_mult of the skips' score layers, by name; 1 otherwise.
+    size. score_rates: lr_mult of the skips' score layers, by name; 1 otherwise. learned: the upsampling between skips
+    is learned, from bilinear; the last one stays fixed.
     Raises: GraphError where the coordinate maps give no offset, as for an fc6 kernel too small for the skips.
     """
     factor = 32
     for pool, up_name in SKIPS:
         if factor == stride:
             break
-        up = upsample(n, scores, up_name + suffix, classes, 2)
+        up = upsample(n, scores, up_name + suffix, classes, 2, learned=learned)
         name = f"score_pool{pool}{suffix}"
         rate = (score_rates or {}).get(name, 1)
         beside = score(n, n[f"pool{pool}"], name, classes, rate) if skip is None else skip(pool)

@@ -88,13 +88,14 @@ def fcn(
     ignore: int = IGNORED,
     colour_scale: float | None = None,
     score_rates: Mapping[str, float] | None = None,
+    learned: bool = False,
 ) -> Any:
     """An FCN of stride 32, 16 or 8 on a trunk of VGG's form, for any data and number of classes.
 
     The paper's with the defaults. at_once: scale the skips, as needed where all strides are learned together.
     normalize: average the loss over the pixels. ignore: the label that is not learned. colour_scale: what the trunk's
-    input is multiplied by. score_rates: lr_mult of score layers, by name; 1 otherwise.
-    Raises: GraphError for an fc6 kernel too small for the stride's skips.
+    input is multiplied by. score_rates: lr_mult of score layers, by name; 1 otherwise. learned: learn the upsampling
+    between skips. Raises: GraphError for an fc6 kernel too small for the stride's skips.
     """
     if not trunk.keeps_size and trunk.fc_kernel < LEAST_KERNEL[stride]:
         raise GraphError(
@@ -106,7 +107,12 @@ def fcn(
     bottom = image if colour_scale is None else scaled(n, image, "scale_data", colour_scale)
     scores = score(n, vgg(n, bottom, trunk), "score_fr", classes, (score_rates or {}).get("score_fr", 1))
     skip = scaled_skip(n, classes) if at_once else None
-    options: dict[str, Any] = {"skip": skip, "crop_up": trunk.keeps_size, "score_rates": score_rates}
+    options: dict[str, Any] = {
+        "skip": skip,
+        "crop_up": trunk.keeps_size,
+        "score_rates": score_rates,
+        "learned": learned,
+    }
     scores = head(n, scores, image, classes, stride, **options)
     loss(n, scores, n[data.labels[0]], normalize=normalize, ignore=ignore)
     return data.finish(n, name)
@@ -203,6 +209,11 @@ def _voc_on(name: str, trunk: Callable[[NetSpec, Top], Top]) -> Any:
     return _VOC.finish(n, name)
 
 
+def _cvpr(name: str, stride: int) -> Any:
+    """A net as the CVPR 2015 text trains it: the loss averaged over pixels, upsampling between skips learned."""
+    return fcn(name, _VOC, 21, stride, normalize=True, learned=True)
+
+
 def _color_d(name: str) -> Any:
     """Early fusion: depth is a fourth channel."""
     data = _nyud("color", "depth")
@@ -247,6 +258,11 @@ NETS: dict[str, Callable[[str], Any]] = {
     "voc-fcn8s-atonce": lambda name: fcn(name, _VOC, 21, 8, at_once=True),
     "voc-fcn-alexnet": lambda name: _voc_on(name, trunks.alexnet),
     "voc-fcn-googlenet": lambda name: _voc_on(name, trunks.googlenet),
+    "cvpr-fcn32s": lambda name: _cvpr(name, 32),
+    "cvpr-fcn16s": lambda name: _cvpr(name, 16),
+    "cvpr-fcn8s": lambda name: _cvpr(name, 8),
+    "cvpr-fcn-alexnet": lambda name: _voc_on(name, trunks.alexnet_by_the_text),
+    "cvpr-fcn-googlenet": lambda name: _voc_on(name, trunks.googlenet),
     "nyud-fcn32s-color": lambda name: fcn(name, _nyud("color", tops=("data",)), 40, 32),
     "nyud-fcn32s-hha": lambda name: fcn(name, _nyud("hha", tops=("data",)), 40, 32),
     "nyud-fcn32s-color-d": _color_d,

@@ -14,6 +14,7 @@ __all__ = [
     "VGG16",
     "Vgg",
     "alexnet",
+    "alexnet_by_the_text",
     "conv_relu",
     "convolutions",
     "drop",
@@ -150,11 +151,12 @@ def vgg(n: NetSpec, bottom: Top, trunk: Vgg = VGG16, suffix: str = "", first: st
     return bottom
 
 
-def alexnet(n: NetSpec, bottom: Top) -> Top:
-    """Add CaffeNet up to fc7. Its convolutions learn at the net's own rate: the released net gives them no `param`."""
+def alexnet(n: NetSpec, bottom: Top, **learning: Any) -> Top:
+    """Add CaffeNet up to fc7. learning: options of each convolution; the released net gives them no `param`."""
 
     def conv(number: int, kernel: int, outputs: int, stride: int = 1, pad: int = 0, group: int = 1) -> Top:
         options = {"num_output": outputs, "pad": pad, "kernel_size": kernel, "group": group, "stride": stride}
+        options |= learning
         name = f"{'fc' if number > 5 else 'conv'}{number}"
         return conv_relu(n, bottom, name, f"relu{number}", **options)
 
@@ -168,6 +170,11 @@ def alexnet(n: NetSpec, bottom: Top) -> Top:
     bottom = max_pool(n, bottom, "pool5", 3)
     bottom = drop(n, conv(6, 6, 4096), "drop6", 0.5)
     return drop(n, conv(7, 1, 4096), "drop7", 0.5)
+
+
+def alexnet_by_the_text(n: NetSpec, bottom: Top) -> Top:
+    """CaffeNet with the rate of its biases doubled, as the paper's text says; the released net leaves them alone."""
+    return alexnet(n, bottom, param=RATES)
 
 
 # Outputs of 1x1; of 3x3's reduction and 3x3; of 5x5's and 5x5; of the pool's projection.
