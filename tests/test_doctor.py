@@ -336,6 +336,23 @@ def test_weights_that_are_elsewhere(at):
     ) in examination.not_checked
 
 
+def test_sizes_of_a_missing_data_set(at, folder, tmp_path):
+    """The other phase's images say the size; with neither, weights that follow from it are not judged."""
+    source = folder(1)
+    dense = layer("fc", "InnerProduct", "data", more=f"inner_product_param {{ num_output: 2 {FILLED} }}")
+    text = source + dense
+    (tmp_path / "net.prototxt").write_text(text)
+    save_weights(tmp_path / "w.npz", net_weights(Net(tmp_path / "net.prototxt")))
+    gone = text.replace("list.txt", "gone.txt")
+    examination = at(gone, weights=tmp_path / "w.npz")
+    assert alarms(examination) == []
+    assert "weights of layer 'fc'" in dict(examination.not_checked)
+    absent = source.replace("list.txt", "gone.txt").replace("layer {", "layer { include { phase: TRAIN }", 1)
+    here = source.replace("layer {", "layer { include { phase: TEST }", 1)
+    examination = at(absent + here + dense, weights=tmp_path / "w.npz")
+    assert alarms(examination) == [] and "weights of layer 'fc'" not in dict(examination.not_checked)
+
+
 # -- the command -----------------------------------------------------------------------------------------------------
 
 

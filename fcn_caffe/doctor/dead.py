@@ -251,7 +251,7 @@ def zero_weights(net: Net, start: FilledFrom) -> Iterator[Finding]:
             continue
         if not _any(arrays[0]):
             yield Finding(ERROR, "dead layers", str(node), "the weights hold nothing but zeros for it.", _advice(node))
-        elif not np.isfinite(np.asarray(arrays[0]).ravel()[: 1 << 16]).all():
+        elif not all(_finite(array) for array in arrays if array is not ABSENT):
             yield Finding(
                 ERROR,
                 "dead layers",
@@ -262,6 +262,15 @@ def zero_weights(net: Net, start: FilledFrom) -> Iterator[Finding]:
 
 
 def _any(array: Array) -> bool:
-    """Whether a number is not zero; of large arrays a piece at a time, most are decided by the first."""
+    """Whether a number is not zero; most arrays are decided by their first piece."""
+    return any(bool(piece.any()) for piece in _pieces(array))
+
+
+def _finite(array: Array) -> bool:
+    return all(bool(np.isfinite(piece).all()) for piece in _pieces(array))
+
+
+def _pieces(array: Array) -> Iterator[Array]:
+    """A large array a piece at a time, so that nothing of its size is made."""
     flat = array.reshape(-1)
-    return any(bool(flat[begin : begin + (1 << 20)].any()) for begin in range(0, flat.size, 1 << 20))
+    return (flat[begin : begin + (1 << 20)] for begin in range(0, flat.size, 1 << 20))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from fcn_caffe.doctor.dead import dead_layers, interpolation, zero_weights
@@ -18,6 +20,7 @@ from fcn_caffe.graph import TEST, TRAIN
 
 __all__ = ["IMAGES", "examine"]
 
+NAMES = {TRAIN: "TRAIN", TEST: "TEST"}
 IMAGES = 4  # whose labels are looked at
 
 
@@ -45,14 +48,16 @@ def _examine(
     subject = read_subject(path, size)
     seen = Examination(os.fspath(path))
     built: dict[int, Built] = {}
-    for phase, name in ((TRAIN, "TRAIN"), (TEST, "TEST")):
+    for phase in (TRAIN, TEST):
         try:
             seen.add(crop_offsets(subject.param(phase)))
             built[phase] = subject.build(phase)
         except FcnCaffeError as error:
-            seen.add([Finding(ERROR, "build", str(subject.net_path), f"the {name} net cannot be built.", str(error))])
-            continue
-        _data(subject, built[phase], name, images, seen)
+            problem = f"the {NAMES[phase]} net cannot be built."
+            seen.add([Finding(ERROR, "build", str(subject.net_path), problem, str(error))])
+    _take_sizes(subject, built)
+    for phase, found in built.items():
+        _data(subject, found, NAMES[phase], images, seen)
     main = built.get(TRAIN) or built.get(TEST)
     if main is None:
         seen.skip("all other checks", "the net cannot be built")
@@ -67,6 +72,15 @@ def _examine(
     if TEST in built:
         seen.add(memory_needed(built[TEST].net, False))
     return seen
+
+
+def _take_sizes(subject: Subject, built: dict[int, Built]) -> None:
+    """Build a net whose data is not here again with the sizes of the other phase's, where that is."""
+    for phase, other in ((TRAIN, TEST), (TEST, TRAIN)):
+        if phase in built and other in built and built[phase].data_error and not built[other].data_error:
+            with suppress(FcnCaffeError):  # of another form: its own assumed size stays
+                again = subject.build(phase, built[other].net)
+                built[phase] = replace(again, assumed=False)
 
 
 def _data(subject: Subject, built: Built, phase: str, images: int, seen: Examination) -> None:
@@ -85,7 +99,7 @@ def _data(subject: Subject, built: Built, phase: str, images: int, seen: Examina
 
 def _parameters(subject: Subject, built: Built, weights: str | None, seen: Examination) -> None:
     net, starts = built.net, start_files(subject, weights)
-    start = filled_from(subject, net, starts, weights is not None, seen)
+    start = filled_from(subject, built, starts, weights is not None, seen)
     for item in starts:
         if Path(item.weights).is_file():
             preprocessing(subject, Path(item.weights), seen)

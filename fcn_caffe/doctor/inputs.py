@@ -16,7 +16,7 @@ from fcn_caffe.data.options import parse_param_str
 from fcn_caffe.doctor.findings import ERROR, NOTE, WARNING, Examination, Finding
 from fcn_caffe.doctor.subject import Subject, data_nodes
 from fcn_caffe.errors import FcnCaffeError
-from fcn_caffe.graph import Node
+from fcn_caffe.graph import TEST, Node
 from fcn_caffe.layers.python import find_module
 from fcn_caffe.net import Net
 from fcn_caffe.preprocessing import differences, net_preprocessing, read_preprocessing
@@ -34,11 +34,11 @@ def preprocessing(subject: Subject, weights: Path, seen: Examination) -> None:
     if record is None:
         seen.skip(check, f"{weights} has no record ({weights.name}.preprocessing.json)")
         return
-    if not isinstance(subject.sources[1], (str, os.PathLike)):
+    if not isinstance(subject.sources[TEST], (str, os.PathLike)):
         seen.skip(check, "the net is inside the solver file")
         return
     try:
-        theirs = net_preprocessing(subject.sources[1])
+        theirs = net_preprocessing(subject.sources[TEST])
     except FcnCaffeError as error:
         seen.skip(check, error)
         return

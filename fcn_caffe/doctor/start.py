@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fcn_caffe.doctor.findings import ERROR, NOTE, Examination, Finding
-from fcn_caffe.doctor.subject import Subject
+from fcn_caffe.doctor.subject import Built, Subject, data_nodes
 from fcn_caffe.errors import SolverError
 from fcn_caffe.models import Start, starts_of
 from fcn_caffe.net import Net
@@ -29,7 +29,6 @@ class FilledFrom:
 
     arrays: dict[str, list[Array]] = field(default_factory=dict)
     unknown: bool = False
-    any_file: bool = False
 
 
 def start_files(subject: Subject, weights: str | None) -> list[Start]:
@@ -50,12 +49,12 @@ def _found(settings: Settings, name: str) -> str:
         return name
 
 
-def filled_from(subject: Subject, net: Net, starts: list[Start], given: bool, seen: Examination) -> FilledFrom:
+def filled_from(subject: Subject, built: Built, starts: list[Start], given: bool, seen: Examination) -> FilledFrom:
     """Read the weight files and fit them to the net, blob by blob. given: by the caller, so they have to be there.
 
     Raises: WeightsError for a given file that cannot be read.
     """
-    result = FilledFrom(any_file=bool(starts))
+    net, result = built.net, FilledFrom()
     for start in starts:
         path = Path(start.weights)
         if not given and not path.is_file():
@@ -67,7 +66,7 @@ def filled_from(subject: Subject, net: Net, starts: list[Start], given: bool, se
             name in net.params and net.params[name][0].ndim == 4 > blobs[0].ndim for name, blobs in arrays.items()
         )
         loose = subject.settings is not None and (start.how == "transplant" or dense)
-        fitting = _fit(net, arrays, path, start.suffix, loose, seen)
+        fitting = _fit(built, arrays, path, start.suffix, loose, seen)
         result.arrays.update(fitting)
         if not fitting:
             names = ", ".join(list(arrays)[:_SHOWN])
@@ -88,9 +87,11 @@ def filled_from(subject: Subject, net: Net, starts: list[Start], given: bool, se
 
 
 def _fit(
-    net: Net, weights: Mapping[str, list[Array]], path: Path, suffix: str, loose: bool, seen: Examination
+    built: Built, weights: Mapping[str, list[Array]], path: Path, suffix: str, loose: bool, seen: Examination
 ) -> dict[str, list[Array]]:
     """The arrays that go into the net, by its layer names; those that do not are findings. loose: counts decide."""
+    net = built.net
+    of_images = {top for node in data_nodes(net.graph, inputs=True) for top in node.tops}
     fitting: dict[str, list[Array]] = {}
     for source, arrays in weights.items():
         name = source + suffix
@@ -111,6 +112,12 @@ def _fit(
                 fitting[name] = list(arrays)
                 continue
             old, new = found[wrong[0]], shapes[wrong[0]]
+            bottoms = next(node.bottoms for node in net.graph.nodes if node.name == name)
+            sized = net.layer(name).layer_type == "InnerProduct" or set(bottoms) <= of_images
+            if built.assumed and sized and old[:1] == new[:1]:
+                seen.skip(f"weights of layer '{name}'", "their shape follows from images that are not here")
+                fitting[name] = list(arrays)
+                continue
             problem = f"blob {wrong[0]} is {_show(old)} in {path}, the net wants {_show(new)}."
             grown = len(old) == len(new) and old[1:] == new[1:]
             advice = (

@@ -27,10 +27,14 @@ LOSSES_OF_LABELS = ("SoftmaxWithLoss", "InfogainLoss", "MultinomialLogisticLoss"
 
 @dataclass
 class Built:
-    """A net on the meta device. data_error: why its own data layers could not be built, where they could not."""
+    """A net on the meta device. data_error: why its own data layers could not be built, where they could not.
+
+    assumed: whether the size of its images, and their number of channels, are a guess.
+    """
 
     net: Net
     data_error: FcnCaffeError | None = None
+    assumed: bool = False
 
     @property
     def data_is_absent(self) -> bool:
@@ -63,9 +67,10 @@ class Subject:
         copied.CopyFrom(source)
         return filter_net(upgrade_net(copied, str(self.path)), phase, stages)
 
-    def build(self, phase: int) -> Built:
+    def build(self, phase: int, other: Net | None = None) -> Built:
         """Build the net of a phase without memory; where its data layers fail, with inputs of an assumed size.
 
+        other: the net of the other phase, whose data is there: its blobs say the size.
         Raises: FcnCaffeError where the net itself does not go together.
         """
         source, stages = self.sources[phase], self.stages.get(phase, ())
@@ -81,16 +86,16 @@ class Subject:
                 raise failure
             return Built(Net(source, phase, stages=stages, device="meta"))
         try:
-            shapes = self._shapes(phase, nodes, dense=True)
-            return Built(Net(source, phase, stages=stages, device="meta", input_shapes=shapes), failure)
+            shapes = self._shapes(phase, nodes, other, dense=True)
+            return Built(Net(source, phase, stages=stages, device="meta", input_shapes=shapes), failure, True)
         except FcnCaffeError as error:
-            shapes = self._shapes(phase, nodes, dense=False)
+            shapes = self._shapes(phase, nodes, other, dense=False)
             try:
-                return Built(Net(source, phase, stages=stages, device="meta", input_shapes=shapes), failure)
+                return Built(Net(source, phase, stages=stages, device="meta", input_shapes=shapes), failure, True)
             except FcnCaffeError:
                 raise error from None
 
-    def _shapes(self, phase: int, nodes: list[Node], dense: bool) -> dict[str, tuple[int, ...]]:
+    def _shapes(self, phase: int, nodes: list[Node], other: Net | None, dense: bool) -> dict[str, tuple[int, ...]]:
         """Shapes for the tops of data layers: as the deploy form has them, else one colour image and its labels.
 
         dense: a label a pixel, not one an image.
@@ -110,7 +115,9 @@ class Subject:
         found: dict[str, tuple[int, ...]] = {}
         for node in nodes:
             for top in node.tops:
-                if top in labels:
+                if other is not None and top in other.blob_shapes and self.size is None:
+                    found[top] = other.blob_shapes[top]
+                elif top in labels:
                     found[top] = (1, 1, height, width) if dense else (1,)
                 else:
                     channels = known[top][1] if len(known.get(top, ())) > 1 else 1 if top == "depth" else 3
