@@ -14,7 +14,7 @@ from fcn_caffe.errors import DataError
 from fcn_caffe.net import Net
 from fcn_caffe.score import data_layer
 
-__all__ = ["VOC_CLASSES", "VOC_LAYOUT", "PredictionWriter", "voc_writer"]
+__all__ = ["VOC_CLASSES", "VOC_LAYOUT", "PredictionWriter", "check_voc", "voc_writer"]
 
 VOC_LAYOUT = "results/VOC2012/Segmentation/comp6_test_cls"  # comp6: trained on any data
 VOC_CLASSES = 21
@@ -57,12 +57,14 @@ class PredictionWriter:
 
 
 def voc_writer(net: Net, heads: Sequence[str], folder: str | os.PathLike[str]) -> PredictionWriter:
-    """A writer of the VOC test server's layout under `folder`, to be packed as it is.
+    """A writer of the VOC test server's layout under `folder`. Raises: DataError, see check_voc."""
+    check_voc(net, heads)
+    return PredictionWriter(net, heads, Path(folder) / VOC_LAYOUT)
 
-    Raises: DataError unless there is one head of VOC's 21 classes.
-    """
+
+def check_voc(net: Net, heads: Sequence[str]) -> None:
+    """Raise a DataError unless there is one head of VOC's 21 classes."""
     counts = [net.blob_shapes[head][1] for head in heads]
     if counts != [VOC_CLASSES]:
         found = ", ".join(map(str, counts))
         raise DataError(f"the VOC test server takes one answer of 21 classes an image, the heads have {found}.")
-    return PredictionWriter(net, heads, Path(folder) / VOC_LAYOUT)

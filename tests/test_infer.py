@@ -58,6 +58,21 @@ def test_folder_in_any_size(place, capsys):
     assert "wide.png: 9x5" in capsys.readouterr().out
 
 
+def test_voc_layout_for_images_without_labels(place, capsys):
+    assert run(place, place / "photos", **{"voc-results": place / "server"}) == 1
+    assert "one answer of 21 classes an image, the heads have 2" in capsys.readouterr().err
+    (place / "net.prototxt").write_text((NET % OPTIONS).replace("num_output: 2", "num_output: 21"))
+    weights = np.zeros((21, 3, 1, 1), np.float32)
+    weights[15, 0] = 1
+    save_weights(place / "net.caffemodel", {"score": [weights, np.zeros(21, np.float32)]})
+    assert run(place, place / "photos", **{"voc-results": place / "server"}) == 0
+    answers = place / "server/results/VOC2012/Segmentation/comp6_test_cls"
+    assert sorted(path.name for path in answers.iterdir()) == ["grey.png", "wide.png"]
+    with Image.open(answers / "wide.png") as image:
+        label = np.asarray(image)
+    assert (label[:, 4:] == 15).all() and (label[:, :4] == 0).all()
+
+
 def test_mean_can_be_given(place):
     assert run(place, place / "photos" / "wide.png", mean=(101, 0, 0)) == 0
     with Image.open(place / "out" / "wide.png") as image:

@@ -12,6 +12,7 @@ from fcn_caffe.commands import command
 from fcn_caffe.data.labels import read_classes
 from fcn_caffe.errors import DataError
 from fcn_caffe.infer import Segmenter, find_images, net_mean, trained_net
+from fcn_caffe.predictions import VOC_LAYOUT, check_voc
 from fcn_caffe.preprocessing import check_preprocessing
 
 
@@ -21,6 +22,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--net", required=True, help="net prototxt; its deploy stage is run")
     parser.add_argument("--weights", required=True, help="weights trained with that net, in any form")
     parser.add_argument("--out", type=Path, default=Path("segmented"), help="folder to write to (default: segmented)")
+    parser.add_argument(
+        "--voc-results", type=Path, help=f"also write the answers as the VOC test server takes them: DIR/{VOC_LAYOUT}"
+    )
     parser.add_argument("--mean", type=float, nargs=3, metavar=("B", "G", "R"), help="default: the net's data layer's")
     parser.add_argument("--score", default="score", help="blob of class scores (default: score)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
@@ -45,7 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     segment = Segmenter(net, mean, arguments.score)
     card = Path(arguments.net).parent / "classes.txt"
     names = read_classes(card) if card.is_file() else []
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    folders = [arguments.out]
+    if arguments.voc_results:
+        check_voc(net, [arguments.score])
+        folders.append(arguments.voc_results / VOC_LAYOUT)
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
     taken: dict[str, Path] = {}
     for path in images:
         if path.stem in taken:
@@ -54,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         start = time.perf_counter()
         image, label = segment.read(path)
         seconds = time.perf_counter() - start
-        vis.save_labels(arguments.out / f"{path.stem}.png", label)
+        for folder in folders:
+            vis.save_labels(folder / f"{path.stem}.png", label)
         vis.save_image(arguments.out / f"{path.stem}_overlay.jpg", vis.overlay(image, label))
         print(f"{path}: {image.shape[1]}x{image.shape[0]}, {seconds:.2f} s, {_shares(label, names)}")
     print(f"wrote {len(images)} label PNGs and overlays to {arguments.out}")
