@@ -153,7 +153,8 @@ def render(dot_text: str, format: str) -> bytes:
         )
     done = subprocess.run([program, f"-T{format}"], input=dot_text.encode(), capture_output=True, check=False)
     if done.returncode:
-        raise FcnCaffeError(f"Graphviz could not draw {format}: {done.stderr.decode(errors='replace').strip()}")
+        why = done.stderr.decode(errors="replace").split(" Use one of")[0].strip()  # two hundred names follow
+        raise FcnCaffeError(f"Graphviz could not draw {format}: {why} Use .svg, .png, .pdf or .dot.")
     return done.stdout
 
 

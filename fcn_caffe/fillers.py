@@ -24,16 +24,23 @@ def _gaussian(blob: Tensor, filler: Any) -> None:
     blob.normal_(filler.mean, filler.std)
     if filler.sparse >= 0:
         # Each weight survives with probability sparse / num_outputs, shape[0] being the outputs.
-        blob.mul_(torch.bernoulli(torch.full_like(blob, min(1.0, filler.sparse / blob.shape[0]))))
+        blob.mul_(torch.bernoulli(torch.full_like(blob, min(1.0, filler.sparse / _outputs(blob, filler)))))
 
 
 def _positive_unitball(blob: Tensor, filler: Any) -> None:
-    flat = blob.uniform_(0, 1).view(blob.shape[0], -1)
+    flat = blob.uniform_(0, 1).view(_outputs(blob, filler), -1)
     flat.div_(flat.sum(1, keepdim=True))
 
 
+def _outputs(blob: Tensor, filler: Any) -> int:
+    """The size of the first axis, which some fillers need."""
+    if blob.ndim == 0:
+        raise LayerError(f"filler type {filler.type!r} is for blobs with axes, not for a single value. Use constant.")
+    return blob.shape[0]
+
+
 def _fan(blob: Tensor, filler: Any) -> float:
-    fan_in = blob.numel() / blob.shape[0]
+    fan_in = blob.numel() / _outputs(blob, filler)
     fan_out = blob.numel() / blob.shape[1] if blob.ndim > 1 else blob.numel()
     return (fan_in, fan_out, (fan_in + fan_out) / 2)[filler.variance_norm]
 

@@ -22,6 +22,8 @@ def read_net(path: str | os.PathLike[str], phase: int = TEST, stages: Sequence[s
 
     Raises: PrototxtError with file:line:column; GraphError for a layer with include and exclude rules.
     """
+    if os.path.isdir(path):
+        raise PrototxtError("is a folder. Give the net file in it.", path)
     if not Path(path).is_file():
         raise PrototxtError(
             "no such net file. Check the path; net paths in a solver are relative to where you run it.", path

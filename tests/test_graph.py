@@ -104,7 +104,7 @@ BAD = {
     "pooling rank": (input_layer("data", 4, 5) + layer("p", "Pooling", "data", more="pooling_param { kernel_size: 2 }"), "layer 'p' (Pooling): wants a 4-D bottom (N x C x H x W), got 4x5."),
     "eltwise shapes": (DATA + SCORE + layer("e", "Eltwise", "data score"), "layer 'e' (Eltwise): bottom 1 'score' is 1x3x4x4, bottom 0 'data' is 1x3x8x8. All must be equal: crop the larger."),
     "eltwise coeff": (DATA + layer("e", "Eltwise", "data data", more="eltwise_param { coeff: 1 }"), "layer 'e' (Eltwise): 1 coeff for 2 bottoms: give one each, or none."),
-    "eltwise coeff kind": (DATA + layer("e", "Eltwise", "data data", more="eltwise_param { operation: MAX coeff: 1 coeff: 2 }"), "layer 'e' (Eltwise): coeff is only for operation: SUM."),
+    "eltwise coeff kind": (DATA + layer("e", "Eltwise", "data data", more="eltwise_param { operation: PROD coeff: 1 coeff: 2 }"), "layer 'e' (Eltwise): coeff is only for operation: SUM."),
     "concat": (DATA + SCORE + layer("c", "Concat", "data score"), "layer 'c' (Concat): bottom 1 'score' is 1x3x4x4, bottom 0 is 1x3x8x8. All axes but 1 must be equal."),
     "concat axes": (DATA + layer("c", "Concat", "data", more="concat_param { axis: 1 concat_dim: 1 }"), "layer 'c' (Concat): give axis or concat_dim, not both."),
     "slice uneven": (DATA + layer("s", "Slice", "data", "a b"), "layer 's' (Slice): axis 1 of size 3 does not cut evenly into 2 tops; give slice_point."),

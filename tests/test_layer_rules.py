@@ -146,8 +146,8 @@ def test_spatial_pyramid_against_loops(height: int, size: tuple[int, int], pool:
                 area = (min(top + kh, size[0] + ph) - top) * (min(left + kw, size[1] + pw) - left)
                 level_tops.append(window.amax(2) if pool == "MAX" else window.sum(2) / area)
         parts.append(torch.stack(level_tops, 2).flatten(1))
-    torch.testing.assert_close(found, torch.cat(parts, 1))
-    assert give(one("SPP", (2, 3, *size), options="spp_param { pyramid_height: 1 }"), x).shape == (2, 3)
+    torch.testing.assert_close(found.flatten(1), torch.cat(parts, 1))
+    assert give(one("SPP", (2, 3, *size), options="spp_param { pyramid_height: 1 }"), x).shape == (2, 3, 1, 1)
 
 
 def test_stochastic_pooling_in_test_weighs_values_by_themselves() -> None:
@@ -217,6 +217,7 @@ def test_recurrent_layers_step_by_step(type: str, expose: bool, static: bool) ->
         torch.testing.assert_close(tops["l"][t], output, rtol=1e-4, atol=1e-5)
     for name, state in zip(names, states, strict=True):
         if expose:
+            assert not tops[f"{name}_T"].requires_grad, "Caffe shares the states' values, not their gradients"
             torch.testing.assert_close(tops[f"{name}_T"][0], state, rtol=1e-4, atol=1e-5)
 
 
@@ -291,6 +292,40 @@ def test_normalisers_of_sigmoid_cross_entropy(options: str, divisor: int) -> Non
     net = one("SigmoidCrossEntropyLoss", (2, 3), (2, 3), options=f"loss_param {{ ignore_label: -1 {options} }}")
     target = torch.tensor([[1.0, 0, -1], [0, 1, 1]])
     assert float(give(net, torch.zeros(2, 3), target)) == pytest.approx(5 * log(2) / divisor)
+
+
+def test_a_legacy_contrastive_pair_at_the_margin_has_no_slope() -> None:
+    net = one("ContrastiveLoss", (2, 2), (2, 2), (2,), options="contrastive_loss_param { legacy_version: true }")
+    x = torch.tensor([[1.0, 0], [0, 0.5]], requires_grad=True)
+    give(net, x, torch.zeros(2, 2), torch.zeros(2)).backward()
+    assert x.grad is not None and x.grad.tolist() == [[0, 0], [0, -0.25]]
+
+
+@pytest.mark.parametrize(("type", "bottoms"), [("SoftmaxWithLoss", 2), ("InfogainLoss", 3)])
+def test_nothing_flows_back_through_the_softmax_beside_a_loss(type: str, bottoms: int) -> None:
+    net = one(type, *[(2, 3), (2,), (3, 3)][:bottoms], top="l p")
+    x = torch.randn(2, 3, requires_grad=True)
+    given = [x, torch.zeros(2), torch.eye(3)][:bottoms]
+    tops = net({f"x{i}": bottom for i, bottom in enumerate(given)}, keep=("l", "p"))
+    assert tops["l"].requires_grad and not tops["p"].requires_grad
+    torch.testing.assert_close(tops["p"], torch.softmax(x.detach(), 1))
+
+
+def test_eltwise_max_overlooks_coefficients_as_caffe_does() -> None:
+    net = one("Eltwise", (2,), (2,), options="eltwise_param { operation: MAX coeff: 5 coeff: 1 }")
+    assert give(net, torch.tensor([1.0, 2]), torch.tensor([3.0, 0])).tolist() == [3, 2]
+
+
+def test_argmax_of_single_values() -> None:
+    assert give(one("ArgMax", (4,)), torch.randn(4)).tolist() == [[[0]]] * 4
+
+
+@pytest.mark.parametrize(
+    "filler", ["type: 'xavier'", "type: 'msra'", "type: 'positive_unitball'", "type: 'gaussian' sparse: 1"]
+)
+def test_fillers_that_want_axes(filler: str) -> None:
+    with pytest.raises(LayerError, match=r"layer 'l' \(Scale\).* is for blobs with axes"):
+        one("Scale", (2, 3), options=f"scale_param {{ num_axes: 0 filler {{ {filler} }} }}")
 
 
 def test_a_contrastive_pair_that_is_equal_has_a_finite_gradient() -> None:

@@ -147,7 +147,7 @@ def test_the_command(tmp_path, capsys):
     assert command.main([net, str(out), "--display_lrm"]) == 0
     assert "lr mult: 1, 2" in out.read_text() and "VOCSegData" not in out.read_text()
     assert command.main([str(tmp_path / "none.prototxt"), str(out)]) == 1
-    assert "no such net file" in capsys.readouterr().err
+    assert "none.prototxt: cannot be read: No such file" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         command.main([net, str(out), "--stage", "deploy"])
     assert "give --phase" in capsys.readouterr().err

@@ -144,3 +144,14 @@ def test_data_layers_run(phase, monkeypatch, tmp_path):
     monkeypatch.chdir(write_stages(tmp_path))
     times = {each.name: each for each in time_net(Net("nets/coarse.prototxt", phase), 1).layers}
     assert times["data"].forward > 0 and times["data"].backward == 0 and times["conv"].backward > 0
+
+
+def test_the_net_may_be_given_as_caffe_time_has_it(tmp_path, capsys):
+    net = tmp_path / "net.prototxt"
+    net.write_text("".join(NET))
+    for wrong in ([], [str(net), "--model", str(net)]):
+        with pytest.raises(SystemExit):
+            command.main(wrong)
+        assert "give the net once" in capsys.readouterr().err
+    assert command.main(["-model", str(net), "--iterations", "1"]) == 0
+    assert "Average Forward pass" in capsys.readouterr().out

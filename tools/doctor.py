@@ -5,7 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installing
 
-from fcn_caffe.commands.doctor import main
+try:
+    from fcn_caffe.commands.doctor import main
+except KeyboardInterrupt:  # while PyTorch is being loaded
+    sys.exit(130)
 
 if __name__ == "__main__":
     sys.exit(main())

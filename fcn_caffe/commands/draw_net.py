@@ -9,7 +9,6 @@ from pathlib import Path
 from fcn_caffe.command_options import PHASES, add_state_options
 from fcn_caffe.commands import command
 from fcn_caffe.draw import RANKDIRS, draw_net_to_file
-from fcn_caffe.errors import PrototxtError
 from fcn_caffe.net import Net
 from fcn_caffe.proto import caffe_pb2, read_text
 from fcn_caffe.proto.upgrade import upgrade_net
@@ -40,8 +39,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     phase = PHASES.get(arguments.phase)
     if phase is None and (arguments.stage or arguments.level or arguments.shapes):
         parser.error("--stage, --level and --shapes are of one phase: give --phase TRAIN or TEST.")
-    if not arguments.net.is_file():
-        raise PrototxtError("no such net file. Check the path.", arguments.net)
     net = upgrade_net(read_text(arguments.net, caffe_pb2.NetParameter), arguments.net)
     shapes = None
     if arguments.shapes:

@@ -68,6 +68,8 @@ def _working_in(solver: Path, data: Path | None) -> Iterator[Path]:
             raise SolverError(f"--data {data}: no such folder.")
         os.environ[DATA_ROOT_VARIABLE] = str(data.resolve())
     try:
+        if where.resolve() != here.resolve():
+            print(f"working in {where}", flush=True)
         os.chdir(where)
         yield Path(os.path.relpath(here / solver)) if where is not CHECKOUT else solver
     finally:

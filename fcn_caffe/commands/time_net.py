@@ -27,7 +27,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="time_net", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("net", help="net prototxt")
+    add("net", nargs="?", help="net prototxt")
+    add("-model", "--model", help="the same, as `caffe time` has it")
     add(
         "-weights",
         "--weights",
@@ -84,11 +85,15 @@ def _write_csv(path: Path, times: NetTimes) -> None:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if (arguments.net is None) == (arguments.model is None):
+        parser.error("give the net once, as NET or --model NET.")
+    path = arguments.net or arguments.model
     if arguments.csv:
         check_place(arguments.csv)
     device = torch_device(arguments.device)
-    net = Net(arguments.net, PHASES[arguments.phase], stages=arguments.stage, level=arguments.level, device=device)
+    net = Net(path, PHASES[arguments.phase], stages=arguments.stage, level=arguments.level, device=device)
     fill(net, arguments.weights)
     times = time_net(net, arguments.iterations, warm_up=arguments.warm_up)
     print(table(times))

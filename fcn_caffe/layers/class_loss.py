@@ -107,7 +107,7 @@ class InfogainLoss(LossLayer):
         rows = rows + (rows.detach().clamp(min=log(LOG_THRESHOLD)) - rows.detach())
         total = -(weights[labels] * rows * counted[:, None]).sum()
         loss = total / self.normalizer(counted.sum(), prod(places[: self.dim]), prod(places[self.dim :]))
-        return loss if self.top_count == 1 else (loss, torch.softmax(score, self.dim))
+        return loss if self.top_count == 1 else (loss, torch.softmax(score.detach(), self.dim))
 
 
 class _ClassLoss(Layer):

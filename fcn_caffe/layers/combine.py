@@ -30,7 +30,7 @@ class Eltwise(Layer):
         self.coefficients = list(options.coeff)
         if self.coefficients and len(self.coefficients) != len(bottoms):
             raise self.error(f"{len(self.coefficients)} coeff for {len(bottoms)} bottoms: give one each, or none.")
-        if self.coefficients and self.operation != caffe_pb2.EltwiseParameter.SUM:
+        if self.coefficients and self.operation == caffe_pb2.EltwiseParameter.PROD:
             raise self.error("coeff is only for operation: SUM.")
         if all(coefficient == 1 for coefficient in self.coefficients):
             self.coefficients = []

@@ -69,7 +69,7 @@ class SoftmaxWithLoss(LossLayer):
 
     Shapes: score (N, C, H, W), label (N, 1, H, W) or any N H W values -> loss (); second top: the softmax.
     Units: nats, summed and divided by the normaliser (VALID pixels by default; `normalize: false` means the batch).
-    Gradient: to the score.
+    Gradient: to the score, from the loss only.
     Raises: LayerError for a label count that does not match, or a label outside [0, C) that is not ignored.
     Source: Caffe SoftmaxWithLossLayer.
     """
@@ -100,7 +100,7 @@ class SoftmaxWithLoss(LossLayer):
             total = total - self._beyond(logs, labels)
         valid = (labels != ignored).sum() if self.by_valid else 0
         loss = total / self.normalizer(valid, prod(places[: self.dim]), prod(places[self.dim :]))
-        return loss if self.top_count == 1 else (loss, torch.softmax(score, self.dim))
+        return loss if self.top_count == 1 else (loss, torch.softmax(score.detach(), self.dim))
 
     def _check(self, labels: Tensor, classes: int) -> None:
         known = labels if self.ignore_label is None else labels[labels != self.ignore_label]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fcn_caffe.layers.base import Layer, of_shape, register, show
@@ -72,7 +73,7 @@ class ContrastiveLoss(Layer):
         self._check(first, second, similar)
         square = (first - second).flatten(1).square().sum(1)
         if self.legacy:
-            apart = (self.margin - square).clamp(min=0)
+            apart = F.relu(self.margin - square)  # no slope at the margin itself
         else:
             distance = square.detach().sqrt()
             short = (self.margin - distance).clamp(min=0)

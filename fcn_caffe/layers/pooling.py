@@ -186,7 +186,8 @@ class SPP(Layer):
     """Spatial pyramid pooling: the bottom pooled into 1, 2x2, 4x4 … bins, flattened and joined.
 
     Level i pools windows of ceil(H / 2^i) x ceil(W / 2^i), padded evenly to 2^i of them.
-    Shapes: (N, C, H, W) -> (N, C (1 + 4 + 16 + …)) for pyramid_height levels. Gradient: to the bottom, as Pooling.
+    Shapes: (N, C, H, W) -> (N, C (1 + 4 + 16 + …)) for pyramid_height levels; of one level (N, C, 1, 1).
+    Gradient: to the bottom, as Pooling.
     Raises: LayerError for a pyramid without levels, or with more bins than the bottom fills.
     Source: Caffe SPPLayer.
     """
@@ -226,8 +227,12 @@ class SPP(Layer):
         return pools
 
     def infer(self, *bottoms: Tensor) -> Tensor:
-        sizes = [pool.infer(bottoms[0])[0][0].numel() for pool in self._levels(bottoms[0])]
+        pools = self._levels(bottoms[0])
+        if len(pools) == 1:
+            return pools[0].infer(bottoms[0])[0]
+        sizes = [pool.infer(bottoms[0])[0][0].numel() for pool in pools]
         return of_shape(bottoms[0].shape[0], sum(sizes))
 
     def forward(self, bottom: Tensor) -> Tensor:
-        return torch.cat([pool.train(self.training)(bottom).flatten(1) for pool in self._levels(bottom)], 1)
+        levels: list[Tensor] = [pool.train(self.training)(bottom) for pool in self._levels(bottom)]
+        return levels[0] if len(levels) == 1 else torch.cat([level.flatten(1) for level in levels], 1)

@@ -18,7 +18,8 @@ class _RecurrentLayer(Layer):
     """What LSTM and RNN share: x over T steps, cont gating the state, a static input, states kept or exposed.
 
     The state after the last step is where the next forward starts (without gradient); cont 0 at a step drops what
-    came before it. With expose_hidden the states are bottoms and tops instead.
+    came before it. With expose_hidden the states are bottoms and tops instead; no gradient goes through them, as in
+    Caffe, which shares their values only.
     Source: Caffe RecurrentLayer.
     """
 
@@ -104,7 +105,7 @@ class _RecurrentLayer(Layer):
             outputs.append(output)
         top = torch.stack(outputs)
         if self.expose:
-            return top, *(state[None] for state in states)
+            return top, *(state.detach()[None] for state in states)
         if not torch.compiler.is_compiling():
             self.kept = tuple(state.detach() for state in states)
         return (top,)
@@ -112,7 +113,7 @@ class _RecurrentLayer(Layer):
     def _first_states(self, bottoms: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, ...]:
         shape = (x.shape[1], self.size)
         if self.expose:
-            return tuple(state[0] for state in bottoms[2 + self.static :])
+            return tuple(state.detach()[0] for state in bottoms[2 + self.static :])
         kept = None if torch.compiler.is_compiling() else self.kept
         if kept is not None and kept[0].shape == shape and kept[0].device == x.device and kept[0].dtype == x.dtype:
             return kept
@@ -126,7 +127,7 @@ class LSTM(_RecurrentLayer):
     Shapes: x (T, N, ...), cont (T, N), x_static (N, ...) if there is one -> h (T, N, num_output); with expose_hidden
     h_0, c_0 (1, N, num_output) are the last bottoms and h_T, c_T the last tops. Blobs: weight_input (4 num_output, D),
     bias_input, weight_static (4 num_output, D_static) if there is one, weight_hidden (4 num_output, num_output).
-    Gradient: to x, x_static, the states given and the weights; through one forward, not into the one before.
+    Gradient: to x, x_static and the weights, through one forward; not through the states at its ends.
     Raises: LayerError for bottoms of other shapes. Source: Caffe LSTMLayer, LSTMUnitLayer.
     """
 
@@ -155,7 +156,7 @@ class RNN(_RecurrentLayer):
     Shapes: x (T, N, ...), cont (T, N), x_static (N, ...) if there is one -> o (T, N, num_output); with expose_hidden
     h_0 (1, N, num_output) is the last bottom and h_T the last top. Blobs: weight_input (num_output, D), bias_input,
     weight_static if there is one, weight_hidden and weight_output (num_output, num_output), bias_output.
-    Gradient: to x, x_static, the state given and the weights; through one forward, not into the one before.
+    Gradient: to x, x_static and the weights, through one forward; not through the state at its ends.
     Raises: LayerError for bottoms of other shapes. Source: Caffe RNNLayer.
     """
 

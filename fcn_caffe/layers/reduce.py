@@ -76,7 +76,7 @@ class ArgMax(Layer):
 
     def forward(self, bottom: Tensor) -> Tensor:
         self._check(bottom)
-        searched, dim = (bottom.flatten(1), 1) if self.dim is None else (bottom, self.dim)
+        searched, dim = (bottom.reshape(bottom.shape[0], -1), 1) if self.dim is None else (bottom, self.dim)
         # The first of the reversed values is the last of equals.
         reverse = searched.flip(dim)
         if self.top_k == 1:
