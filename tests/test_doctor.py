@@ -126,6 +126,17 @@ def test_unset_interpolation(at):
     assert "upscore: zero until they are set" in found(named, NOTE, "interpolation")[0]
 
 
+def test_learned_interpolation_comes_from_the_stage_before(at, tmp_path):
+    """solve keeps what was learned: zeros in the file are zeros in the net, where a fixed layer is set again."""
+    for outside in ("", FROZEN):
+        text = net_text(up=upsampling("upscore", "score_fr", outside=outside))
+        (tmp_path / "net.prototxt").write_text(text)
+        save_weights(tmp_path / "start.npz", net_weights(Net(tmp_path / "net.prototxt")))
+        examination = at(text, solver_text(more='weights: "start.npz"'))
+        dead = [line.split("'")[1] for line in found(examination, ERROR, "dead layers")]
+        assert dead == ([] if outside else ["score_fr", "upscore"])
+
+
 def test_a_score_layer_at_zero_under_interpolation_learns(at):
     assert found(at(net_text(score=""), solver_text()), ERROR, "dead layers") == []
 

@@ -12,6 +12,7 @@ from fcn_caffe.doctor.start import LINEAR, FilledFrom, is_zero_filler
 from fcn_caffe.fillers import bilinear_kernel
 from fcn_caffe.graph import Node
 from fcn_caffe.net import Net
+from fcn_caffe.surgery import interpolated
 from fcn_caffe.weights import ABSENT, Array
 
 __all__ = ["dead_layers", "interpolation", "zero_weights"]
@@ -32,11 +33,17 @@ class _Blob:
     learns: bool
 
 
-def _parameters(net: Net, start: FilledFrom, trusted: bool, interpolated: bool) -> dict[str, list[_Blob]]:
+def _set_by_solve(net: Net, start: FilledFrom) -> set[str]:
+    """The layers that solve sets to interpolation: not those that learn and have their weights from a file."""
+    learned = {item.layer for item in net.learnable_params if item.lr_mult}
+    return {name for name in interpolated(net) if name not in learned or name not in start.arrays}
+
+
+def _parameters(net: Net, start: FilledFrom, trusted: bool, ups: set[str]) -> dict[str, list[_Blob]]:
     """Blobs of the linear layers before the first step.
 
-    trusted: layers without fillers are taken to come from weights that are not looked at. interpolated: whoever trains
-    the net sets its `up` deconvolutions, as solve does.
+    trusted: layers without fillers are taken to come from weights that are not looked at. ups: deconvolutions that are
+    interpolation by then.
     """
     found: dict[str, list[_Blob]] = {}
     for node in net.graph.nodes:
@@ -49,7 +56,7 @@ def _parameters(net: Net, start: FilledFrom, trusted: bool, interpolated: bool) 
             learns = index >= len(specs) or specs[index].lr_mult != 0
             arrays = start.arrays.get(node.name)
             shared = index < len(specs) and specs[index].name
-            if is_up(node) and interpolated:
+            if node.name in ups:
                 zero = False
             elif arrays is not None:
                 zero = arrays[index] is not ABSENT and not _any(arrays[index])
@@ -61,9 +68,13 @@ def _parameters(net: Net, start: FilledFrom, trusted: bool, interpolated: bool) 
     return found
 
 
-def dead_layers(net: Net, start: FilledFrom, trusted: bool, interpolated: bool) -> Iterator[Finding]:
-    """Zero weights that no gradient will ever reach, and zero or random weights that are frozen."""
-    blobs = _parameters(net, start, trusted, interpolated)
+def dead_layers(net: Net, start: FilledFrom, trusted: bool) -> Iterator[Finding]:
+    """Zero weights that no gradient will ever reach, and zero or random weights that are frozen.
+
+    trusted: layers without fillers are taken to come from weights that are not looked at.
+    """
+    ups = _set_by_solve(net, start)
+    blobs = _parameters(net, start, trusted, ups)
     if net.loss_weights:
         # What learns is zero no longer, and lets zeros and gradients pass that it stopped before.
         while _learn(net, blobs):
@@ -84,7 +95,7 @@ def dead_layers(net: Net, start: FilledFrom, trusted: bool, interpolated: bool) 
                 ERROR, "dead layers", where, f"its weights are zero and get no gradient: {why}.", _advice(node)
             )
         elif not weight.learns and not from_file and filler is not None and filler.type in _RANDOM:
-            elsewhere = is_up(node) and interpolated if node.type == "Deconvolution" else trusted
+            elsewhere = node.name in ups if node.type == "Deconvolution" else trusted
             if node.type == "Scale" or elsewhere:
                 continue
             how = " or surgery.interp." if node.type == "Deconvolution" else "."
@@ -182,14 +193,12 @@ def _why(net: Net, node: Node, blobs: dict[str, list[_Blob]]) -> str:
 # -- interpolation ---------------------------------------------------------------------------------------------------
 
 
-def is_up(node: Node) -> bool:
-    """Whether a layer is one that solve sets to bilinear interpolation."""
-    return node.type == "Deconvolution" and "up" in node.name
+def interpolation(net: Net, start: FilledFrom, trained: bool) -> Iterator[Finding]:
+    """Deconvolutions: unset ones, those that mix classes, those that surgery.interp cannot set.
 
-
-def interpolation(net: Net, start: FilledFrom, interpolated: bool) -> Iterator[Finding]:
-    """Deconvolutions: unset ones, those that mix classes, those that surgery.interp cannot set."""
-    unset = []
+    trained: the weights are what the net was trained to, not what it starts from.
+    """
+    unset, ups = [], interpolated(net)
     for node in net.graph.nodes:
         layer = net.layer(node.name)
         if node.type != "Deconvolution" or not layer.blob_names:
@@ -205,8 +214,8 @@ def interpolation(net: Net, start: FilledFrom, interpolated: bool) -> Iterator[F
                 f"Give group: {inputs}, or leave the filler out: surgery.interp sets the diagonal, as solve does.",
             )
         if (
-            is_up(node)
-            and interpolated
+            node.name in ups
+            and not trained
             and (height != width or (outputs != inputs and (outputs, group) != (1, inputs)))
         ):
             yield Finding(
@@ -217,9 +226,9 @@ def interpolation(net: Net, start: FilledFrom, interpolated: bool) -> Iterator[F
                 "Set num_output to the channels of its bottom and a square kernel.",
             )
         array = start.arrays.get(node.name, [None])[0]
-        if array is not None and array is not ABSENT and array.ndim == 4 and not interpolated:
+        if array is not None and array is not ABSENT and array.ndim == 4 and trained:
             yield from _mixed(node, array)
-        elif is_up(node) and array is None and is_zero_filler(filler):
+        elif node.name in ups and array is None and is_zero_filler(filler):
             unset.append(node.name)
     if unset:
         yield Finding(

@@ -106,8 +106,8 @@ def _parameters(subject: Subject, built: Built, weights: str | None, seen: Exami
     trained = subject.settings is None and bool(starts)
     # A bare net is filled by weights that are not known here; so is one whose weights are elsewhere.
     trusted = start.unknown or (subject.settings is None and not starts)
-    seen.add(interpolation(net, start, interpolated=not trained))
+    seen.add(interpolation(net, start, trained))
     if trained:
         seen.add(zero_weights(net, start))
     else:
-        seen.add(dead_layers(net, start, trusted, interpolated=True))
+        seen.add(dead_layers(net, start, trusted))
