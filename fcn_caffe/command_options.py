@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 
@@ -26,6 +27,14 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"should be a whole number, at least 1, got {text}")
     return number
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """An argument that is HEIGHTxWIDTH in pixels."""
+    found = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"should be HEIGHTxWIDTH, such as 500x500, got {text}")
+    return int(found[1]), int(found[2])
 
 
 def names(text: str) -> list[str]:

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Sequence
 
-from fcn_caffe.command_options import positive
+from fcn_caffe.command_options import image_size, positive
 from fcn_caffe.commands import command
 from fcn_caffe.doctor import ERROR, IMAGES, examine
-
-
-def _size(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", text)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"should be HEIGHTxWIDTH, such as 500x500, got {text}")
-    return int(found[1]), int(found[2])
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="doctor", description=__doc__)
     parser.add_argument("file", help="net or solver prototxt")
     parser.add_argument("--weights", help="weights the net was trained to, or that the solver starts from")
-    parser.add_argument("--size", type=_size, help="HEIGHTxWIDTH of the images (default: the data's, else deploy's)")
+    parser.add_argument(
+        "--size", type=image_size, help="HEIGHTxWIDTH of the images (default: the data's, else deploy's)"
+    )
     parser.add_argument(
         "--images", type=positive, default=IMAGES, help=f"how many images' labels are looked at (default: {IMAGES})"
     )

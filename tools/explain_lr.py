@@ -1,0 +1,14 @@
+"""Say what a solver's learning rate means: see `python tools/explain_lr.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installing
+
+try:
+    from fcn_caffe.commands.explain_lr import main
+except KeyboardInterrupt:  # while PyTorch is being loaded
+    sys.exit(130)
+
+if __name__ == "__main__":
+    sys.exit(main())
