@@ -11,7 +11,7 @@ import torch
 from helpers import input_layer, layer, net_param
 from PIL import Image
 
-from fcn_caffe import DataError, GraphError, LayerError, Net
+from fcn_caffe import TEST, TRAIN, DataError, GraphError, LayerError, Net
 from fcn_caffe.commands.experiment import main
 from fcn_caffe.convolution_proof import fill_at_random
 from fcn_caffe.paper import cost, equalities
@@ -228,7 +228,9 @@ def test_experiments_on_files_of_ones_own(tmp_path, capsys):
     full = layer("fc", "InnerProduct", "pool", more="inner_product_param { num_output: 2 }")
     path.write_text(input_layer("data", 1, 3, 11, 11) + pooled + full)
     assert main(["fc-to-conv", "--net", str(path)]) == 0
-    assert main(["rarefaction", "--net", str(path), "--until", "pool", "--seed", "5"]) == 0
+    out = tmp_path / "dense.prototxt"
+    assert main(["rarefaction", "--net", str(path), "--until", "pool", "--seed", "5", "--out", str(out)]) == 0
+    assert [Net(out, phase).blob_shapes["pool"] for phase in (TRAIN, TEST)] == [(1, 3, 9, 9)] * 2
     assert "pool, 4 shifts" in capsys.readouterr().out
     assert main(["rarefaction", "--net", str(path)]) == 1
     assert "'fc' (InnerProduct)" in capsys.readouterr().err

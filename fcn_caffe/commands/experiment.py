@@ -19,6 +19,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="list the experiments, with the options each takes")
     parser.add_argument("--net", help="a net file of your own, in place of the experiment's")
     parser.add_argument("--until", metavar="BLOB", help="the last blob of the net that is wanted")
+    parser.add_argument("--out", metavar="FILE", help="write the net that was made, a prototxt, where the two agree")
     parser.add_argument("--labels", metavar="DIR", help="a folder of label images, in place of generated ones")
     parser.add_argument("--classes", type=positive, help="how many classes the labels have")
     parser.add_argument("--ignore", type=int, help="the void label (default: 255)")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fcn_caffe.atomic import atomic_write
 from fcn_caffe.convolution_proof import fill_at_random, image_input, prove, prove_places
 from fcn_caffe.convolutionalize import convolutional_weights, convolutionalize
 from fcn_caffe.coord_map import receptive_field
@@ -20,7 +21,8 @@ from fcn_caffe.net_spec import NetSpec
 from fcn_caffe.net_spec import layers as L
 from fcn_caffe.net_spec import params as P
 from fcn_caffe.paper.rarefaction import rarefy, shift_and_stitch
-from fcn_caffe.paper.result import Result, relative
+from fcn_caffe.paper.result import HOLDS, Result, relative
+from fcn_caffe.proto import write_text
 from fcn_caffe.surgery import interp, transplant
 from fcn_caffe.weights import copy_weights, net_weights
 
@@ -48,10 +50,16 @@ def strided_net() -> Any:
     return n.to_proto()
 
 
-def rarefaction(net: str | os.PathLike[str] | None = None, until: str | None = None, seed: int = 0) -> Result:
+def rarefaction(
+    net: str | os.PathLike[str] | None = None,
+    until: str | None = None,
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+) -> Result:
     """Shift-and-stitch against filter rarefaction, at every blob with a stride, on random weights and a random image.
 
-    net: a file, its deploy form; by default `strided_net`. until: its last blob. Blobs that the transformation calls
+    net: a file, its deploy form; by default `strided_net`. until: its last blob. out: a file for the dense net, written
+    where the two agree; it takes the old net's weights, layer by layer. Blobs that the transformation calls
     inexact at the border are compared where no border is seen.
     Raises: as `rarefy` does; GraphError for a net that is not of one image.
     """
@@ -86,6 +94,10 @@ def rarefaction(net: str | os.PathLike[str] | None = None, until: str | None = N
         rows, columns = (min(wanted.shape[axis], given.shape[axis]) for axis in (2, 3))
         difference = relative(given[:, :, :rows, :columns], wanted[:, :, :rows, :columns])
         result.equal(f"{blob}, {rate * rate} shifts, {rows}x{columns} places", difference)
+    if out is not None and result.verdict == HOLDS:
+        with atomic_write(out, "w") as file:
+            file.write(write_text(made.net))
+        result.remarks.append(f"{os.fspath(out)}: the dense net")
     result.remarks += made.steps + [f"away from the border only: {why}" for why in made.inexact]
     return result
 

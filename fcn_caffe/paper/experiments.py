@@ -20,6 +20,7 @@ class Options:
 
     net: str | None = None
     until: str | None = None
+    out: str | None = None
     labels: str | None = None
     classes: int | None = None
     ignore: int = 255
@@ -53,8 +54,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "rarefaction": Experiment(
         "3.2",
         "shift-and-stitch equals filter rarefaction, at every strided blob",
-        ("net", "until", "seed"),
-        lambda options: rarefaction(options.net, options.until, options.seed),
+        ("net", "until", "out", "seed"),
+        lambda options: rarefaction(options.net, options.until, options.seed, options.out),
     ),
     "upsampling": Experiment(
         "3.3",

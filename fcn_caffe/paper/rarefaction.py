@@ -71,6 +71,9 @@ def rarefy(param: Any, until: str | None = None, layers: Iterable[str] | None = 
     writer = _Writer(param, chosen)
     for node in nodes:
         writer.add(node)
+    for layer in writer.made.net.layer:  # the net is the same in every state
+        for rule in ("include", "exclude", "phase"):
+            layer.ClearField(rule)
     return writer.made
 
 
@@ -124,7 +127,8 @@ class _Writer:
         self.chosen = chosen
         self.made = Rarefaction(caffe_pb2.NetParameter())
         self.made.net.CopyFrom(net)
-        self.made.net.ClearField("layer")
+        for cleared in ("layer", "state"):
+            self.made.net.ClearField(cleared)
         self.hanging: set[str] = set()  # blobs whose last row was a window that hung over, before
         self.padded: dict[str, str] = {}  # the layer that padded a blob or one below it
 
@@ -238,26 +242,24 @@ class _Writer:
         """The largest of all shifts of the bottom, each cropped to the size that is left."""
         (bottom,), (top,) = node.bottoms, node.tops
         layers, size = self.made.net.layer, f"{node.name}_size"
-        sized = layers.add(name=size, type="Pooling", bottom=[bottom], top=[size], phase=node.param.phase)
+        sized = layers.add(name=size, type="Pooling", bottom=[bottom], top=[size])
         sized.pooling_param.kernel_h, sized.pooling_param.kernel_w = (rate * (k - 1) + 1 for k in kernel)
         shifts = []
         for down in range(kernel[0]):
             for right in range(kernel[1]):
                 name = f"{node.name}_shift{down}_{right}"
-                crop = layers.add(name=name, type="Crop", bottom=[bottom, size], top=[name], phase=node.param.phase)
+                crop = layers.add(name=name, type="Crop", bottom=[bottom, size], top=[name])
                 crop.crop_param.axis = 2
                 crop.crop_param.offset.extend([rate * down, rate * right])
                 shifts.append(name)
         if len(shifts) == 1:
             raise _refused(node, "has a kernel of one pixel; leave it out")
-        largest = layers.add(name=node.name, type="Eltwise", bottom=shifts, top=[top], phase=node.param.phase)
+        largest = layers.add(name=node.name, type="Eltwise", bottom=shifts, top=[top])
         largest.eltwise_param.operation = caffe_pb2.EltwiseParameter.MAX
 
     def _average(self, node: Node, rate: int, kernel: Pair, pad: Pair) -> None:
         channels = self._channels(node)
-        layer = self.made.net.layer.add(
-            name=node.name, type="Convolution", bottom=node.bottoms, top=node.tops, phase=node.param.phase
-        )
+        layer = self.made.net.layer.add(name=node.name, type="Convolution", bottom=node.bottoms, top=node.tops)
         layer.param.add(lr_mult=0, decay_mult=0)
         options = layer.convolution_param
         options.num_output = options.group = channels
