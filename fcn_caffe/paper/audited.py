@@ -1,0 +1,85 @@
+"""What is audited: folders of nets, solvers, weights and data; each file is read once, each experiment run once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fcn_caffe.doctor.subject import Built, Subject, read_subject
+from fcn_caffe.graph import TEST, read_net
+from fcn_caffe.paper.result import Result
+
+__all__ = ["Audited"]
+
+Place = str | os.PathLike[str]
+
+
+class Audited:
+    """The files behind the claims.
+
+    root: the folder of nets/, solvers/ and weights/; a net is nets/NAME.prototxt and its solver solvers/NAME.prototxt.
+    data: where data sets lie (default: $FCN_CAFFE_DATA, else the working directory). quick: no training. scale: the
+    share of the iterations that experiments train for. Methods raise what reading and building raise: FcnCaffeError.
+    """
+
+    def __init__(
+        self, root: Place = ".", data: Place | None = None, *, quick: bool = False, seed: int = 0, scale: float = 1.0
+    ) -> None:
+        self.root, self.data = Path(root), None if data is None else Path(data)
+        self.quick, self.seed, self.scale = quick, seed, scale
+        self._subjects: dict[str, Subject] = {}
+        self._built: dict[tuple[str, int], Built] = {}
+        self._results: dict[str, Result] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """The nets that have a solver, sorted."""
+        return sorted(
+            path.stem for path in (self.root / "solvers").glob("*.prototxt") if self.net_path(path.stem).is_file()
+        )
+
+    def net_path(self, name: str) -> Path:
+        """A net's file."""
+        return self.root / "nets" / f"{name}.prototxt"
+
+    def solver_path(self, name: str) -> Path:
+        """A solver's file."""
+        return self.root / "solvers" / f"{name}.prototxt"
+
+    def weights_path(self, name: str) -> Path:
+        """Where the trained weights of a net belong."""
+        return self.root / "weights" / f"{name}.caffemodel"
+
+    def net(self, name: str, phase: int = TEST, stages: Sequence[str] = ()) -> Any:
+        """A net's layers of one phase, as a NetParameter."""
+        return read_net(self.net_path(name), phase, stages)
+
+    def subject(self, name: str) -> Subject:
+        """A solver with its net, as the doctor sees them."""
+        if name not in self._subjects:
+            self._subjects[name] = read_subject(self.solver_path(name))
+        return self._subjects[name]
+
+    def solver(self, name: str) -> Any:
+        """A SolverParameter."""
+        settings = self.subject(name).settings
+        assert settings is not None  # a file of solvers/ is read as one
+        return settings.param
+
+    def built(self, name: str, phase: int = TEST) -> Built:
+        """A net built without memory, on its data's shapes or those of its deploy form."""
+        key = name, phase
+        if key not in self._built:
+            self._built[key] = self.subject(name).build(phase)
+        return self._built[key]
+
+    def experiment(self, name: str) -> Result:
+        """An experiment's result, run once an audit. Raises: KeyError for an unknown name."""
+        # Experiments load what trains; an audit of files alone needs none of it.
+        from fcn_caffe.paper.experiments import EXPERIMENTS, Options
+
+        if name not in self._results:
+            self._results[name] = EXPERIMENTS[name].run(Options(seed=self.seed))
+        return self._results[name]
