@@ -17,14 +17,20 @@ from fcn_caffe.proto import caffe_pb2
 class ReLU(SameShapeLayer):
     """max(x, 0) + negative_slope * min(x, 0).
 
-    Shapes: any -> the same. Gradient: to the bottom. Source: Caffe ReLULayer.
+    Shapes: any -> the same. Gradient: to the bottom; in place with a slope below 0 Caffe reads the sign off its own
+    output, so that it is 1 on both sides of 0. Source: Caffe ReLULayer.
     """
 
     def __init__(self, param: Any, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         self.negative_slope: float = param.relu_param.negative_slope
+        self.reads_output = self.negative_slope < 0 and list(param.bottom) == list(param.top)
 
     def forward(self, bottom: Tensor) -> Tensor:
+        if self.reads_output:
+            value = F.leaky_relu(bottom, self.negative_slope).detach()
+            slope = torch.where(value > 0, 1, self.negative_slope).to(bottom.dtype)
+            return value + slope * (bottom - bottom.detach())
         if self.negative_slope:
             # Overwriting needs the sign of the input to survive in the output.
             return F.leaky_relu(bottom, self.negative_slope, inplace=self.inplace and self.negative_slope > 0)
