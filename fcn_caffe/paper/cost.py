@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 from fcn_caffe.convolution_proof import fill_at_random
+from fcn_caffe.graph import Node
 from fcn_caffe.models import trunks
 from fcn_caffe.net import Net
 from fcn_caffe.net_spec import NetSpec
 from fcn_caffe.net_spec import layers as L
 from fcn_caffe.paper.result import Result, relative
 
-__all__ = ["multiply_adds", "patchwise_cost"]
+__all__ = ["layer_multiply_adds", "multiply_adds", "patchwise_cost"]
 
 _CROP, _IMAGE, _STRIDE = 227, 500, 32
 _MAP = 10  # the side of the map that the paper names
@@ -40,15 +41,17 @@ def alexnet_classifier(side: int, scale: int = 1) -> Any:
 
 def multiply_adds(net: Net) -> int:
     """Multiply-adds of a net's convolutions and inner products on the size that it was built with."""
-    total = 0
-    for node in net.graph.nodes:
-        if node.type in ("Convolution", "Deconvolution", "InnerProduct"):
-            weight = net.params[node.name][0]
-            # Each weight is used once a place: of the top, or of the bottom where the layer upsamples.
-            places = net.blob_shapes[node.bottoms[0] if node.type == "Deconvolution" else node.tops[0]]
-            at = 1 if node.type == "InnerProduct" else prod(places[2:])
-            total += weight.numel() * at * places[0]
-    return total
+    return sum(layer_multiply_adds(net, node) for node in net.graph.nodes)
+
+
+def layer_multiply_adds(net: Net, node: Node) -> int:
+    """Those of one layer; 0 for the types that only pool, add, cut or change a value in its place."""
+    if node.type not in ("Convolution", "Deconvolution", "InnerProduct"):
+        return 0
+    # Each weight is used once a place: of the top, or of the bottom where the layer upsamples.
+    places = net.blob_shapes[node.bottoms[0] if node.type == "Deconvolution" else node.tops[0]]
+    at = 1 if node.type == "InnerProduct" else prod(places[2:])
+    return net.params[node.name][0].numel() * at * places[0]
 
 
 def patchwise_cost(scale: int = 1, repeats: int = 3, seed: int = 0) -> Result:
