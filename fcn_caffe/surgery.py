@@ -131,12 +131,21 @@ def expand_score(net: Any, layer: str, source: Mapping[str, list[Array]] | Any, 
         _set(target[: len(array)], array)
 
 
-def widen(net: Any, layer: str, source: Mapping[str, list[Array]] | Any, source_layer: str) -> CopyReport:
+def widen(
+    net: Any,
+    layer: str,
+    source: Mapping[str, list[Array]] | Any,
+    source_layer: str,
+    added: str | Array = "zero",
+    scale: float = 1,
+) -> CopyReport:
     """Copy a first convolution into one that sees more input channels; returns what was copied and coerced.
 
-    The old channels come first. The new ones are zero, so the net's answer is the old one until they are learned.
-    source: Weights, or a Net.
-    Raises: WeightsError when a layer is missing, or the new one is not the old one with more input channels.
+    The old channels come first. added: the filters of each new one, "zero", so that the net's answer is the old one
+    until they are learned; "mean", over the old channels, as the reference does for depth beside colour; or an array
+    of outputs x new channels x kernel. scale: what these are multiplied by. source: Weights, or a Net.
+    Raises: WeightsError when a layer is missing or has groups, the new one is not the old one with more input channels,
+    or the new channels cannot be filled so.
     """
     weights = source if isinstance(source, Mapping) else net_weights(source)
     arrays, targets = _blobs(weights, source_layer, "the source"), _blobs(net.params, layer, "the net")
@@ -147,13 +156,37 @@ def widen(net: Any, layer: str, source: Mapping[str, list[Array]] | Any, source_
             f"layer '{layer}': {_show(old)} of '{source_layer}' does not widen to {_show(new)}. "
             "Only the number of input channels may grow, and the bias must be the same."
         )
+    node = next(node for node in net.graph.nodes if node.name == layer)
+    if node.type not in ("Convolution", "InnerProduct") or node.param.convolution_param.group > 1:
+        raise WeightsError(f"{node} has groups, or outputs before inputs. Only a plain convolution can be widened.")
+    filters, words = _added(layer, arrays[0], (new[0], new[1] - old[1], *new[2:]), added)
+    if not np.isfinite(scale):
+        raise WeightsError(f"layer '{layer}': new channels cannot be scaled by {scale:g}. Give a finite number.")
     _check_memory(targets)
-    value = np.zeros(new, np.float32)
-    value[:, : old[1]] = arrays[0]
+    value = np.concatenate([arrays[0], filters * np.float32(scale)], 1)
     for target, array in zip(targets, [value, *arrays[1:]], strict=False):
         _set(target, array)
-    added = f"{layer} blob 0 {_show(old)} to {_show(new)}, {new[1] - old[1]} channel(s) of zero added"
-    return CopyReport(copied=[layer], coerced=[added] if old != new else [])
+    scaled = "" if scale == 1 else f" times {scale:g}"
+    told = f"{layer} blob 0 {_show(old)} to {_show(new)}, {new[1] - old[1]} channel(s) of {words}{scaled} added"
+    return CopyReport(copied=[layer], coerced=[told] if old != new else [])
+
+
+def _added(layer: str, old: Array, shape: tuple[int, ...], added: str | Array) -> tuple[Array, str]:
+    """The filters of new channels, and what they are in words."""
+    if not isinstance(added, str):
+        filters = np.asarray(added, np.float32)
+        if filters.shape != shape:
+            raise WeightsError(
+                f"layer '{layer}': the new channels' filters are {_show(filters.shape)}, {_show(shape)} is wanted: "
+                "outputs x new channels x kernel."
+            )
+        return filters, "given filters"
+    if added == "zero":
+        return np.zeros(shape, np.float32), "zero"
+    if added == "mean":
+        mean = old.mean(1, np.float32, keepdims=True)
+        return np.repeat(mean, shape[1], 1), f"the mean of the {old.shape[1]} old ones"
+    raise WeightsError(f"layer '{layer}': new channels cannot be {added!r}. Give 'zero', 'mean' or their filters.")
 
 
 def _blobs(layers: Mapping[str, Any], name: str, owner: str) -> Any:

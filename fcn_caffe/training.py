@@ -23,7 +23,7 @@ from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.schedule import Stage, classifier_of
 from fcn_caffe.score import data_layer, score_heads
 from fcn_caffe.solver import Solver
-from fcn_caffe.surgery import interp, interpolated, transplant
+from fcn_caffe.surgery import interp, interpolated, transplant, widen
 from fcn_caffe.weights import Weights, copy_weights, load_weights, net_weights, save_weights
 
 NAMES = {
@@ -125,7 +125,8 @@ def undisturbed(net: Net) -> Iterator[None]:
 
 def start_from(net: Net, starts: Sequence[Start]) -> None:
     """Copy or transplant the weights a stage starts from into its net, and set every `up` deconvolution to bilinear
-    interpolation. Inner products become convolutions where the net has those. Source: the reference's solve scripts.
+    interpolation. Inner products become convolutions where the net has those; a first convolution of more channels
+    takes the mean of the old ones' filters for each. Source: the reference's solve scripts.
 
     An upsampling that the net learns keeps what an earlier stage learned; the reference's are all fixed.
     A convolutionalised classifier that is not there is made from the classifier, and kept.
@@ -141,10 +142,25 @@ def start_from(net: Net, starts: Sequence[Start]) -> None:
             copied = transplant(net, weights, start.suffix)
         else:
             copied = copy_weights(net, weights, path)
+        narrow = None
+        if start.wider is not None and start.widens(weights):
+            layer, narrow = start.wider
+            wide = widen(net, layer, weights, narrow, "mean")
+            copied.copied, copied.coerced = copied.copied + wide.copied, copied.coerced + wide.coerced
+            copied.ignored = [name for name in copied.ignored if name != narrow]
+            copied.missing = [name for name in copied.missing if name != layer]
         kept.update(learned.intersection(copied.copied))
         report(f"{classifier or path}: {copied}")
         if classifier is not None:
-            save_weights(path, {name: arrays for name, arrays in net_weights(net).items() if name in copied.copied})
+            made = net_weights(net)
+            save_weights(
+                path,
+                {
+                    name: made.get(name, weights[name])  # the narrow layer as it was
+                    for name in weights
+                    if name == narrow or name in copied.copied
+                },
+            )
             report(f"{path}: made from {classifier}")
     interp(net, [name for name in interpolated(net) if name not in kept])
 

@@ -281,9 +281,11 @@ def test_solvers_are_those_of_the_table(name):
 
 def test_weights_say_how_they_start_a_stage():
     start = starts_of("nyud-fcn32s-color-hha", "elsewhere/nyud-fcn32s-hha.caffemodel")
-    assert start == ("elsewhere/nyud-fcn32s-hha.caffemodel", "hha", "transplant")
-    assert starts_of("voc-fcn8s", "other.caffemodel") == ("other.caffemodel", "", "copy")
-    assert starts_of("mine", "weights/voc-fcn32s.caffemodel") == ("weights/voc-fcn32s.caffemodel", "", "copy")
+    assert start == Start("elsewhere/nyud-fcn32s-hha.caffemodel", "hha", "transplant")
+    assert starts_of("voc-fcn8s", "other.caffemodel") == Start("other.caffemodel", "", "copy")
+    assert starts_of("mine", "weights/voc-fcn32s.caffemodel") == Start("weights/voc-fcn32s.caffemodel", "", "copy")
+    depth = starts_of("nyud-fcn32s-color-d", "mine/nyud-fcn32s-color.caffemodel")
+    assert depth == Start("mine/nyud-fcn32s-color.caffemodel", "", "copy", ("conv1_1_bgrd", "conv1_1"))
 
 
 def test_a_missing_file_is_told_with_its_origin():

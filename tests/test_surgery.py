@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -142,6 +144,54 @@ def test_widen_sees_more_channels_and_answers_the_same():
     assert torch.allclose(new(data=x)["wide"], old(data=x[:, :3], keep=["fc"])["fc"], atol=1e-5)
     with pytest.raises(WeightsError, match="layer 'fc': 5x4x4x4 of 'wide' does not widen to 5x3x4x4"):
         widen(old, "fc", new, "wide")
+
+
+def wide_net(more="", channels=5, type="Convolution"):
+    options = f"convolution_param {{ num_output: 4 kernel_size: 3 {more} }}"
+    return make_net(input_layer("data", 1, channels, 6, 6), layer("wide", type, "data", more=options))
+
+
+def narrow_weights():
+    generator = np.random.default_rng(0)
+    return {"conv": [generator.normal(size=(4, 3, 3, 3)).astype(np.float32), np.arange(4, dtype=np.float32)]}
+
+
+def test_new_channels_take_the_mean_of_the_old_ones():
+    new, old = wide_net(), narrow_weights()
+    report = widen(new, "wide", old, "conv", "mean")
+    weight, bias = (blob.detach().numpy() for blob in new.params["wide"])
+    assert np.array_equal(weight[:, :3], old["conv"][0]) and np.array_equal(bias, old["conv"][1])
+    mean = old["conv"][0].mean(1)
+    assert np.array_equal(weight[:, 3], mean) and np.array_equal(weight[:, 4], mean) and mean.any()
+    assert report.coerced == ["wide blob 0 4x3x3x3 to 4x5x3x3, 2 channel(s) of the mean of the 3 old ones added"]
+
+
+def test_new_channels_are_scaled_or_given():
+    new, old = wide_net(), narrow_weights()
+    assert "times 0.5 added" in str(widen(new, "wide", old, "conv", "mean", 0.5))
+    assert np.array_equal(new.params["wide"][0].detach().numpy()[:, 4], old["conv"][0].mean(1) * 0.5)
+    given = np.ones((4, 2, 3, 3))
+    assert "2 channel(s) of given filters times -2 added" in str(widen(new, "wide", old, "conv", given, -2))
+    assert (new.params["wide"][0][:, 3:] == -2).all()
+    assert widen(wide_net(channels=3), "wide", old, "conv", "mean").coerced == []
+
+
+@pytest.mark.parametrize(
+    ("net", "options", "message"),
+    [
+        ({}, {"added": "grey"}, "new channels cannot be 'grey'. Give 'zero', 'mean' or their filters"),
+        ({}, {"added": np.ones((4, 1, 3, 3))}, "filters are 4x1x3x3, 4x2x3x3 is wanted: outputs x new channels x"),
+        ({}, {"added": "mean", "scale": float("nan")}, "cannot be scaled by nan"),
+        ({"channels": 2}, {}, "4x3x3x3 of 'conv' does not widen to 4x2x3x3"),
+        ({"channels": 10, "more": "group: 2"}, {}, "'wide' (Convolution) has groups"),
+        ({"channels": 4, "type": "Deconvolution"}, {}, "'wide' (Deconvolution) has groups, or outputs before inputs"),
+    ],
+)
+def test_widen_refuses(net, options, message):
+    net = wide_net(**net)
+    with pytest.raises(WeightsError, match=re.escape(message)):
+        widen(net, "wide", narrow_weights(), "conv", **options)
+    assert not net.params["wide"][0].any()
 
 
 def test_a_net_without_memory_is_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, NamedTuple
@@ -12,11 +13,20 @@ __all__ = ["RECIPES", "Recipe", "Start", "solver_param", "starts_of"]
 
 
 class Start(NamedTuple):
-    """A weights file, the suffix its layers take in the new net, and "copy" (equal shapes) or "transplant"."""
+    """A weights file, the suffix its layers take in the new net, and "copy" (equal shapes) or "transplant".
+
+    wider: a layer of the new net, and the file's layer whose filters it takes for its first channels; for each channel
+    more it takes their mean.
+    """
 
     weights: str
     suffix: str = ""
     how: str = "copy"
+    wider: tuple[str, str] | None = None
+
+    def widens(self, layers: Container[str]) -> bool:
+        """Whether a file of these layers has the narrow convolution, and not the wide one already."""
+        return self.wider is not None and self.wider[1] in layers and self.wider[0] not in layers
 
 
 @dataclass(frozen=True)
@@ -88,8 +98,8 @@ RECIPES: dict[str, Recipe] = {
     "cvpr-fcn-googlenet": _cvpr(_after("googlenetfc"), 5e-5, weight_decay=2e-4),
     "nyud-fcn32s-color": _nyud((VGG16,), 1e-10),
     "nyud-fcn32s-hha": _nyud((VGG16,), 1e-10),
-    # conv1_1_bgrd is a name VGG-16 does not have: the four-channel convolution is learned from zero.
-    "nyud-fcn32s-color-d": _nyud((Start(_weights("vgg16fc"), "", "transplant"),), 1e-10),
+    # Depth starts with the mean of colour's filters.
+    "nyud-fcn32s-color-d": _nyud((VGG16._replace(how="transplant", wider=("conv1_1_bgrd", "conv1_1")),), 1e-10),
     "nyud-fcn32s-color-hha": _nyud(
         (
             Start(_weights("nyud-fcn32s-color"), "color", "transplant"),
@@ -112,13 +122,14 @@ RECIPES: dict[str, Recipe] = {
 def starts_of(name: str, weights: str) -> Start:
     """How stage `name` takes a weights file of its solver: as its recipe says, else a plain copy.
 
-    A file counts by its name, so that another folder's voc-fcn32s.caffemodel is taken in the same way.
+    A file counts by its name, so that another folder's voc-fcn32s.caffemodel is taken in the same way. What widens a
+    layer does so for any file.
     """
-    recipe = RECIPES.get(name)
-    for start in recipe.starts if recipe else ():
+    starts = RECIPES[name].starts if name in RECIPES else ()
+    for start in starts:
         if PurePath(start.weights).name == PurePath(weights).name:
             return start._replace(weights=weights)
-    return Start(weights)
+    return Start(weights, wider=next((start.wider for start in starts if start.wider), None))
 
 
 def solver_param(name: str) -> Any:
