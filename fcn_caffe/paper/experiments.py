@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fcn_caffe.paper.cost import patchwise_cost
 from fcn_caffe.paper.equalities import fc_to_conv, rarefaction, upsampling, zero_init_skip
+from fcn_caffe.paper.fusion import fusion
 from fcn_caffe.paper.momentum import momentum_and_batch
 from fcn_caffe.paper.result import Result
 from fcn_caffe.paper.upper_bound import upper_bound
@@ -68,6 +69,12 @@ EXPERIMENTS: dict[str, Experiment] = {
         "FCN-16s and 8s start as the coarser net",
         ("seed",),
         lambda options: zero_init_skip(options.seed),
+    ),
+    "fusion": Experiment(
+        "5",
+        "colour and depth fused early and late start as the nets of one input",
+        ("seed",),
+        lambda options: fusion(seed=options.seed),
     ),
     "momentum": Experiment(
         "PAMI",
