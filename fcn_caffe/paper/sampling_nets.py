@@ -14,6 +14,8 @@ from fcn_caffe.proto import caffe_pb2
 
 __all__ = ["cell_of", "sample_loss", "with_change", "with_data_options"]
 
+_MODULE = "data_changes"
+
 
 def with_change(
     net: Any,
@@ -27,10 +29,10 @@ def with_change(
     """A copy of a net in which a layer of data_changes works in place on what the data layers give.
 
     layer: LossSampling, MirrorJitter or MaskedInput. It comes right after the last data layer that gives one of
-    `bottoms`, in training, or in testing as well; never in deploy, where there is no label.
+    `bottoms`, and other such changes of it. train_only: not in testing; never in deploy, where there is no label.
     Raises: GraphError where no layer without bottoms gives them all.
     """
-    given = [set(one.top) if not one.bottom else set() for one in net.layer]
+    given = [set(one.top) if not one.bottom or one.python_param.module == _MODULE else set() for one in net.layer]
     if lacking := set(bottoms) - set().union(*given):
         raise GraphError(f"net '{net.name}': no data layer gives {', '.join(sorted(lacking))}, which {layer} reads.")
     made = caffe_pb2.NetParameter()
@@ -42,7 +44,7 @@ def with_change(
     rule = added.include.add(not_stage=["deploy"])
     if train_only:
         rule.phase = caffe_pb2.TRAIN
-    added.python_param.module, added.python_param.layer = "data_changes", layer
+    added.python_param.module, added.python_param.layer = _MODULE, layer
     added.python_param.param_str = str(dict(options))
     made.layer.extend(net.layer[last + 1 :])
     return made
