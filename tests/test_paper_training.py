@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from fcn_caffe import TEST, TRAIN, Net
+from fcn_caffe.commands.experiment import main
 from fcn_caffe.data.mean_file import write_blob
 from fcn_caffe.data.shapes import draw_scene
 from fcn_caffe.models.shapes import SEED, fcn
-from fcn_caffe.paper import augmentation, balance, masking, regimes
+from fcn_caffe.paper import augmentation, balance, experiments, masking, regimes
 from fcn_caffe.paper.miniature import Miniature
-from fcn_caffe.paper.result import DIFFERS, HOLDS
+from fcn_caffe.paper.result import DIFFERS, HOLDS, Result
 from fcn_caffe.paper.sampling_nets import with_data_options
 
 TINY = 0.005
@@ -74,7 +75,9 @@ def test_a_gain_would_be_told(scored, module, name):
 
 def test_masks_are_compared_in_order(scored, monkeypatch):
     counts = np.array([[3, 1], [1, 1]])  # 4 of 6 pixels are of the first class: IU 2/3 and 0 if all are said to be
-    monkeypatch.setattr(masking, "_objects", lambda net, weights, scale: SimpleNamespace(mean_iu=weights, confusion=counts))
+    monkeypatch.setattr(
+        masking, "_objects", lambda net, weights, scale: SimpleNamespace(mean_iu=weights, confusion=counts)
+    )
     for mean_ius, verdict in (((0.8, 0.7, 0.3), HOLDS), ((0.7, 0.8, 0.3), DIFFERS), ((0.8, 0.3, 0.7), DIFFERS)):
         scored(masking, *mean_ius)
         result = masking.masking()
@@ -126,3 +129,21 @@ def test_training_in_miniature(module):
     assert result.name == name and result.verdict in (HOLDS, DIFFERS)
     assert any(row.holds is not None for row in result.rows)
     assert all(0 <= row.value <= 100 for row in result.rows if row.what.startswith("mean IU"))
+
+
+def test_the_command_passes_seed_and_scale(monkeypatch, capsys):
+    told = []
+
+    def record(seed, scale):
+        told.append((seed, scale))
+        return Result("x", "4.3", "nothing")
+
+    for name in ("sampling", "balance", "augmentation", "regimes", "masking"):
+        monkeypatch.setattr(experiments, name, record)
+        assert main([name, "--seed", "3", "--scale", "0.5"]) == 1  # nothing was asked for
+        assert main([name]) == 1
+    assert told == [(3, 0.5), (0, 1.0)] * 5
+    monkeypatch.undo()
+    for wrong in ("0", "-1", "nan"):
+        assert main(["balance", "--scale", wrong]) == 1
+        assert "scale above 0" in capsys.readouterr().err

@@ -25,6 +25,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ignore", type=int, help="the void label (default: 255)")
     parser.add_argument("--limit", type=positive, help="how many label images are read (default: all)")
     parser.add_argument("--seed", type=int, help="of random weights and images (default: 0)")
+    parser.add_argument("--scale", type=float, help="of the iterations, where nets are trained (default: 1)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 

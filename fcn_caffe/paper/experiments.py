@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fcn_caffe.paper.augmentation import augmentation
+from fcn_caffe.paper.balance import balance
 from fcn_caffe.paper.cost import patchwise_cost
 from fcn_caffe.paper.equalities import fc_to_conv, rarefaction, upsampling, zero_init_skip
 from fcn_caffe.paper.fusion import fusion
+from fcn_caffe.paper.masking import masking
 from fcn_caffe.paper.momentum import momentum_and_batch
+from fcn_caffe.paper.regimes import regimes
 from fcn_caffe.paper.result import Result
+from fcn_caffe.paper.sampling import sampling
 from fcn_caffe.paper.upper_bound import upper_bound
 
 __all__ = ["EXPERIMENTS", "Experiment", "Options"]
@@ -17,7 +22,7 @@ __all__ = ["EXPERIMENTS", "Experiment", "Options"]
 
 @dataclass(frozen=True)
 class Options:
-    """What an experiment may be told; each takes what concerns it."""
+    """What an experiment may be told; each takes what concerns it. scale: of the iterations, where nets are trained."""
 
     net: str | None = None
     until: str | None = None
@@ -27,6 +32,7 @@ class Options:
     ignore: int = 255
     limit: int | None = None
     seed: int = 0
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,36 @@ EXPERIMENTS: dict[str, Experiment] = {
         "colour and depth fused early and late start as the nets of one input",
         ("seed",),
         lambda options: fusion(seed=options.seed),
+    ),
+    "sampling": Experiment(
+        "3.4, 4.3",
+        "patches are a sample of the loss; training on all, half and a quarter of it",
+        ("seed", "scale"),
+        lambda options: sampling(options.seed, options.scale),
+    ),
+    "balance": Experiment(
+        "4.3",
+        "FCN-32s with and without weights of rare classes",
+        ("seed", "scale"),
+        lambda options: balance(options.seed, options.scale),
+    ),
+    "augmentation": Experiment(
+        "4.3",
+        "FCN-32s with and without mirroring and jitter",
+        ("seed", "scale"),
+        lambda options: augmentation(options.seed, options.scale),
+    ),
+    "regimes": Experiment(
+        "PAMI",
+        "accumulated, online and heavy learning at one rate",
+        ("seed", "scale"),
+        lambda options: regimes(options.seed, options.scale),
+    ),
+    "masking": Experiment(
+        "PAMI",
+        "FCN-32s on whole images, on foregrounds and on backgrounds",
+        ("seed", "scale"),
+        lambda options: masking(options.seed, options.scale),
     ),
     "momentum": Experiment(
         "PAMI",
