@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from fcn_caffe.errors import DataError
 from fcn_caffe.metrics import ConfusionMatrix, Scores
 from fcn_caffe.net import Net
 
-__all__ = ["class_names", "data_layer", "format_scores", "score_heads", "score_net"]
+__all__ = ["chosen_classes", "class_names", "data_layer", "format_scores", "score_heads", "score_net"]
 
 OnImage = Callable[[int, Mapping[str, Tensor]], None]
 
@@ -169,6 +170,60 @@ def class_names(net: Net, classes: int) -> list[str] | None:
         if len(names) == classes:
             return names
     return None
+
+
+def chosen_classes(net: Net, score: str, given: Sequence[str]) -> list[int]:
+    """The indices of classes of a score blob, in the order given.
+
+    given: names, indices, and files of them, one a line; in files `INDEX: NAME` counts by its name, as the reference's
+    lists have the numbers of another task, and text after `#` is a comment. Upper case, blanks, dashes and underscores
+    of names do not matter, and the data set's other spellings are known.
+    Raises: DataError naming the file and line, or the class, that is none of the net's.
+    """
+    count = _check(net, score, score)
+    names = class_names(net, count) or []
+    source = data_layer(net)
+    other = getattr(inspect.getmodule(type(source)), "OTHER_SPELLING", {}) if source is not None else {}
+    places = {_plain(name): index for index, name in enumerate(names)}
+    places = {_plain(new): places[_plain(old)] for new, old in other.items() if _plain(old) in places} | places
+    found = []
+    for where, text in _class_lines(given, places):
+        index = int(text) if text.isdecimal() else places.get(_plain(text.rpartition(":")[2]), -1)
+        if not 0 <= index < count:
+            near = get_close_matches(_plain(text.rpartition(":")[2]), places, 1)
+            none = (
+                "" if names else " The classes have no names here: put a classes.txt beside the net, or give indices."
+            )
+            hint = f" Did you mean {names[places[near[0]]]!r}?" if near else none
+            raise DataError(
+                f"{where}: {text!r} is no class of '{score}'.{hint} "
+                f"Give names, or indices from 0 to {count - 1}; in a file one a line."
+            )
+        found.append(index)
+    if len(set(found)) < len(found):
+        twice = next(index for index in found if found.count(index) > 1)
+        raise DataError(f"class {names[twice] if names else twice} is chosen twice. Give each class once.")
+    return found
+
+
+def _plain(name: str) -> str:
+    return "".join(name.lower().replace("-", "").replace("_", "").split())
+
+
+def _class_lines(given: Sequence[str], known: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    """Where a class is named, and how. A class's name comes before a file of that name."""
+    for text in given:
+        if text.isdecimal() or _plain(text) in known or not Path(text).is_file():
+            yield "classes", text
+            continue
+        try:
+            lines = Path(text).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{text}: the list of classes cannot be read ({error}).") from error
+        stripped = [(number, line.split("#")[0].strip()) for number, line in enumerate(lines, 1)]
+        if not any(line for _, line in stripped):
+            raise DataError(f"{text}: lists no class. Give names or indices, one a line.")
+        yield from ((f"{text}:{number}", line) for number, line in stripped if line)
 
 
 def format_scores(scores: Scores, names: list[str] | None = None) -> str:

@@ -199,7 +199,7 @@ def test_some_classes_as_a_task_of_their_own(shapes, tmp_path, capsys):
     assert saved["mean_iu"] == matrix.scores().mean_iu
     only.write_text("square\n")
     assert main([*arguments, "--only", str(only)]) == 1
-    assert "only.txt:1: 'square' is no class." in capsys.readouterr().err
+    assert "only.txt:1: 'square' is no class of 'score'. Did you mean 'star'?" in capsys.readouterr().err
     for wrong in ([6], [1, 1], []):
         with pytest.raises(DataError, match="classes to score alone"):
             score_heads(net, only=wrong)

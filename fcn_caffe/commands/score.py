@@ -7,7 +7,6 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from fcn_caffe.metrics import Scores
 from fcn_caffe.net import Net
 from fcn_caffe.predictions import VOC_LAYOUT, PredictionWriter, voc_writer
 from fcn_caffe.preprocessing import check_preprocessing
-from fcn_caffe.score import class_names, format_scores, score_heads
+from fcn_caffe.score import chosen_classes, class_names, format_scores, score_heads
 from fcn_caffe.training import heads as loss_heads
 from fcn_caffe.training import leaves_out_absent
 from fcn_caffe.vis import save_image
@@ -38,8 +37,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--leave-out-absent", action="store_true", help="leave classes without ground truth out of the means"
     )
-    parser.add_argument(
-        "--only", type=Path, help="file of classes, a name or an index a line, that are scored as a task of their own"
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument(
+        "--only",
+        nargs="+",
+        metavar="CLASS",
+        help="score these classes as a task of their own: names, indices, or files that list them, one a line. Pixels "
+        "of other classes, background too unless it is named, are void, and the answer is the best of these "
+        "(PASCAL-Context's 33 classes: --only 33_labels.txt)",
+    )
+    chosen.add_argument(
+        "--without",
+        nargs="+",
+        metavar="CLASS",
+        help="score all classes but these, likewise (PASCAL-Context's 59 classes: --without background)",
     )
     parser.add_argument("--stage", action="append", default=[], help="NetState stage (repeatable)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
@@ -100,24 +111,18 @@ def _heads(arguments: argparse.Namespace, net: Net) -> dict[str, str]:
     return plain if {"score", "label"} <= net.blob_shapes.keys() else loss_heads(net) or plain
 
 
-def _only(path: Path | None, net: Net, heads: dict[str, str]) -> list[int] | None:
-    """The classes that a file lists, by name or index."""
-    if path is None:
+def _only(arguments: argparse.Namespace, net: Net, heads: dict[str, str]) -> list[int] | None:
+    """The classes that --only names, or all but those of --without; None for all of them."""
+    option, given = ("--only", arguments.only) if arguments.only else ("--without", arguments.without)
+    if not given:
         return None
     if len(heads) > 1:
-        raise DataError(f"--only {path}: the net has heads {', '.join(heads)}. Choose one with --score and --label.")
-    shape = net.blob_shapes.get(next(iter(heads)), (0, 0))
-    names = class_names(net, shape[1]) or []
-    found: list[int] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        text = line.split("#")[0].strip()
-        if text and not text.isdigit() and text not in names:
-            near = get_close_matches(text, names, 1)
-            hint = f" Did you mean {near[0]!r}?" if near else "" if names else " The net's classes have no names here."
-            raise DataError(f"{path}:{number}: {text!r} is no class.{hint} Give names or indices, one a line.")
-        if text:
-            found.append(int(text) if text.isdigit() else names.index(text))
-    return found
+        raise DataError(f"{option}: the net has heads {', '.join(heads)}. Choose one with --score and --label.")
+    head = next(iter(heads))
+    found = chosen_classes(net, head, given)
+    if arguments.only:
+        return found
+    return [index for index in range(net.blob_shapes[head][1]) if index not in found]
 
 
 def _beside(path: Path, head: str, several: bool) -> Path:
@@ -146,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The paper leaves classes that the SIFT Flow test images never show out of the means.
     leave_out = arguments.leave_out_absent or leaves_out_absent(net)
     heads = _heads(arguments, net)
-    only = _only(arguments.only, net, heads)
+    only = _only(arguments, net, heads)
     writers: list[PredictionWriter] = []
     known = [head for head in heads if head in net.blob_shapes]  # score_heads refuses the others
     if arguments.save_predictions:
