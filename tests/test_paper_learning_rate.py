@@ -15,6 +15,7 @@ from fcn_caffe.commands.explain_lr import main
 from fcn_caffe.doctor.findings import NOTE
 from fcn_caffe.models import RECIPES
 from fcn_caffe.paper.learning_rate import explain
+from fcn_caffe.paper.learning_rate_table import compare
 from fcn_caffe.proto import caffe_pb2, parse_text
 from fcn_caffe.solver import Solver
 
@@ -186,3 +187,85 @@ def test_json(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["momentum_factor"] is None
     assert main([str(ROOT / "solvers/cvpr-fcn16s.prototxt"), "--size", "60x80"]) == 0
     assert "built for 1x3x60x80" in capsys.readouterr().out
+
+
+PAIR = [str(ROOT / f"solvers/{name}-fcn32s.prototxt") for name in ("voc", "cvpr")]
+
+
+def side_by_side(*arguments, capsys, status=0):
+    assert main([*arguments, "--json"]) == status
+    record = json.loads(capsys.readouterr().out)
+    return record["solvers"], {line["what"]: line["values"] for line in record["side_by_side"]}
+
+
+def test_two_regimes_side_by_side(capsys):
+    solvers, lines = side_by_side(*PAIR, "--size", "500x400", capsys=capsys)
+    assert [solver["solver"] for solver in solvers] == PAIR
+    assert lines["images a step"] == [1, 20] and lines["normaliser of a pass"] == [1, 200000]
+    assert lines["momentum factor, 1 / (1 - momentum)"] == pytest.approx([100, 10])
+    assert lines["rate for a loss averaged over positions"] == pytest.approx([2e-5, 1e-4])
+    assert lines["weight_decay beside it"] == pytest.approx([2.5e-9, 5e-4])
+    assert lines["that rate x momentum factor"] == pytest.approx([2e-3, 1e-3])
+    assert lines["step, beside the first's"] == pytest.approx([1, 0.5], rel=1e-5)
+    assert lines["step an image, beside the first's"] == pytest.approx([1, 0.025], rel=1e-5)
+    for index, solver in enumerate(solvers):  # the table says what each says alone
+        assert solver["losses"][0]["acts"] == lines["rate for a loss averaged over positions"][index]
+
+
+def test_the_table_in_print(capsys):
+    assert main([*PAIR, PAIR[0], "--size", "60x80"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].split() == [*PAIR, PAIR[0]]
+    row = next(line for line in said if line.startswith("step, beside"))
+    # 1e-4 / 10 of the momenta, against 1e-10 times 4800 positions.
+    assert [float(value) for value in row.split()[-3:]] == pytest.approx([1, 1e-5 / 4.8e-7, 1], rel=1e-5)
+    assert sum(line.startswith(f"{PAIR[0]}: note: layer 'loss'") for line in said) == 2
+    assert said[0].index(PAIR[1]) == said[1].index("SGD", said[0].index(PAIR[0]) + 3)  # under its solver
+
+
+def written(path, *layers, **options):
+    path.write_text(solver_text(*layers, **options))
+    return str(path)
+
+
+def test_side_by_side_predicts_the_steps_ratio(tmp_path):
+    """Without momentum and decay one step is the rate times the gradient: the ratio is seen in the weights."""
+    layers = data(), SCORE
+    options = {"momentum": 0, "decay": 0, "iter_size": 1}
+    one = written(tmp_path / "one.prototxt", *layers, loss("normalize: false"), lr=1e-4, **options)
+    two = written(tmp_path / "two.prototxt", *layers, loss("normalize: true"), lr=3e-3, **options)
+    lines = {line.what: line.values for line in compare([explain(one), explain(two)]).lines}
+    moved = []
+    for path in (one, two):
+        solver = Solver(parse_text(Path(path).read_text(), caffe_pb2.SolverParameter))
+        solver.step(1)  # score starts at zero
+        moved.append(solver.net.params["score"][0].detach().norm().item())
+    assert lines["step, beside the first's"][1] == pytest.approx(moved[1] / moved[0], rel=1e-4)
+    assert lines["step, beside the first's"][1] == pytest.approx(3e-3 / 36e-4)
+
+
+def test_losses_are_matched_by_name(tmp_path, capsys):
+    one = written(tmp_path / "one.prototxt", data(), SCORE, loss(), loss("normalize: false", "more"))
+    two = written(tmp_path / "two.prototxt", data(), SCORE, loss(name="more"))
+    _, lines = side_by_side(one, two, capsys=capsys)
+    assert lines["loss: normaliser of a pass"] == [72, None] and lines["more: normaliser of a pass"] == [2, 72]
+    assert lines["loss: step, beside the first's"] == [1, None]
+    _, lines = side_by_side(two, written(tmp_path / "three.prototxt", data(), SCORE, loss()), capsys=capsys)
+    assert lines["loss"] == ["more (SoftmaxWithLoss)", "loss (SoftmaxWithLoss)"]  # the only one of each
+
+
+def test_what_has_no_ratio(tmp_path, capsys):
+    plain = written(tmp_path / "plain.prototxt", data(), SCORE, loss())
+    adam = written(tmp_path / "adam.prototxt", data(), SCORE, loss(), more='type: "Adam" momentum2: 0.999')
+    _, lines = side_by_side(plain, adam, capsys=capsys)
+    assert lines["step, beside the first's"] == [1, None] and lines["weight_decay beside it"][1] is None
+    endless = written(tmp_path / "endless.prototxt", data(), SCORE, loss(), momentum=1)
+    _, lines = side_by_side(endless, plain, capsys=capsys, status=1)
+    assert lines["step, beside the first's"] == [None, None] and lines["that rate x momentum factor"][0] is None
+    reduced = layer("sum", "Reduction", "score", more="loss_weight: 1")
+    _, lines = side_by_side(plain, written(tmp_path / "r.prototxt", data(), SCORE, reduced), capsys=capsys)
+    assert lines["losses of unknown normalisation"] == [None, "layer 'sum' (Reduction)"]
+    with pytest.raises(ValueError, match="two solvers or more"):
+        compare([explain(plain)])
+    assert main([plain, str(tmp_path / "gone.prototxt")]) == 1
+    assert "gone.prototxt" in capsys.readouterr().err

@@ -87,6 +87,12 @@ class Explanation:
     losses: list[LossRate] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    weight_decay: float = 0.0
+
+    @property
+    def scales(self) -> bool:
+        """Whether the rule's steps grow with the loss, so that its normaliser matters."""
+        return self.type in _FOLLOWS
 
     @property
     def factor(self) -> float:
@@ -95,8 +101,9 @@ class Explanation:
 
     def record(self) -> dict[str, Any]:
         """The numbers as JSON has them."""
-        losses = [{**asdict(loss), "shown": loss.shown, "steps": loss.acts * self.factor} for loss in self.losses]
-        return {**asdict(self), "momentum_factor": self.factor if self.momentum < 1 else None, "losses": losses}
+        factor = self.factor if self.momentum < 1 else None  # JSON has no infinity
+        losses = [{**asdict(loss), "shown": loss.shown, "steps": factor and loss.acts * factor} for loss in self.losses]
+        return {**asdict(self), "momentum_factor": factor, "losses": losses}
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -109,7 +116,7 @@ class Explanation:
             f"iter_size {self.iter_size}: a step averages the gradients of {self.iter_size} "
             f"pass{'' if self.iter_size == 1 else 'es'}, {step} image(s) in all"
         )
-        if self.type in _FOLLOWS:
+        if self.scales:
             yield (
                 f"momentum {self.momentum:g}: each gradient is applied again and again, "
                 f"1 / (1 - {self.momentum:g}) = {self.factor:g} times in all"
@@ -131,7 +138,7 @@ class Explanation:
                 f"  scores of zero cost {loss.at_start:.4g} nats a position; the log begins near {loss.shown:.4g}, "
                 f"as it shows {loss.shown / loss.at_start:g} times the loss a position"
             )
-        if self.type not in _FOLLOWS:
+        if not self.scales:
             yield f"  {self.type} scales each step by the gradient's own size: the normaliser hardly changes it"
             return
         yield (
@@ -166,6 +173,7 @@ def explain(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -
         float(param.momentum),
         int(param.iter_size),
         _size(net),
+        weight_decay=float(param.weight_decay),
     )
     for node in net.graph.nodes:
         weight = sum(abs(net.loss_weights.get(top, 0)) for top in node.tops)
