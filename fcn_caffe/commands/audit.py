@@ -161,12 +161,14 @@ def _table(record: Entry, colours: bool) -> list[str]:
 
 def _explained(record: Entry, verdict: str, colours: bool) -> list[str]:
     """Why claims have a verdict, and where each claim becomes code."""
+    # Names of files stay whole, so that they can be copied.
+    whole = textwrap.TextWrapper(_columns() - 2, "  ", "  ", break_on_hyphens=False, break_long_words=False)
     lines: list[str] = []
     for claim in record["claims"]:
         if claim["verdict"] != verdict:
             continue
         lines += ["", f"{_coloured(verdict, verdict, colours)}: {claim['id']}, {claim['quantity']}"]
-        lines += textwrap.wrap(claim["reason"], _columns() - 2, initial_indent="  ", subsequent_indent="  ")
+        lines += whole.wrap(claim["reason"])
         places = (f"{place['path']}:{place['line']}" for place in claim["realised"] if place["line"] is not None)
         lines += [f"  see {place}" for place in list(places)[:1]]
     return lines

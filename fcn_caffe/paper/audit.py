@@ -174,7 +174,7 @@ def _entry(claim: Claim, audited: Audited, result: Result, seconds: float, broke
 def _reason(claim: Claim, result: Result, found: str) -> str:
     """Why a claim differs, with both values and what the check says to it, or why it was not run."""
     if found == NOT_RUN:
-        return "; ".join(result.missing)
+        return "; ".join(one.rstrip(".") for one in result.missing)
     if found == HOLDS:
         return ""
     failed = [row for row in result.rows if row.holds is False]
