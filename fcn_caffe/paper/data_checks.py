@@ -15,7 +15,6 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from fcn_caffe.data.pascalcontext_layers import OTHER_SPELLING, read_names
 from fcn_caffe.doctor.subject import Built
 from fcn_caffe.errors import DataError
 from fcn_caffe.infer import trained_net
@@ -26,7 +25,7 @@ from fcn_caffe.paper.claims import DATA, Claim, check, read_claims
 from fcn_caffe.paper.result import DIFFERS, Result
 from fcn_caffe.paper.upper_bound import FACTORS, upper_bounds
 from fcn_caffe.preprocessing import check_preprocessing
-from fcn_caffe.score import class_names, data_layer, score_heads
+from fcn_caffe.score import chosen_classes, data_layer, score_heads
 from fcn_caffe.training import NAMES, leaves_out_absent
 
 __all__ = ["Scored", "published"]
@@ -86,7 +85,7 @@ def _missing(audited: Audited, part: Scored) -> list[str]:
             raise built.data_error
         missing.append(str(built.data_error))
     elif part.only == 33 and not (list_33 := _context_list(built.net)).is_file():
-        missing.append(f"{list_33} is not there: list the 33 classes, `INDEX: NAME` a line, as 59_labels.txt does")
+        missing.append(f"{list_33} is not there: list the 33 classes, a name a line, as 59_labels.txt does")
     if not missing and audited.quick:
         command = f"python tools/score.py nets/{part.net}.prototxt --weights {_below(audited, weights)}"
         missing.append(f"scoring nets/{part.net}.prototxt is left out by --quick; `{command}` does it")
@@ -114,15 +113,9 @@ def _classes(net: Any, only: int | None) -> list[int] | None:
     """The outputs that count: all, or those of PASCAL-Context's tasks, which leave background (0) out."""
     if only is None:
         return None
-    count = net.blob_shapes["score"][1]
-    if only != 33:
-        return list(range(1, count))
-    names = class_names(net, count) or []
-    path = _context_list(net)
-    wanted = [name if name in names else OTHER_SPELLING.get(name, name) for name in read_names(path, numbered=False)]
-    if unknown := [name for name in wanted if name not in names]:
-        raise DataError(f"{path}: class {unknown[0]!r} is not in 59_labels.txt.")
-    return [names.index(name) for name in wanted]
+    if only == 33:
+        return chosen_classes(net, "score", [str(_context_list(net))])
+    return list(range(1, net.blob_shapes["score"][1]))
 
 
 def _score(audited: Audited, part: Scored) -> dict[str, Scores]:
