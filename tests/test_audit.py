@@ -128,12 +128,11 @@ def test_quick_leaves_out_what_trains(checks):
 
 
 def test_the_command_of_a_slow_experiment_is_named():
-    def asks(audited):
-        return audited.experiment("momentum")
-
-    place = "fcn_caffe/paper/momentum.py:momentum_and_batch"
-    for check in (Check(BEHAVIOURAL, asks, (), True), Check(BEHAVIOURAL, measured(True), (place,), True)):
-        assert audit_module._how_to_run(check) == "python tools/experiment.py momentum runs it"
+    name = "momentum"
+    for run in (lambda audited: audited.experiment("momentum"), lambda audited: audited.experiment(name)):
+        assert (
+            audit_module._how_to_run(Check(BEHAVIOURAL, run, (), True)) == "python tools/experiment.py momentum runs it"
+        )
     assert audit_module._how_to_run(Check(BEHAVIOURAL, measured(True), (), True)) == "leave --quick out"
 
 
@@ -213,6 +212,13 @@ def test_json_is_complete_and_status_0_where_nothing_differs(quickly, tmp_path, 
     counts = f"2 holds, 0 differs, {len(read_claims()) - unverified - 2} not run, {unverified} unverified source ("
     assert f"{len(read_claims())} claims: {counts}" in said.out
     assert said.err.splitlines()[6] == f"7/{len(read_claims())} T1.rf: holds"
+
+
+def test_page(quickly, tmp_path, capsys):
+    file = tmp_path / "a.html"
+    assert main(["--root", str(ROOT), "--html", str(file), "--only", "T1.rf"]) == 0
+    assert file.read_text().lower().startswith("<!doctype html>") and "T1.rf" in file.read_text()
+    assert f"wrote {file}" in capsys.readouterr().out
 
 
 def test_status_1_with_both_values(checks, tmp_path, capsys):

@@ -7,7 +7,6 @@ on a CPU; else the audit says what is missing. The exit status is 0 where nothin
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ from fcn_caffe.errors import DataError
 from fcn_caffe.paper.audit import UNVERIFIED_SOURCE, VERDICTS, Entry, audit, chosen
 from fcn_caffe.paper.audited import Audited
 from fcn_caffe.paper.claims import CHECKS, Claim
+from fcn_caffe.paper.page import write_page
 from fcn_caffe.paper.result import DIFFERS, HOLDS, NOT_RUN
 from fcn_caffe.progress import duration
 
@@ -139,23 +139,23 @@ def _coloured(text: str, verdict: str, colours: bool) -> str:
 
 def _table(record: Entry, colours: bool) -> list[str]:
     """A line a claim below its section: verdict, what was found for claims we could not verify, id, claim, value."""
+    sections: dict[str, list[Entry]] = {}
     claims: list[Entry] = record["claims"]
+    for claim in claims:
+        sections.setdefault(f"{claim['source']}, {claim['where']}", []).append(claim)
     lines: list[str] = []
-    section = ""
     first, second = max(map(len, VERDICTS)), max((len(claim["id"]) for claim in claims), default=0)
     # A claim of unverified source is measured all the same: its own column tells what came of it.
     third = len(NOT_RUN)
     room = _columns() - first - second - third - 10
-    for claim in claims:
-        here = f"{claim['source']}, {claim['where']}"
-        if here != section:
-            lines += ["", here] if lines else [here]
-            section = here
-        value = _cut(f"{claim['value']} {claim['unit']}", room // 2)
-        quantity = _cut(claim["quantity"], room - len(value))
-        verdict = _coloured(f"{claim['verdict']:<{first}}", claim["verdict"], colours)
-        found = claim["found"] if claim["verdict"] == UNVERIFIED_SOURCE else ""
-        lines.append(f"  {verdict}  {found:<{third}}  {claim['id']:<{second}}  {quantity}: {value}".rstrip())
+    for section, members in sections.items():
+        lines += ["", section] if lines else [section]
+        for claim in members:
+            value = _cut(f"{claim['value']} {claim['unit']}", room // 2)
+            quantity = _cut(claim["quantity"], room - len(value))
+            verdict = _coloured(f"{claim['verdict']:<{first}}", claim["verdict"], colours)
+            found = claim["found"] if claim["verdict"] == UNVERIFIED_SOURCE else ""
+            lines.append(f"  {verdict}  {found:<{third}}  {claim['id']:<{second}}  {quantity}: {value}".rstrip())
     return lines
 
 
@@ -191,7 +191,7 @@ def _write(record: Entry, arguments: argparse.Namespace) -> None:
             file.write("\n")
         print(f"wrote {arguments.json}")
     if arguments.html is not None:
-        page = importlib.import_module("fcn_caffe.paper.page").write_page(record)
+        page = write_page(record, arguments.html.resolve().parent)  # before the file is opened
         with atomic_write(arguments.html, "w") as file:
             file.write(page)
         print(f"wrote {arguments.html}")

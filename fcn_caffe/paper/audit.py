@@ -138,18 +138,12 @@ def _left_out(claim: Claim, why: str) -> Result:
 
 
 def _how_to_run(check: Check) -> str:
-    """The command of the experiment that a check asks for by its name."""
+    """The command of the experiment that a check asks for: its name is a constant of the check, or bound to it."""
     code = getattr(check.run, "__code__", None)
-    names = [name for name in (code.co_consts if code else ()) if isinstance(name, str) and name in EXPERIMENTS]
-    names += [name for name, known in EXPERIMENTS.items() if not names and _shares_a_file(check, known.run)]
-    return " and ".join(f"python tools/experiment.py {name} runs it" for name in names[:1]) or "leave --quick out"
-
-
-def _shares_a_file(check: Check, run: Callable[..., Any]) -> bool:
-    """Whether an experiment calls a function that the check says realises its claim."""
-    called = run.__code__.co_names
-    places = [place.partition(":") for place in check.realised]
-    return any(path.startswith("fcn_caffe/paper/") and name in called for path, _, name in places)
+    bound = (cell.cell_contents for cell in getattr(check.run, "__closure__", None) or ())
+    words = [word for word in (*(code.co_consts if code else ()), *bound) if isinstance(word, str)]
+    name = next((word for word in words if word in EXPERIMENTS), None)
+    return f"python tools/experiment.py {name} runs it" if name else "leave --quick out"
 
 
 def _entry(claim: Claim, audited: Audited, result: Result, seconds: float, broken: str = "") -> Entry:
