@@ -14,7 +14,7 @@ from fcn_caffe.paper.sampling_nets import with_change, with_data_options
 
 __all__ = ["augmentation", "files"]
 
-ITERATIONS = 120
+ITERATIONS = 100
 JITTER = 32  # pixels, one place of the coarsest scores, as in the paper: the miniature's stride is the same
 SCENES = 160  # that are trained on again and again: the generator would give new ones without end
 GAIN = 1.0  # points of mean IU that would be noticeable

@@ -30,7 +30,7 @@ from fcn_caffe.paper.sampling_nets import sample_loss, with_change, with_data_op
 __all__ = ["SHARES", "sampling"]
 
 SHARES = (1.0, 0.5, 0.25)  # of the loss that is kept
-ITERATIONS, BATCH = 100, 4  # of the whole images' run; a sampled one has BATCH / share images a pass
+ITERATIONS, BATCH = 80, 4  # of the whole images' run; a sampled one has BATCH / share images a pass
 RATE = 0.02
 SMOOTH = 20  # iterations that a point of the curves is the mean of
 FASTER = 0.9  # a mean loss below this share of the whole images' would be faster convergence
