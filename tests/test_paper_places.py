@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from fcn_caffe.paper import audit, claims
 from fcn_caffe.paper.places import LINES, LONGEST, locate
 
 ROOT = Path(__file__).parent.parent
@@ -113,3 +114,12 @@ def test_layers_of_our_own_nets():
     found = locate("nets/voc-fcn16s.prototxt:score_pool4c.offset", ROOT)
     assert found.line is not None and "offset: 5" in dict(found.excerpt)[found.line]
     assert locate("solvers/voc-fcn32s.prototxt:base_lr", ROOT).excerpt
+
+
+def test_every_place_of_every_check():
+    assert audit  # its import registers the checks
+    for name, check in claims.CHECKS.items():
+        assert check.realised, name
+        for place in check.realised:
+            found = locate(place, ROOT)
+            assert found.line is not None, f"{name}: {place}: {found.what}"
