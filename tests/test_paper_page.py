@@ -123,6 +123,14 @@ def test_verdict_is_a_word_beside_its_colour(record, page):
         assert re.search(rf'class="badge [\w-]+"><span aria-hidden="true">.</span> {one["verdict"]}<', article)
 
 
+def test_what_is_missing_is_told_in_short_and_whole():
+    long = "weights/a.caffemodel is not there. Run `tools/solve.py x`; then wait " + "and wait " * 40
+    one = claim("A.b", "CVPR 2015", "1", "not run", "data", missing=[long, "data/voc is not there"])
+    page = write_page({**small_record(()), "claims": [one]})
+    assert "<li>weights/a.caffemodel is not there</li><li>data/voc is not there</li>" in page
+    assert f"<li>{long}</li>" in page
+
+
 def test_empty_record():
     bare = {**small_record(()), "claims": [], "nets": [], "differences": []}
     Structure(write_page(bare))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
@@ -120,12 +121,21 @@ def _found(claim: dict[str, Any]) -> str:
     lead = ""
     if claim["verdict"] != found:  # unverified: what the measuring says by itself
         lead = f"<p>Measured: {badge(found)}</p>" if found in VERDICTS else f"<p>{escape(str(found))}</p>"
+    if claim["missing"]:  # how to get it is told below
+        items = "".join(f"<li>{escape(_first_sentence(one))}</li>" for one in claim["missing"])
+        return f"{lead}<p>No verdict; what is missing:</p><ul>{items}</ul>"
     if claim["reason"]:
         return f'{lead}<p class="reason">{escape(claim["reason"])}</p>'
     first = asked[:3]
     items = "".join(f"<li>{escape(row['what'])}: <b>{escape(number(row['value']))}</b></li>" for row in first)
     more = f"<li>and {len(asked) - 3} more, all as wanted</li>" if len(asked) > 3 else ""
     return f"{lead}<ul>{items}{more}</ul>" if items else f"{lead}<p>Nothing was measured.</p>"
+
+
+def _first_sentence(text: str) -> str:
+    """The text up to its first full stop or semicolon, or as much as fits in two lines."""
+    first = re.split(r"(?<=[^.\s]{2})[.;](?:\s|$)", text, maxsplit=1)[0]
+    return first if len(first) <= 150 else f"{first[:149].rsplit(' ', 1)[0]} …"
 
 
 def _where(claim: dict[str, Any], links: Links) -> str:
