@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Audited:
         self._subjects: dict[str, Subject] = {}
         self._built: dict[tuple[str, int], Built] = {}
         self._results: dict[str, Result] = {}
+        self.made: dict[Hashable, Any] = {}
 
     @property
     def names(self) -> list[str]:
@@ -53,8 +54,9 @@ class Audited:
         return self.root / "weights" / f"{name}.caffemodel"
 
     def net(self, name: str, phase: int = TEST, stages: Sequence[str] = ()) -> Any:
-        """A net's layers of one phase, as a NetParameter."""
-        return read_net(self.net_path(name), phase, stages)
+        """A net's layers of one phase, as a NetParameter: to read, not to change."""
+        key = "net", name, phase, tuple(stages)
+        return self.once(key, lambda: read_net(self.net_path(name), phase, stages))
 
     def subject(self, name: str) -> Subject:
         """A solver with its net, as the doctor sees them."""
@@ -72,8 +74,15 @@ class Audited:
         """A net built without memory, on its data's shapes or those of its deploy form."""
         key = name, phase
         if key not in self._built:
-            self._built[key] = self.subject(name).build(phase)
+            # By its own path: what a solver names may be another file, seen from the working directory.
+            self._built[key] = read_subject(self.net_path(name)).build(phase)
         return self._built[key]
+
+    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` gives, made once for a key; the key's second part is the net's name."""
+        if key not in self.made:
+            self.made[key] = make()
+        return self.made[key]
 
     def experiment(self, name: str) -> Result:
         """An experiment's result, run once an audit. Raises: KeyError for an unknown name."""
@@ -81,5 +90,5 @@ class Audited:
         from fcn_caffe.paper.experiments import EXPERIMENTS, Options
 
         if name not in self._results:
-            self._results[name] = EXPERIMENTS[name].run(Options(seed=self.seed))
+            self._results[name] = EXPERIMENTS[name].run(Options(seed=self.seed, scale=self.scale))
         return self._results[name]

@@ -1,0 +1,176 @@
+"""What a net or solver file says, field by field, in one form for every way of saying it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fcn_caffe.doctor.start import is_zero_filler
+from fcn_caffe.graph import TEST, TRAIN, filter_net
+from fcn_caffe.proto import caffe_pb2, read_text
+from fcn_caffe.proto.upgrade import upgrade_net
+
+__all__ = ["EVERYWHERE", "Facts", "Layer", "read_layers", "solver_facts"]
+
+Facts = dict[str, Any]
+# Where a layer is: while training, while testing, and in the deploy form.
+STATES = {"train": (TRAIN, ()), "test": (TEST, ()), "deploy": (TEST, ("deploy",))}
+EVERYWHERE = tuple(STATES)
+_HAS_WINDOW = ("Convolution", "Deconvolution")
+_AXES = (("kernel", "kernel_size"), ("stride", "stride"), ("pad", "pad"))
+_WIRING = ("name", "type", "bottom", "top", "include", "exclude", "phase", "param")
+_FOLDERS = ("_dir",)  # options of data layers that only say where the data lies
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer: how it is joined to others, in which states it is there, and the options that are not Caffe's default.
+
+    Convolutions tell kernel, stride, pad, dilation, group, outputs, bias, fillers and rates in any case; losses whether
+    they are means over pixels.
+    """
+
+    name: str
+    type: str
+    bottoms: tuple[str, ...]
+    tops: tuple[str, ...]
+    states: tuple[str, ...] = EVERYWHERE
+    options: Facts = field(default_factory=dict)
+
+
+def read_layers(path: Any) -> list[Layer]:
+    """All layers of a net file, of every state. Raises: PrototxtError with file:line; GraphError."""
+    param = upgrade_net(read_text(path, caffe_pb2.NetParameter), path)
+    return [Layer(one.name, one.type, tuple(one.bottom), tuple(one.top), _states(one), _options(one))
+            for one in param.layer]  # fmt: skip
+
+
+def solver_facts(param: Any) -> Facts:
+    """The fields of a solver that are set, those with a default only where they differ from it."""
+    return _flat(param)
+
+
+def _states(layer: Any) -> tuple[str, ...]:
+    if not (layer.include or layer.exclude):
+        return EVERYWHERE
+    alone = caffe_pb2.NetParameter(layer=[layer])
+    return tuple(name for name, (phase, stages) in STATES.items() if filter_net(alone, phase, stages).layer)
+
+
+def _options(layer: Any) -> Facts:
+    """The options of a layer, less the name of the message they stand in."""
+    found = _flat(layer, leave=_WIRING)
+    found = {key.partition("_param.")[2] or key: value for key, value in found.items()}
+    if layer.type in _HAS_WINDOW:
+        _windowed(layer.convolution_param, found)
+    if layer.type == "Python":
+        found |= _data_options(layer.python_param.param_str)
+        found.pop("param_str", None)
+    if layer.HasField("loss_param") or layer.type == "SoftmaxWithLoss":
+        found.pop("normalization", None)
+        found["normalize"] = _normalized(layer.loss_param)
+    if layer.type == "Dropout":
+        found["dropout_ratio"] = _rounded(layer.dropout_param.dropout_ratio)
+    blobs = _blobs(layer)
+    rates = [float(one.lr_mult) for one in layer.param], [float(one.decay_mult) for one in layer.param]
+    for key, given in zip(("lr_mult", "decay_mult"), rates, strict=True):
+        if given or blobs:
+            found[key] = _numbers(given + [1.0] * (blobs - len(given)))
+    if any(one.name for one in layer.param):
+        found["param.name"] = tuple(one.name for one in layer.param)
+    return found
+
+
+def _windowed(options: Any, found: Facts) -> None:
+    for key, both in _AXES:
+        height, width = f"{key}_h", f"{key}_w"
+        usual = {"kernel": (), "stride": (1,), "pad": (0,)}[key]
+        given = tuple(getattr(options, both)) or usual
+        if options.HasField(height) or options.HasField(width):
+            given = getattr(options, height), getattr(options, width)
+        for name in (both, height, width):
+            found.pop(name, None)
+        found[key] = given[0] if len(set(given)) == 1 else given
+    dilation = tuple(options.dilation) or (1,)
+    found["dilation"] = dilation[0] if len(set(dilation)) == 1 else dilation
+    found |= {"num_output": options.num_output, "group": options.group, "bias_term": options.bias_term}
+    for name in ("weight_filler", "bias_filler"):
+        filler = getattr(options, name)
+        found[name] = "zero" if is_zero_filler(filler) else filler.type
+        keep = {} if found[name] == "zero" else {key: found[key] for key in found if key.startswith(f"{name}.")}
+        for key in [key for key in found if key.startswith(f"{name}.") and key not in keep]:
+            del found[key]
+
+
+def _normalized(options: Any) -> bool | str:
+    """True for a mean over the labelled pixels, as where nothing is said; False for a sum over them."""
+    kinds = {"VALID": True, "BATCH_SIZE": False}
+    kind = _scalar(options.DESCRIPTOR.fields_by_name["normalization"], options.normalization)
+    if not options.HasField("normalization") and options.HasField("normalize"):
+        return bool(options.normalize)
+    return kinds.get(kind, str(kind))
+
+
+def _blobs(layer: Any) -> int:
+    if layer.type in _HAS_WINDOW:
+        return 1 + int(layer.convolution_param.bias_term)
+    if layer.type == "InnerProduct":
+        return 1 + int(layer.inner_product_param.bias_term)
+    if layer.type == "Scale" and len(layer.bottom) == 1:
+        return 1 + int(layer.scale_param.bias_term)
+    return 0
+
+
+def _data_options(text: str) -> Facts:
+    """The options of a data layer that speak of the data, not of where it lies; or the text where it is no dict."""
+    try:
+        given = ast.literal_eval(text) if text else {}
+    except (SyntaxError, ValueError):
+        given = None
+    if not isinstance(given, Mapping):
+        return {"param_str": text}
+    return {
+        str(key): tuple(value) if isinstance(value, list) else value
+        for key, value in given.items()
+        if not str(key).endswith(_FOLDERS)
+    }
+
+
+def _flat(message: Any, leave: tuple[str, ...] = (), prefix: str = "") -> Facts:
+    """The set fields of a message that are not their defaults, nested ones by dotted names."""
+    found: Facts = {}
+    for about, value in message.ListFields():
+        name = prefix + about.name
+        if about.name in leave and not prefix:
+            continue
+        listed = _is_list(value)
+        if about.message_type is not None:
+            nested = list(value) if listed else [value]
+            for index, one in enumerate(nested):
+                inside = f"{name}[{index}]." if listed else f"{name}."
+                found |= _flat(one, prefix=inside)
+        elif listed:
+            found[name] = tuple(_scalar(about, one) for one in value)
+        elif value != about.default_value:
+            found[name] = _scalar(about, value)
+    return found
+
+
+def _is_list(value: Any) -> bool:
+    return not isinstance(value, (str, bytes, int, float)) and hasattr(value, "__len__")
+
+
+def _scalar(about: Any, value: Any) -> Any:
+    if about.enum_type is not None:
+        return about.enum_type.values_by_number[value].name
+    return _rounded(value) if isinstance(value, float) else value
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.7g}")  # files hold float32
+
+
+def _numbers(values: list[float]) -> tuple[float, ...]:
+    return tuple(_rounded(value) for value in values)
