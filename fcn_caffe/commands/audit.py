@@ -151,8 +151,10 @@ def _table(record: Entry, colours: bool) -> list[str]:
     for section, members in sections.items():
         lines += ["", section] if lines else [section]
         for claim in members:
-            value = _cut(f"{claim['value']} {claim['unit']}", room // 2)
-            quantity = _cut(claim["quantity"], room - len(value))
+            # Each may have half of the room, and what the other leaves.
+            value, quantity = f"{claim['value']} {claim['unit']}", claim["quantity"]
+            value = _cut(value, max(room // 2, room - len(quantity)))
+            quantity = _cut(quantity, room - len(value))
             verdict = _coloured(f"{claim['verdict']:<{first}}", claim["verdict"], colours)
             found = claim["found"] if claim["verdict"] == UNVERIFIED_SOURCE else ""
             lines.append(f"  {verdict}  {found:<{third}}  {claim['id']:<{second}}  {quantity}: {value}".rstrip())
