@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fcn_caffe.paper.ablation import at_once, learned_upsampling, pools, table2
 from fcn_caffe.paper.augmentation import augmentation
 from fcn_caffe.paper.balance import balance
 from fcn_caffe.paper.cost import patchwise_cost
@@ -123,5 +124,29 @@ EXPERIMENTS: dict[str, Experiment] = {
         "mean IU of labels shrunk by 128 to 4 and enlarged again",
         ("labels", "classes", "ignore", "limit"),
         lambda options: upper_bound(options.labels, options.classes, options.ignore, options.limit),
+    ),
+    "table2": Experiment(
+        "4.2",
+        "mean IU of FCN-32s-fixed, 32s, 16s, 8s, each trained from the one before",
+        ("seed", "scale"),
+        lambda options: table2(options.seed, options.scale),
+    ),
+    "learned-upsampling": Experiment(
+        "4.2",
+        "FCN-8s with learned and with fixed upsampling between its skips",
+        ("seed", "scale"),
+        lambda options: learned_upsampling(options.seed, options.scale),
+    ),
+    "at-once": Experiment(
+        "release",
+        "FCN-8s trained at once with scaled skips, against steps; and without the scales",
+        ("seed", "scale"),
+        lambda options: at_once(options.seed, options.scale),
+    ),
+    "pools": Experiment(
+        "PAMI",
+        "scores from pool5, pool4, pool3 alone",
+        ("seed", "scale"),
+        lambda options: pools(options.seed, options.scale),
     ),
 }
