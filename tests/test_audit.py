@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -282,3 +283,45 @@ def test_colours_and_width_of_a_terminal(quickly, monkeypatch, capsys):
     plain = capsys.readouterr().out
     table = plain.split("\n\nnot run: ", 1)[0].splitlines()
     assert "\033" not in plain and max(map(len, table)) <= 90 and "…" in plain
+
+
+# -- the checks themselves, on a checkout that was broken on purpose ---------------------------------------------------
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A copy of our nets and solvers; what nets cost to tabulate is left out."""
+    monkeypatch.setattr(audit_module, "net_tables", lambda audited: [])
+    for folder in ("nets", "solvers"):
+        shutil.copytree(ROOT / folder, tmp_path / "copy" / folder)
+    return tmp_path / "copy"
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_a_wrong_rate_is_found_and_named(checkout, capsys):
+    only = ["--only", "S4.3.sgd", "--only", "REL.rate"]
+    assert main(["--root", str(checkout), *only]) == 0
+    edit(checkout / "solvers" / "cvpr-fcn32s.prototxt", "base_lr: 0.0001", "base_lr: 0.001")
+    edit(checkout / "solvers" / "voc-fcn16s.prototxt", "base_lr: 1e-12", "base_lr: 1e-10")
+    capsys.readouterr()
+    assert main(["--root", str(checkout), *only]) == 1
+    out = capsys.readouterr().out
+    assert "differs: S4.3.sgd" in out and "cvpr-fcn32s" in out
+    assert "differs: REL.rate" in out and "voc-fcn16s" in out
+
+
+def test_a_net_that_does_not_parse_does_not_stop_the_audit(checkout, capsys):
+    (checkout / "nets" / "voc-fcn16s.prototxt").write_text("layer {\n  name: 3 3\n}\n")
+    assert main(["--root", str(checkout), "--only", "R.16s", "--only", "R.32s", "--only", "T1.stride"]) == 1
+    out = capsys.readouterr().out
+    assert "differs: R.16s" in out and "voc-fcn16s.prototxt:2:" in out
+    assert "  not run" in out and "1 holds, 1 differs, 1 not run" in out
+
+
+def test_every_claim_has_a_check():
+    assert [claim.id for claim in read_claims() if claim.id not in CHECKS] == []

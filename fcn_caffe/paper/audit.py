@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
-import importlib.util
 import math
 import os
 import platform
@@ -21,8 +19,10 @@ import torch
 
 from fcn_caffe.data.options import DATA_ROOT_VARIABLE
 from fcn_caffe.errors import DataError, FcnCaffeError
+from fcn_caffe.paper import behavioural_checks, data_checks, release_checks, static_checks
 from fcn_caffe.paper.audited import Audited
 from fcn_caffe.paper.claims import BEHAVIOURAL, CHECKS, DATA, STATIC, UNVERIFIED, Check, Claim, read_claims
+from fcn_caffe.paper.differences import differences
 from fcn_caffe.paper.experiments import EXPERIMENTS
 from fcn_caffe.paper.net_tables import net_tables
 from fcn_caffe.paper.places import locate
@@ -33,14 +33,11 @@ __all__ = ["UNVERIFIED_SOURCE", "VERDICTS", "Entry", "audit", "chosen"]
 UNVERIFIED_SOURCE = "unverified source"  # the verdict of a claim whose source nobody of us saw
 VERDICTS = (HOLDS, DIFFERS, NOT_RUN, UNVERIFIED_SOURCE)
 KINDS = (STATIC, BEHAVIOURAL, DATA)
-_MODULES = ("static_checks", "release_checks", "behavioural_checks", "data_checks")  # they register their checks
-
 Entry = dict[str, Any]  # of JSON
 OnClaim = Callable[[Claim, "Entry | None"], None]
 
-for _module in _MODULES:
-    if importlib.util.find_spec(f"fcn_caffe.paper.{_module}") is not None:
-        importlib.import_module(f"fcn_caffe.paper.{_module}")
+# Each registers its checks by being imported.
+_REGISTERED = (behavioural_checks, data_checks, release_checks, static_checks)
 
 
 def chosen(wanted: Sequence[str]) -> list[Claim]:
@@ -75,7 +72,7 @@ def audit(audited: Audited, *, only: Collection[str] | None = None, on_claim: On
     record["machine"] = _machine()
     entries: list[Entry] = []
     nets: list[Any] = []
-    differences: list[Any] = []
+    parted: list[Any] = []
     interrupted = False
     with _working_in(audited):
         known: dict[int, tuple[Result, float]] = {}
@@ -94,7 +91,7 @@ def audit(audited: Audited, *, only: Collection[str] | None = None, on_claim: On
             entries.append(entry)
         try:
             if not interrupted:
-                nets, differences = net_tables(audited), _differences(audited)
+                nets, parted = net_tables(audited), _differences(audited)
         except KeyboardInterrupt:
             interrupted = True
     record |= {"root": str(audited.root), "quick": audited.quick, "seed": audited.seed, "scale": audited.scale}
@@ -102,7 +99,7 @@ def audit(audited: Audited, *, only: Collection[str] | None = None, on_claim: On
     if interrupted:
         record["interrupted"] = True
     record["counts"] = {verdict: sum(entry["verdict"] == verdict for entry in entries) for verdict in VERDICTS}
-    plain: Entry = _plain({**record, "claims": entries, "nets": nets, "differences": differences})
+    plain: Entry = _plain({**record, "claims": entries, "nets": nets, "differences": parted})
     return plain
 
 
@@ -187,11 +184,8 @@ def _reason(claim: Claim, result: Result, found: str) -> str:
 
 def _differences(audited: Audited) -> list[Any]:
     """Where the released nets and the text of CVPR 2015 part, as far as the files can be read."""
-    if importlib.util.find_spec("fcn_caffe.paper.differences") is None:
-        return []
-    differences = importlib.import_module("fcn_caffe.paper.differences").differences
     try:
-        return [one if isinstance(one, dict) else asdict(one) for one in differences(audited)]
+        return [asdict(one) for one in differences(audited)]
     except FcnCaffeError:
         return []  # the claim that reads the broken file says so
 
