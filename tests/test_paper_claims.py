@@ -61,10 +61,15 @@ def spoil(root, file, old, new):
     write(path, text)
 
 
-def found_by(root, ids, known=None):
+def others(audited, file):
+    """What was read and built before of all nets but that of a file."""
+    return {key: value for key, value in audited.made.items() if key[1] != Path(file).name}
+
+
+def found_by(root, ids, known):
     """The failed rows of the checks that differ, by claim; what stops a check is a row."""
     audited, found = Audited(root), {}
-    audited.made |= known or {}
+    audited.made |= known
     for name in ids:
         try:
             result = CHECKS[name].run(audited)
@@ -187,9 +192,9 @@ BREAKS = [
 @pytest.mark.parametrize(
     ("file", "old", "new", "claim", "named"), BREAKS, ids=[f"{one[3]}-{n}" for n, one in enumerate(BREAKS)]
 )
-def test_a_broken_file_is_noticed(copy, file, old, new, claim, named):
+def test_a_broken_file_is_noticed(ours, copy, file, old, new, claim, named):
     spoil(copy, file, old, new)
-    found = found_by(copy, [claim])
+    found = found_by(copy, [claim], others(ours, file))
     assert claim in found, f"{claim} holds"
     assert any(named in row for row in found[claim]), found[claim]
 
@@ -212,8 +217,7 @@ def test_any_number_that_is_changed_is_noticed(ours, copy, seed):
         str(int(value) + random.choice((1, 2, 5))) if one[3].isdigit() else repr(value * random.choice((0.1, 1.5, 3)))
     )
     write(path, text[: one.start()] + one[1] + other + text[one.end() :])
-    known = {key: value for key, value in ours.made.items() if key[1] != path.stem}  # the other files, read before
-    broken = found_by(copy, READING, known)
+    broken = found_by(copy, READING, others(ours, file))
     assert any(Path(file).name in row for rows in broken.values() for row in rows), (file, one[0], other)
 
 

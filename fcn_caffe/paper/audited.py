@@ -30,7 +30,6 @@ class Audited:
         self.root, self.data = Path(root), None if data is None else Path(data)
         self.quick, self.seed, self.scale = quick, seed, scale
         self._subjects: dict[str, Subject] = {}
-        self._built: dict[tuple[str, int], Built] = {}
         self._results: dict[str, Result] = {}
         self.made: dict[Hashable, Any] = {}
 
@@ -72,11 +71,9 @@ class Audited:
 
     def built(self, name: str, phase: int = TEST) -> Built:
         """A net built without memory, on its data's shapes or those of its deploy form."""
-        key = name, phase
-        if key not in self._built:
-            # By its own path: what a solver names may be another file, seen from the working directory.
-            self._built[key] = read_subject(self.net_path(name)).build(phase)
-        return self._built[key]
+        # By its own path: what a solver names may be another file, seen from the working directory.
+        found: Built = self.once(("built", name, phase), lambda: read_subject(self.net_path(name)).build(phase))
+        return found
 
     def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What `make` gives, made once for a key; the key's second part is the net's name."""
