@@ -10,12 +10,14 @@ FORMATS = {
     "plot": ["matplotlib>=3.6"],
 }
 
+DATA_FILES = ["py.typed", "proto/*.proto", "proto/*.pyi", "paper/*.tsv", "paper/*.css", "paper/*.js"]
+
 setup(
     name="fcn-caffe",
     version="0.1.0",
     description="Caffe's fully convolutional networks, read from prototxt and trained, scored and run on PyTorch.",
     packages=find_packages(include=["fcn_caffe", "fcn_caffe.*"]),
-    package_data={"fcn_caffe": ["py.typed", "proto/*.proto", "proto/*.pyi", "paper/*.tsv", "paper/*.css", "paper/*.js"]},
+    package_data={"fcn_caffe": DATA_FILES},
     python_requires=">=3.10",
     install_requires=["torch>=2.2", "protobuf>=4.21", "numpy>=1.23", "scipy>=1.9", "pillow>=9.4", "h5py>=3.7"],
     extras_require={

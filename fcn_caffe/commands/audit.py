@@ -214,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         width = max(len(claim.id) for claim in claims)
         for claim in claims:
             check = CHECKS.get(claim.id)
-            kind = f"{check.kind}{', trains' if check.slow else ''}" if check else "no check"
+            kind = f"{check.kind}{', trains' if check.trains else ''}" if check else "no check"
             print(f"{claim.id:<{width}}  {kind:<19}  {claim.where}: {claim.quantity}")
         return 0
     options = {"quick": arguments.quick, "seed": arguments.seed, "scale": arguments.scale}

@@ -113,7 +113,7 @@ def at_once(seed: int = 0, scale: float = 1.0) -> Result:
         result.measure(f"{blob}: root mean square of its features, from the classifier", size)
     if abs(change) > NEARLY:
         result.remarks.append(
-            "our reason: training this short varies; the difference was -4.2 points with seed 0 and 1.1 with seed 1"
+            "our reason: training this short varies from seed to seed by about as much; --seed tries another"
         )
     _first_iterations(result, mini, even)
     result.curves.append(_curve("FCN-8s at once", {"at once, scaled skips": run}))

@@ -21,9 +21,8 @@ from fcn_caffe.data.options import DATA_ROOT_VARIABLE
 from fcn_caffe.errors import DataError, FcnCaffeError
 from fcn_caffe.paper import behavioural_checks, data_checks, release_checks, static_checks
 from fcn_caffe.paper.audited import Audited
-from fcn_caffe.paper.claims import BEHAVIOURAL, CHECKS, DATA, STATIC, UNVERIFIED, Check, Claim, read_claims
+from fcn_caffe.paper.claims import BEHAVIOURAL, CHECKS, DATA, STATIC, UNVERIFIED, Claim, read_claims
 from fcn_caffe.paper.differences import differences
-from fcn_caffe.paper.experiments import EXPERIMENTS
 from fcn_caffe.paper.net_tables import net_tables
 from fcn_caffe.paper.places import locate
 from fcn_caffe.paper.result import DIFFERS, HOLDS, NOT_RUN, Result
@@ -111,8 +110,9 @@ def _answer(claim: Claim, audited: Audited, known: dict[int, tuple[Result, float
     check = CHECKS.get(claim.id)
     if check is None:
         return _entry(claim, audited, _left_out(claim, "no check answers this claim"), 0.0)
-    if check.slow and audited.quick:
-        return _entry(claim, audited, _left_out(claim, f"training: left out by --quick; {_how_to_run(check)}"), 0.0)
+    if check.trains and audited.quick:
+        why = f"training: left out by --quick; python tools/experiment.py {check.trains} runs it"
+        return _entry(claim, audited, _left_out(claim, why), 0.0)
     key = id(check.run)
     if key in known:
         return _entry(claim, audited, known[key][0], 0.0)
@@ -132,15 +132,6 @@ def _answer(claim: Claim, audited: Audited, known: dict[int, tuple[Result, float
 
 def _left_out(claim: Claim, why: str) -> Result:
     return Result(claim.id, claim.where, claim.quantity, missing=[why])
-
-
-def _how_to_run(check: Check) -> str:
-    """The command of the experiment that a check asks for: its name is a constant of the check, or bound to it."""
-    code = getattr(check.run, "__code__", None)
-    bound = (cell.cell_contents for cell in getattr(check.run, "__closure__", None) or ())
-    words = [word for word in (*(code.co_consts if code else ()), *bound) if isinstance(word, str)]
-    name = next((word for word in words if word in EXPERIMENTS), None)
-    return f"python tools/experiment.py {name} runs it" if name else "leave --quick out"
 
 
 def _entry(claim: Claim, audited: Audited, result: Result, seconds: float, broken: str = "") -> Entry:

@@ -11,7 +11,6 @@ from fcn_caffe.net import Net
 from fcn_caffe.paper.audited import Audited
 from fcn_caffe.paper.claims import BEHAVIOURAL, check
 from fcn_caffe.paper.cost import multiply_adds
-from fcn_caffe.paper.experiments import EXPERIMENTS
 from fcn_caffe.paper.result import Result
 from fcn_caffe.solver import read_solver
 
@@ -22,21 +21,21 @@ _DAY = 86400
 _BACKWARD = 2  # the gradients of weights and of features each cost a forward pass
 
 
-def _bind(claim: str, name: str, *realised: str, slow: bool = True) -> None:
-    """A claim whose check is the experiment of a name; none while there is no such experiment."""
-    if name in EXPERIMENTS:
-        check(claim, kind=BEHAVIOURAL, realised=realised, slow=slow)(lambda audited: audited.experiment(name))
+def _bind(claim: str, name: str, *realised: str, trains: bool = True) -> None:
+    """A claim whose check is the experiment of a name."""
+    bound = check(claim, kind=BEHAVIOURAL, realised=realised, trains=name if trains else "")
+    bound(lambda audited: audited.experiment(name))
 
 
 _HERE = "fcn_caffe/paper/"
-_bind("S3.1.fc", "cost", _HERE + "cost.py:patchwise_cost", "fcn_caffe/convolutionalize.py", slow=False)
-_bind("S3.1.same", "fc-to-conv", _HERE + "equalities.py:fc_to_conv", slow=False)
-_bind("S3.2.rarefaction", "rarefaction", _HERE + "rarefaction.py", _HERE + "equalities.py:rarefaction", slow=False)
-_bind("S3.3.deconv", "upsampling", _HERE + "equalities.py:upsampling", "fcn_caffe/layers/conv.py", slow=False)
+_bind("S3.1.fc", "cost", _HERE + "cost.py:patchwise_cost", "fcn_caffe/convolutionalize.py", trains=False)
+_bind("S3.1.same", "fc-to-conv", _HERE + "equalities.py:fc_to_conv", trains=False)
+_bind("S3.2.rarefaction", "rarefaction", _HERE + "rarefaction.py", _HERE + "equalities.py:rarefaction", trains=False)
+_bind("S3.3.deconv", "upsampling", _HERE + "equalities.py:upsampling", "fcn_caffe/layers/conv.py", trains=False)
 _bind("S4.2.init", "zero-init-skip", _HERE + "equalities.py:zero_init_skip", "nets/voc-fcn16s.prototxt:score_pool4",
-      "solvers/voc-fcn16s.prototxt:base_lr", slow=False)  # fmt: skip
-_bind("P.momentum", "momentum", _HERE + "momentum.py:momentum_and_batch", slow=False)
-_bind("T4.start", "fusion", _HERE + "fusion.py", "nets/nyud-fcn32s-color-hha.prototxt:score_fused", slow=False)
+      "solvers/voc-fcn16s.prototxt:base_lr", trains=False)  # fmt: skip
+_bind("P.momentum", "momentum", _HERE + "momentum.py:momentum_and_batch", trains=False)
+_bind("T4.start", "fusion", _HERE + "fusion.py", "nets/nyud-fcn32s-color-hha.prototxt:score_fused", trains=False)
 _bind("S3.4.sampling", "sampling", _HERE + "sampling.py", _HERE + "sampling_nets.py")
 _bind("S4.3.aug", "augmentation", _HERE + "augmentation.py")
 _bind("S4.3.weights", "balance", _HERE + "balance.py")

@@ -38,26 +38,27 @@ class Check:
 
     kind: STATIC reads nets and solvers, BEHAVIOURAL runs something now, DATA needs a data set and weights.
     realised: where the claim becomes code, the first being what a reader should see first: "nets/NAME.prototxt:LAYER",
-    "solvers/NAME.prototxt:FIELD", "fcn_caffe/FILE.py:FUNCTION". slow: left out by a quick audit.
+    "solvers/NAME.prototxt:FIELD", "fcn_caffe/FILE.py:FUNCTION". trains: the experiment that it trains nets for, which a
+    quick audit leaves out.
     """
 
     kind: str
     run: Run
     realised: tuple[str, ...]
-    slow: bool = False
+    trains: str = ""
 
 
 CHECKS: dict[str, Check] = {}
 
 
-def check(*ids: str, kind: str, realised: tuple[str, ...], slow: bool = False) -> Callable[[Run], Run]:
+def check(*ids: str, kind: str, realised: tuple[str, ...], trains: str = "") -> Callable[[Run], Run]:
     """Register a function as the check of the claims with these ids."""
 
     def add(run: Run) -> Run:
         for one in ids:
             if one in CHECKS:
                 raise ValueError(f"claim {one} has two checks")
-            CHECKS[one] = Check(kind, run, realised, slow)
+            CHECKS[one] = Check(kind, run, realised, trains)
         return run
 
     return add
