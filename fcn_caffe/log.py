@@ -6,6 +6,8 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -54,6 +56,16 @@ def show_log() -> None:
 def say(place: str, message: str, level: int = logging.INFO) -> None:
     """Log one line under the name and line that Caffe logs it under."""
     logger.log(level, "%s", message, extra={"place": place})
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Log nothing meanwhile: for steps within a measurement, which is told as a whole."""
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def number(value: float) -> str:

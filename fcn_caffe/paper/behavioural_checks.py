@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import torch
 
-from fcn_caffe.graph import TEST
+from fcn_caffe.doctor.start import is_zero_filler
+from fcn_caffe.graph import TEST, TRAIN
 from fcn_caffe.net import Net
 from fcn_caffe.paper.audited import Audited
 from fcn_caffe.paper.claims import BEHAVIOURAL, check
@@ -18,6 +20,7 @@ __all__ = ["CARD", "forward_seconds"]
 
 CARD = "a Tesla K40c: the paper's times are of that card, these are of this machine's processor"
 _DAY = 86400
+_ROUNDING = 1e-5  # solvers hold float32
 _BACKWARD = 2  # the gradients of weights and of features each cost a forward pass
 
 
@@ -28,23 +31,62 @@ def _bind(claim: str, name: str, *realised: str, trains: bool = True) -> None:
 
 
 _HERE = "fcn_caffe/paper/"
-_bind("S3.1.fc", "cost", _HERE + "cost.py:patchwise_cost", "fcn_caffe/convolutionalize.py", trains=False)
-_bind("S3.1.same", "fc-to-conv", _HERE + "equalities.py:fc_to_conv", trains=False)
-_bind("S3.2.rarefaction", "rarefaction", _HERE + "rarefaction.py", _HERE + "equalities.py:rarefaction", trains=False)
-_bind("S3.3.deconv", "upsampling", _HERE + "equalities.py:upsampling", "fcn_caffe/layers/conv.py", trains=False)
-_bind("S4.2.init", "zero-init-skip", _HERE + "equalities.py:zero_init_skip", "nets/voc-fcn16s.prototxt:score_pool4",
-      "solvers/voc-fcn16s.prototxt:base_lr", trains=False)  # fmt: skip
+_bind("S3.1.fc", "cost", _HERE + "cost.py:patchwise_cost", _HERE + "cost.py:alexnet_classifier", trains=False)
+_bind("S3.1.same", "fc-to-conv", "fcn_caffe/convolutionalize.py:convolutionalize", _HERE + "equalities.py:fc_to_conv",
+      trains=False)  # fmt: skip
+_bind("S3.2.rarefaction", "rarefaction", _HERE + "rarefaction.py:rarefy", _HERE + "rarefaction.py:shift_and_stitch",
+      _HERE + "equalities.py:rarefaction", trains=False)  # fmt: skip
+_bind("S3.3.deconv", "upsampling", "fcn_caffe/layers/conv.py:Deconvolution", _HERE + "equalities.py:upsampling",
+      trains=False)  # fmt: skip
 _bind("P.momentum", "momentum", _HERE + "momentum.py:momentum_and_batch", trains=False)
-_bind("T4.start", "fusion", _HERE + "fusion.py", "nets/nyud-fcn32s-color-hha.prototxt:score_fused", trains=False)
-_bind("S3.4.sampling", "sampling", _HERE + "sampling.py", _HERE + "sampling_nets.py")
-_bind("S4.3.aug", "augmentation", _HERE + "augmentation.py")
-_bind("S4.3.weights", "balance", _HERE + "balance.py")
-_bind("P.regimes", "regimes", _HERE + "regimes.py")
-_bind("P.mask", "masking", _HERE + "masking.py")
-_bind("P.pool", "pools", _HERE + "ablation.py")
-_bind("T2.order", "table2", _HERE + "ablation.py")
-_bind("S3.3.learned", "learned-upsampling", _HERE + "ablation.py")
-_bind("P.atonce", "at-once", _HERE + "ablation.py", "nets/voc-fcn8s-atonce.prototxt:scale_pool4")
+_bind("T4.start", "fusion", _HERE + "fusion.py:fusion", "fcn_caffe/surgery.py:widen",
+      "nets/nyud-fcn32s-color-hha.prototxt:score_fused", trains=False)  # fmt: skip
+_bind("S3.4.sampling", "sampling", _HERE + "sampling.py:sampling", _HERE + "sampling_nets.py:sample_loss",
+      "fcn_caffe/data/data_changes.py:LossSampling")  # fmt: skip
+_bind("S4.3.aug", "augmentation", _HERE + "augmentation.py:augmentation", "fcn_caffe/data/data_changes.py:MirrorJitter")
+_bind("S4.3.weights", "balance", _HERE + "balance.py:balance", _HERE + "balance.py:balanced")
+_bind("P.regimes", "regimes", _HERE + "regimes.py:regimes", "solvers/voc-fcn32s.prototxt:momentum",
+      "solvers/cvpr-fcn32s.prototxt:iter_size")  # fmt: skip
+_bind("P.mask", "masking", _HERE + "masking.py:masking", "fcn_caffe/data/data_changes.py:MaskedInput")
+_bind("P.pool", "pools", _HERE + "ablation.py:pools", _HERE + "ablation_nets.py:pool_alone")
+_bind("T2.order", "table2", _HERE + "ablation.py:table2", "fcn_caffe/models/shapes.py:fcn")
+_bind("S3.3.learned", "learned-upsampling", _HERE + "ablation.py:learned_upsampling",
+      "nets/cvpr-fcn8s.prototxt:upscore2")  # fmt: skip
+_bind("P.atonce", "at-once", _HERE + "ablation.py:at_once", "nets/voc-fcn8s-atonce.prototxt:scale_pool4")
+
+# The finer net, the coarser that it starts from, and the score layer that is new in it.
+_UPGRADES = tuple(
+    (f"{family}-fcn{finer}", f"{family}-fcn{coarser}", skip)
+    for family in ("voc", "cvpr")
+    for finer, coarser, skip in (("16s", "32s", "score_pool4"), ("8s", "16s", "score_pool3"))
+)
+_DROP = 100
+
+
+@check(
+    "S4.2.init",
+    kind=BEHAVIOURAL,
+    realised=(
+        "nets/voc-fcn16s.prototxt:score_pool4",
+        "solvers/voc-fcn16s.prototxt:base_lr",
+        "solvers/voc-fcn16s.prototxt:weights",
+        _HERE + "equalities.py:zero_init_skip",
+    ),
+)
+def upgrade(audited: Audited) -> Result:
+    """The experiment on the generated nets, and of the paper's own: new scores at zero, the rate a hundredth."""
+    measured = audited.experiment("zero-init-skip")
+    result = replace(measured, rows=list(measured.rows))
+    for finer, coarser, skip in _UPGRADES:
+        layers = {layer.name: layer for layer in audited.net(finer, TRAIN).layer}
+        filler = layers[skip].convolution_param.weight_filler if skip in layers else None
+        zero = filler is not None and is_zero_filler(filler)
+        result.measure(f"{finer}, {skip} starts at", "zero" if zero else "not zero, or no such layer", "zero", zero)
+        before, rate = (read_solver(audited.solver_path(name)).base_lr for name in (coarser, finer))
+        drop = before / rate if rate else float("inf")
+        same = abs(drop / _DROP - 1) < _ROUNDING
+        result.measure(f"{finer}, rate of {coarser} / its own", drop, f"{_DROP}", same)
+    return result
 
 
 def forward_seconds(audited: Audited, name: str) -> tuple[float | None, int]:

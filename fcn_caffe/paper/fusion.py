@@ -13,6 +13,7 @@ from torch.nn.functional import conv2d, conv_transpose2d
 from fcn_caffe.convolution_proof import fill_at_random
 from fcn_caffe.fillers import bilinear_kernel
 from fcn_caffe.graph import TEST
+from fcn_caffe.log import silenced
 from fcn_caffe.models import make_net, starts_of
 from fcn_caffe.net import Net
 from fcn_caffe.paper.result import Result, relative
@@ -78,7 +79,8 @@ def _started(name: str, scale: int, folder: Path, sources: dict[str, Net]) -> Ne
     net = narrow_net(name, scale)
     for stem, source in sources.items():
         save_weights(folder / f"{stem}.caffemodel", net_weights(source))
-    start_from(net, [starts_of(name, str(folder / f"{stem}.caffemodel")) for stem in sources])
+    with silenced():
+        start_from(net, [starts_of(name, str(folder / f"{stem}.caffemodel")) for stem in sources])
     return net
 
 

@@ -83,7 +83,7 @@ def parameters(audited: Audited) -> Result:
     return result
 
 
-@check("T1.rf", kind=STATIC, realised=(*_REALISED, "fcn_caffe/coord_map.py:receptive_field"))
+@check("T1.rf", kind=STATIC, realised=(*reversed(_REALISED), "fcn_caffe/coord_map.py:receptive_field"))
 def receptive_fields(audited: Audited) -> Result:
     """How many pixels of the image a score of stride 32 sees along an axis."""
     result = Result("T1.rf", "Table 1", "receptive field size")
