@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import pytest
 from page_record import CURVE, HOSTILE, ROOT, claim, small_record
 
-from fcn_caffe.paper.charts import HEIGHT, MOST, WIDTH, chart, number
+from fcn_caffe.paper.charts import HEIGHT, LEFT, MOST, NAME_LINE, WIDTH, chart, number
 from fcn_caffe.paper.page import write_page
 from fcn_caffe.paper.page_claims import anchor
 from fcn_caffe.paper.page_drawing import boxes, draw_net, short
@@ -141,7 +141,7 @@ def test_empty_record():
 
 def test_words_and_odd_numbers():
     values = [3.0, 134268032.0, 0.123456789, math.nan, math.inf, "10x10", None, 1e20]
-    told = ["3", "134,268,032", "0.123457", "not a number", "infinite", "10x10", "", "1e+20"]
+    told = ["3", "134,268,032", "0.1235", "not a number", "infinite", "10x10", "", "1e+20"]
     assert [number(value) for value in values] == told
     assert [short(value) for value in (12, 999.9, 1728, 134268032, 181365854976)] == [
         "12",
@@ -205,6 +205,15 @@ def test_order_and_direction_of_points():
 def test_nothing_to_draw_is_said(lines, why):
     found, points = drawn(chart({"title": "t", "x": "x", "y": "y", "lines": lines}))
     assert not points and why in " ".join(found.text)
+
+
+def test_long_name_beside_the_frame_is_broken_into_lines():
+    name = "training loss a pixel (nats, mean of the last 20 iterations)"
+    found, points = drawn(chart({**CURVE, "y": name, "lines": {"a": [[0, 1], [1, 2]]}}))
+    beside = [known["transform"] for tag, known in found.elements if tag == "text" and "transform" in known]
+    assert len(beside) == 2 and len(set(beside)) == 2
+    assert name in " ".join(found.text) and max(map(len, found.text)) < len(name)
+    assert min(x for x, _ in points) > LEFT + NAME_LINE
 
 
 def test_lines_are_told_apart_and_named():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -15,20 +16,21 @@ LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 46  # what the frame leaves free, for num
 STYLES = 6  # colours with dashes that page.css has
 MOST = 400  # points drawn of a line; of more, the least and the greatest of each stretch
 MARKED = 30  # points up to which each gets a mark
+NAME_ROOM, NAME_LINE = 38, 14  # letters of a name beside the frame's height, pixels of each line of it
 LOG_FROM = 200.0  # the ratio of the largest to the least value from which an axis is logarithmic
 
 Point = tuple[float, float]
 
 
 def number(value: Any) -> str:
-    """A number as a reader wants it: whole ones grouped, others with six digits, what is no number in words."""
+    """A number as a reader wants it: whole ones grouped, others with four digits, what is no number in words."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return "" if value is None else str(value)
     if isinstance(value, float) and not math.isfinite(value):
         return "not a number" if math.isnan(value) else "infinite" if value > 0 else "minus infinite"
     if abs(value) < 1e15 and value == int(value):
         return f"{int(value):,}"
-    return f"{value:.6g}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,11 @@ def chart(curve: dict[str, Any]) -> str:
     if not drawn:
         why = "no value is finite" if lost else "it has no points"
         return f'<figure class="chart">{caption}<p class="none">Nothing to draw: {why}.</p></figure>'
-    x = _axis([pair[0] for pair in drawn], LEFT, WIDTH - RIGHT, 6)
     y = _axis([pair[1] for pair in drawn], HEIGHT - BOTTOM, TOP, 5)
-    parts = [*_frame(x, y, curve["x"], curve["y"])]
+    beside = textwrap.wrap(_named(curve["y"], y), NAME_ROOM)
+    left = LEFT + NAME_LINE * (len(beside) - 1)
+    x = _axis([pair[0] for pair in drawn], left, WIDTH - RIGHT, 6)
+    parts = [*_frame(x, y, _named(curve["x"], x), beside)]
     for index, points in enumerate(lines.values()):
         parts += _line(points, x, y, index % STYLES)
     names = ", ".join(lines)
@@ -108,23 +112,27 @@ def _tick(value: float) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
-def _frame(x: _Axis, y: _Axis, x_name: str, y_name: str) -> Iterable[str]:
+def _named(name: str, axis: _Axis) -> str:
+    return f"{name} (logarithmic)" if axis.log else name
+
+
+def _frame(x: _Axis, y: _Axis, below: str, beside: list[str]) -> Iterable[str]:
+    """Axes, ticks and the names of the axes, that beside the frame in lines."""
+    left = x.start
     for value in y.ticks:
         at = y(value)
-        yield f'<path class="grid" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>'
-        yield f'<text class="tick end" x="{LEFT - 7}" y="{at + 4:.1f}">{_tick(value)}</text>'
+        yield f'<path class="grid" d="M{left:g} {at:.1f}H{WIDTH - RIGHT}"/>'
+        yield f'<text class="tick end" x="{left - 7:g}" y="{at + 4:.1f}">{_tick(value)}</text>'
     for value in x.ticks:
         at = x(value)
         yield f'<path class="tick" d="M{at:.1f} {HEIGHT - BOTTOM}v5"/>'
         yield f'<text class="tick middle" x="{at:.1f}" y="{HEIGHT - BOTTOM + 18}">{_tick(value)}</text>'
-    yield f'<path class="axis" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>'
-    middle_x, middle_y = (LEFT + WIDTH - RIGHT) / 2, (TOP + HEIGHT - BOTTOM) / 2
-    scale_x, scale_y = (" (logarithmic)" if axis.log else "" for axis in (x, y))
-    yield f'<text class="name middle" x="{middle_x:.0f}" y="{HEIGHT - 8}">{escape(x_name)}{scale_x}</text>'
-    yield (
-        f'<text class="name middle" transform="translate(13 {middle_y:.0f}) rotate(-90)">'
-        f"{escape(y_name)}{scale_y}</text>"
-    )
+    yield f'<path class="axis" d="M{left:g} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>'
+    middle_x, middle_y = (left + WIDTH - RIGHT) / 2, (TOP + HEIGHT - BOTTOM) / 2
+    yield f'<text class="name middle" x="{middle_x:.0f}" y="{HEIGHT - 8}">{escape(below)}</text>'
+    for index, line in enumerate(beside):
+        at = 13 + NAME_LINE * index
+        yield f'<text class="name middle" transform="translate({at} {middle_y:.0f}) rotate(-90)">{escape(line)}</text>'
 
 
 def _line(points: Sequence[Point], x: _Axis, y: _Axis, style: int) -> Iterable[str]:

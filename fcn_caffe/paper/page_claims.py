@@ -27,7 +27,7 @@ VERDICTS = {
     "holds": Verdict("holds", "✓", "computed here, and as stated"),
     "differs": Verdict("differs", "≠", "computed here, and not as stated; the reason is given"),
     "not run": Verdict("notrun", "–", "what it needs is missing or was left out"),
-    "unverified source": Verdict("unseen-source", "?", "measured, but nobody of us saw the source"),
+    "unverified source": Verdict("unseen-source", "?", "measured where it can be, but nobody of us saw the source"),
 }
 _KINDS = {
     "static": "read from nets and solvers",
@@ -125,7 +125,9 @@ def _found(claim: dict[str, Any]) -> str:
         items = "".join(f"<li>{escape(_first_sentence(one))}</li>" for one in claim["missing"])
         return f"{lead}<p>No verdict; what is missing:</p><ul>{items}</ul>"
     if claim["reason"]:
-        return f'{lead}<p class="reason">{escape(claim["reason"])}</p>'
+        kept = sum(row["holds"] for row in asked)
+        others = f"<p>{kept} of {len(asked)} numbers are as wanted.</p>" if kept else ""
+        return f'{lead}<p class="reason">{escape(claim["reason"])}</p>{others}'
     first = asked[:3]
     items = "".join(f"<li>{escape(row['what'])}: <b>{escape(number(row['value']))}</b></li>" for row in first)
     more = f"<li>and {len(asked) - 3} more, all as wanted</li>" if len(asked) > 3 else ""
@@ -158,13 +160,13 @@ def _evidence(claim: dict[str, Any], links: Links) -> str:
     if claim["missing"]:
         items = "".join(f"<li>{escape(one)}</li>" for one in claim["missing"])
         parts.append(f"<h5>What is missing</h5><ul>{items}</ul>")
+    if claim["curves"]:  # before the numbers: the figure is what a reader of the paper knows
+        parts.append(f'<h5>Curves</h5><div class="charts">{"".join(chart(curve) for curve in claim["curves"])}</div>')
     if claim["rows"]:
         parts.append(f"<h5>What was computed</h5>{_rows(claim)}")
     if claim["remarks"]:
         items = "".join(f"<li>{escape(one)}</li>" for one in claim["remarks"])
         parts.append(f"<h5>Remarks</h5><ul>{items}</ul>")
-    if claim["curves"]:
-        parts.append(f'<h5>Curves</h5><div class="charts">{"".join(chart(curve) for curve in claim["curves"])}</div>')
     if claim["realised"]:
         parts.append(f"<h5>Realised in</h5>{''.join(_place(place, links) for place in claim['realised'])}")
     parts.append(f'<p class="took">Checked in {number(round(float(claim["seconds"]), 2))} s.</p>')
@@ -178,7 +180,8 @@ def _rows(claim: dict[str, Any]) -> str:
         False: '<td class="no"><span aria-hidden="true">✗</span> no</td>',
     }
     rows = "".join(
-        f'<tr><th scope="row">{escape(row["what"])}</th><td class="number">{escape(number(row["value"]))}</td>'
+        f'<tr><th scope="row">{escape(row["what"])}</th>'
+        f'<td class="{_column(row["value"])}">{escape(number(row["value"]))}</td>'
         f"<td>{escape(row['wanted'])}</td>{marks[row['holds']]}</tr>"
         for row in claim["rows"]
     )
@@ -188,6 +191,11 @@ def _rows(claim: dict[str, Any]) -> str:
         f'<table class="rows"><thead><tr>{head}<th scope="col">As wanted</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
+
+
+def _column(value: Any) -> str:
+    """Numbers stand below each other; a value in many words is read from the left."""
+    return "long" if len(number(value)) > 24 else "number"
 
 
 def _place(place: dict[str, Any], links: Links) -> str:

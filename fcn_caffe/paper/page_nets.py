@@ -126,7 +126,9 @@ def differences_section(differences: list[dict[str, Any]], links: Links) -> str:
     return (
         '<section aria-labelledby="differences"><h2 id="differences">Where the release and the text part</h2>'
         "<p>The authors released nets that differ from what their paper of CVPR 2015 says. Both are here: those of the "
-        "release under their own names, those of the text as <code>cvpr-…</code>.</p>"
+        "release under their own names, those of the text as <code>cvpr-…</code>. One rate moves the weights "
+        "farther for a loss that is a sum over pixels than for their mean: <code>python "
+        "tools/explain_lr.py</code> with two solvers puts such rates side by side.</p>"
         '<div class="wide" tabindex="0" role="region" aria-label="Differences"><table class="rows parted"><thead><tr>'
         '<th scope="col">What</th><th scope="col">The release</th><th scope="col">The text of CVPR 2015</th></tr>'
         f"</thead><tbody>{rows}</tbody></table></div></section>"
