@@ -25,13 +25,13 @@ TINY = 0.005
 def scored(monkeypatch):
     """Let training give these mean IUs in turn, without any; returns what it was asked to train."""
 
-    def prepare(module, *mean_ius):
+    def prepare(module, *mean_ius, accuracies=(0.1, 0.2, 0.3, 0.4)):
         asked, left = [], list(mean_ius)
 
         def train(net, solver, start, *, score=True, on_step=None):
             asked.append((net, solver))
             mean_iu = left.pop(0)
-            scores = SimpleNamespace(mean_iu=mean_iu, mean_accuracy=mean_iu, pixel_accuracy=mean_iu)
+            scores = SimpleNamespace(mean_iu=mean_iu, mean_accuracy=accuracies[len(asked) - 1], pixel_accuracy=mean_iu)
             return SimpleNamespace(weights=mean_iu, scores=scores)
 
         fake = Miniature()
@@ -71,6 +71,11 @@ def test_a_gain_would_be_told(scored, module, name):
         asked = scored(module, 0.4, 0.4 + gained)
         assert getattr(module, name)().verdict == verdict
         assert len(asked) == 2 and asked[0][1] == asked[1][1] and asked[0][0] != asked[1][0]
+
+
+def test_a_balanced_net_that_answers_one_class_is_no_comparison(scored):
+    scored(balance, 0.4, 0.1, accuracies=(0.3, 0.2))
+    assert balance.balance().verdict == DIFFERS
 
 
 def test_masks_are_compared_in_order(scored, monkeypatch):
