@@ -25,9 +25,9 @@ ENTRY = {
 }
 
 
-def measured(*holds, missing=(), value=1.0):
+def measured(*holds, missing=(), value=1.0, remarks=("Because.",)):
     def run(audited):
-        result = Result("x", "1", "says", missing=list(missing), remarks=["Because."])
+        result = Result("x", "1", "says", missing=list(missing), remarks=list(remarks))
         for number, one in enumerate(holds):
             result.measure(f"row {number}", value, "2", one)
         return result
@@ -220,6 +220,20 @@ def test_status_1_with_both_values(checks, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "differs: T1.params, parameters" in out and "57M / 134M / 6M. Found row 0: 1, wanted 2. Because." in out
     assert "solvers/voc-fcn32s.prototxt:" in out
+
+
+@pytest.mark.parametrize(
+    ("remarks", "told"),
+    [
+        (("ten images", "two hours."), "ten images. two hours."),
+        (("ten images", "our reason: they are few", "two hours"), "our reason: they are few."),
+    ],
+)
+def test_reason_is_the_experiments_own_or_all_that_it_says(checks, capsys, remarks, told):
+    checks(T1_params=measured(False, remarks=remarks))
+    assert main(["--root", str(ROOT), "--only", "T1.params"]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"Found row 0: 1, wanted 2. {told} see" in out
 
 
 def test_only_says_what_is_missing(checks, capsys):

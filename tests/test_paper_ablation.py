@@ -17,7 +17,7 @@ from fcn_caffe.fillers import bilinear_kernel
 from fcn_caffe.metrics import ConfusionMatrix
 from fcn_caffe.models import shapes
 from fcn_caffe.models.shapes import SCENE, fcn
-from fcn_caffe.paper import ablation
+from fcn_caffe.paper import ablation, augmentation
 from fcn_caffe.paper.ablation import at_once, from_bilinear, learned_upsampling, pools, table2
 from fcn_caffe.paper.ablation_nets import pool_alone, with_learned_upsampling, with_scaled_skips
 from fcn_caffe.paper.miniature import Run, begin, miniature
@@ -124,6 +124,18 @@ def test_scales_that_do_nothing_are_noticed(monkeypatch):
     assert [row.what for row in result.rows if row.holds is False] == [
         "mean loss of the first 2 iterations, unscaled, as large as VGG's"
     ]
+
+
+def test_nets_that_answer_one_class_are_no_comparison(monkeypatch):
+    """Nothing was learned, so nothing differs: that is no verdict."""
+    for mean_iu, verdict in ((0.16, DIFFERS), (0.17, HOLDS)):
+        plan(monkeypatch, {"shapes-fcn8s": mean_iu}, [mean_iu, mean_iu])
+        assert learned_upsampling().verdict == verdict
+        plan(monkeypatch, {"shapes-fcn8s": mean_iu}, [mean_iu])
+        assert {row.holds for row in rows(at_once(), "mean IU")} == {verdict == HOLDS}
+        plan(monkeypatch, trained=[mean_iu, mean_iu])
+        monkeypatch.setattr(augmentation, "miniature", ablation.miniature)
+        assert augmentation.augmentation().verdict == verdict
 
 
 def test_scaled_skips():

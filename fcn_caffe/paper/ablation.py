@@ -14,7 +14,7 @@ import numpy as np
 from fcn_caffe.models import shapes
 from fcn_caffe.models.heads import SKIP_SCALES
 from fcn_caffe.paper.ablation_nets import feature_sizes, pool_alone, with_learned_upsampling, with_scaled_skips
-from fcn_caffe.paper.miniature import Miniature, Run, miniature
+from fcn_caffe.paper.miniature import ONE_ANSWER, Miniature, Run, miniature
 from fcn_caffe.paper.result import DIFFERS, Curve, Result
 from fcn_caffe.surgery import upsample_filter
 from fcn_caffe.weights import Array
@@ -48,7 +48,8 @@ def table2(seed: int = 0, scale: float = 1.0) -> Result:
             what, value = f"{words}, {name}, %", 100 * getattr(run.scores, metric)
             if metric == "mean_iu" and before:
                 risen = run.scores.mean_iu > runs[before].scores.mean_iu
-                result.measure(what, value, f"above {before}'s", risen)
+                least = 100 * runs[before].scores.mean_iu
+                result.measure(what, value, f"above {before}'s {least:.4g}", risen)
             else:
                 result.measure(what, value)
         before = name
@@ -68,7 +69,7 @@ def learned_upsampling(seed: int = 0, scale: float = 1.0) -> Result:
     result.equal("loss before the first update, learned beside fixed", abs(learned.curve[0][1] - fixed.curve[0][1]), 0)
     runs = {"fixed": fixed, "learned": learned}
     for name, run in runs.items():
-        result.measure(f"mean IU, {name}, %", 100 * run.scores.mean_iu)
+        result.measure(f"mean IU, {name}, %", 100 * run.scores.mean_iu, *_has_learned(run))
     change = 100 * (learned.scores.mean_iu - fixed.scores.mean_iu)
     result.measure("what learning changes in mean IU, points", change, f"within {LITTLE:g} of 0", abs(change) <= LITTLE)
     for name in layers:
@@ -106,7 +107,7 @@ def at_once(seed: int = 0, scale: float = 1.0) -> Result:
     solver.max_iter = sum(len(mini.stage(name).curve) for name in STAGES)
     run = mini.train(with_scaled_skips(plain, even), solver, start)
     for name, one in {"in steps": staged, "at once": run}.items():
-        result.measure(f"mean IU, {name}, %", 100 * one.scores.mean_iu)
+        result.measure(f"mean IU, {name}, %", 100 * one.scores.mean_iu, *_has_learned(one))
     change = 100 * (run.scores.mean_iu - staged.scores.mean_iu)
     result.measure("at once less in steps, points", change, f"within {NEARLY:g} of 0", abs(change) <= NEARLY)
     for blob, size in sizes.items():
@@ -168,7 +169,8 @@ def pools(seed: int = 0, scale: float = 1.0) -> Result:
         name = f"pool{pool}"
         runs[name] = mini.train(pool_alone(pool, shapes.SEED + seed), solver, start)
         value = runs[name].scores.mean_iu
-        wanted = (f"below {before}'s", value < runs[before].scores.mean_iu) if before else ("", None)
+        most = runs[before].scores.mean_iu if before else math.inf
+        wanted = (f"below {before}'s {100 * most:.4g}", value < most) if before else ("", None)
         result.measure(f"mean IU, {name} alone, %", 100 * value, *wanted)
         before = name
     for name, run in runs.items():
@@ -182,6 +184,10 @@ def pools(seed: int = 0, scale: float = 1.0) -> Result:
         )
     _tell(result, mini, runs)
     return result
+
+
+def _has_learned(run: Run) -> tuple[str, bool]:
+    return f"above {ONE_ANSWER:.3g}, one answer", 100 * run.scores.mean_iu > ONE_ANSWER
 
 
 def _short(name: str) -> str:

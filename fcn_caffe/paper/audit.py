@@ -166,8 +166,13 @@ def _reason(claim: Claim, result: Result, found: str) -> str:
     for row in failed:
         value = row.value if isinstance(row.value, str) else f"{row.value:.6g}"
         told.append(f"{row.what}: {value}" + (f", wanted {row.wanted}" if row.wanted else ""))
-    because = f" {' '.join(result.remarks)}" if result.remarks else ""
-    return f"{claim.source} says {claim.value}. Found {'; '.join(told)}.{because}"
+    # What the experiment gives as its reason; where it names none, all that it says.
+    because = [one for one in result.remarks if one.startswith("our reason: ")] or result.remarks
+    return " ".join([f"{claim.source} says {claim.value}. Found {'; '.join(told)}.", *map(_sentence, because)])
+
+
+def _sentence(remark: str) -> str:
+    return f"{remark.removesuffix('.')}."
 
 
 # -- the rest of the record --------------------------------------------------------------------------------------------

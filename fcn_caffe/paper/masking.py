@@ -54,8 +54,8 @@ def masking(seed: int = 0, scale: float = 1.0) -> Result:
     ]
     if found["foreground only"] >= found["reference"]:
         result.remarks.append(
-            "generated backgrounds are drawn apart from their objects: they tell nothing of them, as a photograph's "
-            "scene does, and hold clutter of the objects' own outlines. Hiding them makes the task easier"
+            "our reason: generated backgrounds are drawn apart from their objects: they tell nothing of them, as a "
+            "photograph's scene does, and hold clutter of the objects' own outlines. Hiding them makes the task easier"
         )
     return result
 
