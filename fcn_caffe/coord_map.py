@@ -215,11 +215,8 @@ def _window(node: Node) -> _Window | None:
         pooling = node.param.pooling_param
         if pooling.global_pooling:
             return None
-        return _Window(
-            _pair(pooling, "kernel", [pooling.kernel_size]),
-            _pair(pooling, "stride", [pooling.stride]),
-            _pair(pooling, "pad", [pooling.pad]),
-        )
+        kernel = _pair(pooling, "kernel", [pooling.kernel_size])
+        return _checked(node, kernel, _pair(pooling, "stride", [pooling.stride]), _pair(pooling, "pad", [pooling.pad]))
     if node.type not in ("Convolution", "Deconvolution", "Im2col"):
         return None
     options = node.param.convolution_param
@@ -227,6 +224,19 @@ def _window(node: Node) -> _Window | None:
     stride = _pair(options, "stride", options.stride or [1])
     pad = _pair(options, "pad", options.pad or [0])
     dilation = tuple(options.dilation) or (1,)
+    return _checked(node, kernel, stride, pad, dilation)
+
+
+def _checked(node: Node, kernel: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...],
+             dilation: tuple[int, ...] = (1,)) -> _Window:  # fmt: skip
+    """A window of these sizes. Raises: GraphError where they have no map: a graph's net may never have been built."""
+    counts = {len(sizes) for sizes in (kernel, stride, pad, dilation)} - {1}
+    if len(counts) > 1 or 0 in counts or min(*kernel, *stride) < 1:
+        told = " x ".join(map(str, kernel)) or "nothing", " x ".join(map(str, stride)), " x ".join(map(str, pad))
+        raise GraphError(
+            f"{node}: kernel {told[0]}, stride {told[1]} and pad {told[2]} have no coordinate map. Kernel and stride "
+            "should be 1 or more, and each one number or one for each axis."
+        )
     return _Window(tuple(d * (k - 1) + 1 for k, d in _zip(kernel, dilation)), stride, pad)
 
 

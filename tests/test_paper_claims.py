@@ -33,14 +33,18 @@ def ours():
     return Audited(ROOT)
 
 
+def linked(root):
+    """Make a folder one whose files are ours; one that is written has to be unlinked first."""
+    for folder in ("nets", "solvers"):
+        (root / folder).mkdir()
+        for path in (ROOT / folder).glob("*.prototxt"):
+            (root / folder / path.name).symlink_to(path)
+    return root
+
+
 @pytest.fixture
 def copy(tmp_path):
-    """A root whose files are ours; one that is written has to be unlinked first."""
-    for folder in ("nets", "solvers"):
-        (tmp_path / folder).mkdir()
-        for path in (ROOT / folder).glob("*.prototxt"):
-            (tmp_path / folder / path.name).symlink_to(path)
-    return tmp_path
+    return linked(tmp_path)
 
 
 def write(path, text):

@@ -48,7 +48,7 @@ def differences(audited: Audited) -> list[Difference]:
 
 
 def _of_solvers(audited: Audited, ours: str, theirs: str) -> list[Difference]:
-    one, other = (solver_facts(read_solver(audited.solver_path(name))) for name in (ours, theirs))
+    one, other = (solver_facts(read_solver(audited.solver_path(name)), audited.root) for name in (ours, theirs))
     return [
         _difference(audited, f"{ours}: {_WORDS.get(key, key)}", (f"solvers/{ours}.prototxt", key, one),
                     (f"solvers/{theirs}.prototxt", key, other), key)

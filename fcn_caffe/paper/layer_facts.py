@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from fcn_caffe.doctor.start import is_zero_filler
@@ -20,7 +22,9 @@ STATES = {"train": (TRAIN, ()), "test": (TEST, ()), "deploy": (TEST, ("deploy",)
 EVERYWHERE = tuple(STATES)
 _HAS_WINDOW = ("Convolution", "Deconvolution")
 _AXES = (("kernel", "kernel_size"), ("stride", "stride"), ("pad", "pad"))
+_POOLED = (("kernel_size", "kernel"), ("stride", "stride"), ("pad", "pad"))
 _WIRING = ("name", "type", "bottom", "top", "include", "exclude", "phase", "param")
+_NETS_INSIDE = ("net_param", "train_net_param", "test_net_param")
 _FOLDERS = ("_dir",)  # options of data layers that only say where the data lies
 
 
@@ -47,9 +51,33 @@ def read_layers(path: Any) -> list[Layer]:
             for one in param.layer]  # fmt: skip
 
 
-def solver_facts(param: Any) -> Facts:
-    """The fields of a solver that are set, those with a default only where they differ from it."""
-    return _flat(param)
+def solver_facts(param: Any, root: str | os.PathLike[str]) -> Facts:
+    """The fields of a solver that are set, those with a default only where they differ from it.
+
+    Files are named as seen from the root, wherefrom the solver names them: as it is run, or beside itself.
+    """
+    found = _flat(param)
+    train, test = found.get("train_net"), found.get("test_net")
+    if "net" not in found and train is not None and test == (train,):
+        found["net"] = found.pop("train_net")
+        del found["test_net"]
+    if "net" in found:
+        found["net"] = _from_root(found["net"], root)
+    if "weights" in found:
+        names = [name.strip() for entry in found["weights"] for name in entry.split(",")]
+        found["weights"] = tuple(_from_root(name, root) for name in names if name)
+    inside = [key for key in found if key.partition(".")[0].partition("[")[0] in _NETS_INSIDE]
+    for key in inside:
+        found[key.partition(".")[0].partition("[")[0]] = "a net written inside the solver"
+        del found[key]
+    return found
+
+
+def _from_root(name: str, root: str | os.PathLike[str]) -> str:
+    """A file's name as seen from the root, where it is below or where none is there."""
+    places = [os.path.join(root, name), os.path.join(root, "solvers", name)]
+    found = next((place for place in places if os.path.isfile(place)), places[0])
+    return Path(os.path.relpath(found, root)).as_posix()
 
 
 def _states(layer: Any) -> tuple[str, ...]:
@@ -71,6 +99,9 @@ def _options(layer: Any) -> Facts:
     if layer.HasField("loss_param") or layer.type == "SoftmaxWithLoss":
         found.pop("normalization", None)
         found["normalize"] = _normalized(layer.loss_param)
+    if layer.type == "Pooling":
+        _pooled(layer.pooling_param, found)
+    _settle(layer, found)
     if layer.type == "Dropout":
         found["dropout_ratio"] = _rounded(layer.dropout_param.dropout_ratio)
     blobs = _blobs(layer)
@@ -102,6 +133,38 @@ def _windowed(options: Any, found: Facts) -> None:
         keep = {} if found[name] == "zero" else {key: found[key] for key in found if key.startswith(f"{name}.")}
         for key in [key for key in found if key.startswith(f"{name}.") and key not in keep]:
             del found[key]
+
+
+def _pooled(options: Any, found: Facts) -> None:
+    """One number for both axes where they are equal, under the short name; Caffe's own stride and pad are left out."""
+    for name, short in _POOLED:
+        pair = tuple(found.pop(f"{short}_{axis}", None) for axis in "hw")
+        if pair != (None, None):
+            usual = options.DESCRIPTOR.fields_by_name[name].default_value
+            sizes = tuple(usual if size is None else size for size in pair)
+            found[name] = sizes[0] if len(set(sizes)) == 1 else sizes
+            if found[name] == usual:
+                del found[name]
+
+
+def _settle(layer: Any, found: Facts) -> None:
+    """Leave out what says what would be so without it."""
+    found.pop("engine", None)  # which library computes, not what
+    if layer.type == "Eltwise":
+        if set(found.get("coeff", ())) == {1.0}:
+            del found["coeff"]
+        if found.get("operation") != "PROD":
+            found.pop("stable_prod_grad", None)
+    if set(found.get("loss_weight", ())) == {1.0 if "Loss" in layer.type else 0.0}:
+        del found["loss_weight"]  # that of each top
+    if layer.type == "Crop":
+        if len(set(found.get("offset", ()))) == 1:
+            found["offset"] = found["offset"][:1]  # of every axis
+        if found.get("axis") == 2 - 4:  # counted from behind, of four
+            del found["axis"]
+    if layer.type == "Input" and len(layer.input_param.shape) == 1:
+        only = {key.partition(".")[2]: found.pop(key) for key in list(found) if key.startswith("shape[0].")}
+        found |= {f"shape[{index}].{key}": value for index in range(len(layer.top)) for key, value in only.items()}
 
 
 def _normalized(options: Any) -> bool | str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from fractions import Fraction
 from typing import Any
 
 from fcn_caffe.coord_map import crop_offset
@@ -15,6 +14,7 @@ from fcn_caffe.paper.layer_facts import Facts, Layer, read_layers, solver_facts
 from fcn_caffe.paper.released import CVPR, DERIVED, GOOGLENET, NYUD16, RELEASED, released_net
 from fcn_caffe.paper.released_solvers import EXEMPT, released_solver
 from fcn_caffe.paper.result import Result, Row
+from fcn_caffe.paper.static_checks import DECAYS
 from fcn_caffe.solver import read_solver
 
 __all__ = ["layer_claim", "solver_claim"]
@@ -81,7 +81,7 @@ def _settings(audited: Audited, name: str) -> Facts | str:
 
     def read() -> Facts | str:
         try:
-            return solver_facts(read_solver(audited.solver_path(name)))
+            return solver_facts(read_solver(audited.solver_path(name)), audited.root)
         except FcnCaffeError as error:
             return str(error)
 
@@ -176,6 +176,8 @@ def _compare_solver(table: _Table, audited: Audited, name: str, belongs: Callabl
     if isinstance(found, str):
         table.add(name, "solver", found, "a solver")
         return
+    if name.startswith("cvpr") and found.get("weight_decay") in DECAYS:
+        wanted = {**wanted, "weight_decay": found["weight_decay"]}  # the text gives both and leaves the choice
     keys = sorted(key for key in {**wanted, **found} if key not in EXEMPT and belongs(key))
     for key in keys:
         table.add(name, key, _shown(found, [key]), _shown(wanted, [key]))
@@ -309,12 +311,15 @@ def offsets_by_map(audited: Audited) -> Result:
         except FcnCaffeError as error:
             table.add(net, "file", str(error), "a net")
             continue
-        for node in graph.nodes:
-            if node.type != "Crop":
-                continue
-            given = " ".join(str(Fraction(one)) for one in node.param.crop_param.offset) or "0"
+        crops = [node for node in graph.nodes if node.type == "Crop"]
+        if not crops:
+            table.add(net, "crops", "none", "one or more")
+        for node in crops:
+            offsets = list(node.param.crop_param.offset) or [0]
+            given = " ".join(map(str, offsets[:1] if len(set(offsets)) == 1 else offsets))
             try:
-                derived = " ".join(map(str, crop_offset(graph, *node.bottoms[:2])))
+                whole = len(node.bottoms) == 2
+                derived = " ".join(map(str, crop_offset(graph, *node.bottoms))) if whole else "not of two bottoms"
             except FcnCaffeError as error:
                 derived = str(error)
             table.add(net, node.name, given, derived)
@@ -353,7 +358,17 @@ def order(audited: Audited) -> Result:
         table.add(name, "starts from", starts, f"weights/{coarser}.caffemodel")
         there = audited.solver_path(coarser).is_file() and audited.net_path(coarser).is_file()
         table.add(name, f"{coarser}, its net and solver", "there" if there else "not there", "there")
+        fine, coarse = (_stride(audited, one) for one in (name, coarser))
+        table.add(name, f"its stride beside that of {coarser}", f"{fine}, {coarse}", "a half", coarse == 2 * fine > 0)
     return table.finish()
+
+
+def _stride(audited: Audited, name: str) -> int:
+    """That of a net's last upsampling, which is its largest; 0 where it has none."""
+    found = _layers(audited, name)
+    up = [layer for layer in found if layer.type == "Deconvolution"] if isinstance(found, list) else []
+    strides = [layer.options["stride"] for layer in up]
+    return max((one for one in strides if isinstance(one, int)), default=0)
 
 
 @check("REL.files", kind=STATIC, realised=("fcn_caffe/graph.py:read_net", "fcn_caffe/net.py:Net"))
@@ -366,7 +381,7 @@ def files(audited: Audited) -> Result:
             if isinstance(found, list):
                 audited.built(net)
                 audited.built(net, TRAIN)
-                found = "goes together"
+                found = "goes together" if found else "has no layers"
         except FcnCaffeError as error:
             found = str(error)
         table.add(net, "built", str(found), "goes together")

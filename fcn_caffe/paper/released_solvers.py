@@ -6,8 +6,12 @@ from fcn_caffe.paper.layer_facts import Facts
 
 __all__ = ["EXEMPT", "released_solver"]
 
-# What no paper speaks of: how often a line is printed, where files go, and on what the solver runs.
-EXEMPT = ("display", "snapshot_prefix", "solver_mode", "device_id", "debug_info", "snapshot_format")
+# What no paper speaks of: how often a line is printed, where files go, on what the solver runs, and the start of its
+# random numbers.
+EXEMPT = (
+    *("display", "snapshot_prefix", "solver_mode", "device_id", "debug_info", "snapshot_format"),
+    *("random_seed", "layer_wise_reduce"),
+)
 
 _VGG, _CAFFENET, _GOOGLENET = ("vgg16fc",), ("caffenetfc",), ("googlenetfc",)
 # Starts, base_lr, momentum, iter_size, weight_decay, max_iter, test_iter, snapshot (0: none).

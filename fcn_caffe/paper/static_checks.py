@@ -12,6 +12,7 @@ from fcn_caffe.graph import TRAIN
 from fcn_caffe.net import Net
 from fcn_caffe.paper.audited import Audited
 from fcn_caffe.paper.claims import STATIC, check
+from fcn_caffe.paper.released import DERIVED, RELEASED
 from fcn_caffe.paper.result import Result
 from fcn_caffe.solver import read_solver
 
@@ -155,16 +156,16 @@ def _layers_of_sgd(audited: Audited, name: str, result: Result) -> None:
 def balance(audited: Audited) -> Result:
     """No net weights its classes: each pixel's loss counts the same."""
     result = Result("S4.3.balance", "4.3", "classes are not balanced")
-    for name in audited.names:
-        if name.startswith("shapes"):
-            continue
+    for name in (*RELEASED, *DERIVED):
         try:
             layers = audited.net(name, TRAIN).layer
         except FcnCaffeError as error:
             result.measure(f"{name}, file", str(error), "a net", False)
             continue
         losses = [layer for layer in layers if "Loss" in layer.type]
-        plain = bool(losses) and all(one.type == "SoftmaxWithLoss" and not len(one.loss_weight) for one in losses)
+        plain = bool(losses) and all(
+            one.type == "SoftmaxWithLoss" and all(weight == 1 for weight in one.loss_weight) for one in losses
+        )
         weights = [f"{one.name}: {one.type} weighted {' '.join(map(str, one.loss_weight)) or 1}" for one in losses]
         result.measure(f"{name}, loss", ", ".join(weights) or "none", "SoftmaxWithLoss, unweighted", plain)
     result.remarks.append("That about 3/4 of the pixels are background is a number of the data set, not of the nets.")
