@@ -30,6 +30,7 @@ def root(tmp_path, monkeypatch):
     """An empty checkout beside an empty ../data; what nets cost to tabulate is left out."""
     monkeypatch.setattr("fcn_caffe.paper.audit.net_tables", lambda audited: [])
     monkeypatch.delenv("FCN_CAFFE_DATA", raising=False)
+    monkeypatch.setattr(data_checks, "_images", lambda net: len(NAMES))
     for folder in ("nets", "solvers", "weights"):
         (tmp_path / "root" / folder).mkdir(parents=True)
     return tmp_path / "root"
@@ -161,6 +162,17 @@ def test_what_is_measured_is_compared(root, monkeypatch):
     assert [row["holds"] for row in asked(root, "R.32s")["rows"]] == [True, True, True, False]
     quick = asked(root, "R.32s", quick=True)
     assert quick["verdict"] == NOT_RUN and "is left out by --quick; `python tools/score.py nets/" in quick["reason"]
+
+
+def test_scores_of_part_of_the_images_do_not_hold(root, monkeypatch):
+    voc(root.parent / "data")
+    net(root, "voc-fcn32s", VOC, [("score", "label", 21)])
+    publish(monkeypatch, "R.32s", *per_cent(score_net(train(root, monkeypatch, "voc-fcn32s"))))
+    assert asked(root, "R.32s")["verdict"] == HOLDS
+    monkeypatch.setattr(data_checks, "_images", lambda net: 736)
+    entry = asked(root, "R.32s")
+    assert entry["verdict"] == NOT_RUN and "tests on 2 images, the published number is of 736" in entry["reason"]
+    assert all(row["holds"] for row in entry["rows"])
 
 
 def test_what_is_missing_is_named_and_the_number_told(root, monkeypatch):
@@ -326,6 +338,27 @@ def test_bound_on_voc_labels_and_on_generated_ones(root, monkeypatch):
         bounds[factor] = 100 * matrix.scores().mean_iu
     publish(monkeypatch, "A.bound", *bounds.values())
     assert asked(root, "A.bound")["verdict"] == HOLDS
+
+
+@pytest.mark.parametrize("spoiled", [b"", b"<html>", bytes(range(256)), "half", "nan"])
+def test_spoiled_weights_never_hold(root, monkeypatch, spoiled):
+    voc(root.parent / "data")
+    net(root, "voc-fcn32s", VOC, [("score", "label", 21)])
+    made = train(root, monkeypatch, "voc-fcn32s")
+    path = root / "weights" / "voc-fcn32s.caffemodel"
+    if spoiled == "nan":
+        save_weights(path, {name: [blob * np.nan for blob in blobs] for name, blobs in net_weights(made).items()})
+    else:
+        path.write_bytes(path.read_bytes()[:200] if spoiled == "half" else spoiled)
+    entry = asked(root, "R.32s")
+    assert entry["verdict"] == DIFFERS and "failed" not in entry["reason"]
+
+
+def test_every_claim_of_scores_knows_its_count_of_images(monkeypatch):
+    counts = {
+        part.net.partition("-")[0]: data_checks._images(part.net) for one in data_checks._PARTS.values() for part in one
+    }
+    assert counts == {"voc": 736, "cvpr": 736, "nyud": 654, "siftflow": 200, "pascalcontext": 5105}
 
 
 def test_every_number_of_a_claim_is_compared():

@@ -22,6 +22,7 @@ from fcn_caffe.metrics import Scores
 from fcn_caffe.models.published import how_to_get
 from fcn_caffe.paper.audited import Audited
 from fcn_caffe.paper.claims import DATA, Claim, check, read_claims
+from fcn_caffe.paper.released_solvers import released_solver
 from fcn_caffe.paper.result import DIFFERS, Result
 from fcn_caffe.paper.upper_bound import FACTORS, upper_bounds
 from fcn_caffe.preprocessing import check_preprocessing
@@ -92,6 +93,22 @@ def _missing(audited: Audited, part: Scored) -> list[str]:
     return missing
 
 
+def _images(net: str) -> int:
+    """How many images the published number of a net is of."""
+    return int(released_solver(net)["test_iter"][0])
+
+
+def _other_count(audited: Audited, part: Scored) -> list[str]:
+    """What to say where the split has not the images that the number was measured on."""
+    source = data_layer(audited.built(part.net).net)
+    count, wanted = len(source.indices) if source is not None else 0, _images(part.net)
+    if count == wanted:
+        return []
+    return [
+        f"nets/{part.net}.prototxt tests on {count} images, the published number is of {wanted}: get the whole list"
+    ]
+
+
 def _below(audited: Audited, path: Path) -> Path:
     return path.relative_to(audited.root)
 
@@ -154,7 +171,7 @@ def _measure(audited: Audited, *, name: str, parts: Sequence[Scored], remark: st
         found: dict[str, Scores] = {}
         if not missing:
             try:
-                found = _score(audited, part)
+                found, missing = _score(audited, part), _other_count(audited, part)
             except DataError as error:
                 if not Built(audited.built(part.net).net, error).data_is_absent:
                     raise
