@@ -29,6 +29,28 @@ def positive(text: str) -> int:
     return number
 
 
+def seed(text: str) -> int:
+    """An argument that starts random numbers: what both torch and numpy take."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number < 2**32:
+        raise argparse.ArgumentTypeError(f"should be a whole number from 0 to {2**32 - 1}, got {text}")
+    return number
+
+
+def share(text: str) -> float:
+    """An argument that is a share of a length."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= 100:
+        raise argparse.ArgumentTypeError(f"should be a number above 0, such as 0.5, got {text}")
+    return number
+
+
 def image_size(text: str) -> tuple[int, int]:
     """An argument that is HEIGHTxWIDTH in pixels."""
     found = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", text)

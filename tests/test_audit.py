@@ -252,6 +252,8 @@ def test_only_says_what_is_missing(checks, capsys):
         (["--json", "a", "--html", "./a"], "is given for --json and --html"),
         (["--data", "nowhere"], "--data nowhere: no such folder"),
         (["--scale", "0"], "should be a number above 0"),
+        (["--seed", "-1"], "should be a whole number from 0 to 4294967295, got -1"),
+        (["--seed", str(10**20)], "should be a whole number from 0"),
         (["T1"], "unrecognized arguments: T1"),
     ],
 )

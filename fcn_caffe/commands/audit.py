@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from fcn_caffe.atomic import atomic_write, check_place
+from fcn_caffe.command_options import seed, share
 from fcn_caffe.commands import INTERRUPTED, command
 from fcn_caffe.errors import DataError
 from fcn_caffe.paper.audit import UNVERIFIED_SOURCE, VERDICTS, Entry, audit, chosen
@@ -30,16 +31,6 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 FOLDERS = ("nets", "solvers")
 NARROW, WIDE = 80, 160  # columns that the table is kept within; the second where there is no terminal
 _COLOURS = {HOLDS: "32", DIFFERS: "1;31", NOT_RUN: "33", UNVERIFIED_SOURCE: "36"}
-
-
-def _share(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number <= 100:
-        raise argparse.ArgumentTypeError(f"should be a number above 0, such as 0.5, got {text}")
-    return number
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,8 +48,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="CLAIM",
         help="an id, what ids begin with, or a kind: static, behavioural, data (repeatable)",
     )
-    add("--seed", type=int, default=0, help="of random weights and images (default: 0)")
-    add("--scale", type=_share, default=1.0, help="share of the iterations that experiments train for (default: 1)")
+    add("--seed", type=seed, default=0, help="of random weights and images (default: 0)")
+    add("--scale", type=share, default=1.0, help="share of the iterations that experiments train for (default: 1)")
     add("--json", type=Path, metavar="FILE", help="write all that was found")
     add("--html", type=Path, metavar="FILE", help="write it as one page that needs no network")
     add("--list", action="store_true", help="list the claims and the kinds of their checks; run nothing")

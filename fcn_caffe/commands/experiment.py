@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import fields
 
-from fcn_caffe.command_options import positive
+from fcn_caffe.command_options import positive, seed
 from fcn_caffe.commands import command
 from fcn_caffe.paper.experiments import EXPERIMENTS, Options
 from fcn_caffe.paper.result import HOLDS
@@ -24,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--classes", type=positive, help="how many classes the labels have")
     parser.add_argument("--ignore", type=int, help="the void label (default: 255)")
     parser.add_argument("--limit", type=positive, help="how many label images are read (default: all)")
-    parser.add_argument("--seed", type=int, help="of random weights and images (default: 0)")
+    parser.add_argument("--seed", type=seed, help="of random weights and images (default: 0)")
     parser.add_argument("--scale", type=float, help="of the iterations, where nets are trained (default: 1)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser

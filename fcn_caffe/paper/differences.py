@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fcn_caffe.paper.audited import Audited
-from fcn_caffe.paper.layer_facts import Facts, Layer, read_layers, solver_facts
+from fcn_caffe.paper.layer_facts import Facts, Layer, read_layers, shown, solver_facts
 from fcn_caffe.paper.places import locate
 from fcn_caffe.paper.released_solvers import EXEMPT
 from fcn_caffe.solver import read_solver
@@ -99,8 +99,4 @@ def _place(audited: Audited, side: tuple[str, str, Facts]) -> dict[str, Any]:
 
 
 def _told(value: Any) -> str:
-    if value is None:
-        return _SILENT
-    if isinstance(value, tuple):
-        return " ".join(map(_told, value))
-    return f"{value:.7g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+    return _SILENT if value is None else shown(value)

@@ -14,7 +14,7 @@ from fcn_caffe.graph import TEST, TRAIN, filter_net
 from fcn_caffe.proto import caffe_pb2, read_text
 from fcn_caffe.proto.upgrade import upgrade_net
 
-__all__ = ["EVERYWHERE", "Facts", "Layer", "read_layers", "solver_facts"]
+__all__ = ["EVERYWHERE", "Facts", "Layer", "read_layers", "shown", "solver_facts"]
 
 Facts = dict[str, Any]
 # Where a layer is: while training, while testing, and in the deploy form.
@@ -78,6 +78,13 @@ def _from_root(name: str, root: str | os.PathLike[str]) -> str:
     places = [os.path.join(root, name), os.path.join(root, "solvers", name)]
     found = next((place for place in places if os.path.isfile(place)), places[0])
     return Path(os.path.relpath(found, root)).as_posix()
+
+
+def shown(value: Any) -> str:
+    """A field's value in words."""
+    if isinstance(value, tuple):
+        return " ".join(map(shown, value))
+    return f"{value:.7g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _states(layer: Any) -> tuple[str, ...]:

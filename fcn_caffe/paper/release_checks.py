@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from fcn_caffe.coord_map import crop_offset
 from fcn_caffe.errors import FcnCaffeError
 from fcn_caffe.graph import TRAIN, Graph
 from fcn_caffe.paper.audited import Audited
 from fcn_caffe.paper.claims import STATIC, check
-from fcn_caffe.paper.layer_facts import Facts, Layer, read_layers, solver_facts
+from fcn_caffe.paper.layer_facts import Facts, Layer, read_layers, shown, solver_facts
 from fcn_caffe.paper.released import CVPR, DERIVED, GOOGLENET, NYUD16, RELEASED, released_net
 from fcn_caffe.paper.released_solvers import EXEMPT, released_solver
 from fcn_caffe.paper.result import Result, Row
@@ -113,14 +112,8 @@ class _Table:
 
 
 def _shown(facts: Facts, keys: Iterable[str]) -> str:
-    told = [f"{key} {_value(facts[key])}" for key in keys if key in facts]
+    told = [f"{key} {shown(facts[key])}" for key in keys if key in facts]
     return ", ".join(told) or UNSET
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, tuple):
-        return " ".join(map(_value, value))
-    return f"{value:.7g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _compare_options(table: _Table, audited: Audited, net: str, belongs: Callable[[Layer, str], bool]) -> None:
