@@ -170,6 +170,21 @@ def test_no_sideways_scrolling(page, width):
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def test_print_has_the_skips_of_a_net_on_white_paper(page):
+    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
+    try:
+        page.execute_script("dispatchEvent(new Event('beforeprint'))")
+        shown = "[...document.querySelectorAll('svg .skip')].map(one => getComputedStyle(one).display)"
+        assert set(page.execute_script(f"return {shown}")) == {"inline"}
+        box = "getComputedStyle(document.querySelector('svg .conv')).fill"
+        light = page.execute_script(f"return {box}")
+        assert min(map(int, light.removeprefix("rgb(").removesuffix(")").split(","))) > 200
+        assert not find(page, "#filters").is_displayed()
+    finally:
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+
+
 def test_all_is_in_sight_without_the_script(page):
     page.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:

@@ -175,14 +175,13 @@ def _evidence(claim: dict[str, Any], links: Links) -> str:
 
 def _rows(claim: dict[str, Any]) -> str:
     marks = {
-        None: '<td class="told">only told</td>',
         True: '<td class="yes"><span aria-hidden="true">✓</span> yes</td>',
         False: '<td class="no"><span aria-hidden="true">✗</span> no</td>',
     }
     rows = "".join(
         f'<tr><th scope="row">{escape(row["what"])}</th>'
         f'<td class="{_column(row["value"])}">{escape(number(row["value"]))}</td>'
-        f"<td>{escape(row['wanted'])}</td>{marks[row['holds']]}</tr>"
+        f"<td>{escape(row['wanted'])}</td>{marks.get(row['holds']) or _not_judged(row)}</tr>"
         for row in claim["rows"]
     )
     head = '<th scope="col">Measured</th><th scope="col" class="number">Value</th><th scope="col">Wanted</th>'
@@ -191,6 +190,10 @@ def _rows(claim: dict[str, Any]) -> str:
         f'<table class="rows"><thead><tr>{head}<th scope="col">As wanted</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
+
+
+def _not_judged(row: dict[str, Any]) -> str:
+    return f'<td class="told">{"not judged" if row["wanted"] else "only told"}</td>'
 
 
 def _column(value: Any) -> str:
