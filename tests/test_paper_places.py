@@ -123,3 +123,9 @@ def test_every_place_of_every_check():
         for place in check.realised:
             found = locate(place, ROOT)
             assert found.line is not None, f"{name}: {place}: {found.what}"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    (tmp_path / "nets").mkdir()
+    os.mkfifo(tmp_path / "nets" / "a.prototxt")
+    assert locate("nets/a.prototxt:conv1", tmp_path).what == "the file is not there"

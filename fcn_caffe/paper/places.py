@@ -50,8 +50,10 @@ def locate(place: str, root: str | os.PathLike[str]) -> Place:
     if not file.is_file() and path.startswith("fcn_caffe/"):
         file = Path(fcn_caffe.__file__).parent.parent / path
     try:
-        text = file.read_text(encoding="utf-8", errors="replace")
+        text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None  # a pipe would wait
     except OSError:
+        text = None
+    if text is None:
         return Place(path, None, "the file is not there")
     if not inside:
         return _place(path, text, "the file", 1, LINES)
