@@ -1,5 +1,6 @@
 """Places that claims name: found to the line, or said not to be there."""
 
+import os
 from pathlib import Path
 
 import pytest
