@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fcn_caffe.doctor.subject import Built, Subject, read_subject
+from fcn_caffe.doctor.subject import Built, read_subject
 from fcn_caffe.graph import TEST, read_net
 from fcn_caffe.paper.result import Result
 
@@ -29,16 +29,8 @@ class Audited:
     ) -> None:
         self.root, self.data = Path(root), None if data is None else Path(data)
         self.quick, self.seed, self.scale = quick, seed, scale
-        self._subjects: dict[str, Subject] = {}
         self._results: dict[str, Result] = {}
         self.made: dict[Hashable, Any] = {}
-
-    @property
-    def names(self) -> list[str]:
-        """The nets that have a solver, sorted."""
-        return sorted(
-            path.stem for path in (self.root / "solvers").glob("*.prototxt") if self.net_path(path.stem).is_file()
-        )
 
     def net_path(self, name: str) -> Path:
         """A net's file."""
@@ -56,18 +48,6 @@ class Audited:
         """A net's layers of one phase, as a NetParameter: to read, not to change."""
         key = "net", name, phase, tuple(stages)
         return self.once(key, lambda: read_net(self.net_path(name), phase, stages))
-
-    def subject(self, name: str) -> Subject:
-        """A solver with its net, as the doctor sees them."""
-        if name not in self._subjects:
-            self._subjects[name] = read_subject(self.solver_path(name))
-        return self._subjects[name]
-
-    def solver(self, name: str) -> Any:
-        """A SolverParameter."""
-        settings = self.subject(name).settings
-        assert settings is not None  # a file of solvers/ is read as one
-        return settings.param
 
     def built(self, name: str, phase: int = TEST) -> Built:
         """A net built without memory, on its data's shapes or those of its deploy form."""

@@ -31,7 +31,8 @@ def _bind(claim: str, name: str, *realised: str, trains: bool = True) -> None:
 
 
 _HERE = "fcn_caffe/paper/"
-_bind("S3.1.fc", "cost", _HERE + "cost.py:patchwise_cost", _HERE + "cost.py:alexnet_classifier", trains=False)
+_bind("S3.1.fc", "cost", _HERE + "cost.py:patchwise_cost", "nets/voc-fcn-alexnet.prototxt:fc6",
+      "fcn_caffe/convolutionalize.py:convolutionalize", trains=False)  # fmt: skip
 _bind("S3.1.same", "fc-to-conv", "fcn_caffe/convolutionalize.py:convolutionalize", _HERE + "equalities.py:fc_to_conv",
       trains=False)  # fmt: skip
 _bind("S3.2.rarefaction", "rarefaction", _HERE + "rarefaction.py:rarefy", _HERE + "rarefaction.py:shift_and_stitch",
@@ -112,7 +113,11 @@ def forward_seconds(audited: Audited, name: str) -> tuple[float | None, int]:
 
 
 def _times(claim: str, where: str, quantity: str, told: dict[str, str]) -> None:
-    @check(claim, kind=BEHAVIOURAL, realised=("fcn_caffe/timing.py", *(f"nets/{name}.prototxt" for name in told)))
+    @check(
+        claim,
+        kind=BEHAVIOURAL,
+        realised=(_HERE + "behavioural_checks.py:forward_seconds", *(f"nets/{name}.prototxt" for name in told)),
+    )
     def run(audited: Audited) -> Result:
         result = Result(claim, where, quantity, missing=[CARD])
         for name, wanted in told.items():
@@ -130,7 +135,9 @@ _times("T1.time", "Table 1", "forward time", {"voc-fcn-alexnet": "50 ms on a K40
 _times("T3.time", "Table 3", "inference time", {"voc-fcn8s": "175 ms on a K40c"})
 
 
-@check("S4.3.time", kind=BEHAVIOURAL, realised=("solvers/cvpr-fcn32s.prototxt:max_iter", "fcn_caffe/training.py"))
+@check(
+    "S4.3.time", kind=BEHAVIOURAL, realised=("solvers/cvpr-fcn32s.prototxt:max_iter", "fcn_caffe/training.py:Training")
+)
 def training_time(audited: Audited) -> Result:
     """How long training would take here: passes forward and backward of its iterations, counted, not run."""
     result = Result("S4.3.time", "4.3", "FCN-32s in three days, each upgrade in about one", missing=[CARD])

@@ -281,6 +281,8 @@ for _name, _parts in _PARTS.items():
             place.replace("color-hha.prototxt:score_fr", "color-hha.prototxt:score_fused") for place in _where
         )
     _where = (*_where, f"solvers/{_parts[0].net}.prototxt:base_lr", "fcn_caffe/score.py:score_heads")
+    if _name == "T2.fixed":  # the generated data's own net of that kind
+        _where = ("nets/shapes-fcn32s-fixed.prototxt:conv1_1.lr_mult", *_where)
     _run: Callable[[Audited], Result] = partial(_measure, name=_name, parts=_parts, remark=_REMARKS.get(_name, ""))
     check(_name, kind=DATA, realised=_where)(_run)
 

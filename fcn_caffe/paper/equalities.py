@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fcn_caffe.atomic import atomic_write
+from fcn_caffe.atomic import atomic_write, check_place
 from fcn_caffe.convolution_proof import fill_at_random, image_input, prove, prove_places
 from fcn_caffe.convolutionalize import convolutional_weights, convolutionalize
 from fcn_caffe.coord_map import receptive_field
@@ -63,6 +63,8 @@ def rarefaction(
     inexact at the border are compared where no border is seen.
     Raises: as `rarefy` does; GraphError for a net that is not of one image.
     """
+    if out is not None:
+        check_place(out)
     param = strided_net() if net is None else _one_state(read_net(net, TEST, ("deploy",)))
     made = rarefy(param, until)
     strided, dense = Net(param), Net(made.net)
@@ -79,7 +81,8 @@ def rarefaction(
     }
     least = 2 * max(margins.values()) + 8
     batch, channels, *size = dense.blob_shapes[name]
-    shape = (batch, channels, *(max(extent, least) if made.inexact else extent for extent in size))
+    # Places away from the border need no more than `least`, and every shift of the strided net costs a whole pass.
+    shape = (batch, channels, *(least if made.inexact else extent for extent in size))
     image = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     stitched = shift_and_stitch(strided, image, rates, name)
     with torch.no_grad():

@@ -152,7 +152,7 @@ def _layers_of_sgd(audited: Audited, name: str, result: Result) -> None:
     result.measure(f"{name}, dropout", " ".join(drops) or "none", f"{wanted} layers", len(drops) == wanted)
 
 
-@check("S4.3.balance", kind=STATIC, realised=("nets/cvpr-fcn32s.prototxt:loss", "fcn_caffe/paper/balance.py"))
+@check("S4.3.balance", kind=STATIC, realised=("nets/cvpr-fcn32s.prototxt:loss", "fcn_caffe/paper/balance.py:balance"))
 def balance(audited: Audited) -> Result:
     """No net weights its classes: each pixel's loss counts the same."""
     result = Result("S4.3.balance", "4.3", "classes are not balanced")
