@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from fcn_caffe.data.shapes import draw_scene
 from fcn_caffe.models.shapes import SEED, fcn
 from fcn_caffe.paper import augmentation, balance, experiments, masking, regimes
 from fcn_caffe.paper.miniature import Miniature
-from fcn_caffe.paper.result import DIFFERS, HOLDS, Result
+from fcn_caffe.paper.result import DIFFERS, HOLDS, Curve, Result
 from fcn_caffe.paper.sampling_nets import with_data_options
 
 TINY = 0.005
@@ -152,3 +153,21 @@ def test_the_command_passes_seed_and_scale(monkeypatch, capsys):
     for wrong in ("0", "-1", "nan"):
         assert main(["balance", "--scale", wrong]) == 1
         assert "scale above 0" in capsys.readouterr().err
+
+
+def test_curves_are_drawn_where_there_are_some(monkeypatch, tmp_path, capsys):
+    made = Result("sampling", "3.4", "says <b>", curves=[Curve("Loss <i>", "iteration", "nats", {"all": [(1.0, 2.0)]})])
+    made.measure("x", 1, "1", True)
+    one = experiments.EXPERIMENTS["sampling"]
+    monkeypatch.setitem(experiments.EXPERIMENTS, "sampling", replace(one, run=lambda options: made))
+    page = tmp_path / "curves.html"
+    assert main(["sampling", "--curves", str(page)]) == 0
+    text = page.read_text()
+    assert text.count("<figure") == 1 and "<svg" in text and "Loss &lt;i&gt;" in text and "says &lt;b&gt;" in text
+    assert f"{page}: its curves" in capsys.readouterr().out
+    page.unlink()
+    made.curves.clear()
+    assert main(["sampling", "--curves", str(page)]) == 0
+    assert not page.exists() and "has no curves" in capsys.readouterr().out
+    assert main(["sampling", "--curves", str(tmp_path)]) == 1
+    assert "is a folder" in capsys.readouterr().err

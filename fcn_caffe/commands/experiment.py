@@ -7,9 +7,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import fields
 
+from fcn_caffe.atomic import atomic_write, check_place
 from fcn_caffe.command_options import positive, seed
 from fcn_caffe.commands import command
 from fcn_caffe.paper.experiments import EXPERIMENTS, Options
+from fcn_caffe.paper.page import write_curves
 from fcn_caffe.paper.result import HOLDS
 
 
@@ -26,6 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=positive, help="how many label images are read (default: all)")
     parser.add_argument("--seed", type=seed, help="of random weights and images (default: 0)")
     parser.add_argument("--scale", type=float, help="of the iterations, where nets are trained (default: 1)")
+    parser.add_argument("--curves", metavar="FILE", help="draw the curves of one that trains, an HTML page")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
@@ -50,6 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unused := [name for name in given if name not in experiment.takes]:
         takes = ", ".join(f"--{name}" for name in experiment.takes)
         parser.error(f"{arguments.name} takes no --{unused[0]}; it takes {takes}")
+    if arguments.curves is not None:
+        check_place(arguments.curves)
     result = experiment.run(Options(**given))
+    if arguments.curves is not None and not result.curves:
+        result.remarks.append(f"{arguments.curves} is not written: {arguments.name} has no curves")
+    elif arguments.curves is not None:
+        with atomic_write(arguments.curves, "w") as file:
+            file.write(write_curves(result.record()))
+        result.remarks.append(f"{arguments.curves}: its curves")
     print(json.dumps(result.record(), indent=2, ensure_ascii=False) if arguments.json else result)
     return 0 if result.verdict == HOLDS else 1

@@ -12,11 +12,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fcn_caffe.paper.charts import number
+from fcn_caffe.paper.charts import chart, number
 from fcn_caffe.paper.page_claims import VERDICTS, Links, anchor, badge, claims_section, groups
 from fcn_caffe.paper.page_nets import differences_section, nets_section
 
-__all__ = ["write_page"]
+__all__ = ["write_curves", "write_page"]
 
 PAPER = "Fully Convolutional Networks for Semantic Segmentation"
 
@@ -27,7 +27,6 @@ def write_page(record: dict[str, Any], folder: str | os.PathLike[str] | None = N
     folder: where the page will lie; files of the audited root are linked from there where it lies in the root. By
     default it is the root itself.
     """
-    style, script = _part("page.css"), _part("page.js")
     links = Links(_way_to_root(record, folder))
     claims = record["claims"]
     body = [
@@ -42,6 +41,19 @@ def write_page(record: dict[str, Any], folder: str | os.PathLike[str] | None = N
         "</main>",
         _foot(record),
     ]
+    return _document("Is this the paper? An audit", body)
+
+
+def write_curves(result: dict[str, Any]) -> str:
+    """The page of one experiment's curves, from the result's record."""
+    charts = "".join(chart(curve) for curve in result["curves"])
+    says = f"<p>{escape(result['says'])}</p>"
+    head = f"<h1>{escape(result['name'])}</h1>{says}"
+    return _document(f"{result['name']}: curves", [f'<main>{head}<div class="charts">{charts}</div></main>'], "")
+
+
+def _document(title: str, body: Iterable[str], script: str | None = None) -> str:
+    style, script = _part("page.css"), _part("page.js") if script is None else script
     # Nothing but these two texts may act on the page, whatever a file that was audited says.
     policy = f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; base-uri 'none'"
     return "\n".join(
@@ -50,7 +62,7 @@ def write_page(record: dict[str, Any], folder: str | os.PathLike[str] | None = N
             f'<meta http-equiv="Content-Security-Policy" content="{policy}; form-action \'none\'">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<meta name="color-scheme" content="light dark">',
-            "<title>Is this the paper? An audit</title>",
+            f"<title>{escape(title)}</title>",
             f"<style>{style}</style>\n</head>\n<body>",
             *body,
             f"<script>{script}</script>\n</body>\n</html>\n",
