@@ -245,9 +245,16 @@ def test_experiments_on_files_of_ones_own(tmp_path, capsys):
 def test_the_command_lists_and_refuses(capsys):
     assert main(["--list"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(EXPERIMENTS)
-    for argv, reason in ((["x"], "unknown experiment 'x'"), ([], "name an"), (["cost", "--until", "a"], "no --until")):
+    refused = {
+        ("x",): "unknown experiment 'x'",
+        (): "name an",
+        ("cost", "--until", "a"): "no --until",
+        ("table2", "--scale", "0"): "should be a number above 0",
+        ("upper-bound", "--classes", "3"): "with --labels",
+    }
+    for argv, reason in refused.items():
         with pytest.raises(SystemExit):
-            main(argv)
+            main(list(argv))
         assert reason in capsys.readouterr().err
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from fcn_caffe.atomic import atomic_write, check_place
-from fcn_caffe.command_options import positive, seed
+from fcn_caffe.command_options import positive, seed, share
 from fcn_caffe.commands import command
 from fcn_caffe.paper.experiments import EXPERIMENTS, Options
 from fcn_caffe.paper.page import write_curves
@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ignore", type=int, help="the void label (default: 255)")
     parser.add_argument("--limit", type=positive, help="how many label images are read (default: all)")
     parser.add_argument("--seed", type=seed, help="of random weights and images (default: 0)")
-    parser.add_argument("--scale", type=float, help="of the iterations, where nets are trained (default: 1)")
+    parser.add_argument("--scale", type=share, help="of the iterations, where nets are trained (default: 1)")
     parser.add_argument("--curves", metavar="FILE", help="draw the curves of one that trains, an HTML page")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unused := [name for name in given if name not in experiment.takes]:
         takes = ", ".join(f"--{name}" for name in experiment.takes)
         parser.error(f"{arguments.name} takes no --{unused[0]}; it takes {takes}")
+    if "labels" not in given and (unused := [name for name in ("classes", "ignore") if name in given]):
+        parser.error(f"--{unused[0]} is of the labels in a folder: name it with --labels")
     if arguments.curves is not None:
         check_place(arguments.curves)
     result = experiment.run(Options(**given))

@@ -182,8 +182,8 @@ def fc_to_conv(net: str | os.PathLike[str] | None = None, seed: int = 0) -> Resu
     if isinstance(places, str):
         result.remarks.append(f"places of a larger image not compared: {places}")
     else:
-        for one in places:
-            result.equal(f"{one.blob} at a place of a larger image", one.relative)
+        for number, one in enumerate(places, 1):
+            result.equal(f"{one.blob} at place {number} of {len(places)} of a larger image", one.relative)
     return result
 
 

@@ -156,6 +156,6 @@ def _finer(
     agree = (begun["score"].argmax(1) == before["score"].argmax(1)).float().mean()
     result.measure("late 16s: pixels with the 32s' class", agree)
     result.remarks.append(
-        "the last row asks nothing: random scores differ from place to place, and two bilinear steps are not one of "
-        "twice the factor"
+        "the row of pixels with the 32s' class asks nothing: random scores differ from place to place, and two "
+        "bilinear steps are not one of twice the factor"
     )
