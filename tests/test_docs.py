@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -58,10 +59,23 @@ def test_files_that_the_documents_name_are_there() -> None:
 
 
 @pytest.mark.parametrize("tool", sorted(path.name for path in (ROOT / "tools").glob("*.py")))
-def test_every_tool_explains_itself_and_has_its_command(tool: str) -> None:
-    run = subprocess.run([sys.executable, ROOT / "tools" / tool, "--help"], capture_output=True, text=True, check=True)
-    assert run.stdout.startswith("usage: ")
+def test_every_tool_explains_itself_and_has_its_command(
+    tool: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # In this process: a process for each would load PyTorch 26 times.
+    monkeypatch.setattr(sys, "argv", [tool, "--help"])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "tools" / tool), run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: ")
     assert (ROOT / "fcn_caffe" / "commands" / tool).is_file()
+
+
+def test_a_tool_runs_from_any_folder(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "tools" / "make_nets.py", "--help"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("usage: ")
 
 
 def test_no_file_of_the_package_passes_400_lines() -> None:
