@@ -106,19 +106,6 @@ def test_a_command_takes_its_own_arguments(task, capsys):
     assert "fine" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("tool", sorted(path.stem for path in (ROOT / "tools").glob("*.py")))
-def test_tools_run_from_a_checkout(tool, tmp_path):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / f"{tool}.py"), "--help"],
-        cwd=tmp_path,
-        env={**os.environ, "COLUMNS": "100"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0 and done.stdout.startswith("usage:"), done.stderr
-
-
 # -- solve ---------------------------------------------------------------------------------------------------------
 
 

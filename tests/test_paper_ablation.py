@@ -222,8 +222,3 @@ def test_at_once_trained(capsys):
 def test_pools_trained_again_are_the_same(capsys):
     one, other = (command("pools", capsys) for _ in range(2))
     assert one["rows"] == other["rows"] and one["curves"] == other["curves"]
-
-
-def test_a_scale_of_nothing_is_refused(capsys):
-    assert main(["table2", "--scale", "0"]) != 0
-    assert "a scale above 0" in capsys.readouterr().err

@@ -249,7 +249,6 @@ def test_the_command_lists_and_refuses(capsys):
         ("x",): "unknown experiment 'x'",
         (): "name an",
         ("cost", "--until", "a"): "no --until",
-        ("table2", "--scale", "0"): "should be a number above 0",
         ("upper-bound", "--classes", "3"): "with --labels",
     }
     for argv, reason in refused.items():

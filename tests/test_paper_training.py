@@ -151,8 +151,9 @@ def test_the_command_passes_seed_and_scale(monkeypatch, capsys):
     assert told == [(3, 0.5), (0, 1.0)] * 5
     monkeypatch.undo()
     for wrong in ("0", "-1", "nan"):
-        assert main(["balance", "--scale", wrong]) == 1
-        assert "scale above 0" in capsys.readouterr().err
+        with pytest.raises(SystemExit):
+            main(["balance", "--scale", wrong])
+        assert "should be a number above 0" in capsys.readouterr().err
 
 
 def test_curves_are_drawn_where_there_are_some(monkeypatch, tmp_path, capsys):
