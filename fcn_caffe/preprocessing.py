@@ -43,6 +43,10 @@ PathLike = str | os.PathLike[str]
 ORDERS = ("BGR", "RGB")
 # Means that differ by less than half a step of an 8-bit pixel are one mean, rounded: 104 and 104.00699.
 _SAME_MEAN = 0.5
+# What training starts from may have had another data set's mean, as VGG's 104 117 123 is not NYUDv2's 116 97 92; means
+# of photographs that are further apart than this are of another scale, or none.
+_NEAR_MEAN = 50.0
+_REVERSED_MEAN = 2.0  # two means of ImageNet are in use, 104.0 116.7 122.7 and 103.9 116.8 123.7
 _SAME_SCALE = 0.01  # of the scale: 1/256 and 0.0039
 _CAFFE_IMAGES = ("ImageData", "WindowData")  # read as BGR; databases hold what was put there
 _PHOTOGRAPHS = ("data", "color")  # what Python data layers call the top that is one
@@ -237,29 +241,38 @@ def photograph_mean(layer: Any, net: PathLike) -> tuple[float, ...] | None:
     return None if mean is None else read_mean(mean, who)
 
 
-def differences(record: Preprocessing, other: Preprocessing) -> list[str]:
-    """Say where two ways of making inputs contradict each other; what one of them does not know is no contradiction."""
+def differences(record: Preprocessing, other: Preprocessing, starts: bool = False) -> list[str]:
+    """Say where two ways of making inputs contradict each other; what one of them does not know is no contradiction.
+
+    starts: the record is of weights that training starts from: classes may be others, and the mean the new data set's.
+    """
     found = []
     orders = record.channel_order, other.channel_order
     if None not in orders and orders[0] != orders[1]:
         found.append(f"channels {orders[0]}, not {orders[1]}")
-    if record.mean is not None and other.mean is not None and not _same_mean(record.mean, other.mean):
+    if record.mean is not None and other.mean is not None and not _fits(record.mean, other.mean, starts):
         ours, theirs = (" ".join(f"{value:g}" for value in mean) or "none" for mean in (record.mean, other.mean))
         found.append(f"mean {ours}, not {theirs}")
     scales = record.scale, other.scale
     if None not in scales and not math.isclose(*scales, rel_tol=_SAME_SCALE):  # type: ignore[arg-type]
         found.append(f"scale {record.scale:g}, not {other.scale:g}")
-    if record.classes is not None and other.classes is not None and record.classes != other.classes:
+    if not starts and record.classes is not None and other.classes is not None and record.classes != other.classes:
         found.append(f"{len(record.classes)} classes ({_shown(record.classes)}), not {_shown(other.classes)}")
     return found
 
 
-def _same_mean(first: Sequence[float], second: Sequence[float]) -> bool:
+def _fits(record: Sequence[float], other: Sequence[float], starts: bool) -> bool:
+    if not starts or _same_mean(record, other):
+        return _same_mean(record, other)
+    return _same_mean(record, other, _NEAR_MEAN) and not _same_mean(record[::-1], other, _REVERSED_MEAN)
+
+
+def _same_mean(first: Sequence[float], second: Sequence[float], within: float = _SAME_MEAN) -> bool:
     """One number stands for all channels, none for 0."""
     count = max(len(first), len(second))
     wide = [list(mean) * count if len(mean) == 1 else list(mean) or [0.0] * count for mean in (first, second)]
     return all(
-        len(mean) >= count and abs(a - b) < _SAME_MEAN for mean in wide for a, b in zip(wide[0], wide[1], strict=False)
+        len(mean) >= count and abs(a - b) < within for mean in wide for a, b in zip(wide[0], wide[1], strict=False)
     )
 
 
@@ -268,20 +281,24 @@ def _shown(names: Sequence[str]) -> str:
 
 
 def check_preprocessing(
-    weights: PathLike, net: PathLike, mean: Sequence[float] | None = None, classes: bool = True
+    weights: PathLike, net: PathLike, mean: Sequence[float] | None = None, starts: bool = False
 ) -> None:
     """Refuse weights whose record contradicts what a net's data layer does, or what is given instead of its mean.
 
-    classes: whether they have to be the same, as they have not where the weights are only what training starts from.
+    starts: whether the weights are only what training starts from, see `differences`.
     Raises: WeightsError naming both files and each difference; nothing for weights without a record.
     """
     record = read_preprocessing(weights)
     if record is not None:
-        refuse_differences(record if classes else replace(record, classes=None), net, weights, mean)
+        refuse_differences(record, net, weights, mean, starts)
 
 
 def refuse_differences(
-    record: Preprocessing, net: PathLike, weights: PathLike, mean: Sequence[float] | None = None
+    record: Preprocessing,
+    net: PathLike,
+    weights: PathLike,
+    mean: Sequence[float] | None = None,
+    starts: bool = False,
 ) -> None:
     """Raise a WeightsError where a record contradicts the data layer of a net."""
     try:
@@ -292,7 +309,7 @@ def refuse_differences(
         theirs = Preprocessing()
     if mean is not None:
         theirs = replace(theirs, mean=tuple(mean), mean_file=None)
-    found = differences(record, theirs)
+    found = differences(record, theirs, starts)
     if found:
         raise WeightsError(
             f"{os.fspath(weights)}: was made for other inputs than {os.fspath(net)} gives: {'; '.join(found)}. "

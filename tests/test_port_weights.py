@@ -248,6 +248,26 @@ def test_what_contradicts(first: dict[str, Any], second: dict[str, Any], found: 
     assert differences(Preprocessing(**first), Preprocessing(**second)) == found
 
 
+VGG = (104.00699, 116.66877, 122.67892)
+
+
+@pytest.mark.parametrize(
+    ("mean", "fits"),
+    [((116.190, 97.203, 92.318), True), ((123.68, 116.779, 103.939), False), ((), False), ((0.41, 0.46, 0.48), False)],
+)
+def test_what_contradicts_weights_that_training_starts_from(mean: tuple[float, ...], fits: bool) -> None:
+    """The paper's NYUDv2 nets start from VGG and have their data set's mean; turned channels are a mistake as ever."""
+    found = differences(Preprocessing(mean=VGG), Preprocessing(mean=mean), starts=True)
+    assert (found == []) == fits
+    assert differences(Preprocessing(mean=VGG), Preprocessing(mean=mean))
+
+
+@pytest.mark.parametrize("name", ["nyud-fcn32s-color", "siftflow-fcn32s", "pascalcontext-fcn32s"])
+def test_the_papers_nets_start_from_vgg(name: str) -> None:
+    theirs = net_preprocessing(NETS / f"{name}.prototxt")
+    assert differences(known_preprocessing("vgg16fc.caffemodel"), theirs, starts=True) == []
+
+
 @pytest.mark.parametrize(
     ("data", "wanted"),
     [

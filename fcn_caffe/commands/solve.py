@@ -156,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not arguments.ignore_preprocessing:
             for stage in (planned.stage for planned in plan.to_run):
                 for source in stage.sources:
-                    check_preprocessing(source, stage.net, classes=False)
+                    check_preprocessing(source, stage.net, starts=True)
         # All at once: a later stage's old snapshots would pass for finished if this run is interrupted and resumed.
         for planned in plan.to_run:
             if planned.action == "train":

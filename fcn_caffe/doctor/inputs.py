@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +41,7 @@ def preprocessing(subject: Subject, weights: Path, seen: Examination) -> None:
     except FcnCaffeError as error:
         seen.skip(check, error)
         return
-    starts = subject.settings is not None
-    found = differences(replace(record, classes=None) if starts else record, theirs)
+    found = differences(record, theirs, starts=subject.settings is not None)
     if found:
         advice = "Change the data layer's mean or order, or use weights made for these inputs."
         seen.add(
