@@ -226,6 +226,59 @@ def test_rate_of_a_rule_with_its_own_scale(at, lr, wrong):
     assert bool(found(examination, ERROR, "rate")) == wrong
 
 
+# -- what training refuses -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('"fixed"', '"fixd"', "Did you mean 'fixed'"),
+        ('lr_policy: "fixed"', "", "lr_policy is not set"),
+        ('"fixed"', '"step" gamma: 0.1', "needs stepsize"),
+        ("max_iter", 'train_net: "net.prototxt" max_iter', "named by net and train_net"),
+        ("max_iter", 'test_net: "net.prototxt" max_iter', "test_iter is given 0 times for 1 test nets"),
+    ],
+)
+def test_a_solver_that_training_refuses(at, old, new, told):
+    (line,) = found(at(net_text(), solver_text().replace(old, new)), ERROR, "solver")
+    assert "solver.prototxt: training refuses it" in line and told in line
+
+
+@pytest.mark.parametrize("rule", ["loss_weight: 0", "include { phase: TEST }"])
+def test_a_train_net_without_a_loss(at, rule):
+    (line,) = found(at(net_text().replace("loss_param", f"{rule} loss_param"), solver_text()), ERROR, "solver")
+    assert "has no loss in TRAIN" in line
+
+
+TESTS = "test_iter: 1 test_interval: 5"
+
+
+def test_a_net_of_one_phase(at):
+    """A net for training alone is sound where nothing is tested; a solver that tests it is not."""
+    text = net_text(source=data().replace("layer {", "layer { include { phase: TRAIN }", 1))
+    for examination in (at(text), at(text, solver_text()), at(text, solver_text().replace("net:", "train_net:"))):
+        assert alarms(examination) == [] and "the TEST net" in dict(examination.not_checked)
+    assert "TEST net cannot be built" in found(at(text, solver_text(more=TESTS)), ERROR, "build")[0]
+
+
+@pytest.mark.parametrize(
+    ("rule", "own", "solver"),
+    [
+        ("stage: 'x'", "state { stage: 'x' }", ""),
+        ("stage: 'x'", "", "train_state { stage: 'x' } test_state { stage: 'x' }"),
+        ("min_level: 1", "", "train_state { level: 1 } test_state { level: 1 }"),
+    ],
+)
+def test_layers_of_a_state(at, rule, own, solver):
+    text = own + net_text(source=data().replace("layer {", f"layer {{ include {{ {rule} }}", 1))
+    assert alarms(at(text, solver_text(more=f"{TESTS} {solver}"))) == []
+
+
+def test_a_solver_is_told_by_its_fields_wherever_they_stand(at):
+    assert found(at(net_text(), f'type: "SGD" {solver_text()}'), NOTE, "memory")
+    assert found(at("# net: of a comment\n" + net_text()), NOTE, "memory")
+
+
 # -- geometry and memory ---------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,7 @@
 """Preflight: what would make a net answer nothing or a training fail, each finding with what to do about it.
 
-`subject` reads a net or a solver; `start` knows its parameters before the first step; `dead`, `rates`, `structure` and
-`inputs` are the checks; `examine` runs them.
+`subject` reads a net or a solver; `start` knows its parameters before the first step; `dead`, `rates`, `refusals`,
+`structure` and `inputs` are the checks; `examine` runs them.
 """
 
 from fcn_caffe.doctor.examine import IMAGES, examine

@@ -12,6 +12,7 @@ from fcn_caffe.doctor.dead import dead_layers, interpolation, zero_weights
 from fcn_caffe.doctor.findings import ERROR, Examination, Finding
 from fcn_caffe.doctor.inputs import class_counts, first_labels, preprocessing
 from fcn_caffe.doctor.rates import rates
+from fcn_caffe.doctor.refusals import refusals
 from fcn_caffe.doctor.start import filled_from, start_files
 from fcn_caffe.doctor.structure import crop_offsets, memory_needed
 from fcn_caffe.doctor.subject import Built, Subject, read_subject
@@ -49,12 +50,17 @@ def _examine(
     seen = Examination(os.fspath(path))
     built: dict[int, Built] = {}
     for phase in (TRAIN, TEST):
+        if subject.leaves_out(phase):
+            seen.skip(f"the {NAMES[phase]} net", f"{subject.net_path} brings no images into it, and nothing asks for it")
+            continue
         try:
             seen.add(crop_offsets(subject.param(phase)))
             built[phase] = subject.build(phase)
         except FcnCaffeError as error:
             problem = f"the {NAMES[phase]} net cannot be built."
             seen.add([Finding(ERROR, "build", str(subject.net_path), problem, str(error))])
+    if subject.settings is not None:
+        seen.add(refusals(subject.settings, built[TRAIN].net if TRAIN in built else None))
     _take_sizes(subject, built)
     for phase, found in built.items():
         _data(subject, found, NAMES[phase], images, seen)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fcn_caffe.errors import FcnCaffeError
+from fcn_caffe.errors import FcnCaffeError, PrototxtError
 from fcn_caffe.graph import TEST, TRAIN, Graph, Node, filter_net, read_net
 from fcn_caffe.net import Net
 from fcn_caffe.proto import caffe_pb2
@@ -17,7 +18,8 @@ from fcn_caffe.solver.settings import Settings
 
 __all__ = ["Built", "Subject", "data_nodes", "read_subject"]
 
-_SOLVER_FIELD = re.compile(r"^\s*(net|train_net|net_param|train_net_param|base_lr|lr_policy)\s*[:{]", re.MULTILINE)
+_COMMENT = re.compile("#.*")
+_SOLVER_FIELD = re.compile(r"(?:^|\s)(net|train_net|net_param|train_net_param|base_lr|lr_policy)\s*[:{]")
 # A data set that is not there is no fault of the net; anything else that its data layer says is.
 _ABSENT = re.compile(r"is not there|no such|has no file|cannot be opened|does not exist|No such file", re.IGNORECASE)
 _DATA = ("Python", "Data", "ImageData", "HDF5Data", "MemoryData", "WindowData")
@@ -44,13 +46,13 @@ class Built:
 
 @dataclass
 class Subject:
-    """A net, from a file or inside a solver. sources, stages: by phase; a source is a file or a NetParameter."""
+    """A net, from a file or inside a solver. sources: by phase, a file or a NetParameter; states: their NetState."""
 
     path: Path
     settings: Settings | None
     sources: dict[int, Any]
-    stages: dict[int, tuple[str, ...]] = field(default_factory=dict)
     size: tuple[int, int] | None = None
+    states: dict[int, Any] = field(default_factory=dict)
 
     @property
     def net_path(self) -> Path:
@@ -60,12 +62,39 @@ class Subject:
 
     def param(self, phase: int, stages: tuple[str, ...] | None = None) -> Any:
         """The net's layers of one phase, as a NetParameter. Raises: PrototxtError, GraphError."""
-        source, stages = self.sources[phase], self.stages.get(phase, ()) if stages is None else stages
+        source, state = self.sources[phase], self._state(phase)
+        stages = tuple(state.stage) if stages is None else stages
         if isinstance(source, Path):
-            return read_net(source, phase, stages)
+            return read_net(source, phase, stages, state.level)
         copied = caffe_pb2.NetParameter()
         copied.CopyFrom(source)
-        return filter_net(upgrade_net(copied, str(self.path)), phase, stages)
+        return filter_net(upgrade_net(copied, str(self.path)), phase, stages, state.level)
+
+    def leaves_out(self, phase: int) -> bool:
+        """Whether the file has no net of a phase, as a net file may have one of one phase, and a solver need not test.
+
+        Such a net has no layer that brings anything in.
+        """
+        if self.settings is not None:
+            param = self.settings.param
+            asked = phase == TRAIN or param.test_iter or param.test_net or param.test_net_param
+            return not asked and not self._has_inputs(phase)
+        return not self._has_inputs(phase) and self._has_inputs(TEST if phase == TRAIN else TRAIN)
+
+    def _has_inputs(self, phase: int) -> bool:
+        try:
+            return any(node.top and not node.bottom for node in self.param(phase).layer)
+        except FcnCaffeError:
+            return True  # what is wrong with it is said when it is built
+
+    def _state(self, phase: int) -> Any:
+        return self.states.get(phase, caffe_pb2.NetState(phase=phase))
+
+    def _net(self, phase: int, **options: Any) -> Net:
+        state = self._state(phase)
+        return Net(
+            self.sources[phase], phase, stages=tuple(state.stage), level=state.level, device="meta", **options
+        )
 
     def build(self, phase: int, other: Net | None = None) -> Built:
         """Build the net of a phase without memory; where its data layers fail, with inputs of an assumed size.
@@ -73,10 +102,9 @@ class Subject:
         other: the net of the other phase, whose data is there: its blobs say the size.
         Raises: FcnCaffeError where the net itself does not go together.
         """
-        source, stages = self.sources[phase], self.stages.get(phase, ())
         try:
             if self.size is None:
-                return Built(Net(source, phase, stages=stages, device="meta"))
+                return Built(self._net(phase))
             failure = None
         except FcnCaffeError as error:
             failure = error
@@ -84,14 +112,14 @@ class Subject:
         if not nodes:
             if failure is not None:
                 raise failure
-            return Built(Net(source, phase, stages=stages, device="meta"))
+            return Built(self._net(phase))
         try:
             shapes = self._shapes(phase, nodes, other, dense=True)
-            return Built(Net(source, phase, stages=stages, device="meta", input_shapes=shapes), failure, True)
+            return Built(self._net(phase, input_shapes=shapes), failure, True)
         except FcnCaffeError as error:
             shapes = self._shapes(phase, nodes, other, dense=False)
             try:
-                return Built(Net(source, phase, stages=stages, device="meta", input_shapes=shapes), failure, True)
+                return Built(self._net(phase, input_shapes=shapes), failure, True)
             except FcnCaffeError:
                 raise error from None
 
@@ -144,9 +172,9 @@ def read_subject(path: str | os.PathLike[str], size: tuple[int, int] | None = No
     """
     place = Path(path)
     text = place.read_text(encoding="utf-8", errors="replace") if place.is_file() else ""
-    if not _SOLVER_FIELD.search(text):
+    if not _SOLVER_FIELD.search(_COMMENT.sub("", text)):
         read_net(place, TRAIN)  # a file that is no net is said here
-        return Subject(place, None, {TRAIN: place, TEST: place}, size=size)
+        return Subject(place, None, {TRAIN: place, TEST: place}, size)
     settings = Settings(place)
     param = settings.param
     sources: dict[int, Any] = {}
@@ -160,6 +188,9 @@ def read_subject(path: str | os.PathLike[str], size: tuple[int, int] | None = No
     if TRAIN not in sources:
         raise settings.error("names no net to train. Give net: or train_net:.")
     sources.setdefault(TEST, sources[TRAIN])
-    stages = {TRAIN: tuple(param.train_state.stage)}
-    stages[TEST] = tuple(param.test_state[0].stage) if param.test_state else ()
-    return Subject(place, settings, sources, stages, size)
+    asked = {TRAIN: [param.train_state] if param.HasField("train_state") else [], TEST: list(param.test_state[:1])}
+    subject = Subject(place, settings, sources, size)
+    for phase, states in asked.items():
+        with suppress(PrototxtError):  # said when it is built
+            subject.states[phase] = settings.state(sources[phase], phase, states)
+    return subject

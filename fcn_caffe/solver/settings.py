@@ -114,8 +114,8 @@ class Settings:
 
     # -- nets -------------------------------------------------------------------------------------------------
 
-    def train_net(self, device: torch.device) -> Net:
-        """Build the net to train, from the one source that names it. Raises: SolverError for none or several."""
+    def train_source(self) -> tuple[str, Any]:
+        """The one field that names the net to train, and its value. Raises: SolverError for none or several."""
         param = self.param
         given = [name for name in ("net", "net_param", "train_net", "train_net_param") if param.HasField(name)]
         if len(given) != 1:
@@ -123,14 +123,23 @@ class Settings:
                 f"the train net is named by {' and '.join(given) or 'nothing'}; wanted exactly one of "
                 "net, net_param, train_net, train_net_param."
             )
-        source = getattr(param, given[0])
-        net = self._net(given[0], source, TRAIN, [param.train_state] if param.HasField("train_state") else [], device)
-        if not net.loss_weights:
-            raise self.error(f"net '{net.name}' has no loss in TRAIN: add a loss layer, or loss_weight to a top.")
+        return given[0], getattr(param, given[0])
+
+    def train_net(self, device: torch.device) -> Net:
+        """Build the net to train, from the one source that names it. Raises: SolverError for none or several."""
+        param = self.param
+        field, source = self.train_source()
+        net = self._net(field, source, TRAIN, [param.train_state] if param.HasField("train_state") else [], device)
+        self.check_loss(net)
         return net
 
-    def test_nets(self, device: torch.device) -> list[Net]:
-        """Build the nets to test, in Caffe's order: test_net_param, test_net, then `net` for what test_iter is left.
+    def check_loss(self, net: Net) -> None:
+        """Refuse a train net without a loss. Raises: SolverError."""
+        if not net.loss_weights:
+            raise self.error(f"net '{net.name}' has no loss in TRAIN: add a loss layer, or loss_weight to a top.")
+
+    def test_sources(self) -> list[tuple[str, Any]]:
+        """Field and value of the nets to test, in Caffe's order: test_net_param, test_net, then `net` for what is left.
 
         Raises: SolverError when test_iter, test_state or test_interval do not fit their number.
         """
@@ -153,23 +162,31 @@ class Settings:
             raise self.error(
                 f"test_state is given {len(states)} times for {len(own)} test nets. Give one each or none."
             )
+        return own
+
+    def test_nets(self, device: torch.device) -> list[Net]:
+        """Build the nets to test. Raises: SolverError, see test_sources."""
+        states = list(self.param.test_state)
         return [
             self._net(name, source, TEST, [states[index]] if states else [], device)
-            for index, (name, source) in enumerate(own)
+            for index, (name, source) in enumerate(self.test_sources())
         ]
 
     def _net(self, field: str, source: Any, phase: int, states: list[Any], device: torch.device) -> Net:
         """Build a net under Caffe's precedence of states: the solver's default, the net's own, the solver's own."""
         if isinstance(source, str):
             source = self.find(source, f"{field} file")
-            own = read_text(source, caffe_pb2.NetParameter).state
-        else:
-            own = source.state
-        state = caffe_pb2.NetState(phase=phase)
-        for other in (own, *states):
-            state.MergeFrom(other)
+        state = self.state(source, phase, states)
         stages, debug_info = tuple(state.stage), bool(self.param.debug_info)
         return Net(source, state.phase, stages=stages, level=state.level, device=device, debug_info=debug_info)
+
+    def state(self, source: PathLike | Any, phase: int, states: list[Any]) -> Any:
+        """The NetState of a net, by its file or itself, under the solver's `states` of it. Raises: PrototxtError."""
+        own = read_text(source, caffe_pb2.NetParameter) if isinstance(source, (str, os.PathLike)) else source
+        state = caffe_pb2.NetState(phase=phase)
+        for other in (own.state, *states):
+            state.MergeFrom(other)
+        return state
 
     # -- the rest ---------------------------------------------------------------------------------------------
 

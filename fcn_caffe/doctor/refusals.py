@@ -1,0 +1,31 @@
+"""What training would refuse before its first step, by training's own checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fcn_caffe.doctor.findings import ERROR, Finding
+from fcn_caffe.errors import SolverError
+from fcn_caffe.net import Net
+from fcn_caffe.solver import LearningRate
+from fcn_caffe.solver.settings import Settings
+
+__all__ = ["refusals"]
+
+
+def refusals(settings: Settings, train: Net | None) -> Iterator[Finding]:
+    """The solver's policy, its sources of nets, and the loss of its train net where that could be built."""
+    checks: list[Callable[[], Any]] = [
+        lambda: LearningRate(settings.param, settings.place),
+        settings.train_source,
+        lambda: [settings.find(net, f"{name} file") for name, net in settings.test_sources() if isinstance(net, str)],
+    ]
+    if train is not None:
+        checks.append(lambda: settings.check_loss(train))
+    for check in checks:
+        try:
+            check()
+        except SolverError as error:
+            advice = str(error).removeprefix(f"{settings.place}: ")
+            yield Finding(ERROR, "solver", settings.place, "training refuses it:", advice)
