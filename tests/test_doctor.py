@@ -116,6 +116,48 @@ def test_zero_under_relu_gets_no_gradient(at):
     assert any("layer 'conv'" in line for line in found(at(text, solver_text()), ERROR, "dead layers"))
 
 
+def hidden(block, last="hidden"):
+    """The sound net with layers between pool and score."""
+    score = convolution("score_fr", "pool", "")
+    return net_text().replace(score, block + convolution("score_fr", last, ""))
+
+
+def test_zero_under_batch_norm_and_absolute_value(at):
+    """BatchNorm makes zero of zero, Caffe's slope of both rectifiers there is zero."""
+    normed = layer("norm", "BatchNorm", "hidden", "hidden") + layer("scale", "Scale", "hidden", "hidden")
+    above = layer("rectify", "ReLU", "hidden", "hidden")
+    for filler, dead in (("", ["hidden", "score_fr"]), (FILLED, [])):
+        examination = at(hidden(convolution("hidden", "pool", filler, 8) + normed + above), solver_text())
+        assert [line.split("'")[1] for line in found(examination, ERROR, "dead layers")] == dead
+    rectified = upsampling("upscore", "rectify").replace('bottom: "score_fr"', 'bottom: "rectify"')
+    (line,) = found(
+        at(net_text(up=layer("rectify", "AbsVal", "score_fr") + rectified), solver_text()), ERROR, "dead layers"
+    )
+    assert "layer 'score_fr'" in line and "layer 'rectify' (AbsVal) above it lets none through at zero" in line
+
+
+def test_shared_weights_are_zero_where_their_owner_is(at):
+    names = "param { name: 'w' } param { name: 'b' }"
+    for filler, dead in (("", ["one", "two", "score_fr"]), (FILLED, [])):
+        block = convolution("one", "pool", filler, 8, outside=names) + convolution("two", "one", "", 8, outside=names)
+        lines = found(at(hidden(block, "two"), solver_text()), ERROR, "dead layers")
+        assert [line.split("'")[1] for line in lines] == dead
+
+
+def test_a_filler_of_no_width_is_zero(at):
+    block = convolution("hidden", "pool", 'weight_filler { type: "uniform" min: 0 max: 0 }', 8)
+    assert len(found(at(hidden(block), solver_text()), ERROR, "dead layers")) == 2
+
+
+def test_training_that_starts_from_diverged_weights(at, tmp_path):
+    (tmp_path / "net.prototxt").write_text(net_text())
+    arrays = net_weights(Net(tmp_path / "net.prototxt"))
+    arrays["conv"][0][0] = np.nan
+    save_weights(tmp_path / "start.npz", arrays)
+    (line,) = found(at(net_text(), solver_text(more='weights: "start.npz"')), ERROR, "dead layers")
+    assert "layer 'conv' (Convolution): the weights hold NaN" in line
+
+
 def test_unset_interpolation(at):
     fixed = at(net_text(up=upsampling("deconv", "score_fr").replace('top: "deconv"', 'top: "upscore"')), solver_text())
     frozen, starved = sorted(found(fixed, ERROR, "dead layers"))
@@ -389,6 +431,23 @@ def test_weights_that_do_not_fit(at, tmp_path):
     assert "layer 'score_fr': blob 0 is 4x8x1x1" in first and "the net wants 6x8x1x1" in first and "rename" in first
     save_weights(tmp_path / "other.npz", {"fc": [np.ones(3, np.float32)]})
     assert "has no layer of the net" in found(at(net_text(), weights=tmp_path / "other.npz"), ERROR, "weights")[0]
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "bottom", "told"),
+    [("group: 2", "", "pool", "group: 1"), ("", "group: 4", "pool", "group: 4"), ("", "", "data", "surgery.widen")],
+)
+def test_advice_on_weights_of_other_channels(at, tmp_path, mine, theirs, bottom, told):
+    def text(options, channels=3):
+        block = convolution("hidden", bottom, f"{FILLED} {options}", 8)
+        return input_layer("data", 1, channels, 48, 48) + convolution("pool", "data", FILLED, 8) + block
+
+    (tmp_path / "net.prototxt").write_text(text(theirs))
+    arrays = net_weights(Net(tmp_path / "net.prototxt"))
+    save_weights(tmp_path / "start.npz", {"hidden": arrays["hidden"]})
+    channels = 3 if bottom == "pool" else 6
+    line = found(at(text(mine, channels), weights=tmp_path / "start.npz"), ERROR, "weights")[0]
+    assert "layer 'hidden': blob 0" in line and told in line
 
 
 def test_weights_that_are_elsewhere(at):

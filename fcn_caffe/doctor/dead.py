@@ -10,7 +10,7 @@ import numpy as np
 from fcn_caffe.doctor.findings import ERROR, NOTE, WARNING, Finding
 from fcn_caffe.doctor.start import LINEAR, FilledFrom, is_zero_filler
 from fcn_caffe.fillers import bilinear_kernel
-from fcn_caffe.graph import Node
+from fcn_caffe.graph import TRAIN, Node
 from fcn_caffe.net import Net
 from fcn_caffe.surgery import interpolated
 from fcn_caffe.weights import ABSENT, Array
@@ -46,6 +46,7 @@ def _parameters(net: Net, start: FilledFrom, trusted: bool, ups: set[str]) -> di
     interpolation by then.
     """
     found: dict[str, list[_Blob]] = {}
+    shared: dict[str, _Blob] = {}  # by their name; the first layer fills them
     for node in net.graph.nodes:
         layer = net.layer(node.name)
         if node.type not in LINEAR or not layer.blob_names:
@@ -55,15 +56,20 @@ def _parameters(net: Net, start: FilledFrom, trusted: bool, ups: set[str]) -> di
         for index in range(len(layer.blob_names)):
             learns = index >= len(specs) or specs[index].lr_mult != 0
             arrays = start.arrays.get(node.name)
-            shared = index < len(specs) and specs[index].name
+            name = specs[index].name if index < len(specs) else ""
             if node.name in ups:
                 zero = False
             elif arrays is not None:
                 zero = arrays[index] is not ABSENT and not _any(arrays[index])
             else:
-                zero = is_zero_filler(layer.blob_fillers[index]) and not shared
+                zero = is_zero_filler(layer.blob_fillers[index])
                 zero = zero and not (trusted and node.type != "Deconvolution")
-            blobs.append(_Blob(zero, learns))
+            blob = _Blob(zero, learns)
+            if name:
+                blob = shared.setdefault(name, blob)
+                if not zero and (node.name in ups or arrays is not None):
+                    blob.zero = False
+            blobs.append(blob)
         found[node.name] = blobs
     return found
 
@@ -82,6 +88,7 @@ def dead_layers(net: Net, start: FilledFrom, trusted: bool) -> Iterator[Finding]
     for node in net.graph.nodes:
         if node.name not in blobs:
             continue
+        yield from _diverged(node, start.arrays.get(node.name, []))
         weight, where = blobs[node.name][0], str(node)
         filler = net.layer(node.name).blob_fillers[0]
         from_file = node.name in start.arrays
@@ -126,6 +133,8 @@ def _zeros(net: Net, blobs: dict[str, list[_Blob]]) -> dict[tuple[int, str], boo
             value = any(below) if product else all(below)
         elif node.type == "Concat":
             value = all(below)
+        elif node.type == "BatchNorm":
+            value = below[0] and net.phase == TRAIN and not node.param.batch_norm_param.use_global_stats
         else:
             value = node.type in _KEEPS_ZERO and bool(below) and below[0]
         zero.update(((node.index, top), value) for top in node.tops)
@@ -145,7 +154,8 @@ def _gradients(net: Net, blobs: dict[str, list[_Blob]], zero: dict[tuple[int, st
             blocked = not down[place] or place in layer.undifferentiable or (node.type == "Crop" and place > 0)
             if place == 0 and node.name in blobs and blobs[node.name][0].zero:
                 blocked = True
-            if node.type == "ReLU" and zero[maker] and node.param.relu_param.negative_slope == 0:
+            flat = node.type == "AbsVal" or (node.type == "ReLU" and node.param.relu_param.negative_slope == 0)
+            if flat and zero[maker]:
                 blocked = True  # Caffe's slope at 0 is 0
             if not blocked:
                 alive.add(maker)
@@ -187,6 +197,9 @@ def _why(net: Net, node: Node, blobs: dict[str, list[_Blob]]) -> str:
     stops = [other for other in readers if other.name in blobs and blobs[other.name][0].zero]
     if stops:
         return f"{stops[0]} above it is zero too"
+    rectifiers = [other for other in readers if other.type in ("ReLU", "AbsVal")]
+    if rectifiers:
+        return f"{rectifiers[0]} above it lets none through at zero"
     return "no gradient comes back from the losses" if readers else "no loss reads it"
 
 
@@ -260,14 +273,19 @@ def zero_weights(net: Net, start: FilledFrom) -> Iterator[Finding]:
             continue
         if not _any(arrays[0]):
             yield Finding(ERROR, "dead layers", str(node), "the weights hold nothing but zeros for it.", _advice(node))
-        elif not all(_finite(array) for array in arrays if array is not ABSENT):
-            yield Finding(
-                ERROR,
-                "dead layers",
-                str(node),
-                "the weights hold NaN or infinity for it.",
-                "The training diverged: take an earlier snapshot, lower base_lr.",
-            )
+        else:
+            yield from _diverged(node, arrays)
+
+
+def _diverged(node: Node, arrays: list[Array]) -> Iterator[Finding]:
+    if not all(_finite(array) for array in arrays if array is not ABSENT):
+        yield Finding(
+            ERROR,
+            "dead layers",
+            str(node),
+            "the weights hold NaN or infinity for it.",
+            "The training diverged: take an earlier snapshot, lower base_lr.",
+        )
 
 
 def _any(array: Array) -> bool:

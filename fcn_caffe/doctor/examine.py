@@ -51,7 +51,9 @@ def _examine(
     built: dict[int, Built] = {}
     for phase in (TRAIN, TEST):
         if subject.leaves_out(phase):
-            seen.skip(f"the {NAMES[phase]} net", f"{subject.net_path} brings no images into it, and nothing asks for it")
+            seen.skip(
+                f"the {NAMES[phase]} net", f"{subject.net_path} brings no images into it, and nothing asks for it"
+            )
             continue
         try:
             seen.add(crop_offsets(subject.param(phase)))

@@ -122,15 +122,22 @@ def _fit(
                 fitting[name] = list(arrays)
                 continue
             problem = f"blob {wrong[0]} is {_show(old)} in {path}, the net wants {_show(new)}."
-            grown = len(old) == len(new) and old[1:] == new[1:]
-            advice = (
-                "Another number of classes: rename the layer to learn it from scratch, or surgery.expand_score."
-                if grown
-                else "Rename the layer to learn it from scratch, or change the net to these sizes."
-            )
+            advice = _size_advice(net.layer(name).param.convolution_param.group, old, new, set(bottoms) <= of_images)
         seen.add([Finding(ERROR, "weights", f"layer '{name}'", problem, advice)])
         fitting[name] = [np.ones(1, np.float32)] * len(targets)  # said once; its values are not judged
     return fitting
+
+
+def _size_advice(group: int, old: tuple[int, ...], new: tuple[int, ...], first: bool) -> str:
+    """What to do about a blob of another shape. group: the layer's; first: whether it sees the images themselves."""
+    if len(old) == len(new) and old[1:] == new[1:]:
+        return "Another number of classes: rename the layer to learn it from scratch, or surgery.expand_score."
+    if len(old) == len(new) == 4 and old[:1] + old[2:] == new[:1] + new[2:]:
+        if first and new[1] > old[1]:
+            return "More input channels: surgery.widen copies the old ones, and fills the new with zero or their mean."
+        if not first and (group * new[1]) % old[1] == 0:
+            return f"They were made with group: {group * new[1] // old[1]}: set it in convolution_param."
+    return "Rename the layer to learn it from scratch, or change the net to these sizes."
 
 
 def _matches(found: tuple[int, ...], wanted: tuple[int, ...], loose: bool) -> bool:
@@ -172,6 +179,8 @@ def is_zero_filler(filler: Any) -> bool:
     """Whether a filler leaves zeros, as Caffe's default does."""
     if filler is None or (filler.type == "constant" and filler.value == 0):
         return True
+    if filler.type == "uniform":
+        return bool(filler.min == filler.max == 0)
     return bool(filler.type == "gaussian" and filler.std == 0 and filler.mean == 0)
 
 

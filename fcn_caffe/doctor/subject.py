@@ -92,9 +92,7 @@ class Subject:
 
     def _net(self, phase: int, **options: Any) -> Net:
         state = self._state(phase)
-        return Net(
-            self.sources[phase], phase, stages=tuple(state.stage), level=state.level, device="meta", **options
-        )
+        return Net(self.sources[phase], phase, stages=tuple(state.stage), level=state.level, device="meta", **options)
 
     def build(self, phase: int, other: Net | None = None) -> Built:
         """Build the net of a phase without memory; where its data layers fail, with inputs of an assumed size.
