@@ -201,6 +201,14 @@ def test_interpolation_of_another_number_of_channels(at):
     assert lines and "6 channels to 7" in lines[0]
 
 
+@pytest.mark.parametrize(("kernel", "offset", "wrong"), [(8, 3, True), (2, 0, True), (3, 1, False)])
+def test_interpolation_of_another_factor_than_its_stride(at, kernel, offset, wrong):
+    text = net_text(up=upsampling("upscore", "score_fr").replace("kernel_size: 4", f"kernel_size: {kernel}"))
+    lines = found(at(text.replace("offset: 1", f"offset: {offset}")), WARNING, "interpolation")
+    assert bool(lines) == wrong
+    assert all(f"kernel of {kernel} upsamples by" in line and "Set kernel_size: 4" in line for line in lines)
+
+
 def test_frozen_at_random(at):
     text = (
         net_text()
@@ -260,6 +268,24 @@ def test_rate_against_normalisation(at, lr, momentum, loss, level):
 def test_equivalent_rate_is_said(at):
     line = found(at(net_text(loss=SUMMED), solver_text(lr=1e-7)), NOTE, "rate")[0]
     assert "summed over 48x48 pixels acts as 0.0002304 with a loss normalised" in line
+
+
+@pytest.mark.parametrize(
+    ("lr", "classes", "loss", "level"),
+    [
+        (1e-2, 1, "normalize: false", ERROR),
+        (1e-6, 1, "normalize: false", None),
+        (1e-10, 1, "normalization: VALID", ERROR),
+        (1e-5, 80, "normalize: false", None),  # each class has a loss of its own
+    ],
+)
+def test_rate_of_a_sigmoid_loss(at, lr, classes, loss, level):
+    loss_layer = layer("loss", "SigmoidCrossEntropyLoss", "score target", more=f"loss_param {{ {loss} }}")
+    score = input_layer("data", 1, 3, 48, 48) + convolution("score", "data", classes=classes)
+    text = score + input_layer("target", 1, classes, 48, 48) + loss_layer
+    examination = at(text, solver_text(lr=lr))
+    levels = {finding.level for finding in examination.findings if finding.check == "rate"} - {NOTE}
+    assert levels == ({level} if level else set())
 
 
 @pytest.mark.parametrize(("lr", "wrong"), [(1e-10, True), (1e-4, False)])
@@ -392,6 +418,34 @@ def test_masks_of_0_and_255(at, folder):
     half = np.where(np.arange(48) < 20, 0, 255)[None]
     text = net_text(source=folder(half)).replace("num_output: 6", "num_output: 2")
     assert "0/255 masks" in found(at(text), WARNING, "label ranges")[0]
+
+
+def test_masks_for_a_sigmoid_loss(at, folder):
+    half = np.where(np.arange(48) < 20, 0, 255)[None]
+    text = net_text(source=folder(half), loss="normalization: VALID").replace("num_output: 6", "num_output: 1")
+    (line,) = found(at(text.replace("SoftmaxWithLoss", "SigmoidCrossEntropyLoss")), ERROR, "label ranges")
+    assert "holds 255" in line and "takes 0 to 1" in line and "map 255 to 1" in line and "classes" not in line
+
+
+def test_labels_of_other_layers_are_not_checked_but_said(at):
+    moved = net_text().replace('bottom: "label"', 'bottom: "moved"')
+    examination = at(moved.replace(POOL, POOL + layer("moved", "Power", "label")), solver_text())
+    assert alarms(examination) == [] and "'moved' are made by other layers" in examination.not_checked[0][1]
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong", "level"),
+    [
+        ("siftflow-fcn32s", "num_output: 33", "num_output: 34", WARNING),
+        ("siftflow-fcn32s", "num_output: 3\n", "num_output: 2\n", ERROR),
+        ("pascalcontext-fcn32s", "num_output: 60", "num_output: 59", ERROR),
+        ("nyud-fcn32s-color", "num_output: 40", "num_output: 41", WARNING),
+    ],
+)
+def test_class_counts_of_the_papers_data_sets(at, name, right, wrong, level):
+    """Each label of a data layer has its own count, and the data set need not be here."""
+    text = (ROOT / f"nets/{name}.prototxt").read_text()
+    assert len(found(at(text.replace(right, wrong)), level, "class counts")) == 1
 
 
 def test_class_counts(at, folder, tmp_path):

@@ -13,9 +13,10 @@ from fcn_caffe.data.labels import check_labels
 from fcn_caffe.data.reference import COMMON, ReferenceLayer, as_label, load_bgr, read_mat
 from fcn_caffe.errors import DataError
 
-__all__ = ["PASCALContextSegDataLayer"]
+__all__ = ["LABEL_CLASSES", "PASCALContextSegDataLayer"]
 
 MEAN = (104.007, 116.669, 122.679)
+LABEL_CLASSES = (60,)  # of each label top; their names come with the data set
 # Names of the 59 that the list of 459 spells otherwise.
 OTHER_SPELLING = {"diningtable": "table", "bedcloth": "bedclothes", "clothes": "cloth"}
 

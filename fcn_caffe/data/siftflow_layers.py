@@ -13,7 +13,7 @@ from fcn_caffe.data.labels import check_labels
 from fcn_caffe.data.reference import COMMON, ReferenceLayer, as_label, load_bgr, read_mat
 from fcn_caffe.errors import DataError
 
-__all__ = ["CLASSES", "SIFTFlowSegDataLayer"]
+__all__ = ["CLASSES", "LABEL_CLASSES", "SIFTFlowSegDataLayer"]
 
 MEAN = (114.578, 115.294, 108.353)
 CLASSES = (
@@ -24,6 +24,7 @@ CLASSES = (
 SCENES = "spatial_envelope_256x256_static_8outdoorcategories"
 # Label type -> folder, number of classes, the value of void besides 0.
 LABELS = {"semantic": ("SemanticLabels", 33, None), "geometric": ("GeoLabels", 3, -1)}
+LABEL_CLASSES = tuple(classes for _, classes, _ in LABELS.values())  # of each label top
 
 
 class SIFTFlowSegDataLayer(ReferenceLayer):

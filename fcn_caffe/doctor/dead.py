@@ -238,6 +238,15 @@ def interpolation(net: Net, start: FilledFrom, trained: bool) -> Iterator[Findin
                 f"cannot be interpolation: {inputs} channels to {outputs * group}, kernel {height}x{width}.",
                 "Set num_output to the channels of its bottom and a square kernel.",
             )
+        stride = layer.stride[0]
+        if node.name in ups and not trained and height == width and (height + 1) // 2 != stride:
+            yield Finding(
+                WARNING,
+                "interpolation",
+                str(node),
+                f"a bilinear kernel of {height} upsamples by {(height + 1) // 2}, its stride is {stride}.",
+                f"Set kernel_size: {2 * stride - stride % 2}, or the other stride: crop and loss say which is right.",
+            )
         array = start.arrays.get(node.name, [None])[0]
         if array is not None and array is not ABSENT and array.ndim == 4 and trained:
             yield from _mixed(node, array)

@@ -67,14 +67,9 @@ def _heads(net: Net) -> Iterator[tuple[Node, str, str, int]]:
 def class_counts(net: Net, subject: Subject) -> Iterator[Finding]:
     """The classes a head scores against class card, data layer and its options."""
     heads = list(_heads(net))
-    # The other label blobs of a data layer of several have classes of their own, which nothing counts.
-    first = {next(iter(node.tops[1:2]), "") for node in data_nodes(net.graph)} | {
-        name for name in ("label",) if len({label for _, _, label, _ in heads}) == 1
-    }
+    labels = [label for _, _, label, _ in heads]
     for node, score, label, classes in heads:
-        if label not in first and len({name for _, _, name, _ in heads}) > 1:
-            continue
-        for count, who in _counts(net, subject):
+        for count, who in _counts(net, subject, label, labels):
             if count > classes:
                 yield Finding(
                     ERROR,
@@ -94,29 +89,50 @@ def class_counts(net: Net, subject: Subject) -> Iterator[Finding]:
                 )
 
 
-def _counts(net: Net, subject: Subject) -> Iterator[tuple[int, str]]:
-    folder = subject.net_path.parent
+def _counts(net: Net, subject: Subject, label: str, labels: list[str]) -> Iterator[tuple[int, str]]:
+    """How many classes a label blob has, and who says so. labels: those of all heads."""
+    folder, alone = subject.net_path.parent, len(set(labels)) == 1
     card = folder / "classes.txt"
-    if card.is_file():
-        yield len(read_classes(card)), str(card)
     for node in subject.param(net.phase).layer:
-        if node.bottom or node.type != "Python":
+        known = [top for top in node.top if top in labels]
+        # Which of the layer's labels it is; one that other layers make is that of the data, where there is one alone.
+        place = known.index(label) if label in known else 0 if alone else None
+        if node.bottom or place is None:
+            continue
+        if card.is_file() and place == 0:
+            yield len(read_classes(card)), str(card)
+        if node.type != "Python":
             continue
         with suppress(FcnCaffeError):
             options: dict[str, Any] = parse_param_str(node.python_param.param_str, node.name)
-            stated = options.get("classes")
+            stated, name = options.get("classes"), node.python_param.module
             if isinstance(stated, int):
-                yield stated, f"data layer '{node.name}'"
+                counts, who = [stated], f"data layer '{node.name}'"
             else:
-                names = getattr(find_module(node.python_param.module, folder), "CLASSES", ())
-                if names:
-                    yield len(names), f"module {node.python_param.module} (CLASSES)"
+                module = find_module(name, folder)
+                names = getattr(module, "CLASSES", ())
+                counts = list(getattr(module, "LABEL_CLASSES", [len(names)] if names else []))
+                who = f"module {name} ({'LABEL_CLASSES' if hasattr(module, 'LABEL_CLASSES') else 'CLASSES'})"
+            if place < len(counts):
+                yield counts[place], who
+
+
+def _targets(net: Net) -> Iterator[tuple[Node, str, str, int]]:
+    """The heads, and losses whose labels are 0 and 1 themselves."""
+    yield from _heads(net)
+    for node in net.graph.nodes:
+        if node.type == "SigmoidCrossEntropyLoss":
+            yield node, node.bottoms[0], node.bottoms[1], 2
 
 
 def first_labels(net: Net, images: int, seen: Examination) -> None:
     """Look at the labels of a data layer's first images: out of range, all void, masks of 0 and 255."""
-    for source in data_nodes(net.graph):
-        heads = [head for head in _heads(net) if head[2] in source.tops]
+    targets, sources = list(_targets(net)), data_nodes(net.graph)
+    for node, _, label, _ in targets:
+        if sources and not any(label in source.tops for source in sources):
+            seen.skip(f"label ranges of {node}", f"its labels '{label}' are made by other layers")
+    for source in sources:
+        heads = [head for head in targets if head[2] in source.tops]
         if not heads:
             continue
         values: dict[str, set[int]] = {label: set() for _, _, label, _ in heads}
@@ -133,6 +149,9 @@ def first_labels(net: Net, images: int, seen: Examination) -> None:
                     bad = sorted(value for value in unique if not 0 <= value < classes and value != ignore)
                     if bad:
                         void = f" Give loss_param {{ ignore_label: {VOID} }} if it means void." if bad == [VOID] else ""
+                        if bad == [VOID] and classes == 2:
+                            void += " In 0/255 masks map 255 to 1 (mapping option, `255: 1`)."
+                        raised = ", or raise the number of classes" if node.type in _LABELLED else ""
                         seen.add(
                             [
                                 Finding(
@@ -142,7 +161,7 @@ def first_labels(net: Net, images: int, seen: Examination) -> None:
                                     f"image {number} of its labels '{label}' holds {', '.join(map(str, bad[:8]))}, "
                                     f"{node} takes 0 to {classes - 1}"
                                     f"{'' if ignore is None else f' and {ignore} (void)'}.",
-                                    "Map the labels, or raise the number of classes." + void,
+                                    f"Map the labels{raised}.{void}",
                                 )
                             ]
                         )

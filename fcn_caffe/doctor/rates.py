@@ -48,21 +48,24 @@ def rates(net: Net, solver: Any, place: str) -> Iterator[Finding]:
         return
     for node in net.graph.nodes:
         layer = net.layer(node.name)
-        if isinstance(layer, LossLayer) and node.type == "SoftmaxWithLoss" and node.tops[0] in net.loss_weights:
+        if isinstance(layer, LossLayer) and node.tops[0] in net.loss_weights:
             yield from _of_loss(net, node, layer, lr, momentum, place)
 
 
 def _of_loss(net: Net, node: Node, layer: LossLayer, lr: float, momentum: float, place: str) -> Iterator[Finding]:
-    shape = net.blob_shapes[node.bottoms[0]]
-    outer, inner = shape[0], prod(shape[2:])
-    summed = outer * inner / float(layer.normalizer(outer * inner, outer, inner))
+    shape, dim = net.blob_shapes[node.bottoms[0]], getattr(layer, "dim", 1)
+    outer, inner = prod(shape[:dim]), prod(shape[dim + 1 :])
+    softmax = hasattr(layer, "dim")
+    # Without a softmax each class has a loss of its own, which no other class's adds to.
+    losses = 1 if softmax else prod(shape[1:2])
+    summed = outer * inner / float(layer.normalizer(outer * inner * losses, outer, inner * losses))
     equivalent = lr * summed * abs(net.loss_weights[node.tops[0]])
     step = equivalent / (1 - momentum)
-    positions = f"{shape[2]}x{shape[3]} pixels" if len(shape) == 4 else f"{inner} positions"
+    positions = f"{shape[2]}x{shape[3]} pixels" if len(shape) == 4 and dim == 1 else f"{inner} positions"
     kind = f"a loss summed over {positions}" if summed > 1 else "a loss that is a mean over its positions"
     who = f"{place}, {node}"
     told = f"base_lr {lr:g} with momentum {momentum:g} and {kind}"
-    if step > HIGHEST or (step > HIGH and summed > 1):
+    if step > HIGHEST or (step > HIGH and summed > 1 and softmax):
         fit = lr * 1e-2 / step
         advice = f"Use about {fit:.0e} here" + (", or normalize: true with this rate." if summed > 1 else ".")
         level = ERROR if step > HIGHEST else WARNING
