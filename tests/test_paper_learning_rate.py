@@ -81,10 +81,9 @@ def test_normaliser_and_its_equivalents(told, options, words, divisor):
     assert "  (as it is)" in next(line for line in str(found).splitlines() if line.strip().startswith(words + " "))
 
 
-def trained(options, lr, decay):
-    solver = Solver(
-        parse_text(solver_text(data(), SCORE, loss(options), lr=lr, decay=decay), caffe_pb2.SolverParameter)
-    )
+def trained(options, lr, decay, clip=-1):
+    text = solver_text(data(), SCORE, loss(options), lr=lr, decay=decay, more=f"clip_gradients: {clip!r}")
+    solver = Solver(parse_text(text, caffe_pb2.SolverParameter))
     with torch.no_grad():  # from weights that decay can pull at
         solver.net.params["score"][0].copy_(torch.linspace(-1, 1, 6).reshape(3, 2, 1, 1))
     solver.step(6)
@@ -97,6 +96,19 @@ def test_training_with_the_equivalent_is_the_same(told, words):
     wanted = trained("normalize: true", 0.05, 0.01)
     found = trained(words.split(",")[0], same.base_lr, same.weight_decay)
     other = trained(words.split(",")[0], 0.05 if words != FULL else 0.04, 0.01)
+    for index, blob in enumerate(wanted):
+        assert torch.allclose(found[index], blob, rtol=1e-4, atol=1e-6)
+        assert not torch.allclose(other[index], blob, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("words", [BATCH_SIZE, NONE])
+def test_clipped_training_with_the_equivalent_is_the_same(told, words):
+    said = told(data(), SCORE, loss("normalize: true"), lr=0.05, more="clip_gradients: 0.1")
+    same = said.losses[0].equivalents[words]
+    assert f"clip_gradients: {same.clip_gradients:g}" in str(said)
+    wanted = trained("normalize: true", 0.05, 0.01, 0.1)
+    found = trained(words.split(",")[0], same.base_lr, same.weight_decay, same.clip_gradients)
+    other = trained(words.split(",")[0], same.base_lr, same.weight_decay)
     for index, blob in enumerate(wanted):
         assert torch.allclose(found[index], blob, rtol=1e-4, atol=1e-6)
         assert not torch.allclose(other[index], blob, rtol=1e-3, atol=1e-4)
@@ -159,9 +171,10 @@ def test_other_losses(told):
     assert not found.losses and "layer 'sum' (Reduction): how it is normalised is not known" in str(found)
 
 
-def test_rules_with_a_scale_of_their_own(told):
-    said = str(told(data(), SCORE, loss(), more='type: "Adam" momentum2: 0.999'))
-    assert "Adam scales each step" in said and "same steps with another" not in said
+@pytest.mark.parametrize("rule", ["Adam", "AdaDelta"])
+def test_rules_with_a_scale_of_their_own(told, rule):
+    said = str(told(data(), SCORE, loss(), more=f'type: "{rule}" momentum2: 0.999'))
+    assert f"{rule} scales each step" in said and "same steps with another" not in said and "again" not in said
 
 
 def test_what_cannot_be_explained(told, tmp_path, capsys):

@@ -2,7 +2,8 @@
 
 Caffe's SGD moves by V = m V + lr G, W = W - V. A gradient moves the weights by lr / (1 - m) in the end, and G is that
 of the loss as it is normalised, averaged over iter_size passes. Hence a loss divided by D at the rate lr takes the
-steps of one divided by E at the rate lr E / D. Weight decay is added to G undivided: it becomes decay D / E.
+steps of one divided by E at the rate lr E / D. Weight decay is added to G undivided: it becomes decay D / E. So does
+clip_gradients, which bounds the length of G.
 """
 
 from __future__ import annotations
@@ -35,15 +36,20 @@ _WORDS = {
 }
 # Losses that know no loss_param: Caffe divides them by the images; what else halves a square, its gradient doubles.
 _BY_IMAGES = ("EuclideanLoss", "ContrastiveLoss", "HingeLoss", "MultinomialLogisticLoss")
-_FOLLOWS = ("SGD", "Nesterov", "AdaDelta")  # rules whose steps grow with the loss, or nearly so
+_FOLLOWS = ("SGD", "Nesterov")  # rules whose steps grow with the loss
 
 
 @dataclass(frozen=True)
 class Equivalent:
-    """What a solver must say for the same steps."""
+    """What a solver must say for the same steps. clip_gradients: below 0 for none, as Caffe has it."""
 
     base_lr: float
     weight_decay: float
+    clip_gradients: float = -1.0
+
+    def __str__(self) -> str:
+        clip = f"  clip_gradients: {self.clip_gradients:g}" if self.clip_gradients >= 0 else ""
+        return f"base_lr: {self.base_lr:<12g} weight_decay: {self.weight_decay:g}{clip}"
 
 
 @dataclass
@@ -150,7 +156,7 @@ class Explanation:
         width = max(map(len, loss.equivalents), default=0)
         for words, same in loss.equivalents.items():
             here = "  (as it is)" if words == loss.normalisation else ""
-            yield f"    {words:<{width}}  base_lr: {same.base_lr:<12g} weight_decay: {same.weight_decay:g}{here}"
+            yield f"    {words:<{width}}  {same}{here}"
 
 
 def explain(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> Explanation:
@@ -201,7 +207,7 @@ def _maps(net: Net, tops: Iterable[str]) -> list[tuple[int, ...]]:
 
 
 def _loss_rate(net: Net, node: Node, weight: float, solver: Any) -> LossRate | None:
-    base_lr, decay = float(solver.base_lr), float(solver.weight_decay)
+    base_lr, decay, clip = float(solver.base_lr), float(solver.weight_decay), float(solver.clip_gradients)
     layer, shape = net.layer(node.name), net.blob_shapes[node.bottoms[0]]
     images = shape[0] if shape else 1
     if node.type in _BY_IMAGES:
@@ -224,7 +230,9 @@ def _loss_rate(net: Net, node: Node, weight: float, solver: Any) -> LossRate | N
         at_start if node.type != "InfogainLoss" else None,
         layer.ignore_label,
         {
-            _WORDS[mode][1]: Equivalent(base_lr * size / divisor, decay * divisor / size)
+            _WORDS[mode][1]: Equivalent(
+                base_lr * size / divisor, decay * divisor / size, clip * divisor / size if clip >= 0 else -1.0
+            )
             for mode, size in sizes.items()
         },
     )  # fmt: skip
