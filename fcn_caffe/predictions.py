@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from fcn_caffe import vis
@@ -25,11 +26,14 @@ class PredictionWriter:
     """An `on_image` of score_heads that writes every answer: FOLDER/NAME.png, with several heads FOLDER/HEAD/NAME.png.
 
     Pixels are class indices in the VOC palette. Names are the data layer's, or numbers where it has none.
+    only: the classes to choose from, see score_heads.
     Raises: DataError for heads of more classes than a palette holds, and names that lead out of the folder.
     """
 
-    def __init__(self, net: Net, heads: Sequence[str], folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
+    def __init__(
+        self, net: Net, heads: Sequence[str], folder: str | os.PathLike[str], only: Sequence[int] | None = None
+    ) -> None:
+        self.folder, self.only = Path(folder), None if only is None else np.asarray(only)
         self.folders = {head: Path(folder, head) if len(heads) > 1 else Path(folder) for head in heads}
         self.source: Any = data_layer(net)
         self.written = 0
@@ -40,7 +44,9 @@ class PredictionWriter:
     def __call__(self, iteration: int, blobs: Mapping[str, Tensor]) -> None:
         """Write the answers of one pass."""
         for head, folder in self.folders.items():
-            answers = blobs[head].argmax(1).cpu().numpy()
+            scores = blobs[head] if self.only is None else blobs[head][:, self.only.tolist()]
+            answers = scores.argmax(1).cpu().numpy()
+            answers = answers if self.only is None else self.only[answers]
             for place, answer in enumerate(answers):
                 path = folder / f"{self._name(iteration, place, len(answers))}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,10 +62,12 @@ class PredictionWriter:
         return name
 
 
-def voc_writer(net: Net, heads: Sequence[str], folder: str | os.PathLike[str]) -> PredictionWriter:
+def voc_writer(
+    net: Net, heads: Sequence[str], folder: str | os.PathLike[str], only: Sequence[int] | None = None
+) -> PredictionWriter:
     """A writer of the VOC test server's layout under `folder`. Raises: DataError, see check_voc."""
     check_voc(net, heads)
-    return PredictionWriter(net, heads, Path(folder) / VOC_LAYOUT)
+    return PredictionWriter(net, heads, Path(folder) / VOC_LAYOUT, only)
 
 
 def check_voc(net: Net, heads: Sequence[str]) -> None:

@@ -91,7 +91,8 @@ def score_heads(
     """Score several heads in one pass over the images.
 
     heads: label blob by score blob. Each score is (N, C, H, W) and its label (N, 1, H, W); the prediction is the
-    class of the highest score, the first of equals. `loss`, where the net has such a blob, is averaged along.
+    class of the highest score, the first of equals. Averaged along is the loss that reads a head's score; where none
+    does, the blob called `loss`, unless it is another score's.
     only: score these classes, as a task of their own: other pixels are void, the answer is the best of them, and the
     scores are in their order.
     `on_image(iteration, blobs)` sees the score and label blobs, and `data`, of every iteration.
@@ -103,10 +104,11 @@ def score_heads(
     places = {score: _places(net, score, count, only) for score, count in counts.items()}
     matrices = {score: ConfusionMatrix(len(only) if only is not None else count) for score, count in counts.items()}
     iterations = _iterations(net, iterations)
-    keep = {*heads, *heads.values()} | ({loss} if loss in net.blob_shapes else set())
+    losses = _losses(net, heads, loss)
+    keep = {*heads, *heads.values(), *losses.values()}
     if on_image is not None and "data" in net.blob_shapes:
         keep.add("data")
-    was_training, losses = net.training, 0.0
+    was_training, summed = net.training, dict.fromkeys(losses.values(), 0.0)
     net.eval()
     try:
         for iteration in range(iterations):
@@ -121,16 +123,24 @@ def score_heads(
                     )
                 labels = truth.reshape(prediction.shape).cpu().numpy()
                 matrices[score].add(_placed(labels, places[score]), prediction.cpu().numpy())
-            if loss in keep:
-                losses += float(blobs[loss].sum())
+            for blob in summed:
+                summed[blob] += float(blobs[blob].sum())
             if on_image is not None:
                 on_image(iteration, blobs)
     finally:
         net.train(was_training)
-    mean_loss = losses / iterations if loss in keep else None
+    means = {score: summed[blob] / iterations for score, blob in losses.items()}
     return {
-        score: matrix.scores(leave_out_absent=leave_out_absent, loss=mean_loss) for score, matrix in matrices.items()
+        score: matrix.scores(leave_out_absent=leave_out_absent, loss=means.get(score))
+        for score, matrix in matrices.items()
     }
+
+
+def _losses(net: Net, heads: Mapping[str, str], other: str) -> dict[str, str]:
+    """The loss blob of each score blob: its own, or `other` where that is nobody's."""
+    own = {node.bottoms[0]: node.tops[0] for node in net.graph.nodes if node.type == "SoftmaxWithLoss"}
+    shared = [other] if other in net.blob_shapes and other not in own.values() else []
+    return {score: blob for score in heads for blob in ([own[score]] if score in own else shared)}
 
 
 def score_net(

@@ -175,6 +175,12 @@ def test_sift_flow_both_heads_in_one_pass(trained, tmp_path, capsys):
     assert records[1]["pixel_accuracy"] == pytest.approx(expected)
     assert (tmp_path / "c-score_sem.png").is_file() and (tmp_path / "c-score_geo.png").is_file()
     assert list(net.blob_shapes["score_geo"]) == [1, 3, 9, 9]
+    blobs = net(keep=["loss", "loss_geo"])  # the split has one image
+    assert [record["loss"] for record in records] == pytest.approx(
+        [blobs[name].item() for name in ("loss", "loss_geo")]
+    )
+    assert main([*arguments, "--score", "score_geo", "--json", str(tmp_path / "s.json")]) == 0  # its loss has its label
+    assert json.loads((tmp_path / "s.json").read_text()) == records[1]
 
 
 def test_some_classes_as_a_task_of_their_own(shapes, tmp_path, capsys):
@@ -197,6 +203,12 @@ def test_some_classes_as_a_task_of_their_own(shapes, tmp_path, capsys):
     saved = json.loads((tmp_path / "s.json").read_text())
     assert saved["confusion"] == matrix.counts.tolist() and list(saved["class_iu"]) == ["triangle", "disc", "ring"]
     assert saved["mean_iu"] == matrix.scores().mean_iu
+    # What is written is what was scored: the best of the chosen, by their own indices.
+    assert main([*arguments, "--only", str(only), "--save-predictions", str(tmp_path / "out")]) == 0
+    written = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "out").iterdir())]
+    answers = []
+    score_net(net, on_image=lambda _, blobs: answers.append(blobs["score"][0, chosen].argmax(0).numpy()))
+    assert np.array_equal(written, np.array(chosen)[answers])
     only.write_text("square\n")
     assert main([*arguments, "--only", str(only)]) == 1
     assert "only.txt:1: 'square' is no class of 'score'. Did you mean 'star'?" in capsys.readouterr().err

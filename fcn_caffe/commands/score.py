@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from fcn_caffe.atomic import atomic_write
+from fcn_caffe.command_options import positive
 from fcn_caffe.commands import command
 from fcn_caffe.confusion_picture import draw_confusion
 from fcn_caffe.errors import DataError
@@ -31,9 +32,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="score", description=__doc__)
     parser.add_argument("net", help="net prototxt; its TEST phase with its data layer is run")
     parser.add_argument("--weights", required=True, help="weights to score, in any form")
-    parser.add_argument("--iterations", type=int, help="passes to run (default: once over the data layer's split)")
+    parser.add_argument("--iterations", type=positive, help="passes to run (default: once over the data layer's split)")
     parser.add_argument("--score", nargs="+", help="score blobs, one a head (default: score, else every loss's)")
-    parser.add_argument("--label", nargs="+", help="their label blobs, in the same order")
+    parser.add_argument(
+        "--label", nargs="+", help="their label blobs, in the same order (default: those of their losses)"
+    )
     parser.add_argument(
         "--leave-out-absent", action="store_true", help="leave classes without ground truth out of the means"
     )
@@ -103,7 +106,8 @@ def _append_csv(path: Path, records: list[dict[str, Any]]) -> None:
 def _heads(arguments: argparse.Namespace, net: Net) -> dict[str, str]:
     """Score blob -> label blob: as given; else `score` and `label` where the net has both; else those of every loss."""
     if arguments.score is not None or arguments.label is not None:
-        scores, labels = arguments.score or ["score"], arguments.label or ["label"]
+        scores, known = arguments.score or ["score"], loss_heads(net)
+        labels = arguments.label or [known.get(score, "label") for score in scores]
         if len(scores) != len(labels):
             raise DataError(f"{len(scores)} score blobs and {len(labels)} labels: give one label each.")
         return dict(zip(scores, labels, strict=True))
@@ -155,9 +159,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     writers: list[PredictionWriter] = []
     known = [head for head in heads if head in net.blob_shapes]  # score_heads refuses the others
     if arguments.save_predictions:
-        writers.append(PredictionWriter(net, known, arguments.save_predictions))
+        writers.append(PredictionWriter(net, known, arguments.save_predictions, only))
     if arguments.voc_results:
-        writers.append(voc_writer(net, known, arguments.voc_results))
+        writers.append(voc_writer(net, known, arguments.voc_results, only))
 
     def write(iteration: int, blobs: Mapping[str, Tensor]) -> None:
         for writer in writers:
