@@ -188,10 +188,20 @@ def test_command_refuses(tmp_path, capsys, array, options, message):
     assert message in capsys.readouterr().err and not (tmp_path / "hha.png").exists()
 
 
+def test_a_folder_has_one_unit(tmp_path, capsys):
+    """A close-up in tenths of a millimetre would pass for a hall in millimetres by itself."""
+    for name, metres in (("far", 3.0), ("near", 0.9)):
+        Image.fromarray(np.full((480, 640), metres * 10000, np.uint16)).save(tmp_path / f"{name}.png")
+    assert main([str(tmp_path), str(tmp_path / "hha")]) == 0
+    assert capsys.readouterr().out.count("10000 units a metre") == 2
+
+
 def test_command_refuses_files(tmp_path, capsys):
     save_depth(tmp_path / "depth.png")
     assert main([str(tmp_path / "depth.png"), str(tmp_path / "hha.jpg")]) == 1
     assert "write HHA as PNG" in capsys.readouterr().err
+    assert main([str(tmp_path), str(tmp_path)]) == main([str(tmp_path / "depth.png")] * 2) == 1
+    assert "is the depth itself" in capsys.readouterr().err
     assert main([str(tmp_path / "gone.png"), str(tmp_path / "hha.png")]) == 1
     assert "no such file" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()

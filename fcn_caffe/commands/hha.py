@@ -35,7 +35,9 @@ def _parser() -> argparse.ArgumentParser:
         help="principal point, from 1 (default: the image's middle)",
     )
     parser.add_argument(
-        "--units-per-metre", type=float, help="what a metre is in the image (default: 1000, or 10000 where that is far)"
+        "--units-per-metre",
+        type=float,
+        help="what a metre is in the image (default: 1000, or 10000 where that is far; of a folder, in any image)",
     )
     return parser
 
@@ -83,11 +85,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     paths = sorted(arguments.depth.glob("*.png")) if several else [arguments.depth]
     if not paths:
         raise DataError(f"{arguments.depth}: has no PNGs.")
+    if arguments.out.resolve() == arguments.depth.resolve():
+        raise DataError(f"{arguments.out}: is the depth itself, which HHA would replace. Write it elsewhere.")
     if several:
         arguments.out.mkdir(parents=True, exist_ok=True)
+    units = arguments.units_per_metre
+    if several and units is None:
+        # One camera made them: what is far in one image says it for those that show near things alone.
+        units = max(_units(None, _read(path), path) for path in paths)
     for path in paths:
         depth = _read(path)
-        units = _units(arguments.units_per_metre, depth, path)
+        units = _units(units, depth, path)
         height, width = depth.shape
         encoded = hha(depth / units, _camera(arguments, (height, width), path))
         out = arguments.out / path.name if several else arguments.out
