@@ -158,6 +158,16 @@ def test_training_that_starts_from_diverged_weights(at, tmp_path):
     assert "layer 'conv' (Convolution): the weights hold NaN" in line
 
 
+def test_a_rectified_score_names_the_rectifier(at):
+    text = net_text().replace(
+        'layer { name: "loss"', layer("rectify", "ReLU", "score", "score") + 'layer { name: "loss"'
+    )
+    examination = at(text, solver_text())
+    (line,) = found(examination, ERROR, "dead layers")
+    assert "layer 'score_fr'" in line and "layer 'rectify' (ReLU) above it lets none through" in line
+    assert "give them as --weights" in found(examination, NOTE, "weights")[0]
+
+
 def test_unset_interpolation(at):
     fixed = at(net_text(up=upsampling("deconv", "score_fr").replace('top: "deconv"', 'top: "upscore"')), solver_text())
     frozen, starved = sorted(found(fixed, ERROR, "dead layers"))

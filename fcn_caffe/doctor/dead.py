@@ -94,7 +94,7 @@ def dead_layers(net: Net, start: FilledFrom, trusted: bool) -> Iterator[Finding]
         from_file = node.name in start.arrays
         if weight.zero and not weight.learns:
             yield Finding(
-                ERROR, "dead layers", where, "its weights are zero and lr_mult is 0: its top stays zero.", _advice(node)
+                ERROR, "dead layers", where, "its weights are zero and lr_mult is 0: they stay zero.", _advice(node)
             )
         elif weight.zero and net.loss_weights:
             why = _why(net, node, blobs)
@@ -189,18 +189,24 @@ def _why(net: Net, node: Node, blobs: dict[str, list[_Blob]]) -> str:
         return f"its bottom '{node.bottoms[0]}' is zero too"
     if any((node.index, top) in alive for top in node.tops):
         return "it does not learn"
-    readers = [
-        other
-        for other in net.graph.nodes[node.index + 1 :]
-        if any(net.graph.producers[other.index, place] == node.index for place in range(len(other.bottoms)))
-    ]
-    stops = [other for other in readers if other.name in blobs and blobs[other.name][0].zero]
-    if stops:
-        return f"{stops[0]} above it is zero too"
-    rectifiers = [other for other in readers if other.type in ("ReLU", "AbsVal")]
-    if rectifiers:
-        return f"{rectifiers[0]} above it lets none through at zero"
+    readers = _readers(net, node)
+    for other in readers:
+        if other.name in blobs and blobs[other.name][0].zero:
+            return f"{other} above it is zero too"
+        if other.type in ("ReLU", "AbsVal") and zero[net.graph.producers[other.index, 0], other.bottoms[0]]:
+            return f"{other} above it lets none through at zero"
     return "no gradient comes back from the losses" if readers else "no loss reads it"
+
+
+def _readers(net: Net, node: Node) -> list[Node]:
+    """The layers above a layer, the nearest first."""
+    found = {node.index}
+    above = []
+    for other in net.graph.nodes[node.index + 1 :]:
+        if any(net.graph.producers[other.index, place] in found for place in range(len(other.bottoms))):
+            found.add(other.index)
+            above.append(other)
+    return above
 
 
 # -- interpolation ---------------------------------------------------------------------------------------------------

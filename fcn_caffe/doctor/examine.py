@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fcn_caffe.doctor.dead import dead_layers, interpolation, zero_weights
-from fcn_caffe.doctor.findings import ERROR, Examination, Finding
+from fcn_caffe.doctor.findings import ERROR, NOTE, Examination, Finding
 from fcn_caffe.doctor.inputs import class_counts, first_labels, preprocessing
 from fcn_caffe.doctor.rates import rates
 from fcn_caffe.doctor.refusals import refusals
@@ -119,3 +119,7 @@ def _parameters(subject: Subject, built: Built, weights: str | None, seen: Exami
         seen.add(zero_weights(net, start))
     else:
         seen.add(dead_layers(net, start, trusted))
+        if subject.settings is not None and not starts and any(item.check == "dead layers" for item in seen.findings):
+            problem = "names no weights, so every layer starts from its filler."
+            advice = "If a script copies weights in, as the reference's solve.py does, give them as --weights."
+            seen.add([Finding(NOTE, "weights", str(subject.path), problem, advice)])

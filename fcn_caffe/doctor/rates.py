@@ -27,7 +27,7 @@ def rates(net: Net, solver: Any, place: str) -> Iterator[Finding]:
     """Whether base_lr goes with the losses of the net. solver: a SolverParameter; place: its file."""
     lr, momentum = float(solver.base_lr), float(solver.momentum)
     if lr <= 0:
-        yield Finding(ERROR, "rate", place, f"base_lr is {lr:g}: nothing is learned.", "Set base_lr.")
+        yield Finding(ERROR, "rate", place, f"base_lr is {lr:g}: nothing is learned.", "Set it above 0.")
         return
     if not any(item.lr_mult for item in net.learnable_params):
         yield Finding(ERROR, "rate", place, "every parameter of the net has lr_mult 0.", "Let some layers learn.")
