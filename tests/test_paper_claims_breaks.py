@@ -108,6 +108,16 @@ BREAKS = [
     (S32, 'weights: "[^\n]*', "", "voc-fcn32s, weights"),
     ("solvers/nyud-fcn32s-color-hha", '("[^"]*color.caffemodel")(.*?)("[^"]*hha.caffemodel")', r"\3\2\1", "weights"),
     ("solvers/cvpr-fcn16s", "base_lr: 1e-06", "base_lr: 0", "cvpr-fcn16s, base_lr"),
+    # What a solver adds to its own state, and a phase of a layer's own.
+    (V32, "layer {", 'state { stage: "deploy" }\nlayer {', "voc-fcn32s, data"),
+    (V32, "layer {", "state { phase: TEST }\nlayer {", "voc-fcn32s, data"),
+    (V32, layer("drop6", 'type: "Dropout"'), r'\1type: "Dropout" phase: TEST', "drop6"),
+    (V32, layer("data", 'type: "Python"'), r'\1type: "Python" phase: TEST', "voc-fcn32s, data"),
+    # The right value in a message that layers of this type do not read.
+    (V32, layer("loss", r"loss_param \{\n    ignore_label: 255"),
+     r"\1accuracy_param { ignore_label: 255 } loss_param { ignore_label: 0", "loss"),
+    (ALEX, layer("norm1", r"alpha: 0.0001(.*?)\}"), r"\1alpha: 0.001\2} elu_param { alpha: 0.0001 }", "norm1"),
+    (V32, r'"voc_layers"(.*?)"\{', r""""nyud_layers"\1"{'module': 'voc_layers', """, "voc-fcn32s, data"),
 ]  # fmt: skip
 
 
@@ -139,6 +149,13 @@ SAME = [
     (V32, r"'seed': 1337, 'split': 'train'", "'split': 'train', 'seed': 1337"),
     (V32, r"\(104.00699, 116.66877, 122.67892\)", "[104.00699, 116.66877, 122.67892]"),
     (V32, r"\.\./data/sbdd/dataset", "/mnt/sbdd"),
+    (V32, "layer {", 'state { stage: "mine" }\nlayer {'),
+    (V32, layer("data", 'type: "Python"'), r'\1type: "Python" phase: TRAIN'),
+    (V32, layer("loss", 'type: "SoftmaxWithLoss"'), r'\1type: "SoftmaxWithLoss" propagate_down: [true, false]'),
+    (V32, layer("conv3_1", 'type: "Convolution"'), r'\1type: "Convolution" propagate_down: true'),
+    (V32, layer("conv3_1", "num_output"), r"\1axis: -3 force_nd_im2col: true num_output"),
+    (V32, layer("loss", "  loss_param"), r"\1softmax_param { axis: -3 } loss_param"),
+    (AT, layer("scale_pool4", "scale_param {"), r"\1scale_param { axis: -3 "),
     (V32, "\n", "\r\n"),
     (V32, "^", "\ufeff"),
     (V16, layer("fuse_pool4", "operation: SUM"), r"\1coeff: 1 coeff: 1 stable_prod_grad: false"),

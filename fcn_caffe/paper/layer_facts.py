@@ -26,6 +26,10 @@ _POOLED = (("kernel_size", "kernel"), ("stride", "stride"), ("pad", "pad"))
 _WIRING = ("name", "type", "bottom", "top", "include", "exclude", "phase", "param")
 _NETS_INSIDE = ("net_param", "train_net_param", "test_net_param")
 _FOLDERS = ("_dir",)  # options of data layers that only say where the data lies
+# The messages that types read besides the one that has their name.
+_READS = {"Deconvolution": ("convolution_param",), "SoftmaxWithLoss": ("loss_param", "softmax_param")}
+_NO_STATE = caffe_pb2.NetState()
+_RANK = 4  # axes of every blob of these nets: what an axis is counted from behind of
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Layer:
 def read_layers(path: Any) -> list[Layer]:
     """All layers of a net file, of every state. Raises: PrototxtError with file:line; GraphError."""
     param = upgrade_net(read_text(path, caffe_pb2.NetParameter), path)
-    return [Layer(one.name, one.type, tuple(one.bottom), tuple(one.top), _states(one), _options(one))
+    return [Layer(one.name, one.type, tuple(one.bottom), tuple(one.top), _states(one, param.state), _options(one))
             for one in param.layer]  # fmt: skip
 
 
@@ -87,22 +91,27 @@ def shown(value: Any) -> str:
     return f"{value:.7g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _states(layer: Any) -> tuple[str, ...]:
+def _states(layer: Any, own: Any) -> tuple[str, ...]:
+    """The states that a layer is in. own: the net's own NetState, which a solver adds to its own."""
     if not (layer.include or layer.exclude):
         return EVERYWHERE
-    alone = caffe_pb2.NetParameter(layer=[layer])
-    return tuple(name for name, (phase, stages) in STATES.items() if filter_net(alone, phase, stages).layer)
+    alone, found = caffe_pb2.NetParameter(layer=[layer]), []
+    for name, (phase, stages) in STATES.items():
+        state = caffe_pb2.NetState(phase=phase, stage=stages)
+        state.MergeFrom(own)
+        if filter_net(alone, state.phase, state.stage, state.level).layer:
+            found.append(name)
+    return tuple(found)
 
 
 def _options(layer: Any) -> Facts:
-    """The options of a layer, less the name of the message they stand in."""
-    found = _flat(layer, leave=_WIRING)
-    found = {key.partition("_param.")[2] or key: value for key, value in found.items()}
+    """The options of a layer, less the name of the message they stand in where its type reads that message."""
+    found = {_short(layer.type, key): value for key, value in _flat(layer, leave=_WIRING).items()}
     if layer.type in _HAS_WINDOW:
         _windowed(layer.convolution_param, found)
     if layer.type == "Python":
-        found |= _data_options(layer.python_param.param_str)
         found.pop("param_str", None)
+        found = _data_options(layer.python_param.param_str) | found
     if layer.HasField("loss_param") or layer.type == "SoftmaxWithLoss":
         found.pop("normalization", None)
         found["normalize"] = _normalized(layer.loss_param)
@@ -119,6 +128,13 @@ def _options(layer: Any) -> Facts:
     if any(one.name for one in layer.param):
         found["param.name"] = tuple(one.name for one in layer.param)
     return found
+
+
+def _short(kind: str, key: str) -> str:
+    """An option's name: by itself in a message that layers of this type read, with the message's in any other."""
+    message, _, option = key.partition(".")
+    read = (*_READS.get(kind, ()), kind.lower() + "param")
+    return option if option and (message in read or message.replace("_", "") in read) else key
 
 
 def _windowed(options: Any, found: Facts) -> None:
@@ -156,7 +172,16 @@ def _pooled(options: Any, found: Facts) -> None:
 
 def _settle(layer: Any, found: Facts) -> None:
     """Leave out what says what would be so without it."""
-    found.pop("engine", None)  # which library computes, not what
+    for library in ("engine", "force_nd_im2col"):
+        found.pop(library, None)  # what computes, not what is computed
+    if layer.HasField("phase") and any(STATES[state][0] != layer.phase for state in _states(layer, _NO_STATE)):
+        found["phase"] = "TRAIN" if layer.phase == TRAIN else "TEST"  # Dropout then drops always, or never
+    if all(layer.propagate_down[: 1 if "Loss" in layer.type else None]):
+        found.pop("propagate_down", None)  # gradients go down by themselves, but to labels
+    if found.get("axis", 0) < 0:
+        found["axis"] += _RANK
+        if found["axis"] == (2 if layer.type == "Crop" else 1):  # Caffe's own
+            del found["axis"]
     if layer.type == "Eltwise":
         if set(found.get("coeff", ())) == {1.0}:
             del found["coeff"]
@@ -164,11 +189,8 @@ def _settle(layer: Any, found: Facts) -> None:
             found.pop("stable_prod_grad", None)
     if set(found.get("loss_weight", ())) == {1.0 if "Loss" in layer.type else 0.0}:
         del found["loss_weight"]  # that of each top
-    if layer.type == "Crop":
-        if len(set(found.get("offset", ()))) == 1:
-            found["offset"] = found["offset"][:1]  # of every axis
-        if found.get("axis") == 2 - 4:  # counted from behind, of four
-            del found["axis"]
+    if layer.type == "Crop" and len(set(found.get("offset", ()))) == 1:
+        found["offset"] = found["offset"][:1]  # of every axis
     if layer.type == "Input" and len(layer.input_param.shape) == 1:
         only = {key.partition(".")[2]: found.pop(key) for key in list(found) if key.startswith("shape[0].")}
         found |= {f"shape[{index}].{key}": value for index in range(len(layer.top)) for key, value in only.items()}
