@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from fcn_caffe.doctor.start import is_zero_filler
 from fcn_caffe.graph import TEST, TRAIN
+from fcn_caffe.metrics import ConfusionMatrix
 from fcn_caffe.net import Net
 from fcn_caffe.paper.audited import Audited
 from fcn_caffe.paper.claims import BEHAVIOURAL, check
@@ -149,4 +151,40 @@ def training_time(audited: Audited) -> Result:
         days = "left out by --quick" if seconds is None else images * seconds * (1 + _BACKWARD) / _DAY
         result.measure(f"{name}, days of them here", days, wanted)
     result.remarks.append("Counted from one measured forward pass; a backward pass is taken for two of them.")
+    return result
+
+
+@check("S5.metrics", kind=BEHAVIOURAL, realised=("fcn_caffe/metrics.py:ConfusionMatrix.scores",))
+def metrics(audited: Audited) -> Result:
+    """The four scores of random answers, beside the sets of pixels that each class has."""
+    result = Result("S5.metrics", "5", "four scores of a segmentation, from counts of pixels")
+    generator = np.random.default_rng(audited.seed)
+    classes, absent, void = 7, 5, 255
+    label = generator.integers(0, absent, (4, 9, 11))  # the last two classes are nowhere; one of them is answered
+    answer = np.where(generator.random(label.shape) < 0.5, label, generator.integers(0, absent + 1, label.shape))
+    label[generator.random(label.shape) < 0.2] = void
+    confusion = ConfusionMatrix(classes)
+    for one, other in zip(label, answer, strict=True):
+        confusion.add(one, other)
+    places = list(zip(label.flatten().tolist(), answer.flatten().tolist(), strict=True))
+    counted = [(at, true, said) for at, (true, said) in enumerate(places) if true != void]
+    truth, said = ([{at for at, *both in counted if both[which] == one} for one in range(classes)] for which in (0, 1))
+    right = [len(ours & theirs) for ours, theirs in zip(truth, said, strict=True)]
+    union = [len(ours | theirs) for ours, theirs in zip(truth, said, strict=True)]
+    shown = [one for one in range(classes) if truth[one]]
+    accuracy = {one: right[one] / len(truth[one]) for one in shown}
+    overlap = {one: right[one] / union[one] for one in range(classes) if union[one]}
+    wanted = {
+        "pixel_accuracy": sum(right) / len(counted),
+        "mean_accuracy": sum(accuracy.values()) / len(accuracy),
+        "mean_iu": sum(overlap.values()) / len(overlap),
+        "frequency_weighted_iu": sum(len(truth[one]) * overlap[one] for one in shown) / len(counted),
+    }
+    kept = sum(overlap[one] for one in shown) / len(shown)
+    for name, found in confusion.scores().summary().items():
+        result.measure(f"{name}, %", 100 * found, f"{100 * wanted[name]:.6g}", abs(found - wanted[name]) < _ROUNDING)
+    found = confusion.scores(leave_out_absent=True).mean_iu
+    told = f"{100 * kept:.6g}"
+    result.measure("mean IU over the classes that are there, %", 100 * found, told, abs(found - kept) < _ROUNDING)
+    result.remarks.append("Void pixels count nowhere. A class that is nowhere but answered has an IU of 0.")
     return result

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fcn_caffe.paper.result import Result
+from fcn_caffe.paper.result import Result, relative
+from fcn_caffe.solver import SGD
 
 __all__ = ["momentum_and_batch", "run_sgd"]
 
@@ -29,6 +30,19 @@ def run_sgd(examples: Tensor, targets: Tensor, rate: float, momentum: float, bat
     return torch.stack(path)
 
 
+def run_package(examples: Tensor, targets: Tensor, rate: float, momentum: float, batch: int) -> Tensor:
+    """What `run_sgd` gives, by the rule that solvers train by, which divides the sum of a batch again."""
+    weights = torch.zeros(examples.shape[1], dtype=examples.dtype, requires_grad=True)
+    rule, path = SGD([weights], rate * batch, momentum, iter_size=batch), []
+    for start in range(0, len(examples), batch):
+        chosen = slice(start, start + batch)
+        with torch.no_grad():
+            weights.grad = examples[chosen].T @ (examples[chosen] @ weights - targets[chosen])
+        rule.step()
+        path.append(weights.detach().clone())
+    return torch.stack(path)
+
+
 def momentum_and_batch(batch: int = 20, momentum: float = 0.9, seed: int = 0) -> Result:
     """The weights that both learn, after every `batch` examples of a least-squares stream.
 
@@ -45,9 +59,11 @@ def momentum_and_batch(batch: int = 20, momentum: float = 0.9, seed: int = 0) ->
     final = rate / (1 - momentum)
     online = run_sgd(examples, targets, final * (1 - single), single, 1)[batch - 1 :: batch]
     plain = run_sgd(examples, targets, final * (1 - momentum), momentum, 1)[batch - 1 :: batch]
+    trained = relative(run_package(examples, targets, rate, momentum, batch), accumulated)
     distance = {name: _apart(path, accumulated) for name, path in (("single", online), ("plain", plain))}
     result = Result("momentum", "PAMI, optimisation", "batch k with momentum p is like batch 1 with momentum p^(1/k)")
     result.measure(f"p^(1/k) for p = {momentum:g}, k = {batch}", single)
+    result.equal("path of the batches by the rule that solvers train by, from V = p V + rate G", trained)
     ratio = distance["plain"] / distance["single"] if distance["single"] else 1.0
     result.measure(
         "path with p^(1/k) beside the batch's, of its length",

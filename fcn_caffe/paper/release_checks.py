@@ -13,6 +13,18 @@ from fcn_caffe.paper.layer_facts import Facts, Layer, read_layers, shown, solver
 from fcn_caffe.paper.released import CVPR, DERIVED, GOOGLENET, NYUD16, RELEASED, released_net
 from fcn_caffe.paper.released_solvers import EXEMPT, released_solver
 from fcn_caffe.paper.result import Result, Row
+from fcn_caffe.paper.run_rows import (
+    Rows,
+    aligned_run,
+    biases_run,
+    decay_run,
+    dropout_run,
+    fixed_run,
+    losses_run,
+    momentum_run,
+    scales_run,
+    zero_run,
+)
 from fcn_caffe.paper.static_checks import DECAYS
 from fcn_caffe.solver import read_solver
 
@@ -181,21 +193,27 @@ def _compare_solver(table: _Table, audited: Audited, name: str, belongs: Callabl
 # -- the claims --------------------------------------------------------------------------------------------------------
 
 
-def _options_of(claim: str, says: str, *realised: str, nets: Sequence[str] = RELEASED) -> None:
+def _options_of(
+    claim: str, says: str, *realised: str, nets: Sequence[str] = RELEASED, also: Rows | None = None
+) -> None:
     @check(claim, kind=STATIC, realised=realised)
     def run(audited: Audited) -> Result:
         table = _Table(Result(claim, "nets", says))
         for net in nets:
             _compare_options(table, audited, net, lambda layer, key, net=net: layer_claim(net, layer, key) == claim)  # type: ignore[misc]
+            if also is not None:
+                also(table, audited, net)
         return table.finish()
 
 
-def _settings_of(claim: str, says: str, *realised: str) -> None:
+def _settings_of(claim: str, says: str, *realised: str, also: Rows | None = None) -> None:
     @check(claim, kind=STATIC, realised=realised)
     def run(audited: Audited) -> Result:
         table = _Table(Result(claim, "solvers", says))
         for name in RELEASED:
             _compare_solver(table, audited, name, lambda key: solver_claim(key) == claim)
+            if also is not None:
+                also(table, audited, name)
         return table.finish()
 
 
@@ -218,21 +236,27 @@ _options_of("REL.alexnet", "CaffeNet with a pad of 100", _N + "voc-fcn-alexnet.p
 _options_of("REL.heads", "scores, upsampling and sums", _N + "voc-fcn8s.prototxt:score_pool4",
             _N + "voc-fcn8s.prototxt:upscore8")  # fmt: skip
 _options_of("REL.crop", "the offsets of the crops", _N + "voc-fcn8s.prototxt:score.offset")
-_options_of("REL.zero", "score layers have no filler: they start at zero", _N + "voc-fcn32s.prototxt:score_fr")
+_options_of("REL.zero", "score layers have no filler: they start at zero", _N + "voc-fcn32s.prototxt:score_fr",
+            also=zero_run)  # fmt: skip
 _options_of("REL.upsampling", "interpolation is fixed, over all pairs of channels", _N + "voc-fcn8s.prototxt:upscore2",
-            "fcn_caffe/surgery.py:interp")  # fmt: skip
-_options_of("REL.dropout", "half of fc6 and fc7 is dropped", _N + "voc-fcn32s.prototxt:drop6")
-_options_of("REL.bias", "biases learn twice as fast and do not decay", _N + "voc-fcn32s.prototxt:conv1_1")
-_options_of("REL.loss", "softmax loss, void ignored, not normalised but for AlexNet", _N + "voc-fcn32s.prototxt:loss")
+            "fcn_caffe/surgery.py:interp", also=fixed_run)  # fmt: skip
+_options_of("REL.dropout", "half of fc6 and fc7 is dropped", _N + "voc-fcn32s.prototxt:drop6",
+            "fcn_caffe/layers/neuron.py:Dropout", also=dropout_run)  # fmt: skip
+_options_of("REL.bias", "biases learn twice as fast and do not decay", _N + "voc-fcn32s.prototxt:conv1_1",
+            also=biases_run)  # fmt: skip
+_options_of("REL.loss", "softmax loss, void ignored, not normalised but for AlexNet", _N + "voc-fcn32s.prototxt:loss",
+            "fcn_caffe/layers/loss.py:SoftmaxWithLoss", also=losses_run)  # fmt: skip
 _options_of("REL.data", "labels, means and splits", _N + "voc-fcn32s.prototxt:data", "fcn_caffe/data/voc_layers.py")
 _options_of("REL.deploy", "one image of 500x500, no dropout, no loss", _N + "voc-fcn32s.prototxt:input")
 _options_of("REL.atonce", "constant scales before the skips' scores", _N + "voc-fcn8s-atonce.prototxt:scale_pool4",
-            _N + "voc-fcn8s-atonce.prototxt:scale_pool3", nets=("voc-fcn8s-atonce",))  # fmt: skip
+            _N + "voc-fcn8s-atonce.prototxt:scale_pool3", nets=("voc-fcn8s-atonce",), also=scales_run)  # fmt: skip
 _options_of("REL.fusion", "the mean of both scores", _N + "nyud-fcn32s-color-hha.prototxt:score_fused",
             nets=("nyud-fcn32s-color-hha",))  # fmt: skip
 _settings_of("REL.rate", "the rates", _S + "voc-fcn32s.prototxt:base_lr")
-_settings_of("REL.momentum", "momentum and images a step", _S + "voc-fcn32s.prototxt:momentum")
-_settings_of("REL.decay", "weight decay", _S + "voc-fcn32s.prototxt:weight_decay")
+_settings_of("REL.momentum", "momentum and images a step", _S + "voc-fcn32s.prototxt:momentum",
+             "fcn_caffe/solver/update_rules.py:SGD", also=momentum_run)  # fmt: skip
+_settings_of("REL.decay", "weight decay", _S + "voc-fcn32s.prototxt:weight_decay",
+             "fcn_caffe/solver/update_rules.py:UpdateRule", also=decay_run)  # fmt: skip
 _settings_of("REL.policy", "a fixed rate, plain SGD and nothing else", _S + "voc-fcn32s.prototxt:lr_policy")
 _settings_of("REL.length", "iterations, and those between snapshots", _S + "voc-fcn32s.prototxt:max_iter")
 _settings_of("REL.test", "every image of the test list, never while training", _S + "voc-fcn32s.prototxt:test_iter")
@@ -316,6 +340,7 @@ def offsets_by_map(audited: Audited) -> Result:
             except FcnCaffeError as error:
                 derived = str(error)
             table.add(net, node.name, given, derived)
+        aligned_run(table, audited, net)
     return table.finish()
 
 

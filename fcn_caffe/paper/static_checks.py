@@ -10,10 +10,12 @@ from fcn_caffe.doctor.start import is_zero_filler
 from fcn_caffe.errors import FcnCaffeError
 from fcn_caffe.graph import TRAIN
 from fcn_caffe.net import Net
+from fcn_caffe.paper.as_run import step_apart
 from fcn_caffe.paper.audited import Audited
 from fcn_caffe.paper.claims import STATIC, check
 from fcn_caffe.paper.released import DERIVED, RELEASED
 from fcn_caffe.paper.result import Result
+from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.solver import read_solver
 
 __all__ = ["TABLE_1", "depth", "interpolation"]
@@ -130,6 +132,7 @@ def sgd(audited: Audited) -> Result:
         decays = any(_equal(param.weight_decay, one) for one in DECAYS)
         result.measure(f"{name}, weight_decay", param.weight_decay, "0.0005 or 0.0002", decays)
         _layers_of_sgd(audited, name, result)
+        _steps_of_sgd(audited, name, result)
     return result
 
 
@@ -150,6 +153,17 @@ def _layers_of_sgd(audited: Audited, name: str, result: Result) -> None:
     drops = [node.name for node in nodes if node.type == "Dropout"]
     wanted = 1 if "googlenet" in name else 2
     result.measure(f"{name}, dropout", " ".join(drops) or "none", f"{wanted} layers", len(drops) == wanted)
+
+
+def _steps_of_sgd(audited: Audited, name: str, result: Result) -> None:
+    """Steps of a small net by the solver, and by the rates of the net's scores, beside the rule written out."""
+    solver = read_solver(audited.solver_path(name))
+    layers = {layer.name: layer for layer in audited.net(name, TRAIN).layer}
+    if SCORE not in layers:
+        return  # the row of the scores says so
+    rates, fixed = layers[SCORE].param, (caffe_pb2.ParamSpec(lr_mult=0),)
+    apart = step_apart(solver, rates, fixed, 0.9, solver.weight_decay, ((1, 1), (2, 0)))
+    result.equal(f"{name}, steps of it as run, of V = 0.9 V + rate (G + decay W)", apart, _SAME)
 
 
 @check("S4.3.balance", kind=STATIC, realised=("nets/cvpr-fcn32s.prototxt:loss", "fcn_caffe/paper/balance.py:balance"))
