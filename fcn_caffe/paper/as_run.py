@@ -19,7 +19,7 @@ from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.solver import Solver
 from fcn_caffe.surgery import interp
 
-__all__ = ["ALIGNED", "dropped", "learned", "loss_apart", "ramp_apart", "started", "step_apart"]
+__all__ = ["ALIGNED", "dropped", "learned", "loss_apart", "plain_apart", "ramp_apart", "started", "step_apart"]
 
 ALIGNED = 0.01  # pixels: what a ramp may be off by, over thousands of sums in float32
 _SIZE, _MARGIN = (288, 320), 96  # of the ramp's image, and where the padding around it is seen
@@ -72,6 +72,27 @@ def loss_apart(layer: Any, normalize: bool) -> float:
     if given.grad is None:
         return float("inf")
     return max(relative(loss.detach().double(), wanted), relative(given.grad.double(), slope))
+
+
+def plain_apart(layer: Any, kernel: int = 1, stride: int = 1, alpha: float = 0.0) -> float:
+    """How far a ReLU, a pool of largest values or an LRN over five channels, as run, is from its definition.
+
+    kernel, stride: of the pool, whose last windows hang over the border where they would not reach it. alpha: of LRN.
+    """
+    bottom = 100 * torch.randn((1, 8, 10, 11), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = Net(_alone(layer, bottom.shape), TEST)(bottom0=bottom.clone())["made"]
+    if layer.type == "ReLU":
+        wanted = torch.where(bottom > 0, bottom, 0)
+    elif layer.type == "LRN":
+        near = [bottom[:, max(0, at - 2) : at + 3].square().sum(1) for at in range(bottom.shape[1])]
+        wanted = bottom / (1 + alpha / 5 * torch.stack(near, 1)) ** 0.75
+    else:
+        rows, columns = (range(0, size - kernel + stride, stride) for size in bottom.shape[2:])
+        largest = [bottom[:, :, down : down + kernel, right : right + kernel].amax((2, 3))
+                   for down in rows for right in columns]  # fmt: skip
+        wanted = torch.stack(largest, -1).reshape(1, bottom.shape[1], len(rows), len(columns))
+    return relative(found, wanted)
 
 
 def dropped(layer: Any) -> tuple[float, float, float]:

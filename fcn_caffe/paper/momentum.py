@@ -63,7 +63,6 @@ def momentum_and_batch(batch: int = 20, momentum: float = 0.9, seed: int = 0) ->
     distance = {name: _apart(path, accumulated) for name, path in (("single", online), ("plain", plain))}
     result = Result("momentum", "PAMI, optimisation", "batch k with momentum p is like batch 1 with momentum p^(1/k)")
     result.measure(f"p^(1/k) for p = {momentum:g}, k = {batch}", single)
-    result.equal("path of the batches by the rule that solvers train by, from V = p V + rate G", trained)
     ratio = distance["plain"] / distance["single"] if distance["single"] else 1.0
     result.measure(
         "path with p^(1/k) beside the batch's, of its length",
@@ -75,6 +74,7 @@ def momentum_and_batch(batch: int = 20, momentum: float = 0.9, seed: int = 0) ->
     result.measure("how much farther p itself is", ratio, "above 2", ratio > 2)
     result.measure("last weights, batch, from the true ones", (accumulated[-1] - wanted).norm())
     result.measure("last weights, p^(1/k), from the true ones", (online[-1] - wanted).norm())
+    result.equal("path of the batches by the rule that solvers train by, from V = p V + rate G", trained)
     result.remarks.append(
         "an equivalence of averages: an example waits for its batch, so the paths are near, not equal"
     )

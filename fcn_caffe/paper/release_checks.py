@@ -17,11 +17,13 @@ from fcn_caffe.paper.run_rows import (
     Rows,
     aligned_run,
     biases_run,
+    data_run,
     decay_run,
     dropout_run,
     fixed_run,
     losses_run,
     momentum_run,
+    plain_run,
     scales_run,
     zero_run,
 )
@@ -33,6 +35,7 @@ __all__ = ["layer_claim", "solver_claim"]
 NO_LAYER, UNSET = "no such layer", "Caffe's default"
 _SHOWN = 3
 _WIRING = "REL.layers"
+_ALEXNET = "voc-fcn-alexnet"
 _FUSED = ("score_fused", "score_pool4")
 _OF_TYPE = {"Dropout": "REL.dropout", "SoftmaxWithLoss": "REL.loss", "Python": "REL.data", "Input": "REL.deploy",
             "Scale": "REL.atonce", "Crop": "REL.crop", "Concat": "REL.fusion"}  # fmt: skip
@@ -231,8 +234,10 @@ def _whole_nets(claim: str, where: str, says: str, nets: Sequence[str], *realise
 
 
 _N, _S = "nets/", "solvers/"
-_options_of("REL.trunk", "VGG-16 with a pad of 100", _N + "voc-fcn32s.prototxt:conv1_1")
-_options_of("REL.alexnet", "CaffeNet with a pad of 100", _N + "voc-fcn-alexnet.prototxt:conv1")
+_options_of("REL.trunk", "VGG-16 with a pad of 100", _N + "voc-fcn32s.prototxt:conv1_1",
+            also=lambda table, audited, net: None if net == _ALEXNET else plain_run(table, audited, net))  # fmt: skip
+_options_of("REL.alexnet", "CaffeNet with a pad of 100", _N + "voc-fcn-alexnet.prototxt:conv1", nets=(_ALEXNET,),
+            also=plain_run)  # fmt: skip
 _options_of("REL.heads", "scores, upsampling and sums", _N + "voc-fcn8s.prototxt:score_pool4",
             _N + "voc-fcn8s.prototxt:upscore8")  # fmt: skip
 _options_of("REL.crop", "the offsets of the crops", _N + "voc-fcn8s.prototxt:score.offset")
@@ -246,7 +251,8 @@ _options_of("REL.bias", "biases learn twice as fast and do not decay", _N + "voc
             also=biases_run)  # fmt: skip
 _options_of("REL.loss", "softmax loss, void ignored, not normalised but for AlexNet", _N + "voc-fcn32s.prototxt:loss",
             "fcn_caffe/layers/loss.py:SoftmaxWithLoss", also=losses_run)  # fmt: skip
-_options_of("REL.data", "labels, means and splits", _N + "voc-fcn32s.prototxt:data", "fcn_caffe/data/voc_layers.py")
+_options_of("REL.data", "labels, means and splits", _N + "voc-fcn32s.prototxt:data", "fcn_caffe/data/voc_layers.py",
+            also=data_run)  # fmt: skip
 _options_of("REL.deploy", "one image of 500x500, no dropout, no loss", _N + "voc-fcn32s.prototxt:input")
 _options_of("REL.atonce", "constant scales before the skips' scores", _N + "voc-fcn8s-atonce.prototxt:scale_pool4",
             _N + "voc-fcn8s-atonce.prototxt:scale_pool3", nets=("voc-fcn8s-atonce",), also=scales_run)  # fmt: skip

@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 from fcn_caffe.errors import FcnCaffeError
 from fcn_caffe.graph import TEST, TRAIN
-from fcn_caffe.paper.as_run import ALIGNED, dropped, learned, loss_apart, ramp_apart, started, step_apart
+from fcn_caffe.paper.as_run import ALIGNED, dropped, learned, loss_apart, plain_apart, ramp_apart, started, step_apart
 from fcn_caffe.paper.audited import Audited
+from fcn_caffe.paper.data_run import tops_apart
 from fcn_caffe.paper.layer_facts import Facts
 from fcn_caffe.paper.released import released_net
 from fcn_caffe.paper.released_solvers import released_solver
@@ -20,16 +21,19 @@ __all__ = [
     "Rows",
     "aligned_run",
     "biases_run",
+    "data_run",
     "decay_run",
     "dropout_run",
     "fixed_run",
     "losses_run",
     "momentum_run",
+    "plain_run",
     "scales_run",
     "zero_run",
 ]
 
 _EXACT = 1e-6  # of the largest: what float32 leaves of a few steps, and less than any decay moves
+_READ = 1e-4  # of values up to 255, in float32
 _SHARE = 0.02  # of 40,000 values: eight times what chance moves
 _LEARNT = ((1.0, 1.0), (2.0, 0.0))  # rate and decay of weights and biases
 _FORMULA = "by the formula"
@@ -109,6 +113,40 @@ def zero_run(table: Table, audited: Audited, net: str) -> None:
     for layer in _of_type(audited, net, "Convolution"):
         if layer.name.startswith("score"):
             _run(table, net, f"{layer.name}, weights and biases begin at", "0", _starts, layer, 0.0)
+
+
+def data_run(table: Table, audited: Audited, net: str) -> None:
+    """What the data layers of training and testing give of a data set of one image."""
+    for phase, told in ((TRAIN, "in training"), (TEST, "in testing")):
+        try:
+            layers = [layer for layer in audited.net(net, phase).layer if layer.type == "Python"]
+        except FcnCaffeError:
+            continue  # as other rows say
+        for layer in layers:
+            wanted = "BGR or as stored, less the mean; void 255"
+            _run(table, net, f"{layer.name} {told}, of an image", wanted, _read, audited, net, layer, phase)
+
+
+def _read(audited: Audited, net: str, layer: Any, phase: int) -> Answer:
+    apart = audited.once(("read", net, phase, layer.name), lambda: tops_apart(layer, phase))
+    return f"values {apart:.3g} away", apart <= _READ
+
+
+def plain_run(table: Table, audited: Audited, net: str) -> None:
+    """The pools, normalisations and ReLUs of a trunk, once where many are the same."""
+    for kind in ("Pooling", "LRN", "ReLU"):
+        wanted, told = _wanted(net, kind), set()
+        for layer in _of_type(audited, net, kind):
+            options = wanted.get(layer.name, {})
+            key = str(options), layer.pooling_param.SerializeToString(), layer.lrn_param.SerializeToString()
+            if layer.name in wanted and key not in told:
+                told.add(key)
+                given = options.get("kernel_size", 1), options.get("stride", 1), options.get("alpha", 0.0)
+                _run(table, net, layer.name, _FORMULA, _plain, layer, *given)
+
+
+def _plain(layer: Any, kernel: int, stride: int, alpha: float) -> Answer:
+    return _apart(plain_apart(layer, kernel, stride, alpha), ROUNDING)
 
 
 def scales_run(table: Table, audited: Audited, net: str) -> None:
