@@ -7,26 +7,14 @@ from collections.abc import Callable, Iterable, Sequence
 from fcn_caffe.coord_map import crop_offset
 from fcn_caffe.errors import FcnCaffeError
 from fcn_caffe.graph import TRAIN, Graph
+from fcn_caffe.paper import run_rows
 from fcn_caffe.paper.audited import Audited
 from fcn_caffe.paper.claims import STATIC, check
 from fcn_caffe.paper.layer_facts import Facts, Layer, read_layers, shown, solver_facts
 from fcn_caffe.paper.released import CVPR, DERIVED, GOOGLENET, NYUD16, RELEASED, released_net
 from fcn_caffe.paper.released_solvers import EXEMPT, released_solver
 from fcn_caffe.paper.result import Result, Row
-from fcn_caffe.paper.run_rows import (
-    Rows,
-    aligned_run,
-    biases_run,
-    data_run,
-    decay_run,
-    dropout_run,
-    fixed_run,
-    losses_run,
-    momentum_run,
-    plain_run,
-    scales_run,
-    zero_run,
-)
+from fcn_caffe.paper.run_rows import Rows
 from fcn_caffe.paper.static_checks import DECAYS
 from fcn_caffe.solver import read_solver
 
@@ -34,7 +22,6 @@ __all__ = ["layer_claim", "solver_claim"]
 
 NO_LAYER, UNSET = "no such layer", "Caffe's default"
 _SHOWN = 3
-_WIRING = "REL.layers"
 _ALEXNET = "voc-fcn-alexnet"
 _FUSED = ("score_fused", "score_pool4")
 _OF_TYPE = {"Dropout": "REL.dropout", "SoftmaxWithLoss": "REL.loss", "Python": "REL.data", "Input": "REL.deploy",
@@ -234,35 +221,36 @@ def _whole_nets(claim: str, where: str, says: str, nets: Sequence[str], *realise
 
 
 _N, _S = "nets/", "solvers/"
-_options_of("REL.trunk", "VGG-16 with a pad of 100", _N + "voc-fcn32s.prototxt:conv1_1",
-            also=lambda table, audited, net: None if net == _ALEXNET else plain_run(table, audited, net))  # fmt: skip
+_options_of("REL.trunk", "VGG-16 with a pad of 100", _N + "voc-fcn32s.prototxt:conv1_1", also=run_rows.plain_run,
+            nets=[net for net in RELEASED if net != _ALEXNET])  # fmt: skip
 _options_of("REL.alexnet", "CaffeNet with a pad of 100", _N + "voc-fcn-alexnet.prototxt:conv1", nets=(_ALEXNET,),
-            also=plain_run)  # fmt: skip
+            also=run_rows.plain_run)  # fmt: skip
 _options_of("REL.heads", "scores, upsampling and sums", _N + "voc-fcn8s.prototxt:score_pool4",
             _N + "voc-fcn8s.prototxt:upscore8")  # fmt: skip
 _options_of("REL.crop", "the offsets of the crops", _N + "voc-fcn8s.prototxt:score.offset")
 _options_of("REL.zero", "score layers have no filler: they start at zero", _N + "voc-fcn32s.prototxt:score_fr",
-            also=zero_run)  # fmt: skip
+            also=run_rows.zero_run)  # fmt: skip
 _options_of("REL.upsampling", "interpolation is fixed, over all pairs of channels", _N + "voc-fcn8s.prototxt:upscore2",
-            "fcn_caffe/surgery.py:interp", also=fixed_run)  # fmt: skip
+            "fcn_caffe/surgery.py:interp", also=run_rows.fixed_run)  # fmt: skip
 _options_of("REL.dropout", "half of fc6 and fc7 is dropped", _N + "voc-fcn32s.prototxt:drop6",
-            "fcn_caffe/layers/neuron.py:Dropout", also=dropout_run)  # fmt: skip
+            "fcn_caffe/layers/neuron.py:Dropout", also=run_rows.dropout_run)  # fmt: skip
 _options_of("REL.bias", "biases learn twice as fast and do not decay", _N + "voc-fcn32s.prototxt:conv1_1",
-            also=biases_run)  # fmt: skip
+            also=run_rows.biases_run)  # fmt: skip
 _options_of("REL.loss", "softmax loss, void ignored, not normalised but for AlexNet", _N + "voc-fcn32s.prototxt:loss",
-            "fcn_caffe/layers/loss.py:SoftmaxWithLoss", also=losses_run)  # fmt: skip
+            "fcn_caffe/layers/loss.py:SoftmaxWithLoss", also=run_rows.losses_run)  # fmt: skip
 _options_of("REL.data", "labels, means and splits", _N + "voc-fcn32s.prototxt:data", "fcn_caffe/data/voc_layers.py",
-            also=data_run)  # fmt: skip
+            also=run_rows.data_run)  # fmt: skip
 _options_of("REL.deploy", "one image of 500x500, no dropout, no loss", _N + "voc-fcn32s.prototxt:input")
 _options_of("REL.atonce", "constant scales before the skips' scores", _N + "voc-fcn8s-atonce.prototxt:scale_pool4",
-            _N + "voc-fcn8s-atonce.prototxt:scale_pool3", nets=("voc-fcn8s-atonce",), also=scales_run)  # fmt: skip
+            _N + "voc-fcn8s-atonce.prototxt:scale_pool3", nets=("voc-fcn8s-atonce",),
+            also=run_rows.scales_run)  # fmt: skip
 _options_of("REL.fusion", "the mean of both scores", _N + "nyud-fcn32s-color-hha.prototxt:score_fused",
             nets=("nyud-fcn32s-color-hha",))  # fmt: skip
 _settings_of("REL.rate", "the rates", _S + "voc-fcn32s.prototxt:base_lr")
 _settings_of("REL.momentum", "momentum and images a step", _S + "voc-fcn32s.prototxt:momentum",
-             "fcn_caffe/solver/update_rules.py:SGD", also=momentum_run)  # fmt: skip
+             "fcn_caffe/solver/update_rules.py:SGD", also=run_rows.momentum_run)  # fmt: skip
 _settings_of("REL.decay", "weight decay", _S + "voc-fcn32s.prototxt:weight_decay",
-             "fcn_caffe/solver/update_rules.py:UpdateRule", also=decay_run)  # fmt: skip
+             "fcn_caffe/solver/update_rules.py:UpdateRule", also=run_rows.decay_run)  # fmt: skip
 _settings_of("REL.policy", "a fixed rate, plain SGD and nothing else", _S + "voc-fcn32s.prototxt:lr_policy")
 _settings_of("REL.length", "iterations, and those between snapshots", _S + "voc-fcn32s.prototxt:max_iter")
 _settings_of("REL.test", "every image of the test list, never while training", _S + "voc-fcn32s.prototxt:test_iter")
@@ -346,7 +334,7 @@ def offsets_by_map(audited: Audited) -> Result:
             except FcnCaffeError as error:
                 derived = str(error)
             table.add(net, node.name, given, derived)
-        aligned_run(table, audited, net)
+        run_rows.aligned_run(table, audited, net)
     return table.finish()
 
 
