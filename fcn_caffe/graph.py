@@ -35,9 +35,10 @@ def read_net(path: str | os.PathLike[str], phase: int = TEST, stages: Sequence[s
 def filter_net(param: Any, phase: int = TEST, stages: Sequence[str] = (), level: int = 0) -> Any:
     """A copy of an upgraded NetParameter with the layers whose rules the state meets; `phase` is set on each.
 
-    Raises: GraphError for a layer with include and exclude rules. Source: Caffe Net::FilterNet.
+    stages: besides those of the net's own `state`, whose phase and level the given ones replace.
+    Raises: GraphError for a layer with include and exclude rules. Source: Caffe Net::Net, Net::FilterNet.
     """
-    state = caffe_pb2.NetState(phase=phase, level=level, stage=stages)
+    state = caffe_pb2.NetState(phase=phase, level=level, stage=dict.fromkeys((*param.state.stage, *stages)))
     kept = caffe_pb2.NetParameter()
     kept.CopyFrom(param)
     kept.ClearField("layer")

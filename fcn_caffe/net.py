@@ -96,6 +96,17 @@ class Net(nn.Module):
         self.debug = DebugInfo(self.graph.nodes, self._layer_of) if debug_info else None
         self.train(phase == TRAIN)
 
+    def train(self, mode: bool = True) -> Net:
+        """Switch between training and evaluation, as PyTorch does.
+
+        A layer whose own `phase` is not the net's keeps it: a Dropout of TEST drops nothing. Source: Caffe Net::Init.
+        """
+        super().train(mode)
+        for node in self.graph.nodes:
+            if node.param.phase != self.phase:
+                self._layer_of[node.name].train(node.param.phase == TRAIN)
+        return self
+
     # -- building ---------------------------------------------------------------------------------------------
 
     def _build(self) -> None:

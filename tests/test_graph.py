@@ -47,6 +47,15 @@ def test_every_layer_takes_the_phase_of_the_net() -> None:
     assert [item.phase for item in kept.layer] == [TEST, TRAIN]
 
 
+def test_a_nets_own_stages_are_in_and_its_phase_and_level_are_not() -> None:
+    rules = ('include { stage: "own" stage: "given" }', "include { phase: TRAIN }", "include { min_level: 1 }")
+    text = [layer(f"l{index}", "Split", "data", f"t{index}", rule) for index, rule in enumerate(rules)]
+    param = net_param('state { stage: "own" phase: TRAIN level: 3 }', DATA, *text)
+    kept = filter_net(param, TEST, ("given", "own"))
+    assert [item.name for item in kept.layer] == ["data", "l0"]
+    assert (list(kept.state.stage), kept.state.phase, kept.state.level) == (["own", "given"], TEST, 0)
+
+
 def test_outputs_are_sorted_and_last_use_frees_what_nothing_reads() -> None:
     graph = Graph.from_param(
         net_param(DATA, layer("z", "ReLU", "data"), layer("a", "ReLU", "data"), layer("m", "ReLU", "z", "z"))

@@ -215,6 +215,17 @@ def test_phase_sets_the_mode_and_the_mode_rules_dropout() -> None:
     assert torch.equal(train.eval()(data=x)["d"], x)
 
 
+def test_a_layers_own_phase_outlasts_the_nets() -> None:
+    x = torch.ones(1, 3, 8, 8)
+    for own, phase, dropped in (("TRAIN", TEST, True), ("TEST", TRAIN, False)):
+        text = layer("d", "Dropout", "data", more=f"phase: {own}"), layer("plain", "Dropout", "data")
+        net = make_net(DATA, *text, phase=phase)
+        for mode in (False, True):
+            blobs = net.train(mode)(data=x)
+            assert bool((blobs["d"] == 0).any()) is dropped
+            assert bool((blobs["plain"] == 0).any()) is mode
+
+
 def test_batch_norm_of_one_value_a_channel_is_zero_as_in_caffe() -> None:
     net = make_net(input_layer("data", 1, 3), layer("b", "BatchNorm", "data"), phase=TRAIN)
     x = torch.tensor([[1.0, -2.0, 3.0]], requires_grad=True)
