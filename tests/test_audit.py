@@ -246,6 +246,7 @@ def test_only_says_what_is_missing(checks, capsys):
     ("arguments", "message"),
     [
         (["--only", "T9"], "no claim is called 'T9'"),
+        (["--only", "T1.params,T9"], "no claim is called 'T9'"),
         (["--root", "nowhere"], "nowhere: no folders nets and solvers there"),
         (["--json", "nowhere/a.json"], "there is no folder"),
         (["--html", "."], "is a folder"),

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.ndimage import maximum_filter, minimum_filter
 
 from fcn_caffe.commands.hha import main
 from fcn_caffe.errors import DataError
@@ -20,40 +19,9 @@ from fcn_caffe.paper.hha import (
     normals,
     points,
 )
+from fcn_caffe.paper.room import CAMERA, CEILING, FLOOR, SIZE, inside, room
 
 SAMPLES = Path(__file__).parent.parent.parent / "shared" / "data" / "samples" / "HHA"
-CAMERA = Camera(90.0, 95.0, 80.5, 60.5)
-HEIGHT, WIDTH = 120, 160
-FLOOR, WALL, CEILING = 1.5, 4.0, 1.1  # metres below, before and above the camera
-
-
-def room(pitch=0.0, roll=0.0, camera=CAMERA, shape=(HEIGHT, WIDTH)):
-    """Depth of a room of floor, far wall and ceiling seen by a turned camera, and what each pixel sees.
-
-    Returns depth in metres, gravity in the camera's axes, and 0, 1, 2 for floor, wall, ceiling.
-    """
-    p, r = np.radians([pitch, roll])
-    tilt = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])
-    lean = np.array([[np.cos(r), -np.sin(r), 0], [np.sin(r), np.cos(r), 0], [0, 0, 1]])
-    turn = tilt @ lean  # from the world's axes (x right, y down, z ahead) to the camera's
-    row, column = np.indices(shape) + 1
-    rays = np.stack(
-        [(column - camera.centre_x) / camera.focal_x, (row - camera.centre_y) / camera.focal_y, np.ones(shape)], -1
-    )
-    planes = [(turn @ (0, 1, 0), FLOOR), (turn @ (0, 0, 1), WALL), (turn @ (0, -1, 0), CEILING)]
-    with np.errstate(divide="ignore"):
-        depths = np.stack([distance / (rays @ normal) for normal, distance in planes], -1)
-    depths[depths <= 0] = np.inf
-    return depths.min(-1), turn @ (0, 1, 0), depths.argmin(-1)
-
-
-def inside(seen, margin):
-    """Pixels whose window lies wholly on one surface and in the image."""
-    size = 2 * margin + 1
-    same = minimum_filter(seen, size) == maximum_filter(seen, size)
-    edge = np.ones(seen.shape, bool)
-    edge[margin:-margin, margin:-margin] = False
-    return np.asarray(same & ~edge)
 
 
 @pytest.mark.parametrize(("pitch", "roll"), [(0, 0), (10, 0), (-12, 4), (8, -15)])
@@ -163,7 +131,7 @@ def test_command(tmp_path, capsys, units):
 
 def test_command_with_another_camera_and_folders(tmp_path, capsys):
     (tmp_path / "depth").mkdir()
-    depth = save_depth(tmp_path / "depth" / "a.png", 1000, (HEIGHT, WIDTH), CAMERA)
+    depth = save_depth(tmp_path / "depth" / "a.png", 1000, SIZE, CAMERA)
     assert main([str(tmp_path / "depth"), str(tmp_path / "out"), "--focal", "90", "95"]) == 0
     with Image.open(tmp_path / "out" / "a.png") as saved:
         assert np.array_equal(np.asarray(saved), hha(depth, CAMERA))

@@ -16,6 +16,7 @@ from fcn_caffe.metrics import ConfusionMatrix
 from fcn_caffe.paper import (
     as_run,
     audit,  # noqa: F401  (registers every check)
+    static_checks,
 )
 from fcn_caffe.paper.audited import Audited
 from fcn_caffe.paper.claims import CHECKS
@@ -158,6 +159,20 @@ def other_mean(module, name, value):
     return lambda monkeypatch: monkeypatch.setattr(f"fcn_caffe.data.{module}.{name}", value)
 
 
+def other_number(name, value):
+    return lambda monkeypatch: monkeypatch.setattr(f"fcn_caffe.paper.{name}", value)
+
+
+def wider(monkeypatch):
+    true = static_checks.receptive_field
+
+    def field(graph, blob):
+        found = true(graph, blob)
+        return replace(found, size=found.size + 1)
+
+    monkeypatch.setattr(static_checks, "receptive_field", field)
+
+
 def not_reversed(monkeypatch):
     plain = reference.load_channels
     for module in (voc_layers, nyud_layers, siftflow_layers, pascalcontext_layers):
@@ -213,6 +228,9 @@ SPOILED = [
     (other_mean("nyud_layers", "LOG_DEPTH_MEAN", 7.8), ["REL.data"]),
     (other_mean("siftflow_layers", "MEAN", (108.353, 115.294, 114.578)), ["REL.data"]),
     (other_mean("pascalcontext_layers", "OTHER_SPELLING", {"table": "dog"}), ["REL.data"]),
+    (wider, ["T1.seen"]),
+    (other_number("hha.DISPARITY", 30000), ["S5.hha"]),
+    (other_number("hha.UPRIGHT", 130), ["S5.hha"]),
     (not_reversed, ["REL.data"]),
     (void_is_a_class, ["REL.data"]),
 ]
@@ -243,6 +261,18 @@ def test_a_ramp_is_off_by_what_a_crop_is(ours):
     crops["score"].offset[:] = [27]
     crops["score_pool4c"].offset[:] = [4]
     assert as_run.ramp_apart(net)["score"] == pytest.approx(4 * 16 / 2)  # half of what is added
+
+
+def test_pixels_that_a_score_depends_on(ours):
+    net = caffe_pb2.NetParameter()
+    net.CopyFrom(ours.net("voc-fcn32s", TEST, ("deploy",)))
+    layers = {layer.name: layer for layer in net.layer}
+    assert as_run.seen(net, "pool2") == (16, 16)
+    assert as_run.seen(net, "score_fr") == (404, 404)
+    layers["fc6"].convolution_param.kernel_size[:] = []
+    layers["fc6"].convolution_param.kernel_h, layers["fc6"].convolution_param.kernel_w = 6, 7
+    layers["conv5_1"].convolution_param.dilation[:] = [2]
+    assert as_run.seen(net, "score_fr") == (404 - 32 + 32, 404 + 32)
 
 
 def test_what_cannot_be_run_is_told(ours, monkeypatch):

@@ -22,7 +22,7 @@ from fcn_caffe.commands import INTERRUPTED, command
 from fcn_caffe.errors import DataError
 from fcn_caffe.paper.audit import UNVERIFIED_SOURCE, VERDICTS, Entry, audit, chosen
 from fcn_caffe.paper.audited import Audited
-from fcn_caffe.paper.claims import CHECKS, Claim
+from fcn_caffe.paper.claims import CHECKS, NO_UNITS, Claim
 from fcn_caffe.paper.page import write_page
 from fcn_caffe.paper.result import DIFFERS, HOLDS, NOT_RUN
 from fcn_caffe.progress import duration
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="CLAIM",
-        help="an id, what ids begin with, or a kind: static, behavioural, data (repeatable)",
+        help="an id, what ids begin with, or a kind: static, behavioural, data; several with commas",
     )
     add("--seed", type=seed, default=0, help="of random weights and images (default: 0)")
     add("--scale", type=share, default=1.0, help="share of the iterations that experiments train for (default: 1)")
@@ -143,7 +143,8 @@ def _table(record: Entry, colours: bool) -> list[str]:
         lines += ["", section] if lines else [section]
         for claim in members:
             # Each may have half of the room, and what the other leaves.
-            value, quantity = f"{claim['value']} {claim['unit']}", claim["quantity"]
+            unit = "" if claim["unit"] in NO_UNITS else f" {claim['unit']}"
+            value, quantity = f"{claim['value']}{unit}", claim["quantity"]
             value = _cut(value, max(room // 2, room - len(quantity)))
             quantity = _cut(quantity, room - len(value))
             verdict = _coloured(f"{claim['verdict']:<{first}}", claim["verdict"], colours)
@@ -196,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     try:
-        claims = chosen(arguments.only)
+        claims = chosen([word.strip() for words in arguments.only for word in words.split(",")])
         root = _root(arguments.root)
         _check_files(arguments)
     except DataError as error:

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         width = max(map(len, EXPERIMENTS))
         for name, known in EXPERIMENTS.items():
             takes = " ".join(f"--{option}" for option in known.takes)
-            print(f"{name:<{width}}  {known.section:<10}  {known.what} ({takes})")
+            print(f"{name:<{width}}  {known.section:<10}  {known.what}" + (f" ({takes})" if takes else ""))
         return 0
     if arguments.name not in EXPERIMENTS:
         said = "name an experiment" if arguments.name is None else f"unknown experiment {arguments.name!r}"
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = {field.name: getattr(arguments, field.name) for field in fields(Options)}
     given = {name: value for name, value in given.items() if value is not None}
     if unused := [name for name in given if name not in experiment.takes]:
-        takes = ", ".join(f"--{name}" for name in experiment.takes)
+        takes = ", ".join(f"--{name}" for name in experiment.takes) or "none of these"
         parser.error(f"{arguments.name} takes no --{unused[0]}; it takes {takes}")
     if "labels" not in given and (unused := [name for name in ("classes", "ignore") if name in given]):
         parser.error(f"--{unused[0]} is of the labels in a folder: name it with --labels")

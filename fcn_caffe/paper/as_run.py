@@ -19,10 +19,11 @@ from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.solver import Solver
 from fcn_caffe.surgery import interp
 
-__all__ = ["ALIGNED", "dropped", "learned", "loss_apart", "plain_apart", "ramp_apart", "started", "step_apart"]
+__all__ = ["ALIGNED", "dropped", "learned", "loss_apart", "plain_apart", "ramp_apart", "seen", "started", "step_apart"]
 
 ALIGNED = 0.01  # pixels: what a ramp may be off by, over thousands of sums in float32
 _SIZE, _MARGIN = (288, 320), 96  # of the ramp's image, and where the padding around it is seen
+_WIDE = 960  # of the image that is looked over: what the middle sees, and more
 _DOWN, _ALONG = 3.0, 1.0  # how steep the ramp is
 _RATE, _STEPS, _TARGET, _START = 0.1, 4, 3.0, (1.0, 0.5)  # of the small regression, where it ends and begins
 _PASSES = 100  # more images a step are not run: the table of solvers asks for no such
@@ -178,20 +179,7 @@ def ramp_apart(net: Any) -> dict[str, float]:
     net keeps its windows, paddings and crops; every layer becomes one channel that passes on the middle of its window,
     pools give means, and the paths that are added are counted.
     """
-    made = caffe_pb2.NetParameter()
-    made.CopyFrom(net)
-    for layer in made.layer:
-        for shape in layer.input_param.shape:
-            shape.dim[2:] = _SIZE
-        if layer.type in ("Convolution", "Deconvolution"):
-            layer.convolution_param.num_output = layer.convolution_param.group = 1
-            layer.convolution_param.ClearField("weight_filler")
-            layer.convolution_param.ClearField("bias_filler")
-        if layer.type == "Pooling":
-            layer.pooling_param.pool = caffe_pb2.PoolingParameter.AVE
-        if layer.type == "LRN":
-            layer.lrn_param.alpha, layer.lrn_param.k = 0, 1
-    passing = Net(made, TEST, stages=("deploy",))
+    passing = _of_one_channel(net, _SIZE)
     interp(passing)
     with torch.no_grad():
         for node in passing.graph.nodes:
@@ -215,6 +203,43 @@ def ramp_apart(net: Any) -> dict[str, float]:
         off = score[0, 0][inside] / flat[blob][0, 0][inside] - ramp[inside] if there else torch.tensor(float("inf"))
         found[blob] = float(off.abs().max())
     return found
+
+
+def seen(net: Any, blob: str) -> tuple[int, int]:
+    """How many rows and columns of the image the middle of a blob depends on, by its gradient, at most 960.
+
+    The net, in its deploy form, keeps its windows and paddings; each of its weights is 1, so that no path is lost.
+    """
+    summing = _of_one_channel(net, (_WIDE, _WIDE), blob)
+    with torch.no_grad():
+        for blobs in summing.params.values():
+            blobs[0].fill_(1)
+    image = torch.ones(summing.blob_shapes[summing.graph.inputs[0]], requires_grad=True)
+    made = summing({summing.graph.inputs[0]: image})[blob]
+    (slope,) = torch.autograd.grad(made[0, 0, made.shape[2] // 2, made.shape[3] // 2], image)
+    there = slope[0, 0] != 0
+    return int(there.any(1).sum()), int(there.any(0).sum())
+
+
+def _of_one_channel(net: Any, size: Sequence[int], until: str | None = None) -> Net:
+    """A deployed net of the same windows that only adds: one channel a layer, means for pools, nothing normalised."""
+    made = caffe_pb2.NetParameter()
+    made.CopyFrom(net)
+    if until is not None:
+        last = max(index for index, layer in enumerate(made.layer) if until in layer.top)
+        del made.layer[last + 1 :]
+    for layer in made.layer:
+        for shape in layer.input_param.shape:
+            shape.dim[2:] = size
+        if layer.type in ("Convolution", "Deconvolution"):
+            layer.convolution_param.num_output = layer.convolution_param.group = 1
+            layer.convolution_param.ClearField("weight_filler")
+            layer.convolution_param.ClearField("bias_filler")
+        if layer.type == "Pooling":
+            layer.pooling_param.pool = caffe_pb2.PoolingParameter.AVE
+        if layer.type == "LRN":
+            layer.lrn_param.alpha, layer.lrn_param.k = 0, 1
+    return Net(made, TEST, stages=("deploy",))
 
 
 def _middle(size: int) -> Tensor:

@@ -44,6 +44,7 @@ _bind("S3.3.deconv", "upsampling", "fcn_caffe/layers/conv.py:Deconvolution", _HE
 _bind("P.momentum", "momentum", _HERE + "momentum.py:momentum_and_batch", trains=False)
 _bind("T4.start", "fusion", _HERE + "fusion.py:fusion", "fcn_caffe/surgery.py:widen",
       "nets/nyud-fcn32s-color-hha.prototxt:score_fused", trains=False)  # fmt: skip
+_bind("S5.hha", "hha", _HERE + "hha.py:hha", _HERE + "room.py:encoded_room", trains=False)
 _bind("S3.4.sampling", "sampling", _HERE + "sampling.py:sampling", _HERE + "sampling_nets.py:sample_loss",
       "fcn_caffe/data/data_changes.py:LossSampling")  # fmt: skip
 _bind("S4.3.aug", "augmentation", _HERE + "augmentation.py:augmentation", "fcn_caffe/data/data_changes.py:MirrorJitter")

@@ -11,9 +11,13 @@ from importlib import resources
 from fcn_caffe.paper.audited import Audited
 from fcn_caffe.paper.result import Result
 
-__all__ = ["BEHAVIOURAL", "CHECKS", "DATA", "STATIC", "UNVERIFIED", "Check", "Claim", "check", "read_claims"]
+__all__ = [
+    *("BEHAVIOURAL", "CHECKS", "DATA", "NO_UNITS", "STATIC", "UNVERIFIED"),
+    *("Check", "Claim", "check", "read_claims"),
+]
 
 STATIC, BEHAVIOURAL, DATA = "static", "behavioural", "data"
+NO_UNITS = ("identity", "rule", "setting", "trend")  # in the column of units, but words for what is claimed
 UNVERIFIED = "unverified"  # the status of a row whose source we have not seen with our own eyes
 
 Run = Callable[[Audited], Result]

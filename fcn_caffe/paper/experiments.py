@@ -15,6 +15,7 @@ from fcn_caffe.paper.masking import masking
 from fcn_caffe.paper.momentum import momentum_and_batch
 from fcn_caffe.paper.regimes import regimes
 from fcn_caffe.paper.result import Result
+from fcn_caffe.paper.room import encoded_room
 from fcn_caffe.paper.sampling import sampling
 from fcn_caffe.paper.upper_bound import upper_bound
 
@@ -82,6 +83,12 @@ EXPERIMENTS: dict[str, Experiment] = {
         "colour and depth fused early and late start as the nets of one input",
         ("seed",),
         lambda options: fusion(seed=options.seed),
+    ),
+    "hha": Experiment(
+        "5",
+        "depth as disparity, height and angle with gravity, of a room whose numbers are known",
+        (),
+        lambda options: encoded_room(),
     ),
     "sampling": Experiment(
         "3.4, 4.3",

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fcn_caffe.paper.charts import chart, number
+from fcn_caffe.paper.claims import NO_UNITS
 
 __all__ = ["VERDICTS", "Links", "Verdict", "anchor", "badge", "claims_section", "groups"]
 
@@ -93,9 +94,7 @@ def _named(where: str) -> str:
 def _claim(claim: dict[str, Any], links: Links) -> str:
     known = VERDICTS[claim["verdict"]]
     kind = claim["kind"]
-    unit = (
-        "" if claim["unit"] in ("identity", "setting", "trend", "rule") else f" <small>{escape(claim['unit'])}</small>"
-    )
+    unit = "" if claim["unit"] in NO_UNITS else f" <small>{escape(claim['unit'])}</small>"
     title = f"title-{anchor(claim['id'])}"
     return (
         f'<article class="claim {known.style}" id="{anchor(claim["id"])}" aria-labelledby="{title}" '

@@ -8,9 +8,9 @@ from typing import Any
 from fcn_caffe.coord_map import receptive_field
 from fcn_caffe.doctor.start import is_zero_filler
 from fcn_caffe.errors import FcnCaffeError
-from fcn_caffe.graph import TRAIN
+from fcn_caffe.graph import TEST, TRAIN
 from fcn_caffe.net import Net
-from fcn_caffe.paper.as_run import step_apart
+from fcn_caffe.paper.as_run import seen, step_apart
 from fcn_caffe.paper.audited import Audited
 from fcn_caffe.paper.claims import STATIC, check
 from fcn_caffe.paper.released import DERIVED, RELEASED
@@ -27,6 +27,7 @@ TABLE_1 = {
     "voc-fcn-googlenet": (22, 6, 907, 32),
 }
 SCORE = "score_fr"
+_OTHERWISE = "voc-fcn-googlenet"  # its receptive field in Table 1 is its classifier's
 # Net: rate; each from section 4.3, and the weight decays that it allows.
 RATES = {"cvpr-fcn-alexnet": 1e-3, "cvpr-fcn32s": 1e-4, "cvpr-fcn-googlenet": 5e-5}
 DECAYS = (5e-4, 2e-4)
@@ -104,6 +105,21 @@ def receptive_fields(audited: Audited) -> Result:
                 "A pool of 7x7 and stride 1 before the score sees 6 steps more: the paper's number is that of the "
                 "classifier with its average pooling, which the FCN leaves out."
             )
+    return result
+
+
+@check("T1.seen", kind=STATIC, realised=(*_REALISED[:2], "fcn_caffe/coord_map.py:receptive_field"))
+def pixels_seen(audited: Audited) -> Result:
+    """The pixels that move a score of stride 32, found by its gradient, beside what the windows say and the paper."""
+    result = Result("T1.seen", "Table 1", "receptive fields are the pixels that a score depends on")
+    for name, net in _nets(audited):
+        field, wanted = receptive_field(net.graph, SCORE).size, TABLE_1[name][2]
+        rows, columns = seen(audited.net(name, TEST, ("deploy",)), SCORE)
+        agree = rows == columns == field
+        result.measure(f"{name}, {SCORE}, rows", rows, f"{float(field):g} px, by its windows", agree)
+        if name != _OTHERWISE:
+            result.measure(f"{name}, {SCORE}, columns", columns, f"{wanted} px", columns == wanted)
+    result.remarks.append("Table 1's 907 is not of GoogLeNet's FCN: see T1.rf.")
     return result
 
 
