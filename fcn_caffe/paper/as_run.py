@@ -23,7 +23,7 @@ __all__ = ["ALIGNED", "dropped", "learned", "loss_apart", "plain_apart", "ramp_a
 
 ALIGNED = 0.01  # pixels: what a ramp may be off by, over thousands of sums in float32
 _SIZE, _MARGIN = (288, 320), 96  # of the ramp's image, and where the padding around it is seen
-_WIDE = 960  # of the image that is looked over: what the middle sees, and more
+_WIDE = 800  # of the image that is looked over: what the middle sees, and more
 _DOWN, _ALONG = 3.0, 1.0  # how steep the ramp is
 _RATE, _STEPS, _TARGET, _START = 0.1, 4, 3.0, (1.0, 0.5)  # of the small regression, where it ends and begins
 _PASSES = 100  # more images a step are not run: the table of solvers asks for no such
@@ -206,7 +206,7 @@ def ramp_apart(net: Any) -> dict[str, float]:
 
 
 def seen(net: Any, blob: str) -> tuple[int, int]:
-    """How many rows and columns of the image the middle of a blob depends on, by its gradient, at most 960.
+    """How many rows and columns of the image the middle of a blob depends on, by its gradient, at most 800.
 
     The net, in its deploy form, keeps its windows and paddings; each of its weights is 1, so that no path is lost.
     """

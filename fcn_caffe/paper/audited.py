@@ -56,7 +56,7 @@ class Audited:
         return found
 
     def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What `make` gives, made once for a key; the key's second part is the net's name."""
+        """What `make` gives, made once for a key; the second part is the net's name, if it hangs on its file."""
         if key not in self.made:
             self.made[key] = make()
         return self.made[key]

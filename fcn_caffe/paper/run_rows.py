@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Protocol
 
 from fcn_caffe.errors import FcnCaffeError
@@ -50,13 +50,22 @@ Rows = Callable[[Table, Audited, str], None]
 Answer = tuple[str, bool]  # what was found, and whether it is what was wanted
 
 
-def _run(table: Table, net: str, what: str, wanted: str, answer: Callable[..., Answer], *given: Any) -> None:
-    """A row of what a layer or solver does when it is run, or why it cannot be."""
+def _run(
+    table: Table, audited: Audited, net: str, what: str, wanted: str, answer: Callable[..., Answer], *given: Any
+) -> None:
+    """A row of what a layer or solver does when it is run, or why it cannot be; run once where many are the same."""
+    key = "run", answer.__name__, _content(given)
     try:
-        found, holds = answer(*given)
+        found, holds = audited.once(key, lambda: answer(*given))
     except (FcnCaffeError, RuntimeError) as error:  # RuntimeError is torch's
         found, holds = str(error), False
     table.add(net, f"{what}, as run", wanted if holds else found, wanted, holds)
+
+
+def _content(given: Any) -> Hashable:
+    if hasattr(given, "SerializeToString"):
+        return bytes(given.SerializeToString(deterministic=True))
+    return given if isinstance(given, (str, float, int)) else tuple(map(_content, given))
 
 
 def _of_type(audited: Audited, net: str, kind: str) -> list[Any]:
@@ -85,7 +94,7 @@ def losses_run(table: Table, audited: Audited, net: str) -> None:
     wanted = _wanted(net, "SoftmaxWithLoss")
     for layer in _of_type(audited, net, "SoftmaxWithLoss"):
         mean = wanted.get(layer.name, {}).get("normalize") is True
-        _run(table, net, f"{layer.name} and its gradient", _FORMULA, _loss, layer, mean)
+        _run(table, audited, net, f"{layer.name} and its gradient", _FORMULA, _loss, layer, mean)
 
 
 def _loss(layer: Any, mean: bool) -> Answer:
@@ -99,7 +108,15 @@ def _apart(apart: float, bound: float = _EXACT) -> Answer:
 def dropout_run(table: Table, audited: Audited, net: str) -> None:
     """What every dropout layer does to ones."""
     for layer in _of_type(audited, net, "Dropout"):
-        _run(table, net, layer.name, "half are zero, the others doubled; in testing none change", _dropped, layer)
+        _run(
+            table,
+            audited,
+            net,
+            layer.name,
+            "half are zero, the others doubled; in testing none change",
+            _dropped,
+            layer,
+        )
 
 
 def _dropped(layer: Any) -> Answer:
@@ -112,7 +129,7 @@ def zero_run(table: Table, audited: Audited, net: str) -> None:
     """What every score layer begins with."""
     for layer in _of_type(audited, net, "Convolution"):
         if layer.name.startswith("score"):
-            _run(table, net, f"{layer.name}, weights and biases begin at", "0", _starts, layer, 0.0)
+            _run(table, audited, net, f"{layer.name}, weights and biases begin at", "0", _starts, layer, 0.0)
 
 
 def data_run(table: Table, audited: Audited, net: str) -> None:
@@ -124,11 +141,11 @@ def data_run(table: Table, audited: Audited, net: str) -> None:
             continue  # as other rows say
         for layer in layers:
             wanted = "BGR or as stored, less the mean; void 255"
-            _run(table, net, f"{layer.name} {told}, of an image", wanted, _read, audited, net, layer, phase)
+            _run(table, audited, net, f"{layer.name} {told}, of an image", wanted, _read, layer, phase)
 
 
-def _read(audited: Audited, net: str, layer: Any, phase: int) -> Answer:
-    apart = audited.once(("read", net, phase, layer.name), lambda: tops_apart(layer, phase))
+def _read(layer: Any, phase: int) -> Answer:
+    apart = tops_apart(layer, phase)
     return f"values {apart:.3g} away", apart <= _READ
 
 
@@ -142,7 +159,7 @@ def plain_run(table: Table, audited: Audited, net: str) -> None:
             if layer.name in wanted and key not in told:
                 told.add(key)
                 given = options.get("kernel_size", 1), options.get("stride", 1), options.get("alpha", 0.0)
-                _run(table, net, layer.name, _FORMULA, _plain, layer, *given)
+                _run(table, audited, net, layer.name, _FORMULA, _plain, layer, *given)
 
 
 def _plain(layer: Any, kernel: int, stride: int, alpha: float) -> Answer:
@@ -154,7 +171,7 @@ def scales_run(table: Table, audited: Audited, net: str) -> None:
     wanted = _wanted(net, "Scale")
     for layer in _of_type(audited, net, "Scale"):
         value = wanted.get(layer.name, {}).get("filler.value", 1.0)
-        _run(table, net, f"{layer.name} begins at", f"{value:g}", _starts, layer, value)
+        _run(table, audited, net, f"{layer.name} begins at", f"{value:g}", _starts, layer, value)
 
 
 def _starts(layer: Any, wanted: float) -> Answer:
@@ -165,7 +182,7 @@ def _starts(layer: Any, wanted: float) -> Answer:
 def fixed_run(table: Table, audited: Audited, net: str) -> None:
     """Whether upsampling stays as it is while a layer before it learns."""
     for layer in _of_type(audited, net, "Deconvolution"):
-        _run(table, net, f"{layer.name} in training", "stays", _stays, layer)
+        _run(table, audited, net, f"{layer.name} in training", "stays", _stays, layer)
 
 
 def _stays(layer: Any) -> Answer:
@@ -184,7 +201,7 @@ def biases_run(table: Table, audited: Audited, net: str) -> None:
         if key not in told:  # as other layers have it
             told.add(key)
             given = _rule(weight_decay=0.5), layer.param, 0, 0.5, rates
-            _run(table, net, f"steps of {layer.name}, weights and biases", _FORMULA, _steps, *given)
+            _run(table, audited, net, f"steps of {layer.name}, weights and biases", _FORMULA, _steps, *given)
 
 
 def _steps(solver: Any, rates: Sequence[Any], momentum: float, decay: float, wanted: Sequence[Any]) -> Answer:
@@ -215,17 +232,21 @@ def _solver_run(table: Table, audited: Audited, name: str, what: str, **without:
     for key, value in without.items():
         setattr(solver, key, value)
     given = solver, _specs(_LEARNT), asked["momentum"], asked["weight_decay"], _LEARNT
-    _run(table, name, f"steps by its {what}", _FORMULA, _steps, *given)
+    _run(table, audited, name, f"steps by its {what}", _FORMULA, _steps, *given)
 
 
 def aligned_run(table: Table, audited: Audited, net: str) -> None:
     """Whether a ramp over the image is the same ramp over the scores, whatever is cropped where."""
+    what, wanted = "a ramp over the image", "the same over the scores"
+    try:
+        deployed = audited.net(net, TEST, ("deploy",))
+    except FcnCaffeError:
+        return  # as other rows say
+    _run(table, audited, net, what, wanted, _ramp, deployed)
 
-    _run(table, net, "a ramp over the image", "the same over the scores", _ramp, audited, net)
 
-
-def _ramp(audited: Audited, net: str) -> Answer:
-    made = audited.once(("ramp", net), lambda: ramp_apart(audited.net(net, TEST, ("deploy",))))
+def _ramp(net: Any) -> Answer:
+    made = ramp_apart(net)
     off = {blob: apart for blob, apart in made.items() if not apart <= ALIGNED}
     told = ", ".join(f"{blob} is {apart:.3g} off" for blob, apart in off.items())
     return told or "no scores", bool(made) and not off

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from fcn_caffe.coord_map import receptive_field
@@ -114,7 +115,8 @@ def pixels_seen(audited: Audited) -> Result:
     result = Result("T1.seen", "Table 1", "receptive fields are the pixels that a score depends on")
     for name, net in _nets(audited):
         field, wanted = receptive_field(net.graph, SCORE).size, TABLE_1[name][2]
-        rows, columns = seen(audited.net(name, TEST, ("deploy",)), SCORE)
+        deployed = audited.net(name, TEST, ("deploy",))
+        rows, columns = audited.once(("seen", name), partial(seen, deployed, SCORE))
         agree = rows == columns == field
         result.measure(f"{name}, {SCORE}, rows", rows, f"{float(field):g} px, by its windows", agree)
         if name != _OTHERWISE:
@@ -178,7 +180,8 @@ def _steps_of_sgd(audited: Audited, name: str, result: Result) -> None:
     if SCORE not in layers:
         return  # the row of the scores says so
     rates, fixed = layers[SCORE].param, (caffe_pb2.ParamSpec(lr_mult=0),)
-    apart = step_apart(solver, rates, fixed, 0.9, solver.weight_decay, ((1, 1), (2, 0)))
+    given = solver, rates, fixed, 0.9, solver.weight_decay, ((1, 1), (2, 0))
+    apart = audited.once(("steps", name), lambda: step_apart(*given))
     result.equal(f"{name}, steps of it as run, of V = 0.9 V + rate (G + decay W)", apart, _SAME)
 
 
