@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TypeVar
 
 import torch
 
@@ -15,40 +17,31 @@ from fcn_caffe.graph import TEST, TRAIN
 from fcn_caffe.net import Net
 from fcn_caffe.weights import copy_weights, load_weights
 
+Number = TypeVar("Number", int, float)
 PHASES = {"TRAIN": TRAIN, "TEST": TEST}
+
+
+def _number(text: str, read: Callable[[str], Number], fits: Callable[[Number], bool], wanted: str) -> Number:
+    with suppress(ValueError):
+        number = read(text)
+        if fits(number):
+            return number
+    raise argparse.ArgumentTypeError(f"should be {wanted}, got {text}")
 
 
 def positive(text: str) -> int:
     """An argument that is a whole number, at least 1."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"should be a whole number, at least 1, got {text}")
-    return number
+    return _number(text, int, lambda number: number >= 1, "a whole number, at least 1")
 
 
 def seed(text: str) -> int:
     """An argument that starts random numbers: what both torch and numpy take."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = -1
-    if not 0 <= number < 2**32:
-        raise argparse.ArgumentTypeError(f"should be a whole number from 0 to {2**32 - 1}, got {text}")
-    return number
+    return _number(text, int, lambda number: 0 <= number < 2**32, f"a whole number from 0 to {2**32 - 1}")
 
 
 def share(text: str) -> float:
     """An argument that is a share of a length."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number <= 100:
-        raise argparse.ArgumentTypeError(f"should be a number above 0, such as 0.5, got {text}")
-    return number
+    return _number(text, float, lambda number: 0 < number <= 100, "a number above 0, such as 0.5")
 
 
 def image_size(text: str) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from fcn_caffe import vis
 from fcn_caffe.errors import DataError
 from fcn_caffe.net import Net
-from fcn_caffe.score import data_layer
+from fcn_caffe.score import best_classes, data_layer
 
 __all__ = ["VOC_CLASSES", "VOC_LAYOUT", "PredictionWriter", "check_voc", "voc_writer"]
 
@@ -33,7 +33,7 @@ class PredictionWriter:
     def __init__(
         self, net: Net, heads: Sequence[str], folder: str | os.PathLike[str], only: Sequence[int] | None = None
     ) -> None:
-        self.folder, self.only = Path(folder), None if only is None else np.asarray(only)
+        self.folder, self.only = Path(folder), only
         self.folders = {head: Path(folder, head) if len(heads) > 1 else Path(folder) for head in heads}
         self.source: Any = data_layer(net)
         self.written = 0
@@ -44,9 +44,9 @@ class PredictionWriter:
     def __call__(self, iteration: int, blobs: Mapping[str, Tensor]) -> None:
         """Write the answers of one pass."""
         for head, folder in self.folders.items():
-            scores = blobs[head] if self.only is None else blobs[head][:, self.only.tolist()]
-            answers = scores.argmax(1).cpu().numpy()
-            answers = answers if self.only is None else self.only[answers]
+            answers = best_classes(blobs[head], self.only).cpu().numpy()
+            if self.only is not None:
+                answers = np.asarray(self.only)[answers]
             for place, answer in enumerate(answers):
                 path = folder / f"{self._name(iteration, place, len(answers))}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -77,6 +77,11 @@ def _placed(labels: npt.NDArray[Any], places: npt.NDArray[np.int64] | None) -> n
     return np.where(known, places[np.where(known, labels, 0).astype(np.int64)], -1)
 
 
+def best_classes(scores: Tensor, only: Sequence[int] | None = None) -> Tensor:
+    """Place of the highest score in `only`, or among all classes, the first of equals: (N, C, H, W) to (N, H, W)."""
+    return (scores if only is None else scores[:, list(only)]).argmax(1)
+
+
 @torch.no_grad()
 def score_heads(
     net: Net,
@@ -114,8 +119,7 @@ def score_heads(
         for iteration in range(iterations):
             blobs = net(keep=keep)
             for score, label in heads.items():
-                given = blobs[score] if only is None else blobs[score][:, list(only)]
-                prediction, truth = given.argmax(1), blobs[label]
+                prediction, truth = best_classes(blobs[score], only), blobs[label]
                 if truth.numel() != prediction.numel():
                     raise DataError(
                         f"net '{net.name}': score '{score}' is {tuple(blobs[score].shape)} and label '{label}' "

@@ -180,8 +180,8 @@ def _steps_of_sgd(audited: Audited, name: str, result: Result) -> None:
     if SCORE not in layers:
         return  # the row of the scores says so
     rates, fixed = layers[SCORE].param, (caffe_pb2.ParamSpec(lr_mult=0),)
-    given = solver, rates, fixed, 0.9, solver.weight_decay, ((1, 1), (2, 0))
-    apart = audited.once(("steps", name), lambda: step_apart(*given))
+    run = partial(step_apart, solver, rates, fixed, 0.9, solver.weight_decay, ((1, 1), (2, 0)))
+    apart = audited.once(("steps", name), run)
     result.equal(f"{name}, steps of it as run, of V = 0.9 V + rate (G + decay W)", apart, _SAME)
 
 
