@@ -24,9 +24,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fcn_caffe.net import Net
+from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2, parse_text
-from fcn_caffe.weights import copy_weights, load_weights, net_weights, save_weights
+from fcn_caffe.weights.transfer import copy_weights, load_weights, net_weights, save_weights
 
 TRUNK = [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]
 

@@ -25,9 +25,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fcn_caffe import TRAIN, Net
-from fcn_caffe.data.databases import write_records
-from fcn_caffe.data.datum import datum_of_encoded
-from fcn_caffe.data.opencv_images import encode_image
+from fcn_caffe.data.readers.databases import write_records
+from fcn_caffe.data.readers.datum import datum_of_encoded
+from fcn_caffe.data.readers.opencv_images import encode_image
 from fcn_caffe.proto import caffe_pb2, parse_text
 
 SIDE, CROP, BATCH = 256, 224, 8

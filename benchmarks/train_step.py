@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from fcn_caffe.proto import caffe_pb2, parse_text  # noqa: E402
-from fcn_caffe.solver import Solver  # noqa: E402
+from fcn_caffe.training.solver import Solver  # noqa: E402
 
 RATE, MOMENTUM, DECAY, CLASSES = 1e-3, 0.9, 5e-4, 21
 SOLVER = f'base_lr: {RATE} lr_policy: "fixed" momentum: {MOMENTUM} weight_decay: {DECAY} max_iter: 1 solver_mode: CPU'

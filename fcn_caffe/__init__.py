@@ -9,11 +9,11 @@ from fcn_caffe.errors import (
     SolverError,
     WeightsError,
 )
-from fcn_caffe.graph import TEST, TRAIN, Graph, Node, read_net
 from fcn_caffe.layers import Layer, known_types, register
 from fcn_caffe.layers.python import PythonLayer
-from fcn_caffe.learnable import LearnableParam
-from fcn_caffe.net import Net
+from fcn_caffe.net.graph import TEST, TRAIN, Graph, Node, read_net
+from fcn_caffe.net.net import Net
+from fcn_caffe.net.parameters import LearnableParam
 
 __all__ = [
     "TEST",

@@ -5,15 +5,15 @@ from __future__ import annotations
 from helpers import input_layer, layer, net_param
 
 from fcn_caffe import Net
-from fcn_caffe.convolution_proof import fill_at_random, prove
-from fcn_caffe.convolutionalize import convolutional_weights, convolutionalize
-from fcn_caffe.deploy_form import deploy_form
-from fcn_caffe.graph import filter_net
 from fcn_caffe.models import trunks
-from fcn_caffe.net_spec import NetSpec
-from fcn_caffe.net_spec import layers as L
-from fcn_caffe.surgery import transplant
-from fcn_caffe.weights import net_weights
+from fcn_caffe.net.graph import filter_net
+from fcn_caffe.net.net_spec import NetSpec
+from fcn_caffe.net.net_spec import layers as L
+from fcn_caffe.net.rewrite.convolution_proof import fill_at_random, prove
+from fcn_caffe.net.rewrite.convolutionalize import convolutional_weights, convolutionalize
+from fcn_caffe.net.rewrite.deploy_form import deploy_form
+from fcn_caffe.weights.surgery import transplant
+from fcn_caffe.weights.transfer import net_weights
 
 
 def conv(name, bottom, outputs, kernel, more=""):

@@ -12,8 +12,8 @@ from helpers import make_net
 from PIL import Image
 
 from fcn_caffe import TRAIN, Net
-from fcn_caffe.data.databases import write_records
-from fcn_caffe.data.datum import datum_of_image
+from fcn_caffe.data.readers.databases import write_records
+from fcn_caffe.data.readers.datum import datum_of_image
 
 Array = np.ndarray[Any, Any]
 

@@ -25,12 +25,12 @@ from datum_fixtures import blobs, images, write_database, write_images
 from oracle import load
 
 from fcn_caffe import TEST, TRAIN, DataError, FcnCaffeError, Net, read_net
-from fcn_caffe.data.mean_file import write_blob
+from fcn_caffe.data.readers.mean_image import write_blob
 from fcn_caffe.proto import caffe_pb2, parse_text, read_text, write_text
 from fcn_caffe.proto.files import read_message
 from fcn_caffe.proto.upgrade import upgrade_net
-from fcn_caffe.solver import Solver
-from fcn_caffe.weights import copy_weights, load_weights
+from fcn_caffe.training.solver import Solver
+from fcn_caffe.weights.transfer import copy_weights, load_weights
 
 SECONDS = 60  # for one file; the slowest takes one or two on a busy machine
 MEMORY = 2**20  # beside three times the file, for what reading costs whatever the file: objects, error text, caches

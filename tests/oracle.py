@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fcn_caffe import Net
-from fcn_caffe.fillers import bilinear_kernel
+from fcn_caffe.layers.fillers import bilinear_kernel
 
 FOLDER = Path(__file__).parent / "golden"
 

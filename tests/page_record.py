@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fcn_caffe.paper.audited import Audited
-from fcn_caffe.paper.net_tables import net_table
+from fcn_caffe.paper.audit.files import Audited
+from fcn_caffe.paper.audit.net_tables import net_table
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = "<script>document.title='broken'</script>\"'&"

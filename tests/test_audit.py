@@ -12,10 +12,10 @@ from fcn_caffe import GraphError
 from fcn_caffe.commands import audit as command_module
 from fcn_caffe.commands.audit import main
 from fcn_caffe.errors import DataError
-from fcn_caffe.paper import audit as audit_module
-from fcn_caffe.paper.audit import UNVERIFIED_SOURCE, VERDICTS, audit, chosen
-from fcn_caffe.paper.audited import Audited
-from fcn_caffe.paper.claims import BEHAVIOURAL, CHECKS, STATIC, Check, read_claims
+from fcn_caffe.paper.audit import run as audit_module
+from fcn_caffe.paper.audit.claims import BEHAVIOURAL, CHECKS, STATIC, Check, read_claims
+from fcn_caffe.paper.audit.files import Audited
+from fcn_caffe.paper.audit.run import UNVERIFIED_SOURCE, VERDICTS, audit, chosen
 from fcn_caffe.paper.result import DIFFERS, HOLDS, NOT_RUN, Curve, Result
 
 ROOT = Path(__file__).parent.parent

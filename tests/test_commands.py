@@ -17,10 +17,10 @@ from small_stages import write_stages
 from fcn_caffe import commands
 from fcn_caffe.commands import command, solve
 from fcn_caffe.errors import DataError, SolverError
-from fcn_caffe.preprocessing import Preprocessing, write_preprocessing
-from fcn_caffe.schedule import read_stage
-from fcn_caffe.training import ScoreTable, Training
-from fcn_caffe.weights import load_weights, save_weights
+from fcn_caffe.evaluation.net_inputs import Preprocessing, write_preprocessing
+from fcn_caffe.training.plan import read_stage
+from fcn_caffe.training.stage import ScoreTable, Training
+from fcn_caffe.weights.transfer import load_weights, save_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 FINE = "solvers/fine.prototxt"

@@ -9,14 +9,14 @@ from classifiers import ALEXNET, GOOGLENET, caffenet, conv, converted, full, goo
 from helpers import input_layer, layer, net_param
 
 from fcn_caffe import Net
-from fcn_caffe.convolution_proof import answers_on, fill_at_random, prove, prove_places
-from fcn_caffe.convolutionalize import convolutional_weights, convolutionalize
-from fcn_caffe.deploy_form import deploy_form, keep_outputs
 from fcn_caffe.errors import GraphError, LayerError, WeightsError
-from fcn_caffe.graph import TRAIN, filter_net, read_net
+from fcn_caffe.net.graph import TRAIN, filter_net, read_net
+from fcn_caffe.net.rewrite.convolution_proof import answers_on, fill_at_random, prove, prove_places
+from fcn_caffe.net.rewrite.convolutionalize import convolutional_weights, convolutionalize
+from fcn_caffe.net.rewrite.deploy_form import deploy_form, keep_outputs
 from fcn_caffe.proto import write_text
-from fcn_caffe.surgery import transplant
-from fcn_caffe.weights import net_weights
+from fcn_caffe.weights.surgery import transplant
+from fcn_caffe.weights.transfer import net_weights
 
 
 def test_a_chain_of_three_inner_products_and_its_places():

@@ -11,10 +11,10 @@ from helpers import randomise
 
 from fcn_caffe import Net
 from fcn_caffe.commands.convolutionalize import main
-from fcn_caffe.deploy_form import deploy_form
-from fcn_caffe.graph import read_net
-from fcn_caffe.preprocessing import Preprocessing, read_preprocessing, sha256_of, write_preprocessing
-from fcn_caffe.weights import load_weights, net_weights, save_weights
+from fcn_caffe.evaluation.net_inputs import Preprocessing, read_preprocessing, sha256_of, write_preprocessing
+from fcn_caffe.net.graph import read_net
+from fcn_caffe.net.rewrite.deploy_form import deploy_form
+from fcn_caffe.weights.transfer import load_weights, net_weights, save_weights
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data" / "caffe" / "lenet_v1"
 

@@ -9,13 +9,13 @@ import torch
 from helpers import input_layer, layer, make_net, net_param
 
 from fcn_caffe import GraphError
-from fcn_caffe.coord_map import coord_map_from_to, crop, crop_offset, receptive_field
 from fcn_caffe.models import NETS
 from fcn_caffe.models import make_net as reference_net
-from fcn_caffe.net_spec import NetSpec
-from fcn_caffe.net_spec import layers as L
-from fcn_caffe.net_spec import params as P
-from fcn_caffe.surgery import interp
+from fcn_caffe.net.coord_map import coord_map_from_to, crop, crop_offset, receptive_field
+from fcn_caffe.net.net_spec import NetSpec
+from fcn_caffe.net.net_spec import layers as L
+from fcn_caffe.net.net_spec import params as P
+from fcn_caffe.weights.surgery import interp
 
 # Table of reference-nets.md: the last deconvolution and the crop before the loss.
 LAST = {"32s": 19, "16s": 27, "8s": 31}

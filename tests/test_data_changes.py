@@ -10,12 +10,12 @@ import torch
 from helpers import input_layer, layer, make_net
 
 from fcn_caffe import TEST, TRAIN, DataError
-from fcn_caffe.data.data_changes import ignore_cells, mirror_and_shift
-from fcn_caffe.data.shapes import draw_scene
+from fcn_caffe.data.sets.altering_layers import ignore_cells, mirror_and_shift
+from fcn_caffe.data.sets.shapes_scenes import draw_scene
 
 
 def python(kind, bottoms, tops, options):
-    more = f'python_param {{ module: "data_changes" layer: "{kind}" param_str: "{options}" }}'
+    more = f'python_param {{ module: "altering_layers" layer: "{kind}" param_str: "{options}" }}'
     return layer("change", "Python", bottoms, tops, more)
 
 

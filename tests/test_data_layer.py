@@ -19,9 +19,9 @@ from datum_fixtures import blobs, data_net, equal, images, pull, write_database,
 from PIL import Image
 
 from fcn_caffe import TEST, TRAIN, Net
-from fcn_caffe.data.databases import write_records
-from fcn_caffe.data.datum import datum_of_encoded, datum_of_image
 from fcn_caffe.data.prefetch import draws
+from fcn_caffe.data.readers.databases import write_records
+from fcn_caffe.data.readers.datum import datum_of_encoded, datum_of_image
 from fcn_caffe.errors import DataError, LayerError
 from fcn_caffe.proto import caffe_pb2
 
@@ -343,7 +343,7 @@ def test_a_missing_package_is_named(
 
 @pytest.mark.skipif(not LENET.is_dir(), reason="needs ../shared/data/caffe/lenet_v1")
 def test_the_lenet_of_2014_scores_on_its_own_database() -> None:
-    from fcn_caffe.weights import copy_weights, load_weights
+    from fcn_caffe.weights.transfer import copy_weights, load_weights
 
     before = sorted(path.name for path in (LENET / "mnist-test-leveldb").iterdir())
     net = Net(LENET / "lenet_test.prototxt", TEST)

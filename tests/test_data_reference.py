@@ -9,12 +9,12 @@ import scipy.io
 from data_layers import start, step
 from PIL import Image
 
-from fcn_caffe.data.nyud_layers import NYUDSegDataLayer
-from fcn_caffe.data.pascalcontext_layers import PASCALContextSegDataLayer
 from fcn_caffe.data.prepare import DATA_SETS
-from fcn_caffe.data.reference import read_mat
-from fcn_caffe.data.siftflow_layers import SIFTFlowSegDataLayer
-from fcn_caffe.data.voc_layers import SBDDSegDataLayer, VOCSegDataLayer
+from fcn_caffe.data.sets.nyud_layers import NYUDSegDataLayer
+from fcn_caffe.data.sets.pascalcontext_layers import PASCALContextSegDataLayer
+from fcn_caffe.data.sets.reference_layer import read_mat
+from fcn_caffe.data.sets.siftflow_layers import SIFTFlowSegDataLayer
+from fcn_caffe.data.sets.voc_layers import SBDDSegDataLayer, VOCSegDataLayer
 from fcn_caffe.errors import DataError
 
 SBD = Path(__file__).resolve().parents[2] / "shared" / "data" / "samples" / "SBD"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from data_layers import start, step
 
-from fcn_caffe.data import shapes
-from fcn_caffe.data.shapes_layers import ShapesClassData, ShapesSegData
+from fcn_caffe.data.sets import shapes_scenes as shapes
+from fcn_caffe.data.sets.shapes_layers import ShapesClassData, ShapesSegData
 from fcn_caffe.errors import DataError
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from datum_fixtures import images, write_database, write_images
 
-from fcn_caffe.solver import Solver
+from fcn_caffe.training.solver import Solver
 
 SOURCES = {
     "Data": 'data_param {{ source: "{folder}/db" batch_size: 3 backend: LMDB prefetch: {prefetch} }}',

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fcn_caffe.data.databases import BACKENDS, read_records, write_records
+from fcn_caffe.data.readers.databases import BACKENDS, read_records, write_records
 from fcn_caffe.errors import DataError
 
 

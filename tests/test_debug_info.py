@@ -10,10 +10,10 @@ import torch
 from helpers import input_layer, layer, make_net, net_param, randomise
 
 from fcn_caffe import TRAIN
-from fcn_caffe.graph import filter_net
+from fcn_caffe.net.graph import filter_net
+from fcn_caffe.net.rewrite.splits import insert_splits
 from fcn_caffe.proto import caffe_pb2, parse_text
-from fcn_caffe.solver import Solver
-from fcn_caffe.splits import insert_splits
+from fcn_caffe.training.solver import Solver
 
 CONVOLUTION = "convolution_param { num_output: 2 kernel_size: 1 }"
 NET = (

@@ -11,9 +11,9 @@ from fcn_caffe import Net
 from fcn_caffe.commands.doctor import main
 from fcn_caffe.doctor import ERROR, NOTE, WARNING, examine
 from fcn_caffe.errors import PrototxtError, SolverError, WeightsError
-from fcn_caffe.preprocessing import Preprocessing, write_preprocessing
-from fcn_caffe.surgery import interp
-from fcn_caffe.weights import net_weights, save_weights
+from fcn_caffe.evaluation.net_inputs import Preprocessing, write_preprocessing
+from fcn_caffe.weights.surgery import interp
+from fcn_caffe.weights.transfer import net_weights, save_weights
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = sorted((ROOT / "nets").glob("*.prototxt")) + sorted((ROOT / "solvers").glob("*.prototxt"))

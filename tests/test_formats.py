@@ -25,9 +25,9 @@ from helpers import input_layer, layer, make_net, randomise
 from fcn_caffe import Net, PrototxtError, WeightsError
 from fcn_caffe.proto import caffe_pb2, parse_text
 from fcn_caffe.proto.upgrade import upgrade_net
-from fcn_caffe.solver import Solver
-from fcn_caffe.weight_formats.arrays import LEGACY_TORCH_MAGIC
-from fcn_caffe.weights import ABSENT, copy_weights, load_weights, net_weights, save_weights
+from fcn_caffe.training.solver import Solver
+from fcn_caffe.weights.formats.arrays import LEGACY_TORCH_MAGIC
+from fcn_caffe.weights.transfer import ABSENT, copy_weights, load_weights, net_weights, save_weights
 
 FORMATS = Path(__file__).parent / "golden" / "formats"
 REAL = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "caffe"
@@ -570,7 +570,7 @@ def test_a_file_that_may_not_grow(tmp_path: Path, ending: str) -> None:
     before = path.read_bytes()
     code = (
         "import numpy, resource, signal, sys\n"
-        "from fcn_caffe.weights import WeightsError, save_weights\n"
+        "from fcn_caffe.weights.transfer import WeightsError, save_weights\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "for limit in (0, 600, 3000, 20000, 59000):\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))\n"

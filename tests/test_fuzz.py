@@ -28,9 +28,9 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from oracle import FOLDER, cases, load
 
 from fcn_caffe.proto import wire
-from fcn_caffe.solver import Solver, snapshot
-from fcn_caffe.weight_formats import hdf5
-from fcn_caffe.weights import load_weights, save_weights
+from fcn_caffe.training.solver import Solver, snapshot
+from fcn_caffe.weights.formats import hdf5
+from fcn_caffe.weights.transfer import load_weights, save_weights
 
 # The limits that each file runs under are Linux's.
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits on memory need Linux")

@@ -20,10 +20,10 @@ from data_layers import start, step
 from PIL import Image
 
 from fcn_caffe.commands.get_data import main
-from fcn_caffe.data.nyud_layers import NYUDSegDataLayer
 from fcn_caffe.data.prepare import DATA_SETS, Job
 from fcn_caffe.data.prepare.archives import Archive, unpack
-from fcn_caffe.data.voc_layers import VOCSegDataLayer
+from fcn_caffe.data.sets.nyud_layers import NYUDSegDataLayer
+from fcn_caffe.data.sets.voc_layers import VOCSegDataLayer
 from fcn_caffe.errors import DataError
 
 ROOT = Path(__file__).parent.parent

@@ -8,7 +8,7 @@ import pytest
 from helpers import input_layer, layer, make_net, net_param
 
 from fcn_caffe import TEST, TRAIN, FcnCaffeError, Graph, GraphError, LayerError, PrototxtError, read_net
-from fcn_caffe.graph import filter_net
+from fcn_caffe.net.graph import filter_net
 
 CONV = "convolution_param { num_output: 2 kernel_size: 3 %s }"
 DATA = input_layer("data", 1, 3, 8, 8)
@@ -135,7 +135,7 @@ BAD = {
     "softmax axis": (DATA + layer("s", "Softmax", "data", more="softmax_param { axis: 9 }"), "layer 's' (Softmax): axis 9 is out of range for a 4-D bottom of shape 1x3x8x8."),
     "label size": (DATA + SCORE + layer("l", "SoftmaxWithLoss", "data score"), "layer 'l' (SoftmaxWithLoss): score 1x3x8x8 has 64 positions, label 1x3x4x4 has 48 values. There must be one label a position: crop the score, or resize the label."),
     "accuracy top_k": (DATA + SCORE + layer("a", "Accuracy", "score score", more="accuracy_param { top_k: 5 }"), "layer 'a' (Accuracy): top_k 5 must be between 1 and the 3 classes."),
-    "python module": (DATA + layer("p", "Python", "data", more='python_param { module: "no_such_module_here" layer: "L" }'), "layer 'p' (Python): module 'no_such_module_here' was not found on sys.path or in fcn_caffe.data. Set PYTHONPATH to its folder."),
+    "python module": (DATA + layer("p", "Python", "data", more='python_param { module: "no_such_module_here" layer: "L" }'), "layer 'p' (Python): module 'no_such_module_here' was not found on sys.path or in fcn_caffe.data.sets. Set PYTHONPATH to its folder."),
     "python class": (DATA + layer("p", "Python", "data", more='python_param { module: "numpy" layer: "ndarray" }'), "layer 'p' (Python): module 'numpy' has no layer class 'ndarray' with setup, reshape, forward."),
     "python's own module": (DATA + layer("p", "Python", "data", more='python_param { module: "antigravity" layer: "L" }'), "layer 'p' (Python): module 'antigravity' is Python's own and holds no layers. Name the module of the layer."),
     "python name": (DATA + layer("p", "Python", "data", more='python_param { module: "../x" layer: "L" }'), "layer 'p' (Python): python_param module '../x' is not a module name."),

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from fcn_caffe.commands.hha import main
-from fcn_caffe.errors import DataError
-from fcn_caffe.paper.hha import (
+from fcn_caffe.data.hha import (
     KINECT_COLOUR,
     Camera,
     angle_with,
@@ -19,7 +18,8 @@ from fcn_caffe.paper.hha import (
     normals,
     points,
 )
-from fcn_caffe.paper.room import CAMERA, CEILING, FLOOR, SIZE, inside, room
+from fcn_caffe.errors import DataError
+from fcn_caffe.paper.experiments.hha_of_a_room import CAMERA, CEILING, FLOOR, SIZE, inside, room
 
 SAMPLES = Path(__file__).parent.parent.parent / "shared" / "data" / "samples" / "HHA"
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from datum_fixtures import blobs, data_net, images, pull, write_images
 
-from fcn_caffe.data.resize import resize
+from fcn_caffe.data.readers.resize import resize
 from fcn_caffe.errors import DataError
 
 

@@ -15,11 +15,11 @@ from datum_fixtures import data_net, images, pull, write_database, write_images
 
 from fcn_caffe.commands.compute_image_mean import main as compute_image_mean
 from fcn_caffe.commands.convert_imageset import main as convert_imageset
-from fcn_caffe.data.databases import read_records, write_records
-from fcn_caffe.data.datum import array_of_datum, parse_datum
-from fcn_caffe.data.mean_file import read_mean_image
-from fcn_caffe.data.opencv_images import read_image_bgr
-from fcn_caffe.data.resize import resize
+from fcn_caffe.data.readers.databases import read_records, write_records
+from fcn_caffe.data.readers.datum import array_of_datum, parse_datum
+from fcn_caffe.data.readers.mean_image import read_mean_image
+from fcn_caffe.data.readers.opencv_images import read_image_bgr
+from fcn_caffe.data.readers.resize import resize
 from fcn_caffe.proto import caffe_pb2
 
 ROOT = Path(__file__).resolve().parent.parent

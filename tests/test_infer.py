@@ -7,8 +7,8 @@ from PIL import Image
 from fcn_caffe import TEST, Net
 from fcn_caffe.commands.infer import main
 from fcn_caffe.errors import DataError
-from fcn_caffe.infer import Segmenter, find_images, net_mean
-from fcn_caffe.weights import save_weights
+from fcn_caffe.evaluation.infer import Segmenter, find_images, net_mean
+from fcn_caffe.weights.transfer import save_weights
 
 # Class 1 where blue minus its mean is above zero: what comes out depends on channel order and mean.
 WEIGHTS = {"score": [np.array([[0, 0, 0], [1, 0, 0]], np.float32).reshape(2, 3, 1, 1), np.zeros(2, np.float32)]}

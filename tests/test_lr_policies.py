@@ -8,7 +8,7 @@ import pytest
 
 from fcn_caffe import SolverError
 from fcn_caffe.proto import caffe_pb2, parse_text
-from fcn_caffe.solver import LearningRate
+from fcn_caffe.training.solver import LearningRate
 
 
 def policy(text: str) -> LearningRate:

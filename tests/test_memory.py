@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fcn_caffe import memory
-from fcn_caffe.memory import free_bytes, show_bytes
+from fcn_caffe.host import free_memory as memory
+from fcn_caffe.host.free_memory import free_bytes, show_bytes
 
 CPU = torch.device("cpu")
 

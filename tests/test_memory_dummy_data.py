@@ -8,8 +8,8 @@ import torch
 from datum_fixtures import blobs, data_net, equal, images, pull
 
 from fcn_caffe import TEST, Net
-from fcn_caffe.data.datum import datum_of_encoded, datum_of_image
-from fcn_caffe.data.opencv_images import encode_image
+from fcn_caffe.data.readers.datum import datum_of_encoded, datum_of_image
+from fcn_caffe.data.readers.opencv_images import encode_image
 from fcn_caffe.errors import DataError, LayerError
 
 SIZES = "batch_size: 2 channels: 3 height: 4 width: 5"

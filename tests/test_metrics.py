@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fcn_caffe.errors import DataError
-from fcn_caffe.metrics import ConfusionMatrix
+from fcn_caffe.evaluation.metrics import ConfusionMatrix
 
 
 def test_by_hand():

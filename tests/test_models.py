@@ -13,7 +13,6 @@ from oracle import cases, load
 
 from fcn_caffe import TEST, TRAIN, GraphError, Net
 from fcn_caffe.commands.make_nets import main as make_nets
-from fcn_caffe.graph import filter_net
 from fcn_caffe.models import (
     NETS,
     PUBLISHED,
@@ -28,10 +27,11 @@ from fcn_caffe.models import (
     starts_of,
 )
 from fcn_caffe.models.files import all_files
+from fcn_caffe.net.graph import filter_net
 from fcn_caffe.proto import caffe_pb2, parse_text
-from fcn_caffe.surgery import transplant, upsample_filter
-from fcn_caffe.training import start_from
-from fcn_caffe.weights import save_weights
+from fcn_caffe.training.stage import start_from
+from fcn_caffe.weights.surgery import transplant, upsample_filter
+from fcn_caffe.weights.transfer import save_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = 61  # of the images the nets are built with here

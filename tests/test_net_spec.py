@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from fcn_caffe import TRAIN, GraphError, Net
-from fcn_caffe.net_spec import NetSpec, to_proto
-from fcn_caffe.net_spec import layers as L
-from fcn_caffe.net_spec import params as P
+from fcn_caffe.net.net_spec import NetSpec, to_proto
+from fcn_caffe.net.net_spec import layers as L
+from fcn_caffe.net.net_spec import params as P
 from fcn_caffe.proto import caffe_pb2, parse_text
 
 

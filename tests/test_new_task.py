@@ -9,11 +9,11 @@ from PIL import Image
 
 from fcn_caffe import TEST, TRAIN, Net
 from fcn_caffe.commands.new_task import main
-from fcn_caffe.data.labels import read_classes
-from fcn_caffe.data.task_folder import Splits
+from fcn_caffe.data.own.task_folder import Splits
+from fcn_caffe.data.readers.labels import read_classes
+from fcn_caffe.models.own_task import STAGES, Task, Training, task_net
 from fcn_caffe.proto import caffe_pb2, read_text
-from fcn_caffe.task_nets import STAGES, Task, Training, task_net
-from fcn_caffe.weights import save_weights
+from fcn_caffe.weights.transfer import save_weights
 
 SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "data" / "samples"
 needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="needs ../shared/data/samples")

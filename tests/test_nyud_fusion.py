@@ -14,12 +14,12 @@ from PIL import Image
 from fcn_caffe import TEST, TRAIN, Net
 from fcn_caffe.commands import solve
 from fcn_caffe.commands.doctor import main as doctor
-from fcn_caffe.data.nyud_layers import HHA_MEAN, LOG_DEPTH_MEAN, MEAN
+from fcn_caffe.data.sets.nyud_layers import HHA_MEAN, LOG_DEPTH_MEAN, MEAN
 from fcn_caffe.models import RECIPES, solver_param
 from fcn_caffe.models import make_net as reference_net
 from fcn_caffe.proto import write_text
-from fcn_caffe.training import start_from
-from fcn_caffe.weights import load_weights, save_weights
+from fcn_caffe.training.stage import start_from
+from fcn_caffe.weights.transfer import load_weights, save_weights
 
 NAME = "nyud-fcn32s-color-d"
 VGG = "weights/vgg16fc.caffemodel"

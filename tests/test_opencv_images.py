@@ -10,10 +10,10 @@ import pytest
 from oracle import load
 from PIL import Image
 
-from fcn_caffe.data.datum import datum_of_image
-from fcn_caffe.data.image_list import read_image_list
-from fcn_caffe.data.opencv_images import decode_image, encode_image, read_image_bgr
-from fcn_caffe.data.resize import resize
+from fcn_caffe.data.readers.datum import datum_of_image
+from fcn_caffe.data.readers.image_list import read_image_list
+from fcn_caffe.data.readers.opencv_images import decode_image, encode_image, read_image_bgr
+from fcn_caffe.data.readers.resize import resize
 from fcn_caffe.errors import DataError
 
 GOLDEN = load("opencv")
@@ -95,7 +95,7 @@ def test_lists_are_a_path_and_a_label_a_line(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data/caffe/lmdb")
 def test_datums_of_caffes_own_database_are_made_again_to_the_byte() -> None:
-    from fcn_caffe.data.databases import read_records
+    from fcn_caffe.data.readers.databases import read_records
 
     records = dict(read_records(REAL / "test_lmdb", "lmdb"))
     assert len(records) == 8

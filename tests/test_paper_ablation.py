@@ -13,16 +13,16 @@ import torch
 
 from fcn_caffe import TRAIN, GraphError, Net
 from fcn_caffe.commands.experiment import main
-from fcn_caffe.fillers import bilinear_kernel
-from fcn_caffe.metrics import ConfusionMatrix
+from fcn_caffe.evaluation.metrics import ConfusionMatrix
+from fcn_caffe.layers.fillers import bilinear_kernel
 from fcn_caffe.models import shapes
 from fcn_caffe.models.shapes import SCENE, fcn
-from fcn_caffe.paper import ablation, augmentation
-from fcn_caffe.paper.ablation import at_once, from_bilinear, learned_upsampling, pools, table2
-from fcn_caffe.paper.ablation_nets import pool_alone, with_learned_upsampling, with_scaled_skips
-from fcn_caffe.paper.miniature import Run, begin, miniature
+from fcn_caffe.paper.experiments import ablation, augmentation
+from fcn_caffe.paper.experiments.ablation import at_once, from_bilinear, learned_upsampling, pools, table2
+from fcn_caffe.paper.experiments.ablation_nets import pool_alone, with_learned_upsampling, with_scaled_skips
+from fcn_caffe.paper.experiments.miniature import Run, begin, miniature
 from fcn_caffe.paper.result import DIFFERS, HOLDS
-from fcn_caffe.surgery import interp
+from fcn_caffe.weights.surgery import interp
 
 TINY = 0.0051  # a scale of this file's own: its miniature is kept by the process
 

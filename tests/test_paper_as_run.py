@@ -9,20 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from fcn_caffe.data import nyud_layers, pascalcontext_layers, reference, siftflow_layers, voc_layers
-from fcn_caffe.graph import TEST, TRAIN
+from fcn_caffe.data.sets import nyud_layers, pascalcontext_layers, siftflow_layers, voc_layers
+from fcn_caffe.data.sets import reference_layer as reference
+from fcn_caffe.evaluation.metrics import ConfusionMatrix
 from fcn_caffe.layers import conv, linear, loss, neuron, norm, pooling, shape
-from fcn_caffe.metrics import ConfusionMatrix
-from fcn_caffe.paper import (
-    as_run,
-    audit,  # noqa: F401  (registers every check)
-    static_checks,
-)
-from fcn_caffe.paper.audited import Audited
-from fcn_caffe.paper.claims import CHECKS
+from fcn_caffe.net.graph import TEST, TRAIN
+from fcn_caffe.paper.audit.checks import table1_and_section4 as static_checks
+from fcn_caffe.paper.audit.claims import CHECKS
+from fcn_caffe.paper.audit.files import Audited
+from fcn_caffe.paper.audit.probes import layers_and_steps as as_run
 from fcn_caffe.paper.result import DIFFERS, HOLDS
 from fcn_caffe.proto import caffe_pb2
-from fcn_caffe.solver import SGD, Solver, settings
+from fcn_caffe.training.solver import SGD, Solver, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 GAUSSIAN = caffe_pb2.FillerParameter(type="gaussian", std=0.01)
@@ -70,7 +68,9 @@ def one_pass(monkeypatch):
 
 
 def rate_falls(monkeypatch):
-    monkeypatch.setattr("fcn_caffe.solver.lr_policies.LearningRate.__call__", lambda self, step: 0.1 / (1 + step))
+    monkeypatch.setattr(
+        "fcn_caffe.training.solver.lr_policies.LearningRate.__call__", lambda self, step: 0.1 / (1 + step)
+    )
 
 
 def dropout(ratio, scaled=True, always=False):
@@ -156,11 +156,11 @@ def scored(**wrong):
 
 
 def other_mean(module, name, value):
-    return lambda monkeypatch: monkeypatch.setattr(f"fcn_caffe.data.{module}.{name}", value)
+    return lambda monkeypatch: monkeypatch.setattr(f"fcn_caffe.data.sets.{module}.{name}", value)
 
 
 def other_number(name, value):
-    return lambda monkeypatch: monkeypatch.setattr(f"fcn_caffe.paper.{name}", value)
+    return lambda monkeypatch: monkeypatch.setattr(f"fcn_caffe.data.hha.{name}", value)
 
 
 def wider(monkeypatch):
@@ -229,8 +229,8 @@ SPOILED = [
     (other_mean("siftflow_layers", "MEAN", (108.353, 115.294, 114.578)), ["REL.data"]),
     (other_mean("pascalcontext_layers", "OTHER_SPELLING", {"table": "dog"}), ["REL.data"]),
     (wider, ["T1.seen"]),
-    (other_number("hha.DISPARITY", 30000), ["S5.hha"]),
-    (other_number("hha.UPRIGHT", 130), ["S5.hha"]),
+    (other_number("DISPARITY", 30000), ["S5.hha"]),
+    (other_number("UPRIGHT", 130), ["S5.hha"]),
     (not_reversed, ["REL.data"]),
     (void_is_a_class, ["REL.data"]),
 ]

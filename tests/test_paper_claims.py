@@ -10,13 +10,13 @@ from random import Random
 import pytest
 
 from fcn_caffe.errors import FcnCaffeError
-from fcn_caffe.paper import audit  # noqa: F401  (registers every check)
-from fcn_caffe.paper.audited import Audited
-from fcn_caffe.paper.claims import BEHAVIOURAL, CHECKS, STATIC, UNVERIFIED, read_claims
-from fcn_caffe.paper.differences import differences
-from fcn_caffe.paper.experiments import EXPERIMENTS
-from fcn_caffe.paper.places import locate
-from fcn_caffe.paper.released import DERIVED, RELEASED, released_net
+from fcn_caffe.paper.audit import run as audit  # noqa: F401  (registers every check)
+from fcn_caffe.paper.audit.claims import BEHAVIOURAL, CHECKS, STATIC, UNVERIFIED, read_claims
+from fcn_caffe.paper.audit.differences import differences
+from fcn_caffe.paper.audit.files import Audited
+from fcn_caffe.paper.audit.locate import locate
+from fcn_caffe.paper.audit.released.nets import DERIVED, RELEASED, released_net
+from fcn_caffe.paper.experiments.registry import EXPERIMENTS
 from fcn_caffe.paper.result import DIFFERS, HOLDS, NOT_RUN
 
 ROOT = Path(__file__).resolve().parent.parent

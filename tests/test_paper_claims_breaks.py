@@ -9,10 +9,10 @@ import pytest
 from test_paper_claims import DIFFERING, ROOT, STATIC_IDS, found_by, layer, linked, others, spoil
 
 from fcn_caffe import GraphError
-from fcn_caffe.coord_map import crop_offset
-from fcn_caffe.graph import Graph, read_net
-from fcn_caffe.paper.audited import Audited
-from fcn_caffe.paper.claims import CHECKS, STATIC
+from fcn_caffe.net.coord_map import crop_offset
+from fcn_caffe.net.graph import Graph, read_net
+from fcn_caffe.paper.audit.claims import CHECKS, STATIC
+from fcn_caffe.paper.audit.files import Audited
 
 V32, V16, AT = "nets/voc-fcn32s", "nets/voc-fcn16s", "nets/voc-fcn8s-atonce"
 ALEX, GOOGLE, S32 = "nets/voc-fcn-alexnet", "nets/voc-fcn-googlenet", "solvers/voc-fcn32s"

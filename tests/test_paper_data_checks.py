@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 
 from fcn_caffe import TEST, Net
-from fcn_caffe.data.siftflow_layers import SCENES
-from fcn_caffe.metrics import ConfusionMatrix
-from fcn_caffe.paper import data_checks
-from fcn_caffe.paper.audit import audit
-from fcn_caffe.paper.audited import Audited
-from fcn_caffe.paper.claims import CHECKS, DATA, read_claims
+from fcn_caffe.data.sets.siftflow_layers import SCENES
+from fcn_caffe.evaluation.metrics import ConfusionMatrix
+from fcn_caffe.evaluation.score import score_heads, score_net
+from fcn_caffe.paper.audit.checks import scores as data_checks
+from fcn_caffe.paper.audit.claims import CHECKS, DATA, read_claims
+from fcn_caffe.paper.audit.files import Audited
+from fcn_caffe.paper.audit.run import audit
 from fcn_caffe.paper.result import DIFFERS, HOLDS, NOT_RUN
-from fcn_caffe.score import score_heads, score_net
-from fcn_caffe.weights import net_weights, save_weights
+from fcn_caffe.weights.transfer import net_weights, save_weights
 
 SIZE = (9, 11)
 NAMES = ("one", "two")
@@ -28,7 +28,7 @@ NAMES = ("one", "two")
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """An empty checkout beside an empty ../data; what nets cost to tabulate is left out."""
-    monkeypatch.setattr("fcn_caffe.paper.audit.net_tables", lambda audited: [])
+    monkeypatch.setattr("fcn_caffe.paper.audit.run.net_tables", lambda audited: [])
     monkeypatch.delenv("FCN_CAFFE_DATA", raising=False)
     monkeypatch.setattr(data_checks, "_images", lambda net: len(NAMES))
     for folder in ("nets", "solvers", "weights"):

@@ -13,16 +13,16 @@ from PIL import Image
 
 from fcn_caffe import TEST, TRAIN, DataError, GraphError, LayerError, Net
 from fcn_caffe.commands.experiment import main
-from fcn_caffe.convolution_proof import fill_at_random
-from fcn_caffe.paper import cost, equalities
-from fcn_caffe.paper.cost import alexnet_classifier, multiply_adds, patchwise_cost
-from fcn_caffe.paper.experiments import EXPERIMENTS
-from fcn_caffe.paper.momentum import momentum_and_batch, run_sgd
-from fcn_caffe.paper.rarefaction import rarefy, shift_and_stitch
+from fcn_caffe.net.rewrite.convolution_proof import fill_at_random
+from fcn_caffe.net.rewrite.rarefaction import rarefy, shift_and_stitch
+from fcn_caffe.paper.experiments import cost, equalities
+from fcn_caffe.paper.experiments.cost import alexnet_classifier, multiply_adds, patchwise_cost
+from fcn_caffe.paper.experiments.momentum import momentum_and_batch, run_sgd
+from fcn_caffe.paper.experiments.registry import EXPERIMENTS
+from fcn_caffe.paper.experiments.upper_bound import coarse_label, upper_bound, upper_bounds
 from fcn_caffe.paper.result import DIFFERS, HOLDS, Result, relative
-from fcn_caffe.paper.upper_bound import coarse_label, upper_bound, upper_bounds
-from fcn_caffe.surgery import interp
-from fcn_caffe.weights import copy_weights, net_weights
+from fcn_caffe.weights.surgery import interp
+from fcn_caffe.weights.transfer import copy_weights, net_weights
 
 POOL = "pooling_param {{ pool: {kind} kernel_size: 3 stride: 2 {more} }}"
 

@@ -7,10 +7,10 @@ import torch
 
 from fcn_caffe.commands.experiment import main
 from fcn_caffe.models import starts_of
-from fcn_caffe.paper import fusion as experiment
-from fcn_caffe.paper.fusion import fusion, narrow_net
+from fcn_caffe.paper.experiments import fusion as experiment
+from fcn_caffe.paper.experiments.fusion import fusion, narrow_net
 from fcn_caffe.paper.result import DIFFERS, HOLDS
-from fcn_caffe.training import start_from
+from fcn_caffe.training.stage import start_from
 
 
 def failed(result):

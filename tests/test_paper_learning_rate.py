@@ -13,11 +13,11 @@ from helpers import layer
 from fcn_caffe import GraphError, SolverError
 from fcn_caffe.commands.explain_lr import main
 from fcn_caffe.doctor.findings import NOTE
+from fcn_caffe.doctor.learning_rate import explain
+from fcn_caffe.doctor.learning_rate_table import compare
 from fcn_caffe.models import RECIPES
-from fcn_caffe.paper.learning_rate import explain
-from fcn_caffe.paper.learning_rate_table import compare
 from fcn_caffe.proto import caffe_pb2, parse_text
-from fcn_caffe.solver import Solver
+from fcn_caffe.training.solver import Solver
 
 ROOT = Path(__file__).resolve().parent.parent
 VALID, FULL, BATCH_SIZE, NONE = (

@@ -11,8 +11,8 @@ import torch
 
 from fcn_caffe import TEST, Net, SolverError
 from fcn_caffe.models import shapes
-from fcn_caffe.paper.miniature import Miniature, begin, miniature
-from fcn_caffe.surgery import upsample_filter
+from fcn_caffe.paper.experiments.miniature import Miniature, begin, miniature
+from fcn_caffe.weights.surgery import upsample_filter
 
 TINY = 0.004
 NAMES = ("shapes-fcn32s-fixed", "shapes-fcn32s")

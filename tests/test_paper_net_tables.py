@@ -8,10 +8,10 @@ import pytest
 from helpers import input_layer, layer
 
 from fcn_caffe.errors import GraphError
-from fcn_caffe.net import Net
-from fcn_caffe.paper.audited import Audited
-from fcn_caffe.paper.cost import multiply_adds
-from fcn_caffe.paper.net_tables import layer_lines, net_table, net_tables, paper_nets
+from fcn_caffe.net.net import Net
+from fcn_caffe.paper.audit.files import Audited
+from fcn_caffe.paper.audit.net_tables import layer_lines, net_table, net_tables, paper_nets
+from fcn_caffe.paper.experiments.cost import multiply_adds
 
 ROOT = Path(__file__).parents[1]
 CONV = "convolution_param { num_output: 4 kernel_size: 3 stride: 2 pad: 1 } param { lr_mult: 1 } param { lr_mult: 2 }"

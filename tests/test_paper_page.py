@@ -11,10 +11,10 @@ from html.parser import HTMLParser
 import pytest
 from page_record import CURVE, HOSTILE, ROOT, claim, small_record
 
-from fcn_caffe.paper.charts import HEIGHT, LEFT, MOST, NAME_LINE, WIDTH, chart, number
-from fcn_caffe.paper.page import write_page
-from fcn_caffe.paper.page_claims import anchor
-from fcn_caffe.paper.page_drawing import boxes, draw_net, short
+from fcn_caffe.paper.report.charts import HEIGHT, LEFT, MOST, NAME_LINE, WIDTH, chart, number
+from fcn_caffe.paper.report.claims import anchor
+from fcn_caffe.paper.report.net_drawing import boxes, draw_net, short
+from fcn_caffe.paper.report.page import write_page
 
 VOID = {"meta", "input", "br", "link", "img"}
 

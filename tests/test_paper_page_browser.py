@@ -9,8 +9,8 @@ from urllib.parse import quote
 import pytest
 from page_record import HOSTILE, small_record
 
-from fcn_caffe.paper.page import write_page
-from fcn_caffe.paper.page_claims import anchor
+from fcn_caffe.paper.report.claims import anchor
+from fcn_caffe.paper.report.page import write_page
 
 _MISSING = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
 _MISSING += [] if find_spec("selenium") else ["selenium"]

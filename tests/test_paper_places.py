@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fcn_caffe.paper import audit, claims
-from fcn_caffe.paper.places import LINES, LONGEST, locate
+from fcn_caffe.paper.audit import claims
+from fcn_caffe.paper.audit import run as audit
+from fcn_caffe.paper.audit.locate import LINES, LONGEST, locate
 
 ROOT = Path(__file__).parent.parent
 NET = """name: "net"  # layer { name: "not me" }
@@ -104,11 +105,13 @@ def test_excerpts(root):
     (root / "nets/n.prototxt").write_text(f"layer {{\n  name: 'long'\n{many}}}\nlayer {{ name: 'open'\n")
     assert len(locate("nets/n.prototxt:long", root).excerpt) == LONGEST
     assert locate("nets/n.prototxt:open", root).line is None  # never closed
-    assert len(locate("fcn_caffe/paper/places.py:locate", root).excerpt) == LINES
+    assert len(locate("fcn_caffe/paper/audit/locate.py:locate", root).excerpt) == LINES
 
 
 def test_the_package_is_found_where_it_lies(root):
-    assert locate("fcn_caffe/paper/places.py:locate", root) == locate("fcn_caffe/paper/places.py:locate", ROOT)
+    assert locate("fcn_caffe/paper/audit/locate.py:locate", root) == locate(
+        "fcn_caffe/paper/audit/locate.py:locate", ROOT
+    )
 
 
 def test_layers_of_our_own_nets():

@@ -8,12 +8,12 @@ import torch
 from helpers import input_layer, layer, net_param
 
 from fcn_caffe import TEST, TRAIN, GraphError, Net, read_net
-from fcn_caffe.data import data_changes
+from fcn_caffe.data.sets import altering_layers
 from fcn_caffe.models.shapes import fcn
-from fcn_caffe.paper import sampling
+from fcn_caffe.paper.experiments import sampling
+from fcn_caffe.paper.experiments.sampling import Training
+from fcn_caffe.paper.experiments.sampling_nets import cell_of, sample_loss, with_change, with_data_options
 from fcn_caffe.paper.result import DIFFERS, HOLDS
-from fcn_caffe.paper.sampling import Training
-from fcn_caffe.paper.sampling_nets import cell_of, sample_loss, with_change, with_data_options
 
 IDENTITIES = 3  # rows
 
@@ -52,7 +52,7 @@ def test_a_broken_sample_is_noticed(monkeypatch):
         wrong = np.repeat(np.repeat(kept, cell, 1), cell, 2)[:, None, : label.shape[2], : label.shape[3]]
         return np.where(wrong, label, 0)  # the first class, where void was meant
 
-    monkeypatch.setattr(data_changes, "ignore_cells", broken)
+    monkeypatch.setattr(altering_layers, "ignore_cells", broken)
     result = trained(monkeypatch, of100=(1.0, 1.0), of50=(1.0, 2.0), of25=(1.0, 4.0))
     assert [row.holds for row in result.rows[:IDENTITIES]] == [False, False, True]
 

@@ -13,8 +13,7 @@ import pytest
 
 from fcn_caffe import DataError, Net, WeightsError
 from fcn_caffe.commands import infer, port_weights, score
-from fcn_caffe.models.published import PUBLISHED
-from fcn_caffe.preprocessing import (
+from fcn_caffe.evaluation.net_inputs import (
     Preprocessing,
     check_preprocessing,
     differences,
@@ -24,7 +23,8 @@ from fcn_caffe.preprocessing import (
     record_path,
     write_preprocessing,
 )
-from fcn_caffe.weights import ABSENT, load_weights, save_weights
+from fcn_caffe.models.published import PUBLISHED
+from fcn_caffe.weights.transfer import ABSENT, load_weights, save_weights
 
 FORMATS = Path(__file__).parent / "golden" / "formats"
 NETS = Path(__file__).resolve().parent.parent / "nets"
@@ -98,7 +98,7 @@ def test_with_a_net_old_shapes_become_its_own(tmp_path: Path, capsys: pytest.Cap
 def test_names_and_types_survive(tmp_path: Path) -> None:
     assert port(FORMATS / "v1.caffemodel", tmp_path / "a.safetensors") == 0
     assert port(tmp_path / "a.safetensors", tmp_path / "b.caffemodel") == 0
-    from fcn_caffe.weight_formats import CAFFEMODEL
+    from fcn_caffe.weights.formats import CAFFEMODEL
 
     assert CAFFEMODEL.names(tmp_path / "b.caffemodel") == ("small", {"conv": "Convolution", "ip": "InnerProduct"})
 

@@ -15,11 +15,11 @@ from helpers import make_net
 from PIL import Image
 
 from fcn_caffe import TRAIN
-from fcn_caffe.data import voc_layers
-from fcn_caffe.data.nyud_layers import NYUDSegDataLayer
-from fcn_caffe.data.pascalcontext_layers import PASCALContextSegDataLayer
-from fcn_caffe.data.siftflow_layers import SIFTFlowSegDataLayer
-from fcn_caffe.data.voc_layers import SBDDSegDataLayer, VOCSegDataLayer
+from fcn_caffe.data.sets import voc_layers
+from fcn_caffe.data.sets.nyud_layers import NYUDSegDataLayer
+from fcn_caffe.data.sets.pascalcontext_layers import PASCALContextSegDataLayer
+from fcn_caffe.data.sets.siftflow_layers import SIFTFlowSegDataLayer
+from fcn_caffe.data.sets.voc_layers import SBDDSegDataLayer, VOCSegDataLayer
 from fcn_caffe.errors import DataError
 
 SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "data" / "samples"

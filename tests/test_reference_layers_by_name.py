@@ -9,8 +9,8 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from fcn_caffe.data import voc_layers
-from fcn_caffe.data.by_name import MODULES, offer
+from fcn_caffe.data.sets import voc_layers
+from fcn_caffe.data.sets.by_name import MODULES, offer
 
 NAMES = [f"n{index}" for index in range(4)]
 
@@ -124,7 +124,7 @@ def test_a_class_of_ones_own_beside_the_net(folder):
 def test_modules_of_ones_own_come_first(folder):
     (folder / "voc_layers.py").write_text("WHOSE = 'mine'\n")
     assert run_script(folder, "import voc_layers, nyud_layers\nprint(voc_layers.WHOSE, nyud_layers.__name__)") == [
-        "mine fcn_caffe.data.nyud_layers"
+        "mine fcn_caffe.data.sets.nyud_layers"
     ]
 
 
@@ -137,8 +137,11 @@ def test_one_module_under_both_names(monkeypatch):
     for name in MODULES:
         monkeypatch.delitem(sys.modules, name, raising=False)
         module = __import__(name)
-        assert module is sys.modules[f"fcn_caffe.data.{name}"] and module.__spec__.name == f"fcn_caffe.data.{name}"
+        assert (
+            module is sys.modules[f"fcn_caffe.data.sets.{name}"]
+            and module.__spec__.name == f"fcn_caffe.data.sets.{name}"
+        )
         monkeypatch.delitem(sys.modules, name)
-    assert sys.modules["fcn_caffe.data.voc_layers"] is voc_layers
+    assert sys.modules["fcn_caffe.data.sets.voc_layers"] is voc_layers
     with pytest.raises(ModuleNotFoundError):
         __import__("camvid_layers")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from small_stages import write_stages
 
+from fcn_caffe.doctor.stages import check
 from fcn_caffe.errors import FcnCaffeError, SolverError
-from fcn_caffe.preflight import check
-from fcn_caffe.schedule import make_plan, read_stage
+from fcn_caffe.training.plan import make_plan, read_stage
 
 FINE = "solvers/fine.prototxt"
 

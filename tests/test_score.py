@@ -9,11 +9,11 @@ import torch
 
 from fcn_caffe import TEST, Net
 from fcn_caffe.commands.score import main
-from fcn_caffe.data import shapes
+from fcn_caffe.data.sets import shapes_scenes as shapes
 from fcn_caffe.errors import DataError
-from fcn_caffe.metrics import ConfusionMatrix
-from fcn_caffe.score import class_names, format_scores, score_heads, score_net
-from fcn_caffe.weights import net_weights, save_weights
+from fcn_caffe.evaluation.metrics import ConfusionMatrix
+from fcn_caffe.evaluation.score import class_names, format_scores, score_heads, score_net
+from fcn_caffe.weights.transfer import net_weights, save_weights
 
 COUNT = 5
 

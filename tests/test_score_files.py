@@ -11,14 +11,14 @@ from PIL import Image
 
 from fcn_caffe import TEST, Net
 from fcn_caffe.commands.score import main
-from fcn_caffe.confusion_picture import ABSENT, LEAST, MOST, draw_confusion
-from fcn_caffe.data.shapes import CLASSES
-from fcn_caffe.data.siftflow_layers import SCENES
+from fcn_caffe.data.sets.shapes_scenes import CLASSES
+from fcn_caffe.data.sets.siftflow_layers import SCENES
 from fcn_caffe.errors import DataError
-from fcn_caffe.metrics import ConfusionMatrix
-from fcn_caffe.predictions import VOC_LAYOUT
-from fcn_caffe.score import score_heads, score_net
-from fcn_caffe.weights import net_weights, save_weights
+from fcn_caffe.evaluation.confusion_picture import ABSENT, LEAST, MOST, draw_confusion
+from fcn_caffe.evaluation.metrics import ConfusionMatrix
+from fcn_caffe.evaluation.predictions import VOC_LAYOUT
+from fcn_caffe.evaluation.score import score_heads, score_net
+from fcn_caffe.weights.transfer import net_weights, save_weights
 
 
 def score_layer(name, classes):

@@ -14,15 +14,15 @@ from PIL import Image
 
 from fcn_caffe import TEST, DataError, Net
 from fcn_caffe.commands.score import main
-from fcn_caffe.convolution_proof import fill_at_random
-from fcn_caffe.data.nyud_layers import CLASSES as NYUD
-from fcn_caffe.data.siftflow_layers import SCENES
+from fcn_caffe.data.sets.nyud_layers import CLASSES as NYUD
+from fcn_caffe.data.sets.siftflow_layers import SCENES
+from fcn_caffe.evaluation.predictions import VOC_LAYOUT
+from fcn_caffe.evaluation.score import chosen_classes
 from fcn_caffe.models import make_net
-from fcn_caffe.predictions import VOC_LAYOUT
+from fcn_caffe.net.rewrite.convolution_proof import fill_at_random
 from fcn_caffe.proto import write_text
-from fcn_caffe.score import chosen_classes
-from fcn_caffe.surgery import interp
-from fcn_caffe.weights import net_weights, save_weights
+from fcn_caffe.weights.surgery import interp
+from fcn_caffe.weights.transfer import net_weights, save_weights
 
 SIZE = (40, 56)
 IMAGES = ("one", "two")

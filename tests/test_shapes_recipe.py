@@ -12,8 +12,8 @@ from fcn_caffe import Net
 from fcn_caffe.commands import solve
 from fcn_caffe.models.shapes import CROP, RECIPES, SCENE, classifier, fcn, shapes_files
 from fcn_caffe.proto import read_text, write_text
-from fcn_caffe.surgery import interp, transplant
-from fcn_caffe.weights import load_weights
+from fcn_caffe.weights.surgery import interp, transplant
+from fcn_caffe.weights.transfer import load_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -22,8 +22,8 @@ import training_run
 
 from fcn_caffe import DataError, SolverError, WeightsError
 from fcn_caffe.proto import caffe_pb2
-from fcn_caffe.solver import Solver
-from fcn_caffe.weights import load_weights, save_weights
+from fcn_caffe.training.solver import Solver
+from fcn_caffe.weights.transfer import load_weights, save_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -384,7 +384,7 @@ def test_a_file_that_may_not_grow(solver: Solver, tmp_path: Path) -> None:
     names = sorted(os.listdir(tmp_path / "out"))
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "from fcn_caffe.solver import Solver; from fcn_caffe import SolverError\n"
+        "from fcn_caffe.training.solver import Solver; from fcn_caffe import SolverError\n"
         "solver = Solver('solver.prototxt', device='cpu'); solver.restore(sys.argv[1])\n"
         "solver.step(2); resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))\n"
         "try: solver.snapshot()\n"
@@ -408,7 +408,7 @@ def test_killed_while_writing(solver: Solver, tmp_path: Path) -> None:
     contents = {path.name: path.read_bytes() for path in earlier.parent.iterdir()}
     code = (
         "import os, signal, sys\n"
-        "from fcn_caffe.solver import Solver, snapshot\n"
+        "from fcn_caffe.training.solver import Solver, snapshot\n"
         "solver = Solver('solver.prototxt', device='cpu'); solver.restore(sys.argv[1]); solver.step(2)\n"
         "written = getattr(snapshot, sys.argv[2])\n"
         "def die(*arguments):\n"

@@ -14,10 +14,10 @@ import training_run
 from oracle import cases, draw, draw_all, load
 
 from fcn_caffe import SolverError
-from fcn_caffe.net import Net
+from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2, parse_text
-from fcn_caffe.solver import GlogFormatter, Solver
-from fcn_caffe.weights import net_weights, save_weights
+from fcn_caffe.training.solver import GlogFormatter, Solver
+from fcn_caffe.weights.transfer import net_weights, save_weights
 
 STATES = Path(__file__).parent / "golden" / "states"
 

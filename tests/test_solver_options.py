@@ -15,7 +15,7 @@ import training_run
 
 from fcn_caffe import FcnCaffeError, SolverError
 from fcn_caffe.proto import caffe_pb2, parse_text
-from fcn_caffe.solver import Solver, read_solver
+from fcn_caffe.training.solver import Solver, read_solver
 
 # -- states and sources ------------------------------------------------------------------------------------------
 

@@ -10,8 +10,8 @@ import torch
 from helpers import input_layer, layer, make_net, randomise
 
 from fcn_caffe import WeightsError
-from fcn_caffe.surgery import expand_score, interp, transplant, upsample_filter, widen
-from fcn_caffe.weights import net_weights
+from fcn_caffe.weights.surgery import expand_score, interp, transplant, upsample_filter, widen
+from fcn_caffe.weights.transfer import net_weights
 
 FULL = "inner_product_param { num_output: 5 }"
 CONV = "convolution_param {{ num_output: {} kernel_size: {} }}"

@@ -10,7 +10,7 @@ import torch
 
 from fcn_caffe import FcnCaffeError
 from fcn_caffe.commands import device_query
-from fcn_caffe.devices import gpu_numbers, torch_device
+from fcn_caffe.host.devices import gpu_numbers, torch_device
 
 
 @pytest.fixture

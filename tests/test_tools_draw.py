@@ -11,7 +11,7 @@ from helpers import input_layer, layer, net_param
 
 from fcn_caffe import TRAIN, FcnCaffeError
 from fcn_caffe.commands import draw_net as command
-from fcn_caffe.draw import draw_net, draw_net_to_file, edge_label, layer_label, to_dot
+from fcn_caffe.net.draw import draw_net, draw_net_to_file, edge_label, layer_label, to_dot
 
 ROOT = Path(__file__).resolve().parent.parent
 needs_graphviz = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz's dot is not installed")

@@ -11,10 +11,10 @@ from small_stages import write_stages
 
 from fcn_caffe import DataError, GraphError, Net
 from fcn_caffe.commands import extract_features as command
-from fcn_caffe.data.databases import read_records
-from fcn_caffe.features import as_datum, extract_features
+from fcn_caffe.data.readers.databases import read_records
+from fcn_caffe.evaluation.features import as_datum, extract_features
 from fcn_caffe.proto import caffe_pb2
-from fcn_caffe.weights import net_weights, save_weights
+from fcn_caffe.weights.transfer import net_weights, save_weights
 
 BACKEND_PACKAGES = {"lmdb": "lmdb", "leveldb": "plyvel"}
 

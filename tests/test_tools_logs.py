@@ -18,8 +18,8 @@ from small_stages import write_stages
 from fcn_caffe import DataError, FcnCaffeError
 from fcn_caffe.commands import parse_log as command
 from fcn_caffe.commands import plot_training_log, solve
-from fcn_caffe.log_chart import CHARTS, chart_number, curves
-from fcn_caffe.log_parser import parse_log
+from fcn_caffe.training.log_chart import CHARTS, chart_number, curves
+from fcn_caffe.training.log_parser import parse_log
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -267,7 +267,7 @@ def test_nothing_is_left_where_drawing_fails(tmp_path, capsys):
 
 
 def test_without_matplotlib_the_error_says_how_to_install_it(tmp_path, monkeypatch):
-    from fcn_caffe.log_chart import draw_chart
+    from fcn_caffe.training.log_chart import draw_chart
 
     for name in ("matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"):
         monkeypatch.setitem(sys.modules, name, None)

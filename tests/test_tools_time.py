@@ -11,7 +11,7 @@ from helpers import input_layer, layer, make_net
 
 from fcn_caffe import TEST, TRAIN, LayerError
 from fcn_caffe.commands import time_net as command
-from fcn_caffe.timing import made_inputs, time_net
+from fcn_caffe.net.timing import made_inputs, time_net
 
 CONVOLUTION = 'convolution_param { num_output: 4 kernel_size: 3 pad: 1 weight_filler { type: "msra" } }'
 # A blob with three readers, layers in place, one that hands its bottom through (Dropout in TEST), two losses.

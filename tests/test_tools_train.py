@@ -18,8 +18,8 @@ from small_stages import write_stages
 from fcn_caffe import DataError, Net, SolverError
 from fcn_caffe.commands import INTERRUPTED, train
 from fcn_caffe.commands import test_net as command
-from fcn_caffe.solver import Solver, read_solver
-from fcn_caffe.weights import copy_weights, load_weights, net_weights, save_weights
+from fcn_caffe.training.solver import Solver, read_solver
+from fcn_caffe.weights.transfer import copy_weights, load_weights, net_weights, save_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 SOLVER = "solvers/coarse.prototxt"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fcn_caffe import SolverError
-from fcn_caffe.solver import RULES, SGD, Adam, UpdateRule, update_rules
+from fcn_caffe.training.solver import RULES, SGD, Adam, UpdateRule, update_rules
 
 RATE, MOMENTUM, DECAY, STEPS = 0.1, 0.9, 0.01, 4
 

@@ -13,7 +13,7 @@ from fcn_caffe import PrototxtError
 from fcn_caffe.commands import upgrade_net, upgrade_solver
 from fcn_caffe.proto import caffe_pb2, parse_text, read_text
 from fcn_caffe.proto.files import read_message
-from fcn_caffe.weights import load_weights
+from fcn_caffe.weights.transfer import load_weights
 
 FORMATS = Path(__file__).parent / "golden" / "formats"
 REAL = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "caffe"

@@ -4,36 +4,36 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcn_caffe import vis
 from fcn_caffe.errors import DataError
+from fcn_caffe.host import pictures
 
 
 def test_palette_is_vocs():
-    colours = vis.palette(256)
+    colours = pictures.palette(256)
     expected = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 8: (64, 0, 0), 15: (192, 128, 128), 20: (0, 64, 128)}
     assert {index: tuple(colours[index].tolist()) for index in expected} == expected
-    assert tuple(colours[255].tolist()) == vis.VOID_COLOUR == (224, 224, 192)
+    assert tuple(colours[255].tolist()) == pictures.VOID_COLOUR == (224, 224, 192)
     assert len(np.unique(colours, axis=0)) == 256
 
 
 def test_label_png_keeps_indices_and_shows_colours(tmp_path):
     label = np.array([[0, 1, 255], [20, 2, 0]])
-    vis.save_labels(tmp_path / "label.png", label)
+    pictures.save_labels(tmp_path / "label.png", label)
     with Image.open(tmp_path / "label.png") as image:
         assert image.mode == "P" and np.array_equal(np.asarray(image), label)
-        assert np.array_equal(np.asarray(image.convert("RGB")), vis.colour(label))
+        assert np.array_equal(np.asarray(image.convert("RGB")), pictures.colour(label))
     assert [file.name for file in tmp_path.iterdir()] == ["label.png"]
 
 
 def test_own_colours():
-    assert vis.colour(np.array([[1]]), np.array([[9, 9, 9], [1, 2, 3]], np.uint8)).tolist() == [[[1, 2, 3]]]
+    assert pictures.colour(np.array([[1]]), np.array([[9, 9, 9], [1, 2, 3]], np.uint8)).tolist() == [[[1, 2, 3]]]
 
 
 def test_overlay_leaves_background_and_draws_edges():
     image = np.full((6, 6, 3), 100, np.uint8)
     label = np.zeros((6, 6), np.uint8)
     label[2:, 2:] = 1
-    painted = vis.overlay(image, label, opacity=0.5)
+    painted = pictures.overlay(image, label, opacity=0.5)
     assert (painted[:2, :2] == 100).all()
     assert painted[4, 4].tolist() == [114, 50, 50]
     assert (painted[2, 2:] == 255).all() and (painted[2:, 2] == 255).all()
@@ -42,21 +42,24 @@ def test_overlay_leaves_background_and_draws_edges():
 def test_panel_size_and_place():
     red = np.zeros((10, 40, 3), np.uint8)
     red[:] = (255, 0, 0)
-    canvas = vis.panel([[red, red], [red]], ["one", "two"], gap=4)
+    canvas = pictures.panel([[red, red], [red]], ["one", "two"], gap=4)
     assert canvas.shape == (16 + 2 * 10 + 3 * 4, 2 * 40 + 3 * 4, 3)
     assert (canvas == (255, 0, 0)).all(-1).sum() == 3 * 400
-    assert vis.panel([[red]], scale=3, gap=0).shape == (30, 120, 3)
+    assert pictures.panel([[red]], scale=3, gap=0).shape == (30, 120, 3)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: vis.overlay(np.zeros((2, 2, 3), np.uint8), np.zeros((2, 3))), "they should be of one size"),
-        (lambda: vis.colour(np.array([256])), "labels run from 256 to 256"),
-        (lambda: vis.save_labels("x.png", np.array([[-1]])), "x.png: labels run from -1 to -1"),
-        (lambda: vis.save_image("x.xyz", np.zeros((1, 1, 3), np.uint8)), "no image format has the suffix '.xyz'"),
-        (lambda: vis.panel([[np.zeros((1, 1, 3), np.uint8)] * 2], ["one"]), "a title for each of its 2 columns; got 1"),
-        (lambda: vis.panel([]), "a panel needs images"),
+        (lambda: pictures.overlay(np.zeros((2, 2, 3), np.uint8), np.zeros((2, 3))), "they should be of one size"),
+        (lambda: pictures.colour(np.array([256])), "labels run from 256 to 256"),
+        (lambda: pictures.save_labels("x.png", np.array([[-1]])), "x.png: labels run from -1 to -1"),
+        (lambda: pictures.save_image("x.xyz", np.zeros((1, 1, 3), np.uint8)), "no image format has the suffix '.xyz'"),
+        (
+            lambda: pictures.panel([[np.zeros((1, 1, 3), np.uint8)] * 2], ["one"]),
+            "a title for each of its 2 columns; got 1",
+        ),
+        (lambda: pictures.panel([]), "a panel needs images"),
     ],
 )
 def test_errors(call, message):

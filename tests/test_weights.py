@@ -17,12 +17,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcn_caffe import weights as weights_module
-from fcn_caffe.atomic import atomic_write
 from fcn_caffe.errors import WeightsError
-from fcn_caffe.net import Net
+from fcn_caffe.host.atomic import atomic_write
+from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2, parse_text, wire, wire_writer
-from fcn_caffe.weights import copy_weights, load_weights, net_weights, save_weights
+from fcn_caffe.weights import transfer as weights_module
+from fcn_caffe.weights.transfer import copy_weights, load_weights, net_weights, save_weights
 
 FORMATS = Path(__file__).parent / "golden" / "formats"
 ORACLE = Path(__file__).resolve().parent.parent.parent / "shared" / "oracle"

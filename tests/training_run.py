@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from fcn_caffe.solver import Solver
+from fcn_caffe.training.solver import Solver
 
 DATA_LAYER = '''
 import random

@@ -16,16 +16,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from fcn_caffe.atomic import atomic_write, check_place
-from fcn_caffe.command_options import seed, share
 from fcn_caffe.commands import INTERRUPTED, command
+from fcn_caffe.commands._options import seed, share
 from fcn_caffe.errors import DataError
-from fcn_caffe.paper.audit import UNVERIFIED_SOURCE, VERDICTS, Entry, audit, chosen
-from fcn_caffe.paper.audited import Audited
-from fcn_caffe.paper.claims import CHECKS, NO_UNITS, Claim
-from fcn_caffe.paper.page import write_page
+from fcn_caffe.host.atomic import atomic_write, check_place
+from fcn_caffe.host.progress import duration
+from fcn_caffe.paper.audit.claims import CHECKS, NO_UNITS, Claim
+from fcn_caffe.paper.audit.files import Audited
+from fcn_caffe.paper.audit.run import UNVERIFIED_SOURCE, VERDICTS, Entry, audit, chosen
+from fcn_caffe.paper.report.page import write_page
 from fcn_caffe.paper.result import DIFFERS, HOLDS, NOT_RUN
-from fcn_caffe.progress import duration
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FOLDERS = ("nets", "solvers")

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fcn_caffe.commands import command
-from fcn_caffe.data.databases import BACKENDS, read_records
-from fcn_caffe.data.datum import array_of_datum, parse_datum
-from fcn_caffe.data.mean_file import write_blob
+from fcn_caffe.data.readers.databases import BACKENDS, read_records
+from fcn_caffe.data.readers.datum import array_of_datum, parse_datum
+from fcn_caffe.data.readers.mean_image import write_blob
 from fcn_caffe.errors import DataError
 
 REPORT_EVERY = 10000

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fcn_caffe.commands import command
-from fcn_caffe.data.databases import BACKENDS, write_records
-from fcn_caffe.data.datum import datum_of_encoded, datum_of_image
-from fcn_caffe.data.image_list import read_image_list
-from fcn_caffe.data.opencv_images import Colour, encode_image, image_format, read_image_bgr
+from fcn_caffe.data.readers.databases import BACKENDS, write_records
+from fcn_caffe.data.readers.datum import datum_of_encoded, datum_of_image
+from fcn_caffe.data.readers.image_list import read_image_list
+from fcn_caffe.data.readers.opencv_images import Colour, encode_image, image_format, read_image_bgr
 from fcn_caffe.errors import DataError
 
 REPORT_EVERY = 1000

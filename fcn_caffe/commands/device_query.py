@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from fcn_caffe.commands import command
-from fcn_caffe.devices import describe, gpu_numbers, without_cuda
+from fcn_caffe.host.devices import describe, gpu_numbers, without_cuda
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,8 +6,8 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from fcn_caffe.command_options import image_size, positive
 from fcn_caffe.commands import command
+from fcn_caffe.commands._options import image_size, positive
 from fcn_caffe.doctor import ERROR, IMAGES, examine
 
 

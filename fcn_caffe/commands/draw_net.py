@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from fcn_caffe.command_options import PHASES, add_state_options
 from fcn_caffe.commands import command
-from fcn_caffe.draw import RANKDIRS, draw_net_to_file
-from fcn_caffe.net import Net
+from fcn_caffe.commands._options import PHASES, add_state_options
+from fcn_caffe.net.draw import RANKDIRS, draw_net_to_file
+from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2, read_text
 from fcn_caffe.proto.upgrade import upgrade_net
 

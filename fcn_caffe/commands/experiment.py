@@ -7,11 +7,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import fields
 
-from fcn_caffe.atomic import atomic_write, check_place
-from fcn_caffe.command_options import positive, seed, share
 from fcn_caffe.commands import command
-from fcn_caffe.paper.experiments import EXPERIMENTS, Options
-from fcn_caffe.paper.page import write_curves
+from fcn_caffe.commands._options import positive, seed, share
+from fcn_caffe.host.atomic import atomic_write, check_place
+from fcn_caffe.paper.experiments.registry import EXPERIMENTS, Options
+from fcn_caffe.paper.report.page import write_curves
 from fcn_caffe.paper.result import HOLDS
 
 

@@ -10,10 +10,10 @@ import json
 import warnings
 from collections.abc import Sequence
 
-from fcn_caffe.command_options import image_size
 from fcn_caffe.commands import command
-from fcn_caffe.paper.learning_rate import explain
-from fcn_caffe.paper.learning_rate_table import compare
+from fcn_caffe.commands._options import image_size
+from fcn_caffe.doctor.learning_rate import explain
+from fcn_caffe.doctor.learning_rate_table import compare
 
 
 @command

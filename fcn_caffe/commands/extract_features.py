@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from fcn_caffe.command_options import (
+from fcn_caffe.commands import command
+from fcn_caffe.commands._options import (
     PHASES,
     add_device_options,
     add_state_options,
@@ -21,11 +22,10 @@ from fcn_caffe.command_options import (
     names,
     positive,
 )
-from fcn_caffe.commands import command
-from fcn_caffe.devices import torch_device
 from fcn_caffe.errors import DataError
-from fcn_caffe.features import FORMATS, extract_features
-from fcn_caffe.net import Net
+from fcn_caffe.evaluation.features import FORMATS, extract_features
+from fcn_caffe.host.devices import torch_device
+from fcn_caffe.net.net import Net
 
 _ENDINGS = {f".{name}": name for name in FORMATS} | {".hdf5": "h5"}
 

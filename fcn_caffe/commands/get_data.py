@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fcn_caffe.commands import command
-from fcn_caffe.data.options import DATA_ROOT_VARIABLE
 from fcn_caffe.data.prepare import DATA_SETS, Job
+from fcn_caffe.data.sets.options import DATA_ROOT_VARIABLE
 from fcn_caffe.errors import DataError
 
 DEFAULT_DATA = "../data"  # where the nets look, run from the repository

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fcn_caffe.commands import command
-from fcn_caffe.data.image_files import open_image
+from fcn_caffe.data.hha import KINECT_COLOUR, Camera, hha
+from fcn_caffe.data.readers.image_files import open_image
 from fcn_caffe.errors import DataError
-from fcn_caffe.paper.hha import KINECT_COLOUR, Camera, hha
-from fcn_caffe.vis import save_image
+from fcn_caffe.host.pictures import save_image
 
 KINECT_SIZE = (480, 640)
 UNITS = (1000, 10000)  # of a depth image's numbers in a metre: millimetres, or tenths of them

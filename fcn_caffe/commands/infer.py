@@ -7,13 +7,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from fcn_caffe import vis
 from fcn_caffe.commands import command
-from fcn_caffe.data.labels import read_classes
+from fcn_caffe.data.readers.labels import read_classes
 from fcn_caffe.errors import DataError
-from fcn_caffe.infer import Segmenter, find_images, net_mean, trained_net
-from fcn_caffe.predictions import VOC_LAYOUT, check_voc
-from fcn_caffe.preprocessing import check_preprocessing
+from fcn_caffe.evaluation.infer import Segmenter, find_images, net_mean, trained_net
+from fcn_caffe.evaluation.net_inputs import check_preprocessing
+from fcn_caffe.evaluation.predictions import VOC_LAYOUT, check_voc
+from fcn_caffe.host import pictures
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,14 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         image, label = segment.read(path)
         seconds = time.perf_counter() - start
         for folder in folders:
-            vis.save_labels(folder / f"{path.stem}.png", label)
-        vis.save_image(arguments.out / f"{path.stem}_overlay.jpg", vis.overlay(image, label))
+            pictures.save_labels(folder / f"{path.stem}.png", label)
+        pictures.save_image(arguments.out / f"{path.stem}_overlay.jpg", pictures.overlay(image, label))
         print(f"{path}: {image.shape[1]}x{image.shape[0]}, {seconds:.2f} s, {_shares(label, names)}")
     print(f"wrote {len(images)} label PNGs and overlays to {arguments.out}")
     return 0
 
 
-def _shares(label: vis.UInt8, names: Sequence[str]) -> str:
+def _shares(label: pictures.UInt8, names: Sequence[str]) -> str:
     """What part of the picture each class takes, the largest first."""
     counts = {int(index): int((label == index).sum()) for index in set(label.ravel().tolist())}
     ranked = sorted(counts.items(), key=lambda item: -item[1])[:5]

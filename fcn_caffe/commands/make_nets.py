@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fcn_caffe.atomic import atomic_write
 from fcn_caffe.commands import command
+from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.models.files import all_files
 
 

@@ -6,13 +6,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from fcn_caffe.atomic import atomic_write
 from fcn_caffe.commands import command
-from fcn_caffe.data.label_check import LabelReport, Pair, bgr_mean, check_folder, suggest_mapping
-from fcn_caffe.data.labels import LabelMap, read_classes
-from fcn_caffe.data.task_folder import ClassPlan, Pairing, Splits, make_splits, pair_files, plan_classes
+from fcn_caffe.data.own.label_check import LabelReport, Pair, bgr_mean, check_folder, suggest_mapping
+from fcn_caffe.data.own.task_folder import ClassPlan, Pairing, Splits, make_splits, pair_files, plan_classes
+from fcn_caffe.data.readers.labels import LabelMap, read_classes
 from fcn_caffe.errors import DataError
-from fcn_caffe.task_nets import STAGES, TRUNKS, Task, Training, learned_layers, write_task
+from fcn_caffe.host.atomic import atomic_write
+from fcn_caffe.models.own_task import STAGES, TRUNKS, Task, Training, learned_layers, write_task
 
 
 def _parser() -> argparse.ArgumentParser:

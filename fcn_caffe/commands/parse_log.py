@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from fcn_caffe.atomic import check_place
 from fcn_caffe.commands import command
-from fcn_caffe.log_parser import parse_log, write_tables
+from fcn_caffe.host.atomic import check_place
+from fcn_caffe.training.log_parser import parse_log, write_tables
 
 
 def _parser() -> argparse.ArgumentParser:

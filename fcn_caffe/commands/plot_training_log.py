@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fcn_caffe.commands import command
-from fcn_caffe.log_chart import CHARTS, chart_number, draw_chart
-from fcn_caffe.log_parser import parse_log
+from fcn_caffe.training.log_chart import CHARTS, chart_number, draw_chart
+from fcn_caffe.training.log_parser import parse_log
 
 DEFAULT = 6
 

@@ -14,10 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fcn_caffe.commands import command
-from fcn_caffe.data.labels import read_classes
+from fcn_caffe.data.readers.labels import read_classes
 from fcn_caffe.errors import DataError, WeightsError
-from fcn_caffe.net import Net
-from fcn_caffe.preprocessing import (
+from fcn_caffe.evaluation.net_inputs import (
     ORDERS,
     Preprocessing,
     file_mean,
@@ -28,8 +27,17 @@ from fcn_caffe.preprocessing import (
     sha256_of,
     write_preprocessing,
 )
-from fcn_caffe.weight_formats import Format, format_of, format_to_write
-from fcn_caffe.weights import ABSENT, CopyReport, Weights, copy_weights, load_weights, net_weights, save_weights
+from fcn_caffe.net.net import Net
+from fcn_caffe.weights.formats import Format, format_of, format_to_write
+from fcn_caffe.weights.transfer import (
+    ABSENT,
+    CopyReport,
+    Weights,
+    copy_weights,
+    load_weights,
+    net_weights,
+    save_weights,
+)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,20 +12,20 @@ from typing import Any
 
 from torch import Tensor
 
-from fcn_caffe.atomic import atomic_write
-from fcn_caffe.command_options import positive
 from fcn_caffe.commands import command
-from fcn_caffe.confusion_picture import draw_confusion
+from fcn_caffe.commands._options import positive
 from fcn_caffe.errors import DataError
-from fcn_caffe.infer import trained_net
-from fcn_caffe.metrics import Scores
-from fcn_caffe.net import Net
-from fcn_caffe.predictions import VOC_LAYOUT, PredictionWriter, voc_writer
-from fcn_caffe.preprocessing import check_preprocessing
-from fcn_caffe.score import chosen_classes, class_names, format_scores, score_heads
-from fcn_caffe.training import heads as loss_heads
-from fcn_caffe.training import leaves_out_absent
-from fcn_caffe.vis import save_image
+from fcn_caffe.evaluation.confusion_picture import draw_confusion
+from fcn_caffe.evaluation.infer import trained_net
+from fcn_caffe.evaluation.metrics import Scores
+from fcn_caffe.evaluation.net_inputs import check_preprocessing
+from fcn_caffe.evaluation.predictions import VOC_LAYOUT, PredictionWriter, voc_writer
+from fcn_caffe.evaluation.score import chosen_classes, class_names, format_scores, score_heads
+from fcn_caffe.host.atomic import atomic_write
+from fcn_caffe.host.pictures import save_image
+from fcn_caffe.net.net import Net
+from fcn_caffe.training.stage import heads as loss_heads
+from fcn_caffe.training.stage import leaves_out_absent
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fcn_caffe.command_options import (
+from fcn_caffe.commands import command
+from fcn_caffe.commands._options import (
     PHASES,
     add_device_options,
     add_state_options,
@@ -17,10 +18,9 @@ from fcn_caffe.command_options import (
     names,
     positive,
 )
-from fcn_caffe.commands import command
 from fcn_caffe.errors import DataError, WeightsError
-from fcn_caffe.log import number
-from fcn_caffe.net import Net
+from fcn_caffe.host.glog import number
+from fcn_caffe.net.net import Net
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,13 +11,13 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from fcn_caffe.atomic import atomic_write, check_place
-from fcn_caffe.command_options import PHASES, add_state_options, fill, names, positive
 from fcn_caffe.commands import command
-from fcn_caffe.devices import torch_device
+from fcn_caffe.commands._options import PHASES, add_state_options, fill, names, positive
+from fcn_caffe.host.atomic import atomic_write, check_place
+from fcn_caffe.host.devices import torch_device
 from fcn_caffe.layers.base import show
-from fcn_caffe.net import Net
-from fcn_caffe.timing import NetTimes, time_net
+from fcn_caffe.net.net import Net
+from fcn_caffe.net.timing import NetTimes, time_net
 
 COLUMNS = ("layer", "type", "tops", "parameters", "forward_ms", "backward_ms")
 

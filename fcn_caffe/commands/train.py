@@ -13,12 +13,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from fcn_caffe.command_options import add_device_options, add_state_options, chosen_device, names
 from fcn_caffe.commands import INTERRUPTED, command
+from fcn_caffe.commands._options import add_device_options, add_state_options, chosen_device, names
 from fcn_caffe.errors import SolverError
-from fcn_caffe.log import say
-from fcn_caffe.progress import Screen, logging_to
-from fcn_caffe.solver import Solver, read_solver
+from fcn_caffe.host.glog import say
+from fcn_caffe.host.progress import Screen, logging_to
+from fcn_caffe.training.solver import Solver, read_solver
 
 EFFECTS = ("stop", "snapshot", "none")
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fcn_caffe.data.mean_file import read_mean_image
-from fcn_caffe.data.opencv_images import Colour
+from fcn_caffe.data.readers.mean_image import read_mean_image
+from fcn_caffe.data.readers.opencv_images import Colour
 from fcn_caffe.errors import DataError
-from fcn_caffe.graph import TRAIN
+from fcn_caffe.net.graph import TRAIN
 
 __all__ = ["Transformer", "read_means"]
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from fcn_caffe.doctor.findings import ERROR, NOTE, WARNING, Finding
 from fcn_caffe.doctor.start import LINEAR, FilledFrom, is_zero_filler
-from fcn_caffe.fillers import bilinear_kernel
-from fcn_caffe.graph import TRAIN, Node
-from fcn_caffe.net import Net
-from fcn_caffe.surgery import interpolated
-from fcn_caffe.weights import ABSENT, Array
+from fcn_caffe.layers.fillers import bilinear_kernel
+from fcn_caffe.net.graph import TRAIN, Node
+from fcn_caffe.net.net import Net
+from fcn_caffe.weights.surgery import interpolated
+from fcn_caffe.weights.transfer import ABSENT, Array
 
 __all__ = ["dead_layers", "interpolation", "zero_weights"]
 

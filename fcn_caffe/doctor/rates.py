@@ -7,9 +7,9 @@ from math import prod
 from typing import Any
 
 from fcn_caffe.doctor.findings import ERROR, NOTE, WARNING, Finding
-from fcn_caffe.graph import Node
 from fcn_caffe.layers.loss import LossLayer
-from fcn_caffe.net import Net
+from fcn_caffe.net.graph import Node
+from fcn_caffe.net.net import Net
 
 __all__ = ["rates"]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from fcn_caffe.doctor.findings import ERROR, Finding
 from fcn_caffe.errors import SolverError
-from fcn_caffe.net import Net
-from fcn_caffe.solver import LearningRate
-from fcn_caffe.solver.settings import Settings
+from fcn_caffe.net.net import Net
+from fcn_caffe.training.solver import LearningRate
+from fcn_caffe.training.solver.settings import Settings
 
 __all__ = ["refusals"]
 

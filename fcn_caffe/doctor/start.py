@@ -13,9 +13,9 @@ from fcn_caffe.doctor.findings import ERROR, NOTE, Examination, Finding
 from fcn_caffe.doctor.subject import Built, Subject, data_nodes
 from fcn_caffe.errors import SolverError
 from fcn_caffe.models import Start, starts_of
-from fcn_caffe.net import Net
-from fcn_caffe.solver.settings import Settings
-from fcn_caffe.weights import ABSENT, Array, load_weights
+from fcn_caffe.net.net import Net
+from fcn_caffe.training.solver.settings import Settings
+from fcn_caffe.weights.transfer import ABSENT, Array, load_weights
 
 __all__ = ["LINEAR", "FilledFrom", "filled_from", "is_zero_filler", "start_files"]
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from fcn_caffe.coord_map import FIRST_SPATIAL_AXIS, crop_offset
 from fcn_caffe.doctor.findings import ERROR, NOTE, WARNING, Finding
 from fcn_caffe.errors import GraphError
-from fcn_caffe.graph import Graph
-from fcn_caffe.memory import free_bytes, show_bytes
-from fcn_caffe.net import Net
+from fcn_caffe.host.free_memory import free_bytes, show_bytes
+from fcn_caffe.net.coord_map import FIRST_SPATIAL_AXIS, crop_offset
+from fcn_caffe.net.graph import Graph
+from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2
 
 __all__ = ["crop_offsets", "memory_needed"]

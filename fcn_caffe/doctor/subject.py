@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from fcn_caffe.errors import FcnCaffeError, PrototxtError
-from fcn_caffe.graph import TEST, TRAIN, Graph, Node, filter_net, read_net
-from fcn_caffe.net import Net
+from fcn_caffe.net.graph import TEST, TRAIN, Graph, Node, filter_net, read_net
+from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.upgrade import upgrade_net
-from fcn_caffe.solver.settings import Settings
+from fcn_caffe.training.solver.settings import Settings
 
 __all__ = ["Built", "Subject", "data_nodes", "read_subject"]
 

@@ -2,6 +2,6 @@
 
 from fcn_caffe.layers.base import Layer, import_families, known_types, layer_class, register
 
-import_families()
+import_families(__name__, __path__)
 
 __all__ = ["Layer", "known_types", "layer_class", "register"]

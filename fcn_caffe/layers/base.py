@@ -142,11 +142,13 @@ def register(
     return enter
 
 
-def import_families() -> None:
-    """Import every layer family of this package, so that a new file is known by being there."""
-    package = importlib.import_module("fcn_caffe.layers")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"fcn_caffe.layers.{module.name}")
+def import_families(package: str, path: Iterable[str]) -> None:
+    """Import every module of a package, so that a new file's layers are known by being there.
+
+    Call it in the package's `__init__` as `import_families(__name__, __path__)`.
+    """
+    for module in pkgutil.iter_modules(path):
+        importlib.import_module(f"{package}.{module.name}")
 
 
 def known_types() -> list[str]:

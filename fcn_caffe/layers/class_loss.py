@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcn_caffe.data.mean_file import read_blob
+from fcn_caffe.data.readers.mean_image import read_blob
 from fcn_caffe.layers.base import Layer, net_folder, of_shape, register, show
 from fcn_caffe.layers.loss import LossLayer, check_labels, label_places
 from fcn_caffe.proto import caffe_pb2

@@ -99,7 +99,7 @@ class _ConvolutionBase(_WindowLayer):
             warn(
                 f"layer '{self.name}' (Deconvolution): the bilinear filler fills every pair of channels, so each of "
                 f"the {outputs} outputs sums {channels // self.group} interpolated inputs. Set group: {channels} and "
-                "num_output to match, or fill the diagonal with fcn_caffe.surgery.interp(net).",
+                "num_output to match, or fill the diagonal with fcn_caffe.weights.surgery.interp(net).",
                 stacklevel=2,
             )
         self.add_blob("weight", shape, options.weight_filler if options.HasField("weight_filler") else None)

@@ -20,6 +20,9 @@ from fcn_caffe.layers.base import Layer, net_folder, register
 
 Array = npt.NDArray[Any]
 
+# Packages whose modules a net may name by their last name alone. The reference's data layers add theirs.
+PACKAGES: list[str] = []
+
 
 class Blob:
     """What a Python layer sees of a blob: `data` and `diff`, float32 arrays of one shape."""
@@ -118,7 +121,7 @@ class PythonLayer:
 
 
 def find_module(name: str, folder: Path | None) -> ModuleType:
-    """Import a Python layer's module: beside the net file, on the path, or among fcn_caffe.data, in this order.
+    """Import a Python layer's module: beside the net file, on the path, or in a package of PACKAGES, in this order.
 
     Raises: LayerError if there is none, or it does not import.
     """
@@ -142,7 +145,7 @@ def find_module(name: str, folder: Path | None) -> ModuleType:
             return module
         if name.split(".")[0] in sys.stdlib_module_names:  # importing some of them does things
             raise LayerError(f"module '{name}' is Python's own and holds no layers. Name the module of the layer.")
-        for candidate in (name, f"fcn_caffe.data.{name}"):
+        for candidate in (name, *(f"{package}.{name}" for package in PACKAGES)):
             if candidate in sys.modules:  # also "__main__", which cannot be found
                 return sys.modules[candidate]
             try:
@@ -157,8 +160,12 @@ def find_module(name: str, folder: Path | None) -> ModuleType:
         raise LayerError(f"module '{name}' does not import: {type(error).__name__}: {error}") from error
     looked = f"beside the net ({folder}), " if folder else ""
     raise LayerError(
-        f"module '{name}' was not found {looked}on sys.path or in fcn_caffe.data. Set PYTHONPATH to its folder."
+        f"module '{name}' was not found {looked}on sys.path or {_packages()}. Set PYTHONPATH to its folder."
     )
+
+
+def _packages() -> str:
+    return f"in {', '.join(PACKAGES)}" if PACKAGES else "in a package of layers"
 
 
 class _Run(torch.autograd.Function):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from fcn_caffe.coord_map import crop
 from fcn_caffe.models.trunks import NOT_DEPLOYED, scaled, score
-from fcn_caffe.net_spec import NetSpec, Top
-from fcn_caffe.net_spec import layers as L
-from fcn_caffe.net_spec import params as P
+from fcn_caffe.net.coord_map import crop
+from fcn_caffe.net.net_spec import NetSpec, Top
+from fcn_caffe.net.net_spec import layers as L
+from fcn_caffe.net.net_spec import params as P
 
 __all__ = ["IGNORED", "SKIPS", "average", "fuse", "head", "loss", "to_image", "upsample"]
 

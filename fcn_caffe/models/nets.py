@@ -10,8 +10,8 @@ from fcn_caffe.errors import GraphError
 from fcn_caffe.models import trunks
 from fcn_caffe.models.heads import IGNORED, average, head, loss, scaled_skip
 from fcn_caffe.models.trunks import RATES, VGG16, Vgg, convolutions, drop, scaled, score, vgg
-from fcn_caffe.net_spec import NetSpec, Top
-from fcn_caffe.net_spec import layers as L
+from fcn_caffe.net.net_spec import NetSpec, Top
+from fcn_caffe.net.net_spec import layers as L
 from fcn_caffe.proto import caffe_pb2
 
 __all__ = ["COLOUR_SCALE", "NETS", "DataSource", "classifier", "fcn", "make_net", "without_defaults"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fcn_caffe.data.shapes import CLASSES
+from fcn_caffe.data.sets.shapes_scenes import CLASSES
 from fcn_caffe.models import nets
 from fcn_caffe.models.heads import SKIPS, fuse, loss, to_image, upsample
 from fcn_caffe.models.nets import DataSource

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fcn_caffe.net_spec import NetSpec, Top
-from fcn_caffe.net_spec import layers as L
-from fcn_caffe.net_spec import params as P
+from fcn_caffe.net.net_spec import NetSpec, Top
+from fcn_caffe.net.net_spec import layers as L
+from fcn_caffe.net.net_spec import params as P
 
 __all__ = [
     "VGG16",

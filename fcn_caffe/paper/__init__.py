@@ -1,1 +1,1 @@
-"""The paper's statements as code: experiments that measure them, and the arithmetic of its learning rates."""
+"""The paper's statements as code: an audit of its claims, the experiments that measure them, a report of both."""

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..atomic import atomic_write
 from ..errors import PrototxtError
+from ..host.atomic import atomic_write
 from .schema import Message, describe
 from .text import read_text
 from .text_writer import write_text

@@ -1,8 +1,8 @@
 """`caffe.coord_map`: how the layers between two tops move coordinates, and the Crop that lines the tops up.
 
 A map is (axis, scale, shift): an output coordinate is scale * input + shift on every axis from `axis` + 1 on, as numpy
-arrays of one number each or one for each axis; a layer that moves nothing is (None, 1, 0). fcn_caffe.coord_map does the
-same on finished nets, in exact fractions, for more layer types; here the types, numbers and failures are pycaffe's.
+arrays of one number each or one for each axis; a layer that moves nothing is (None, 1, 0). fcn_caffe.net.coord_map does
+the same on finished nets, in exact fractions, for more layer types; here the types, numbers and failures are pycaffe's.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fcn_caffe.errors import GraphError
-from fcn_caffe.net_spec import Function, Top
-from fcn_caffe.net_spec import layers as L
+from fcn_caffe.net.net_spec import Function, Top
+from fcn_caffe.net.net_spec import layers as L
 
 __all__ = [
     *("PASS_THROUGH_LAYERS", "AxisMismatchException", "CropError", "UnconnectedError", "UndefinedMapException"),

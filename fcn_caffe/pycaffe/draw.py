@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from fcn_caffe.atomic import atomic_write
-from fcn_caffe.draw import RANKDIRS, layer_color, render
 from fcn_caffe.errors import FcnCaffeError, GraphError
+from fcn_caffe.host.atomic import atomic_write
+from fcn_caffe.net.draw import RANKDIRS, layer_color, render
 from fcn_caffe.pycaffe.proto import caffe_pb2
 
 __all__ = [

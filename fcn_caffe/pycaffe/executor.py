@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fcn_caffe.data.layers.dummy_data import DummyData
 from fcn_caffe.errors import FcnCaffeError, GraphError, LayerError
-from fcn_caffe.graph import AUTOMATIC, Graph, Node
 from fcn_caffe.layers.base import Layer, show
-from fcn_caffe.layers.dummy_data import DummyData
 from fcn_caffe.layers.python import Python
-from fcn_caffe.net import _FAILURES as FAILURES
-from fcn_caffe.net import Net as CoreNet
+from fcn_caffe.net.graph import AUTOMATIC, Graph, Node
+from fcn_caffe.net.net import _FAILURES as FAILURES
+from fcn_caffe.net.net import Net as CoreNet
+from fcn_caffe.net.rewrite.splits import insert_splits
 from fcn_caffe.pycaffe.blob import Blob, BlobVec
 from fcn_caffe.pycaffe.memory import Memory, ParamData, ParamDiff, owner_of
 from fcn_caffe.pycaffe.needs import needs_of
-from fcn_caffe.splits import insert_splits
 
 # Layers of ours that draw random numbers or count what they see while training: to run them again is not the same.
 _ONCE_IN_TRAINING = ("Dropout", "BatchNorm", "Pooling")

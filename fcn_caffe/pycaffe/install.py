@@ -10,7 +10,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from fcn_caffe.data.by_name import offer
+from fcn_caffe.data.sets.by_name import offer
 
 PACKAGE = "fcn_caffe.pycaffe"
 

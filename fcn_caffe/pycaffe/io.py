@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage  # type: ignore[import-untyped]
 
-from fcn_caffe.data.image_files import open_image
+from fcn_caffe.data.readers.image_files import open_image
 from fcn_caffe.errors import DataError
 from fcn_caffe.pycaffe.proto import caffe_pb2
 
@@ -261,8 +261,10 @@ def resize_image(im: Array, new_dims: Sizes, interp_order: int = 1) -> Float32:
         resized[:, :, channel] = ndimage.zoom(
             normal[:, :, channel].astype(float),
             (height / im.shape[0], width / im.shape[1]),
-            order=interp_order, mode="grid-constant", grid_mode=True,
-        )  # fmt: skip
+            order=interp_order,
+            mode="grid-constant",
+            grid_mode=True,
+        )
     # Splines overshoot; scikit-image cuts them to the image's range.
     found: Float32 = (resized.clip(0, 1) * (high - low) + low).astype(np.float32)
     return found

@@ -8,10 +8,10 @@ import time
 
 import torch
 
-from fcn_caffe.devices import without_cuda
 from fcn_caffe.errors import FcnCaffeError
+from fcn_caffe.host.devices import without_cuda
+from fcn_caffe.host.glog import logger, say, show_log
 from fcn_caffe.layers.base import known_types
-from fcn_caffe.log import logger, say, show_log
 
 
 class _State:

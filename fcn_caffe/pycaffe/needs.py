@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fcn_caffe.graph import Graph, Node
 from fcn_caffe.layers.base import Layer
+from fcn_caffe.net.graph import Graph, Node
 
 
 @dataclass

@@ -11,16 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fcn_caffe.graph import AUTOMATIC
-from fcn_caffe.net import Net as CoreNet
+from fcn_caffe.net.graph import AUTOMATIC
+from fcn_caffe.net.net import Net as CoreNet
 from fcn_caffe.pycaffe import modes
 from fcn_caffe.pycaffe.arguments import PathLike, check_file, listed, net_arguments
 from fcn_caffe.pycaffe.blob import Blob, BlobVec, Vec
 from fcn_caffe.pycaffe.executor import Executor
 from fcn_caffe.pycaffe.install import find_caffe
 from fcn_caffe.pycaffe.layer import layer_of
-from fcn_caffe.weight_formats import CAFFEMODEL, HDF5
-from fcn_caffe.weights import copy_weights, load_weights, net_weights
+from fcn_caffe.weights.formats import CAFFEMODEL, HDF5
+from fcn_caffe.weights.transfer import copy_weights, load_weights, net_weights
 
 Array = npt.NDArray[Any]
 

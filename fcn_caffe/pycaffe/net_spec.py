@@ -1,8 +1,8 @@
-"""`caffe.net_spec`: nets written in Python. It is fcn_caffe.net_spec, whose rules are pycaffe's."""
+"""`caffe.net_spec`: nets written in Python. It is fcn_caffe.net.net_spec, whose rules are pycaffe's."""
 
 from __future__ import annotations
 
-from fcn_caffe.net_spec import (
+from fcn_caffe.net.net_spec import (
     Function,
     Layers,
     NetSpec,

@@ -8,16 +8,16 @@ from typing import Any
 
 from torch import Tensor
 
-from fcn_caffe.net import Net as CoreNet
+from fcn_caffe.net.net import Net as CoreNet
 from fcn_caffe.pycaffe import modes
 from fcn_caffe.pycaffe.arguments import PathLike, check_file
 from fcn_caffe.pycaffe.blob import Vec
 from fcn_caffe.pycaffe.install import find_caffe
 from fcn_caffe.pycaffe.memory import ParamDiff
 from fcn_caffe.pycaffe.net import Net
-from fcn_caffe.solver import Solver as CoreSolver
-from fcn_caffe.solver import read_solver
-from fcn_caffe.solver.signals import Effect
+from fcn_caffe.training.solver import Solver as CoreSolver
+from fcn_caffe.training.solver import read_solver
+from fcn_caffe.training.solver.signals import Effect
 
 
 class _FaceSolver(CoreSolver):

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fcn_caffe.data.image_files import read_split
-from fcn_caffe.data.image_layer import OneImageLayer
 from fcn_caffe.data.prepare.archives import Archive, check_md5, find, new_file, unpack
+from fcn_caffe.data.readers.image_files import read_split
+from fcn_caffe.data.sets.one_image_layer import OneImageLayer
 from fcn_caffe.errors import DataError
 
 __all__ = ["DataSet", "Job", "disjoint", "write_split"]

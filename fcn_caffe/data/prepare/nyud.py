@@ -18,9 +18,9 @@ import numpy.typing as npt
 import scipy.io  # type: ignore[import-untyped]
 from PIL import Image
 
-from fcn_caffe.data.nyud_layers import CLASSES, NYUDSegDataLayer
 from fcn_caffe.data.prepare.archives import Archive, find, new_file, unpack
 from fcn_caffe.data.prepare.data_set import REPORT_EVERY, DataSet, Job, write_split
+from fcn_caffe.data.sets.nyud_layers import CLASSES, NYUDSegDataLayer
 from fcn_caffe.errors import DataError
 
 __all__ = ["Nyud"]

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fcn_caffe.data.pascalcontext_layers import PASCALContextSegDataLayer
 from fcn_caffe.data.prepare.archives import Archive, find, new_file
 from fcn_caffe.data.prepare.data_set import DataSet, Job
 from fcn_caffe.data.prepare.voc import TARS, VOC_FOLDER, voc_place
+from fcn_caffe.data.sets.pascalcontext_layers import PASCALContextSegDataLayer
 
 __all__ = ["PascalContext"]
 

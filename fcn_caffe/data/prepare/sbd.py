@@ -11,8 +11,8 @@ from PIL import Image
 from fcn_caffe.data.prepare.archives import Archive, new_file
 from fcn_caffe.data.prepare.data_set import DataSet, Job
 from fcn_caffe.data.prepare.voc import SBD_FOLDER, write_seg11valid
-from fcn_caffe.data.voc_layers import CLASSES, SBDDSegDataLayer
-from fcn_caffe.vis import palette
+from fcn_caffe.data.sets.voc_layers import CLASSES, SBDDSegDataLayer
+from fcn_caffe.host.pictures import palette
 
 __all__ = ["Sbd"]
 

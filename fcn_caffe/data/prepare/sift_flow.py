@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fcn_caffe.data.image_files import read_split
 from fcn_caffe.data.prepare.archives import Archive
 from fcn_caffe.data.prepare.data_set import DataSet, Job, write_split
-from fcn_caffe.data.siftflow_layers import CLASSES, SCENES, SIFTFlowSegDataLayer
+from fcn_caffe.data.readers.image_files import read_split
+from fcn_caffe.data.sets.siftflow_layers import CLASSES, SCENES, SIFTFlowSegDataLayer
 from fcn_caffe.errors import DataError
 
 __all__ = ["SiftFlow"]

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fcn_caffe.data.image_files import read_split
 from fcn_caffe.data.prepare.archives import Archive
 from fcn_caffe.data.prepare.data_set import DataSet, Job, disjoint, write_split
-from fcn_caffe.data.voc_layers import CLASSES, VOCSegDataLayer
+from fcn_caffe.data.readers.image_files import read_split
+from fcn_caffe.data.sets.voc_layers import CLASSES, VOCSegDataLayer
 from fcn_caffe.errors import DataError
 
 __all__ = ["SBD_FOLDER", "TARS", "Voc", "voc_place", "write_seg11valid"]

@@ -1,0 +1,119 @@
+"""Data: batches of Datums from LMDB or LevelDB."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from fcn_caffe.data.layers.prefetched import PrefetchedLayer
+from fcn_caffe.data.prefetch import Batch, State, draws, fill_batch
+from fcn_caffe.data.readers.databases import read_records
+from fcn_caffe.data.readers.datum import array_of_datum, parse_datum
+from fcn_caffe.data.transformer import Transformer
+from fcn_caffe.errors import DataError
+from fcn_caffe.host.paths import find_source
+from fcn_caffe.layers.base import register
+from fcn_caffe.proto import caffe_pb2
+
+_TRANSFORM, _SKIP = 0, 1  # streams of random numbers
+
+
+class DatumSource:
+    """Batches of transformed Datums in the order of their keys, round and round."""
+
+    def __init__(self, path: str, backend: str, options: Any, transformer: Transformer, seed: int) -> None:
+        self.path, self.backend, self.transformer, self.seed = path, backend, transformer, seed
+        self.size, self.rand_skip = int(options.batch_size), int(options.rand_skip)
+        self.force_color = bool(options.force_encoded_color)
+
+    def start(self) -> State:
+        return {"seed": self.seed, "batch": 0, "key": None}
+
+    def read_state(self, state: State) -> State:
+        bytes.fromhex(state["key"] or "")
+        return {"seed": int(state["seed"]), "batch": int(state["batch"]), "key": state["key"]}
+
+    def first(self) -> npt.NDArray[np.float32]:
+        """The first image, transformed: its shape is the batch's."""
+        with closing(self._forever(None)) as records:
+            _, name, value = next(records)
+        return self._image(value, name, draws(0))[0]
+
+    def batches(self, state: State) -> Generator[Batch, None, None]:
+        seed, batch, key = int(state["seed"]), int(state["batch"]), state["key"]
+        with closing(self._forever(None if key is None else bytes.fromhex(key))) as records:
+            if batch == 0 and self.rand_skip:
+                self._skip(records, int(draws(seed, _SKIP).integers(self.rand_skip)))
+            while True:
+                random = draws(seed, _TRANSFORM, batch)
+                taken = _Last(islice(records, self.size))
+                arrays = fill_batch(self.size, ((*self._image(value, name, random), name) for _, name, value in taken))
+                batch += 1
+                yield arrays, {"seed": seed, "batch": batch, "key": taken.key.hex()}
+
+    def _skip(self, records: Iterator[tuple[bytes, str, bytes]], count: int) -> None:
+        """Leave out `count` records; whole rounds of the database, found by its first key, are not walked again."""
+        first, taken = None, 0
+        while taken < count:
+            key = next(records)[0]
+            if key == first:  # `taken` is how many there are, and this is the first of them again
+                count = taken + 1 + (count - taken - 1) % taken
+            first = key if first is None else first
+            taken += 1
+
+    def _forever(self, after: bytes | None) -> Generator[tuple[bytes, str, bytes], None, None]:
+        while True:
+            empty = after is None
+            with closing(read_records(self.path, self.backend, after)) as records:
+                for key, value in records:
+                    empty = False
+                    yield key, f"{self.path}: record '{key.decode(errors='replace')}'", value
+            if empty:
+                raise DataError(f"{self.path}: the database is empty.")
+            after = None
+
+    def _image(self, value: bytes, name: str, random: np.random.Generator) -> tuple[npt.NDArray[np.float32], int]:
+        datum = parse_datum(value, name)
+        encoded = bool(datum.encoded)
+        colour = "color" if encoded and self.force_color else self.transformer.colour(encoded)
+        return self.transformer(array_of_datum(datum, name, colour), random, name), datum.label
+
+
+class _Last:
+    """Records, remembering the key of the last one taken."""
+
+    def __init__(self, records: Iterator[tuple[bytes, str, bytes]]) -> None:
+        self.records, self.key = records, b""
+
+    def __iter__(self) -> Iterator[tuple[bytes, str, bytes]]:
+        for record in self.records:
+            self.key = record[0]
+            yield record
+
+
+@register("Data", bottoms=0, tops=(1, 2))
+class Data(PrefetchedLayer):
+    """Images and labels of an LMDB or LevelDB of Datum, raw or encoded, in the order of their keys.
+
+    Shapes: () -> (batch_size, C, H or crop, W or crop), (batch_size,); with batch_size 1 each image its own size.
+    Units: transform_param's, (pixel - mean) * scale, BGR. rand_skip leaves out up to that many first records.
+    Raises: DataError for a missing or damaged database, a missing package, or images of two sizes in a batch.
+    Source: Caffe DataLayer.
+    """
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        options = param.data_param
+        size = self.batch_size(options.batch_size)
+        path = find_source(options.source, "database", self.folder)
+        backend = caffe_pb2.DataParameter.DB.Name(options.backend).lower()
+        transformer = Transformer(param.transform_param, param.phase, self.folder)
+        seed = self.seed() if transformer.random or options.rand_skip else 0
+        source = DatumSource(str(path), backend, options, transformer, seed)
+        self.begin(source, [(size, *source.first().shape), (size,)])

@@ -1,0 +1,186 @@
+"""HDF5Data and HDF5Output: blobs from and to .h5 files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import h5py  # type: ignore[import-untyped]
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fcn_caffe.data.prefetch import draws
+from fcn_caffe.data.readers.image_list import read_lines
+from fcn_caffe.errors import DataError
+from fcn_caffe.host.atomic import atomic_write
+from fcn_caffe.host.paths import find_source
+from fcn_caffe.layers.base import Layer, net_folder, register, show
+
+_FILES, _ROWS = 0, 1  # streams of random numbers
+
+
+@register("HDF5Data", bottoms=0, tops=(1, None))
+class HDF5Data(Layer):
+    """Rows of the .h5 files that a list names; a top is the data set of its name.
+
+    Shapes: () -> (batch_size, ...) each, the data set's axes after the first. A batch goes on into the next file.
+    Units: the data sets' own; transform_param is refused. shuffle orders the files anew each time round, and the
+    rows of each file anew each time it is read.
+    Raises: DataError for a missing file or data set, data sets of unequal lengths, or text.
+    Source: Caffe HDF5DataLayer.
+    """
+
+    untraced = "reads files"
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        if param.HasField("transform_param"):
+            raise self.error("does not transform data: take transform_param out, or transform the data sets.")
+        options = param.hdf5_data_param
+        self.size, self.shuffle = int(options.batch_size), bool(options.shuffle)
+        if self.size < 1:
+            raise DataError("batch_size must be given and positive.")
+        source = find_source(options.source, "list of HDF5 files", net_folder.get())
+        names = [name for _, line in read_lines(source, "list of HDF5 files") for name in line.split()]
+        self.files = [find_source(name, "HDF5 file", net_folder.get()) for name in names]
+        self.seed = int(torch.randint(2**31 - 1, (1,), device="cpu")) if self.shuffle else 0
+        self.load, self.row = 0, 0  # how many files were read before this one; the next row in the present order
+        self._arrays: list[npt.NDArray[np.float32]] = []
+        self._order: npt.NDArray[np.int64] = np.empty(0, np.int64)
+        self._loaded = -1
+        self._read()
+
+    def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.empty((self.size, *array.shape[1:]), device="meta") for array in self._arrays)
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        tops = [np.empty((self.size, *array.shape[1:]), np.float32) for array in self._arrays]
+        filled = 0
+        while filled < self.size:
+            self._read()
+            rows = self._order[self.row : self.row + self.size - filled]
+            for name, top, array in zip(self.param.top, tops, self._arrays, strict=True):
+                if top.shape[1:] != array.shape[1:]:
+                    raise DataError(
+                        f"{self._file(self.load)}: rows of '{name}' are {show(array.shape[1:])}, in the file before "
+                        f"{show(top.shape[1:])}. A batch holds rows of one shape."
+                    )
+                top[filled : filled + len(rows)] = array[rows]
+            filled += len(rows)
+            self.row += len(rows)
+            if self.row == len(self._order):
+                self.load, self.row = self.load + 1, 0
+        return tuple(torch.from_numpy(top) for top in tops)
+
+    def _file(self, load: int) -> Path:
+        around, index = divmod(load, len(self.files))
+        order = (
+            draws(self.seed, _FILES, around).permutation(len(self.files)) if self.shuffle else range(len(self.files))
+        )
+        return self.files[int(order[index])]
+
+    def _read(self) -> None:
+        """Have the rows of the present file in memory, and their order."""
+        if self._loaded == self.load:
+            return
+        path = self._file(self.load)
+        if self._loaded < 0 or path != self._file(self._loaded):
+            self._arrays = read_data_sets(path, list(self.param.top))
+        count = len(self._arrays[0])
+        self._order = draws(self.seed, _ROWS, self.load).permutation(count) if self.shuffle else np.arange(count)
+        self._loaded = self.load
+
+    def data_state(self) -> dict[str, int]:
+        return {"seed": self.seed, "load": self.load, "row": self.row, "files": len(self.files)}
+
+    def load_data_state(self, state: Any) -> None:
+        try:
+            seed, load, row, files = (int(state[key]) for key in ("seed", "load", "row", "files"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise self.error(f"the snapshot's data order is not one of this layer ({error!r}).") from error
+        if files != len(self.files):
+            raise self.error(
+                f"the snapshot's data order is for a list of {files} files, this one has {len(self.files)}. "
+                "Resume with the list it was trained on."
+            )
+        self.seed, self.load, self.row, self._loaded = seed, load, row, -1
+
+
+def read_data_sets(path: Path, names: list[str]) -> list[npt.NDArray[np.float32]]:
+    """Data sets of an HDF5 file as float32, each with the same number of rows.
+
+    Raises: DataError naming the file and the data set. Source: Caffe hdf5_load_nd_dataset.
+    """
+    arrays = []
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            for name in names:
+                found = file.get(name)
+                if not isinstance(found, h5py.Dataset):
+                    raise DataError(f"{path}: has no data set '{name}'. It has: {', '.join(file) or 'nothing'}.")
+                if found.dtype.kind not in "iuf":
+                    raise DataError(f"{path}: data set '{name}' holds {found.dtype}, wanted numbers.")
+                if found.ndim < 1 or not len(found):
+                    raise DataError(f"{path}: data set '{name}' is {show(found.shape)}, wanted one row or more.")
+                arrays.append(np.asarray(found[...], np.float32))
+    except (OSError, RuntimeError, ValueError, KeyError, MemoryError) as error:  # h5py's, for damaged files
+        raise DataError(f"{path}: cannot be read as HDF5 ({error}).") from error
+    for name, array in zip(names, arrays, strict=True):
+        if len(array) != len(arrays[0]):
+            raise DataError(
+                f"{path}: '{name}' has {len(array)} rows, '{names[0]}' {len(arrays[0])}: one each is wanted."
+            )
+    return arrays
+
+
+@register("HDF5Output", bottoms=2, tops=0, restrictions="one forward a file, as in Caffe")
+class HDF5Output(Layer):
+    """Write bottom[0] as data set `data` and bottom[1] as `label` of hdf5_output_param.file_name.
+
+    Shapes: (N, ...), (N, ...) of at most 4 axes -> none; written as num x channels x height x width. The file is
+    there, whole, after the first forward; a second forward is refused, because the data sets exist then.
+    Raises: LayerError for unequal N or no file name; DataError where the file cannot be written.
+    Source: Caffe HDF5OutputLayer.
+    """
+
+    untraced = "writes a file"
+
+    undifferentiable = (0, 1)
+
+    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        self.path = param.hdf5_output_param.file_name
+        self.written = False
+        if not self.path:
+            raise self.error("needs hdf5_output_param { file_name }.")
+        folder = Path(self.path).absolute().parent
+        if not folder.is_dir():
+            raise self.error(f"{folder}: no such folder for the file. Create it.")
+
+    def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        data, label = bottoms
+        for bottom in bottoms:
+            if bottom.ndim > 4:
+                raise self.error(f"writes blobs of at most 4 axes, got {show(bottom.shape)}.")
+        if data.shape[:1] != label.shape[:1]:
+            raise self.error(f"data is {show(data.shape)}, label {show(label.shape)}: wanted the same batch size.")
+        return ()
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        self.infer(*bottoms)
+        if self.written:
+            raise self.error(
+                f"{self.path} holds the first batch already, and the layer writes one. Make the batch the whole set."
+            )
+        try:
+            with atomic_write(self.path) as opened, h5py.File(opened.name, "w", locking=False) as file:
+                for name, bottom in zip(("data", "label"), bottoms, strict=True):
+                    array = bottom.detach().cpu().float().numpy()
+                    file[name] = array.reshape(array.shape + (1,) * (4 - array.ndim))
+        except OSError as error:
+            raise DataError(f"{os.fspath(self.path)}: cannot be written ({error}).") from error
+        self.written = True
+        return ()

@@ -1,0 +1,166 @@
+"""Look through a folder of images and labels before training on it: what the labels hold, and what is wrong with them.
+
+Files are looked at one by one and independently (`look`), in threads: decoding releases Python's lock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from fcn_caffe.data.readers.image_files import read_image, read_index_image
+from fcn_caffe.data.readers.labels import LabelMap
+from fcn_caffe.errors import DataError
+from fcn_caffe.host.pictures import VOID_COLOUR, palette
+
+__all__ = ["LabelReport", "Pair", "bgr_mean", "check_folder", "look", "suggest_mapping"]
+
+MOST_COLOURS = 256  # colour-coded labels with more are no labels: JPEG, or smoothed edges
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its label file."""
+
+    name: str
+    image: Path
+    label: Path
+
+
+@dataclass
+class FileReport:
+    """What one label file holds: pixels by value, or by 24-bit colour code when `coloured`."""
+
+    pair: Pair
+    counts: dict[int, int]
+    coloured: bool
+    size: tuple[int, int]
+    image_size: tuple[int, int]
+
+
+@dataclass
+class LabelReport:
+    """What all label files hold together. `counts` and `files` are pixels and files by value."""
+
+    counts: dict[int, int] = field(default_factory=dict)
+    files: dict[int, list[str]] = field(default_factory=dict)
+    coloured: list[Path] = field(default_factory=list)
+    grey: list[Path] = field(default_factory=list)
+
+    def histogram(self) -> str:
+        """One line a value: value, share of the pixels, number of files."""
+        total = sum(self.counts.values()) or 1
+        lines = []
+        for value in sorted(self.counts):
+            count, files = self.counts[value], len(self.files[value])
+            shown = show_value(value, bool(self.coloured))
+            lines.append(f"  {shown:>12} {count / total:8.3%} of pixels, in {files} files")
+        return "\n".join(lines)
+
+
+def show_value(value: int, coloured: bool) -> str:
+    """A label value, or a colour code as `RED GREEN BLUE`."""
+    return f"{value >> 16} {(value >> 8) & 255} {value & 255}" if coloured else str(value)
+
+
+def _image_size(path: Path) -> tuple[int, int]:
+    """(width, height) after EXIF orientation, from the header alone."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            return (image.height, image.width) if turned else (image.width, image.height)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file.") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as an image ({error}). Convert it, or take it away.") from error
+
+
+def look(pair: Pair, mapping: LabelMap | None = None) -> FileReport:
+    """Count the values of one label file. Raises: DataError naming the file, also for a size that differs."""
+    label = read_index_image(pair.label, colours=bool(mapping and mapping.colours))
+    if mapping is not None:
+        label = mapping.apply(label, pair.label)
+    coloured = label.ndim == 3
+    code = label.astype(np.int64)
+    if coloured:
+        code = (code[:, :, 0] << 16) | (code[:, :, 1] << 8) | code[:, :, 2]
+    values, counts = np.unique(code, return_counts=True)
+    if len(values) > 4 * MOST_COLOURS:
+        raise DataError(
+            f"{pair.label}: has {len(values)} different {'colours' if coloured else 'values'}: no label image. "
+            "Was it saved as JPEG, or is it a photograph? Labels must be lossless, one value a class."
+        )
+    size, image_size = (label.shape[1], label.shape[0]), _image_size(pair.image)
+    if size != image_size:
+        raise DataError(
+            f"{pair.label}: the label is {size[0]}x{size[1]}, "
+            f"its image {pair.image} is {image_size[0]}x{image_size[1]} (after EXIF orientation). "
+            "They should be of one size."
+        )
+    return FileReport(pair, dict(zip(values.tolist(), counts.tolist(), strict=True)), coloured, size, image_size)
+
+
+def check_folder(pairs: Sequence[Pair], mapping: LabelMap | None = None) -> LabelReport:
+    """Look at all label files. Raises: DataError when some are colour-coded and some are not, or one cannot be read."""
+    report = LabelReport()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for found in pool.map(lambda pair: look(pair, mapping), pairs):
+            (report.coloured if found.coloured else report.grey).append(found.pair.label)
+            for value, count in found.counts.items():
+                report.counts[value] = report.counts.get(value, 0) + count
+                report.files.setdefault(value, []).append(str(found.pair.label))
+    if report.coloured and report.grey:
+        raise DataError(
+            f"{len(report.coloured)} labels are colour-coded (such as {report.coloured[0]}) and {len(report.grey)} are "
+            f"not (such as {report.grey[0]}). Save them all in one way, or give a mapping file of colours."
+        )
+    return report
+
+
+def suggest_mapping(report: LabelReport) -> LabelMap | None:
+    """A mapping to class indices for labels that need one: colour-coded ones and 0/255 masks; None for the others.
+
+    Colours of the PASCAL VOC palette get their VOC index; pure greys their value; otherwise black is 0 and the rest
+    are numbered by how many pixels they have. VOC's void colour becomes 255.
+    """
+    values = set(report.counts)
+    if not report.coloured:
+        return LabelMap({0: 0, 255: 1}) if values == {0, 255} else None
+    if len(values) > MOST_COLOURS:
+        return None
+    colours = {value: (value >> 16, (value >> 8) & 255, value & 255) for value in values}
+    table = {tuple(colour): index for index, colour in enumerate(palette(256)[:255].tolist())}
+    table[VOID_COLOUR] = 255
+    order = sorted(values, key=lambda value: (value != 0, -report.counts[value]))
+    grey = all(red == green == blue for red, green, blue in colours.values())
+    if grey and values != {0, 0xFFFFFF}:
+        return LabelMap(colours={colours[value]: value & 255 for value in order})
+    if all(colour in table for colour in colours.values()):
+        return LabelMap(colours={colours[value]: table[colours[value]] for value in order})
+    named = [value for value in order if colours[value] != VOID_COLOUR]
+    rules = {colours[value]: index for index, value in enumerate(named)}
+    if len(named) < len(order):
+        rules[VOID_COLOUR] = 255
+    return LabelMap(colours=rules)
+
+
+def _channel_sums(path: Path) -> tuple[npt.NDArray[np.float64], int]:
+    rgb = read_image(path)
+    return rgb.reshape(-1, 3).sum(0, dtype=np.float64)[::-1], rgb.shape[0] * rgb.shape[1]
+
+
+def bgr_mean(images: Iterable[Path]) -> tuple[float, float, float]:
+    """The mean blue, green and red over all pixels of the images, to 3 decimals. Raises: DataError naming the file."""
+    total, pixels = np.zeros(3), 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for sums, count in pool.map(_channel_sums, images):
+            total, pixels = total + sums, pixels + count
+    blue, green, red = (round(float(value), 3) for value in total / max(pixels, 1))
+    return blue, green, red

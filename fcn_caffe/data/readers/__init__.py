@@ -1,0 +1,1 @@
+"""Readers: databases, Datums, image and label files, lists and means, as arrays."""

@@ -1,0 +1,133 @@
+"""Label images: mapping their values or colours to class indices, checking them, and the card of class names.
+
+A mapping file has one rule a line, `VALUE: CLASS` for grey and palette images or `RED GREEN BLUE: CLASS` for
+colour-coded ones; text after `#` is a comment. A class card has one class a line, `INDEX: NAME`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from fcn_caffe.data.readers.image_files import Integers, read_index_image
+from fcn_caffe.errors import DataError
+
+__all__ = ["LabelMap", "check_labels", "read_classes", "read_label"]
+
+
+def _lines(path: str | os.PathLike[str], what: str) -> list[tuple[int, str]]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: the {what} cannot be read ({error}).") from error
+    stripped = ((number, line.split("#")[0].strip()) for number, line in enumerate(text.splitlines(), 1))
+    return [(number, line) for number, line in stripped if line]
+
+
+class LabelMap:
+    """Rules that turn label values, or colours, into class indices."""
+
+    def __init__(self, values: dict[int, int] | None = None, colours: dict[tuple[int, int, int], int] | None = None):
+        self.values = dict(values or {})
+        self.colours = dict(colours or {})
+        if bool(self.values) == bool(self.colours):
+            raise DataError("a label mapping needs rules of one kind: `VALUE: CLASS`, or `RED GREEN BLUE: CLASS`.")
+        sources = self.values or {(r << 16) | (g << 8) | b: to for (r, g, b), to in self.colours.items()}
+        self._from = np.array(sorted(sources), dtype=np.int64)
+        self._to: Integers = np.array([sources[int(code)] for code in self._from], dtype=np.int64)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> LabelMap:
+        """Read a mapping file. Raises: DataError with file:line."""
+        values: dict[int, int] = {}
+        colours: dict[tuple[int, int, int], int] = {}
+        for number, line in _lines(path, "label mapping"):
+            source, colon, target = line.partition(":")
+            try:
+                parts = [int(part) for part in source.replace(",", " ").split()]
+                index = int(target)
+            except ValueError:
+                parts, index = [], -1
+            if not colon or len(parts) not in (1, 3) or index < 0 or min(parts) < 0 or max(parts) > 65535:
+                raise DataError(f"{path}:{number}: expected `VALUE: CLASS` or `RED GREEN BLUE: CLASS`, got {line!r}.")
+            if len(parts) == 1:
+                values[parts[0]] = index
+            else:
+                colours[(parts[0], parts[1], parts[2])] = index
+        try:
+            return cls(values, colours)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+
+    def write(self) -> str:
+        """The rules as the text of a mapping file."""
+        rules = [f"{value}: {index}" for value, index in sorted(self.values.items())]
+        by_class = sorted(self.colours.items(), key=lambda rule: rule[1])
+        rules += [f"{red} {green} {blue}: {index}" for (red, green, blue), index in by_class]
+        return "\n".join(rules) + "\n"
+
+    def apply(self, label: Integers, path: str | os.PathLike[str]) -> Integers:
+        """Map (H, W) values or (H, W, 3) colours to (H, W) class indices. Raises: DataError for one without a rule."""
+        if label.ndim == 3 and not self.colours:
+            raise DataError(f"{path}: is colour-coded, and the mapping has rules for grey values only.")
+        code = label.astype(np.int64)
+        if label.ndim == 3:
+            code = (code[:, :, 0] << 16) | (code[:, :, 1] << 8) | code[:, :, 2]
+        elif self.colours:
+            code = code * 0x010101  # a grey image where the others have colours
+        place = np.searchsorted(self._from, code).clip(max=len(self._from) - 1)
+        unknown = self._from[place] != code
+        if unknown.any():
+            worst = int(code[unknown][0])
+            shown = f"colour {worst >> 16} {(worst >> 8) & 255} {worst & 255}" if self.colours else f"value {worst}"
+            raise DataError(
+                f"{path}: {shown} ({int(unknown.sum())} pixels) has no rule in the label mapping. "
+                "Add one, to a class or to the void."
+            )
+        return np.asarray(self._to[place])
+
+
+def read_label(path: str | os.PathLike[str], mapping: LabelMap | None = None) -> Integers:
+    """Read a label image as class indices, (H, W).
+
+    Raises: DataError naming the file, for a colour-coded image without a mapping too.
+    """
+    label = read_index_image(path, colours=bool(mapping and mapping.colours))
+    if mapping is not None:
+        return mapping.apply(label, path)
+    if label.ndim != 2:
+        raise DataError(
+            f"{path}: is colour-coded (3 channels). Give a mapping file with lines `RED GREEN BLUE: CLASS`, "
+            "or save labels as PNG of class indices."
+        )
+    return label
+
+
+def check_labels(label: Integers, classes: int, ignore: int | None, path: str | os.PathLike[str]) -> None:
+    """Check that every label is in [0, classes) or is `ignore`. Raises: DataError naming the image and the labels."""
+    bad = (label >= classes) | (label < 0)
+    if ignore is not None:
+        bad &= label != ignore
+    if bad.any():
+        found = np.unique(label[bad])
+        shown = ", ".join(map(str, found[:8])) + (", …" if len(found) > 8 else "")
+        void = "" if ignore is None else f" or {ignore} (void)"
+        raise DataError(
+            f"{path}: labels {shown} ({int(bad.sum())} pixels) are out of range: expected 0 to {classes - 1}{void}. "
+            "Correct the image, map the values, or raise the number of classes."
+        )
+
+
+def read_classes(path: str | os.PathLike[str]) -> list[str]:
+    """Read a class card, `INDEX: NAME` a line, as the list of names by index. Raises: DataError with file:line."""
+    names: dict[int, str] = {}
+    for number, line in _lines(path, "class card"):
+        index, colon, name = line.partition(":")
+        if not colon or not index.strip().isdigit() or not name.strip():
+            raise DataError(f"{path}:{number}: expected `INDEX: NAME`, got {line!r}.")
+        names[int(index)] = name.strip()
+    if sorted(names) != list(range(len(names))):
+        raise DataError(f"{path}: class indices should run from 0 to {len(names) - 1} without gaps.")
+    return [names[index] for index in range(len(names))]

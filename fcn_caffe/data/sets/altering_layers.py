@@ -1,0 +1,234 @@
+"""Python layers between a data layer and the net: what of the loss is sampled, how images are altered, what is hidden.
+
+Each may work in place, on the data layer's own tops. What is drawn depends on the seed and the pass only, so a resumed
+run draws what the whole one would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fcn_caffe.data.sets.options import read_options
+from fcn_caffe.errors import DataError
+from fcn_caffe.layers.python import PythonLayer
+from fcn_caffe.net.graph import TEST
+
+__all__ = ["LossSampling", "MaskedInput", "MirrorJitter", "ignore_cells", "mirror_and_shift"]
+
+Array = npt.NDArray[Any]
+VOID = 255
+
+
+def ignore_cells(label: Array, kept: Array, cell: int, offset: int = 0, ignore: float = VOID) -> Array:
+    """The labels with all pixels of the cells that are not kept set to `ignore`.
+
+    Shapes: label (N, ..., H, W), kept (N, rows, columns) bool, at least as many as `cells` says -> as label.
+    """
+    down, along = (_cell_of(extent, cell, offset) for extent in label.shape[-2:])
+    pixels = kept[:, down][:, :, along]
+    shape = (pixels.shape[0], *(1,) * (label.ndim - 3), *pixels.shape[1:])
+    return np.where(pixels.reshape(shape), label, np.asarray(ignore, label.dtype))
+
+
+def _cell_of(extent: int, cell: int, offset: int) -> Array:
+    """The cell each pixel of an axis lies in. The first is cut where `offset`, a border of cells, lies inside it."""
+    border = offset % cell
+    return (np.arange(extent) - border) // cell + (border > 0)
+
+
+def mirror_and_shift(array: Array, mirror: bool, down: int, along: int, fill: float) -> Array:
+    """An image or label (..., H, W), mirrored left to right if asked, then moved; what comes in is `fill`."""
+    height, width = array.shape[-2:]
+    moved = np.full_like(array, fill)
+    source = array[..., ::-1] if mirror else array
+    to, at = (slice(max(down, 0), height + min(down, 0)), slice(max(along, 0), width + min(along, 0)))
+    rows, columns = (slice(max(-down, 0), height - max(down, 0)), slice(max(-along, 0), width - max(along, 0)))
+    moved[..., to, at] = source[..., rows, columns]
+    return moved
+
+
+class _Change(PythonLayer):
+    """What the layers share: options by name, and tops of their bottoms' shapes."""
+
+    required: ClassVar[Sequence[str]] = ()
+    defaults: ClassVar[Mapping[str, Any]] = {}
+
+    @property
+    def who(self) -> str:
+        return type(self).__name__
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        self.options = read_options(self.param_str, self.who, required=self.required, defaults=self.defaults)
+        self.check(bottom, top)
+
+    def check(self, bottom: Any, top: Any) -> None:
+        """Check the options, and how many blobs there are."""
+
+    def count(self, bottom: Any, top: Any, bottoms: str, tops: str, right: bool) -> None:
+        """Refuse a wrong number of blobs."""
+        if not right:
+            raise DataError(
+                f"{self.who}: takes {bottoms} and gives {tops}; the net has {len(bottom)} bottoms, {len(top)} tops."
+            )
+
+    def whole(self, key: str, least: int) -> int:
+        """An option that is a whole number."""
+        value = self.options[key]
+        if not _whole(value, least):
+            raise DataError(f"{self.who}: {key} should be a whole number of at least {least}, got {value!r}.")
+        return int(value)
+
+    def number(self, key: str) -> float:
+        """An option that is a number."""
+        value = self.options[key]
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise DataError(f"{self.who}: {key} should be a number, got {value!r}.")
+        return float(value)
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        for source, made in zip(bottom, top, strict=False):
+            made.reshape(*source.data.shape)
+
+    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+        """Data has no gradient."""
+
+
+class _RandomChange(_Change):
+    """A change that is drawn anew in each pass, from a seed and the pass's number."""
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        super().setup(bottom, top)
+        seed = self.options["seed"]
+        if seed is not None and not _whole(seed, 0):
+            raise DataError(f"{self.who}: seed should be a whole number from 0, or None for torch's, got {seed!r}.")
+        self.seed = int(torch.randint(2**31 - 1, (1,), device="cpu")) if seed is None else int(seed)
+        self.passes = 0
+
+    def drawing(self) -> np.random.Generator:
+        """What this pass draws from; the next call is for the next pass."""
+        self.passes += 1
+        return np.random.default_rng([self.seed, self.passes])
+
+    def get_state(self) -> dict[str, int]:
+        return {"seed": self.seed, "pass": self.passes}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        self.seed, self.passes = int(state["seed"]), int(state["pass"])
+
+
+class LossSampling(_RandomChange):
+    """Keep a random sample of the loss: each cell of the labels stays with probability `keep`, or gets the void label.
+
+    Bottom: label (N, 1, H, W) or (N, H, W); top: the sampled label. In TEST labels pass as they are.
+    param_str: `keep`, above 0 and up to 1; `cell` (32), pixels a side of what is kept or ignored together, the stride
+    of the net's coarsest scores; `offset` (0), a pixel where a cell begins; `seed` (None: drawn from torch when the
+    net is built); `ignore` (255), the void label.
+    Raises: DataError for wrong options. Source: Long et al., sections 3.4 and 4.3.
+    """
+
+    required = ("keep",)
+    defaults: ClassVar[Mapping[str, Any]] = {"cell": 32, "offset": 0, "seed": None, "ignore": VOID}
+
+    def check(self, bottom: Any, top: Any) -> None:
+        self.count(bottom, top, "the label", "the sampled label", len(bottom) == len(top) == 1)
+        self.keep, self.cell = self.number("keep"), self.whole("cell", 1)
+        self.offset, self.ignore = self.whole("offset", -(2**31)), self.number("ignore")
+        if not 0 < self.keep <= 1:
+            raise DataError(f"{self.who}: keep should be a share above 0 and up to 1, got {self.keep:g}.")
+        if len(bottom[0].data.shape) < 3:
+            raise DataError(f"{self.who}: the label is {bottom[0].data.shape}, wanted (N, 1, H, W) or (N, H, W).")
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        label = bottom[0].data
+        if self.phase != TEST:
+            cells = [int(_cell_of(extent, self.cell, self.offset)[-1]) + 1 for extent in label.shape[-2:]]
+            kept = self.drawing().random((label.shape[0], *cells)) < self.keep
+            label = ignore_cells(label, kept, self.cell, self.offset, self.ignore)
+        top[0].data[...] = label
+
+
+class MirrorJitter(_RandomChange):
+    """Mirror images at random and move them by random numbers of pixels, their labels alike; each image by itself.
+
+    Bottoms: one or several images (N, C, H, W), then the label (N, 1, H, W); tops: the same, altered. In TEST all
+    pass as they are.
+    param_str: `mirror` (True), half of the images; `jitter` (0), pixels at most, up or down and left or right; `seed`
+    (None: drawn from torch when the net is built); `fill` (0, the mean once it is subtracted), what comes in at the
+    image's border, and `ignore` (255), at the label's.
+    Raises: DataError for wrong options, or a jitter as large as the image. Source: Long et al., section 4.3.
+    """
+
+    defaults: ClassVar[Mapping[str, Any]] = {"mirror": True, "jitter": 0, "seed": None, "fill": 0, "ignore": VOID}
+
+    def check(self, bottom: Any, top: Any) -> None:
+        self.count(bottom, top, "images and their label", "as many tops", len(bottom) == len(top) >= 2)
+        self.mirror, self.jitter = self.options["mirror"], self.whole("jitter", 0)
+        self.fill, self.ignore = self.number("fill"), self.number("ignore")
+        if not isinstance(self.mirror, bool):
+            raise DataError(f"{self.who}: mirror should be True or False, got {self.mirror!r}.")
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        super().reshape(bottom, top)
+        shapes = {(blob.data.shape[0], *blob.data.shape[-2:]) for blob in bottom}
+        if len(shapes) > 1 or any(blob.data.ndim < 3 for blob in bottom):
+            told = ", ".join(str(blob.data.shape) for blob in bottom)
+            raise DataError(f"{self.who}: images and label should be of one height and width, got {told}.")
+        least = min(bottom[0].data.shape[-2:])
+        if self.jitter >= least:
+            raise DataError(f"{self.who}: a jitter of {self.jitter} may leave nothing of images {least} pixels wide.")
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        arrays = [blob.data for blob in bottom]
+        if self.phase != TEST:
+            draw, images = self.drawing(), len(arrays[0])
+            mirrored = draw.random(images) < (0.5 if self.mirror else 0)
+            moves = draw.integers(-self.jitter, self.jitter + 1, (images, 2))
+            fills = [self.fill] * (len(arrays) - 1) + [self.ignore]
+            arrays = [
+                np.stack(
+                    [
+                        mirror_and_shift(one, bool(turn), int(move[0]), int(move[1]), fill)
+                        for one, turn, move in zip(array, mirrored, moves, strict=True)
+                    ]
+                )
+                for array, fill in zip(arrays, fills, strict=True)
+            ]
+        for blob, array in zip(top, arrays, strict=True):
+            blob.data[...] = array
+
+
+class MaskedInput(_Change):
+    """Hide the background or the foreground of images: what the labels say is the other becomes one colour.
+
+    Bottoms: data (N, C, H, W), label (N, 1, H, W); top: the masked data. Void pixels are hidden too.
+    param_str: `keep`, "foreground" or "background"; `background` (0), its class; `fill` (0, the mean once it is
+    subtracted); `ignore` (255), the void label.
+    Raises: DataError for wrong options. Source: Shelhamer, Long, Darrell, PAMI 2016, on masking.
+    """
+
+    required = ("keep",)
+    defaults: ClassVar[Mapping[str, Any]] = {"background": 0, "fill": 0, "ignore": VOID}
+
+    def check(self, bottom: Any, top: Any) -> None:
+        self.count(bottom, top, "data and label", "the masked data", (len(bottom), len(top)) == (2, 1))
+        self.background, self.ignore = self.number("background"), self.number("ignore")
+        self.fill = self.number("fill")
+        if self.options["keep"] not in ("foreground", "background"):
+            raise DataError(f"{self.who}: keep should be 'foreground' or 'background', got {self.options['keep']!r}.")
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        data, label = bottom[0].data, bottom[1].data
+        if label.shape != (data.shape[0], 1, *data.shape[2:]):
+            raise DataError(f"{self.who}: data is {data.shape} and label {label.shape}: wanted one label a pixel.")
+        behind = label == self.background
+        shown = behind if self.options["keep"] == "background" else ~behind
+        top[0].data[...] = np.where(shown & (label != self.ignore), data, np.float32(self.fill))
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

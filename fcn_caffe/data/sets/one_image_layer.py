@@ -1,0 +1,230 @@
+"""What every data layer of one image a step has in common: options, the order of images, tops, reading ahead, state."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy.typing as npt
+
+from fcn_caffe.data.prefetch import Batch, Prefetch
+from fcn_caffe.data.sets.options import read_options
+from fcn_caffe.data.sets.sampling import Draws
+from fcn_caffe.errors import DataError
+from fcn_caffe.layers.python import PythonLayer
+
+__all__ = ["OneImageLayer"]
+
+Array = npt.NDArray[Any]
+AHEAD = 4  # images read ahead, as many as Caffe's own data layers prefetch
+
+
+class OneImageLayer(PythonLayer):
+    """A Python data layer that gives one image, and what belongs to it, each forward pass; tops take its size.
+
+    A subclass says which options it knows, opens its data set in `open()`, which returns the names of the images, and
+    reads image and label of a name in `load_image(idx)` and `load_label(idx)`, without the batch axis.
+
+    Public, as in the reference layers: `split`, `seed`, `random` (drawn at random or in order), `indices` (the names
+    of the split), `idx` (the place in it of the next image), and after reshape `data` and `label`, which forward
+    copies into the tops. All of them may be set.
+    Order: a split whose name holds "train" is drawn at random with replacement from `seed`, unless `randomize` is
+    False; others run in order. One draw in setup, one after each forward, as the reference layers do.
+    Reading ahead: images are read in a thread, `prefetch` of them at most (param_str, 4; 0 for none), from the first
+    forward on. The order and what a snapshot holds are the same with or without. A class of the user's that loads in
+    its own way is read without a thread unless its param_str says `prefetch`: it may draw random numbers as it loads.
+    Raises: DataError for wrong options, missing files and bad images.
+    """
+
+    required: ClassVar[Sequence[str]] = ()
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    top_names: Sequence[str] = ("data", "label")
+
+    split: str = ""
+    seed: Any = None
+    random: bool = True
+    indices: Sequence[str] = ()
+    idx: int = 0
+    data: Any
+    label: Any
+
+    # Set here, not in setup: a class of the user's may have a setup of its own.
+    _depth: int | None = None
+    _draws: Draws | None = None
+    _held: tuple[int, str, Sequence[Array]] | None = None
+    _feed: Prefetch | None = None
+    _finalizer: Any = None
+    _last: str | None = None
+
+    def open(self) -> Sequence[str]:
+        """Open the data set; return the names of the split's images."""
+        raise NotImplementedError
+
+    def load_image(self, idx: str) -> Array:
+        """Read the image called `idx`, (C, H, W)."""
+        raise NotImplementedError
+
+    def load_label(self, idx: str) -> Array:
+        """Read the label of the image called `idx`, (1, H, W)."""
+        raise NotImplementedError
+
+    def load_tops(self, idx: str) -> Sequence[Array]:
+        """Read what belongs to the image called `idx`: one array a top, without the batch axis."""
+        return self.load_image(idx), self.load_label(idx)
+
+    def show(self, arrays: Sequence[Array]) -> None:
+        """Put what `load_tops` gave where the layer's user finds it."""
+        self.data, self.label = arrays
+
+    def shown(self) -> Sequence[Array]:
+        """What forward copies into the tops."""
+        return self.data, self.label
+
+    @property
+    def who(self) -> str:
+        return type(self).__name__
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        common = {"randomize": True, "seed": None, "prefetch": None}
+        self.options = read_options(
+            self.param_str,
+            self.who,
+            required=("split", *self.required),
+            defaults={**common, **self.defaults},
+            others=not _ours(type(self)),  # a class of the user's may have options of its own
+        )
+        self.check_options()
+        if len(bottom):
+            raise DataError(f"{self.who}: takes no bottoms, the net gives {len(bottom)}. It is a data layer.")
+        if len(top) != len(self.top_names):
+            raise DataError(
+                f"{self.who}: gives {len(self.top_names)} tops ({', '.join(self.top_names)}), the net has {len(top)}."
+            )
+        self.split, self.seed = str(self.options["split"]), self.options["seed"]
+        depth = self.options["prefetch"]
+        if depth is not None and (not isinstance(depth, int) or depth < 0):
+            raise DataError(f"{self.who}: prefetch should be a whole number from 0, got {depth!r}.")
+        self.indices, self._depth = self.open(), depth
+        self.random = "train" in str(self.options["split"]) and bool(self.options["randomize"])
+        self.idx, self._draws, self._held, self._last = 0, None, None, None
+        self._stop()
+        if self.random:
+            self._draws = self._seeded()
+            self.idx = self._draws.next(len(self.indices))
+
+    def check_options(self) -> None:
+        """Check the options that say how many tops there are, before anything is opened."""
+
+    def _seeded(self) -> Draws:
+        try:
+            return Draws(self.seed)
+        except TypeError as error:
+            raise DataError(f"{self.who}: seed should be a number or None, got {self.seed!r}.") from error
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def name(self) -> str:
+        """The name of the image that the next forward gives, or, after it, gave last."""
+        return self.indices[self.idx] if self._last is None else self._last
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        place, name = self.idx, self.indices[self.idx]
+        if self._held is None or self._held[:2] != (place, name):
+            self._held = place, name, self._read(place, name)
+        self._last = None
+        self.show([array.copy() for array in self._held[2]])  # copies: who changes them may reshape once more
+        for blob, array in zip(top, self.shown(), strict=True):
+            blob.reshape(1, *array.shape)
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        for blob, array in zip(top, self.shown(), strict=True):
+            blob.data[...] = array
+        self._last, self._held = self.indices[self.idx], None
+        if self.random:
+            if self._draws is None:  # a setup of the user's own: the first draw was its
+                self._draws = self._seeded()
+                self._draws.next(len(self.indices))
+            self.idx = self._draws.next(len(self.indices))
+        else:
+            self.idx = (self.idx + 1) % len(self.indices)
+        if self._feed is None and self._ahead():
+            draws = self._draws.copy() if self.random and self._draws is not None else None
+            images = _read_ahead(weakref.ref(self), list(self.indices), self.idx, draws)
+            self._feed = Prefetch(images, self._ahead(), self.who)
+            self._finalizer = weakref.finalize(self, self._feed.close)
+
+    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+        """Data has no gradient."""
+
+    def _ahead(self) -> int:
+        if self._depth is not None:
+            return self._depth
+        own = [name for name in dir(type(self)) if name.startswith("load")]
+        plain = all(_ours(getattr(type(self), name)) and name not in vars(self) for name in own)
+        return AHEAD if plain else 0
+
+    def _read(self, place: int, name: str) -> Sequence[Array]:
+        if self._feed is not None and self._feed.usable:
+            try:
+                arrays, found = self._feed.get()
+            except BaseException:
+                self._stop()  # the next pass tries the same image again
+                raise
+            if (found["idx"], found["name"]) == (place, name):
+                return arrays
+        self._stop()  # there is none yet, or somebody changed the order: forward starts another
+        return self.load_tops(name)
+
+    def _stop(self) -> None:
+        if self._finalizer is not None:
+            self._finalizer()
+        self._feed = self._finalizer = None
+
+    def get_state(self) -> dict[str, Any]:
+        """The data order, JSON-able, for a snapshot."""
+        state: dict[str, Any] = {"index": self.idx, "count": len(self.indices)}
+        if self.random:
+            state["random"] = (self._draws or self._seeded()).get_state()
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on with the data order of a snapshot. Raises: DataError when the split has changed since."""
+        if state.get("count") != len(self.indices) or ("random" in state) != bool(self.random):
+            raise DataError(
+                f"the snapshot's data order is for a split of {state.get('count')} images, this one has "
+                f"{len(self.indices)}. Resume with the split it was trained on."
+            )
+        if state == self.get_state():
+            return  # what was read ahead is still right
+        self._stop()
+        self._held, self._last, self.idx = None, None, int(state["index"])
+        if self.random:
+            self._draws = Draws(0)
+            self._draws.set_state(state["random"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_feed": None, "_finalizer": None}
+
+
+def _ours(thing: Any) -> bool:
+    return str(getattr(thing, "__module__", "")).startswith("fcn_caffe.")
+
+
+def _read_ahead(
+    layer: weakref.ref[OneImageLayer], names: Sequence[str], place: int, draws: Draws | None
+) -> Generator[Batch, None, None]:
+    """Images in the order the layer will ask for them. It is held weakly, so that a thread keeps no layer alive."""
+    while True:
+        arrays = _load(layer, names[place])
+        if arrays is None:
+            return
+        yield arrays, {"idx": place, "name": names[place]}
+        place = (place + 1) % len(names) if draws is None else draws.next(len(names))
+
+
+def _load(layer: weakref.ref[OneImageLayer], name: str) -> list[Array] | None:
+    alive = layer()
+    return None if alive is None else list(alive.load_tops(name))

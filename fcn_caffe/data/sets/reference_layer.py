@@ -1,0 +1,115 @@
+"""What the data layers of the reference nets share: finding a data set's files and reading its MATLAB labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import scipy.io  # type: ignore[import-untyped]
+
+from fcn_caffe.data.readers.image_files import read_image, read_split
+from fcn_caffe.data.sets.one_image_layer import OneImageLayer
+from fcn_caffe.data.sets.options import DATA_ROOT_VARIABLE, find_place, read_mean
+from fcn_caffe.errors import DataError
+
+__all__ = ["COMMON", "ReferenceLayer", "as_label", "load_bgr", "load_channels", "read_mat"]
+
+
+def read_mat(path: Path, *keys: str) -> npt.NDArray[Any]:
+    """Read one array from a MATLAB file: variable `keys[0]`, then fields of a 1x1 struct. Shape: (H, W).
+
+    Raises: DataError naming the file, and what it holds when the key is not there.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such label file.")
+    try:
+        value: Any = scipy.io.loadmat(path)
+    except NotImplementedError as error:
+        raise DataError(f"{path}: is a MATLAB 7.3 file. Save it with -v7.") from error
+    except Exception as error:  # scipy raises a dozen kinds for damaged files
+        raise DataError(f"{path}: cannot be read as a MATLAB file ({error}). Copy it again.") from error
+    for depth, key in enumerate(keys):
+        known = [name for name in value if not name.startswith("__")] if depth == 0 else list(value.dtype.names or ())
+        if key not in known:
+            raise DataError(f"{path}: has no {'.'.join(keys)}; found {', '.join(known) or 'nothing'}.")
+        value = value[key]
+        if depth and value.dtype == object and value.size == 1:
+            value = value.item()
+        elif depth + 1 < len(keys) and value.size == 1 and value.dtype.names:
+            value = value.reshape(-1)[0]
+    array = np.asarray(value)
+    if array.ndim != 2 or array.dtype.kind not in "iuf":
+        raise DataError(f"{path}: {'.'.join(keys)} is {array.dtype} of shape {array.shape}, expected labels (H, W).")
+    return array
+
+
+class ReferenceLayer(OneImageLayer):
+    """Base of the reference nets' data layers: a data set folder with a fixed inside, a split, a fixed mean.
+
+    Each has the reference's own methods and attributes, so that its scripts and classes made from it go on working:
+    load_image(idx) -> (C, H, W) float32 and load_label(idx) -> (1, H, W) uint8, of a name of `indices`; `mean` in
+    the order of the channels; the folder under its option's name.
+    """
+
+    folder_option: ClassVar[str] = ""
+    origin: ClassVar[str] = ""
+    data_set: ClassVar[str] = ""  # what tools/get_data.py calls it
+    mean: npt.NDArray[Any]
+
+    def folder(self, option: str | None = None) -> str:
+        """The data set's folder. Raises: DataError that says where it looked and how to get the data set."""
+        option = option or self.folder_option
+        given = self.options[option]
+        place = find_place(given)
+        if not place.is_dir():
+            raise DataError(
+                f"{self.who}: the data set folder {option}={given!r} is not there (looked at {place.absolute()}"
+                f"{' and under $' + DATA_ROOT_VARIABLE}). Get it: {self.origin}; "
+                f"`python tools/get_data.py {self.data_set}` then prepares it."
+            )
+        return str(place)
+
+    def split_names(self, path: Path) -> list[str]:
+        """Names listed by a split file of the data set; a second column, as VOC's lists of a class have, is dropped."""
+        if not path.is_file():
+            beside = sorted(file.stem for file in path.parent.glob("*.txt")) if path.parent.is_dir() else []
+            raise DataError(
+                f"{self.who}: split {self.options['split']!r} has no file {path}. "
+                f"Splits there: {', '.join(beside) or 'none'}. Get it: {self.origin}."
+            )
+        return [line.split()[0] for line in read_split(path)]
+
+    def mean_option(self, default: Sequence[float] | npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        """The mean of param_str, in double precision, or the data set's own."""
+        mean = self.options.get("mean")
+        return np.array(default if mean is None else read_mean(mean, self.who))
+
+
+def load_bgr(path: Path, mean: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """A photograph as (3, H, W) BGR minus mean. Raises: DataError naming the file."""
+    return load_channels(path, mean, reverse=True)
+
+
+def load_channels(path: Path, mean: npt.NDArray[Any], *, reverse: bool = False) -> npt.NDArray[np.float32]:
+    """An image as (3, H, W) minus mean, rounded once to float32; channels as stored, or the last one first.
+
+    A mean in double precision is subtracted in double precision, as NumPy does it for the reference layers.
+    """
+    stored = read_image(path, apply_orientation=False)
+    blob = np.empty((3, *stored.shape[:2]), np.float32)
+    for channel in range(3):
+        pixels = stored[:, :, 2 - channel if reverse else channel].astype(np.float32)
+        np.subtract(pixels, mean[channel : channel + 1], out=blob[channel], casting="same_kind")
+    return blob
+
+
+def as_label(label: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Checked labels (H, W) as the reference's load_label gives them: (1, H, W) uint8."""
+    return np.ascontiguousarray(label, dtype=np.uint8)[None]
+
+
+# What the reference layers call their options; None for a mean is the data set's own.
+COMMON: Mapping[str, Any] = {"mean": None}

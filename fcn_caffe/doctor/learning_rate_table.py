@@ -1,0 +1,119 @@
+"""Solvers' rates side by side: what each divides its loss by, and how far each moves the weights beside the first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
+
+from fcn_caffe.doctor.learning_rate import Explanation, LossRate
+
+__all__ = ["Comparison", "Line", "compare"]
+
+Value = float | str | None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing that solvers have, and its value in each; None where it has no meaning."""
+
+    what: str
+    values: list[Value]
+
+
+@dataclass
+class Comparison:
+    """Solvers side by side: `str` gives a table and what each was warned of; `record` the numbers."""
+
+    solvers: list[Explanation]
+    lines: list[Line] = field(default_factory=list)
+
+    def record(self) -> dict[str, Any]:
+        """The numbers as JSON has them: each solver's own, and the table's lines."""
+        told = [{"what": line.what, "values": line.values} for line in self.lines]
+        return {"solvers": [solver.record() for solver in self.solvers], "side_by_side": told}
+
+    def __str__(self) -> str:
+        rows = [("", [solver.solver for solver in self.solvers])]
+        rows += [(line.what, [_shown(value) for value in line.values]) for line in self.lines]
+        first = max(len(what) for what, _ in rows)
+        widths = [max(len(values[index]) for _, values in rows) for index in range(len(self.solvers))]
+        lines = []
+        for what, values in rows:
+            cells = (f"{value:<{width}}" for value, width in zip(values, widths, strict=True))
+            lines.append(f"{what:<{first}}  {'  '.join(cells)}".rstrip())
+        return "\n".join([*lines, *(f"{it.solver}: {text}" for it in self.solvers for text in it.warnings)])
+
+
+def compare(solvers: Sequence[Explanation]) -> Comparison:
+    """Put explanations of two or more solvers beside each other; losses are matched by their layers' names, or as the
+    only one of each. Ratios are to the first solver. Raises: ValueError for fewer than two.
+    """
+    if len(solvers) < 2:
+        raise ValueError(f"two solvers or more are compared, got {len(solvers)}")
+    made = Comparison(list(solvers))
+
+    def line(what: str, value: Callable[[Explanation], Value]) -> None:
+        made.lines.append(Line(what, [_finite(value(solver)) for solver in solvers]))
+
+    line("rule", lambda it: it.type)
+    line("base_lr", lambda it: it.base_lr)
+    line("lr_policy", lambda it: it.policy.removeprefix("lr_policy: "))
+    line("weight_decay", lambda it: it.weight_decay)
+    line("passes a step (iter_size)", lambda it: it.iter_size)
+    line("momentum", lambda it: it.momentum)
+    line("momentum factor, 1 / (1 - momentum)", lambda it: it.factor if it.scales else None)
+    for title, losses in _losses(solvers):
+        made.lines += _loss_lines(title, list(zip(solvers, losses, strict=True)))
+    unknown = [", ".join(solver.unknown) for solver in solvers]
+    if any(unknown):
+        made.lines.append(Line("losses of unknown normalisation", [names or None for names in unknown]))
+    return made
+
+
+def _losses(solvers: Sequence[Explanation]) -> list[tuple[str, list[LossRate | None]]]:
+    """The losses by name, one of each solver; None where it has none of that name."""
+    if all(len(solver.losses) == 1 for solver in solvers):
+        return [("", [solver.losses[0] for solver in solvers])]
+    names = dict.fromkeys(loss.layer for solver in solvers for loss in solver.losses)
+    by_name = [{loss.layer: loss for loss in solver.losses} for solver in solvers]
+    return [(f"{name}: ", [known.get(name) for known in by_name]) for name in names]
+
+
+def _loss_lines(title: str, given: list[tuple[Explanation, LossRate | None]]) -> list[Line]:
+    lines: list[Line] = []
+
+    def line(what: str, value: Callable[[Explanation, LossRate], Value]) -> None:
+        lines.append(Line(f"{title}{what}", [None if loss is None else _finite(value(it, loss)) for it, loss in given]))
+
+    def ratio(what: str, value: Callable[[Explanation, LossRate], float]) -> None:
+        first, one = given[0]
+        base = value(first, one) if one is not None and first.scales else 0.0
+        line(what, lambda it, loss: value(it, loss) / base if base and isfinite(base) and it.scales else None)
+
+    line("loss", lambda it, loss: f"{loss.layer} ({loss.type})")
+    line("images a step", lambda it, loss: loss.images * it.iter_size)
+    line("positions an image", lambda it, loss: loss.pixels)
+    line("normaliser of a pass", lambda it, loss: loss.divisor)
+    line("which is", lambda it, loss: loss.divided_by)
+    line("loss_weight", lambda it, loss: loss.weight)
+    line("the log begins near", lambda it, loss: loss.shown)
+    line("rate for a loss averaged over positions", lambda it, loss: loss.acts if it.scales else None)
+    line(
+        "weight_decay beside it",
+        lambda it, loss: it.weight_decay * it.base_lr / loss.acts if loss.acts and it.scales else None,
+    )
+    line("that rate x momentum factor", lambda it, loss: loss.acts * it.factor if it.scales else None)
+    ratio("step, beside the first's", lambda it, loss: loss.acts * it.factor)
+    ratio("step an image, beside the first's", lambda it, loss: loss.acts * it.factor / (loss.images * it.iter_size))
+    return lines
+
+
+def _finite(value: Value) -> Value:
+    """The value; None for what momentum of 1 makes infinite, and ratios of it."""
+    return value if value is None or isinstance(value, str) or isfinite(value) else None
+
+
+def _shown(value: Value) -> str:
+    return "-" if value is None else value if isinstance(value, str) else f"{value:g}"

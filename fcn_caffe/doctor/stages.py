@@ -1,0 +1,91 @@
+"""What would stop a training hours from now, found before it starts."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from fcn_caffe.errors import FcnCaffeError, SolverError
+from fcn_caffe.evaluation.score import data_layer
+from fcn_caffe.net.graph import TEST, TRAIN
+from fcn_caffe.net.net import Net
+from fcn_caffe.training.plan import Stage
+from fcn_caffe.training.solver import LearningRate
+from fcn_caffe.training.stage import heads
+
+
+def check(stages: Sequence[Stage]) -> None:
+    """Find what would stop training hours from now: build every net without memory, open every data set.
+
+    Raises: whatever building a net raises, data sets included; SolverError for an unknown lr_policy, a test_iter
+    that does not fit the split, no head to score, no room for snapshots, or stages that do not fit each other.
+    """
+    found = problems(stages)
+    if found:
+        raise found[0]
+
+
+def problems(stages: Sequence[Stage]) -> list[FcnCaffeError]:
+    """All that `check` would raise, each once: a data set that several nets miss is named for the first."""
+    results: dict[Path, Net] = {}
+    found: dict[str, FcnCaffeError] = {}
+    for stage in stages:
+        try:
+            _check_stage(stage, results)
+        except FcnCaffeError as error:
+            found.setdefault(str(error).removeprefix(f"{stage.net}: "), error)
+    return list(found.values())
+
+
+def _check_stage(stage: Stage, results: dict[Path, Net]) -> None:
+    LearningRate(stage.param, str(stage.solver))
+    try:
+        # The memory a net takes is not needed to see that it builds.
+        train, test = (Net(stage.net, phase, device="meta") for phase in (TRAIN, TEST))
+    except FcnCaffeError as error:
+        raise error.named(str(stage.net)) from error
+    if not heads(test):
+        raise SolverError(f"{stage.net}: the TEST net has no SoftmaxWithLoss, so what to score is not known.")
+    source, wanted = data_layer(test), list(stage.param.test_iter)
+    if len(wanted) != 1:
+        raise SolverError(f"{stage.solver}: gives test_iter {len(wanted)} times, wanted once: what to score on.")
+    batch = getattr(source, "batch", 1)
+    images = len(source) if source is not None else 0
+    if images and wanted[0] * batch > images:
+        raise SolverError(
+            f"{stage.solver}: test_iter is {wanted[0]}, the split it scores has {images} images at {batch} a pass. "
+            f"Set test_iter: {images // batch}."
+        )
+    for path in stage.sources:
+        if path in results:
+            _check_fit(path, results[path], train)
+    results[stage.result] = train
+    _check_room(stage, train)
+
+
+def _check_fit(path: Path, coarse: Net, fine: Net) -> None:
+    for layer, blobs in fine.params.items():
+        for index, (blob, other) in enumerate(zip(blobs, coarse.params.get(layer, []), strict=False)):
+            if blob.numel() != other.numel():
+                raise SolverError(
+                    f"{path} will have layer '{layer}' blob {index} as {tuple(other.shape)}, net '{fine.name}' wants "
+                    f"{tuple(blob.shape)}. Rename the layer to learn it from scratch."
+                )
+
+
+def _check_room(stage: Stage, net: Net) -> None:
+    """Two snapshots lie side by side while one replaces the other, each weights and history; and the best weights."""
+    needed = 6 * sum(blob.numel() * 4 for blobs in net.params.values() for blob in blobs)
+    folder = next(folder for folder in (stage.folder, *stage.folder.parents) if folder.is_dir())
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise SolverError(
+            f"{folder}: {free / 1e9:.1f} GB free, the snapshots of {stage.name} need {needed / 1e9:.1f} GB. Make room."
+        )
+
+
+def segments(stage: Stage) -> bool:
+    """Whether a stage's net gives scores for every pixel, as a classifier does not."""
+    net = Net(stage.net, TEST, device="meta")
+    return any(len(net.blob_shapes[score]) == 4 for score in heads(net))

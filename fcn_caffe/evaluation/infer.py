@@ -1,0 +1,107 @@
+"""Segment one's own photographs with a trained net."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fcn_caffe.data.readers.image_files import IMAGE_SUFFIXES, image_blob, read_image
+from fcn_caffe.errors import DataError, WeightsError
+from fcn_caffe.evaluation.net_inputs import photograph_mean
+from fcn_caffe.net.graph import TEST, TRAIN, read_net
+from fcn_caffe.net.net import Net
+from fcn_caffe.weights.transfer import copy_weights, load_weights
+
+__all__ = ["Segmenter", "find_images", "net_mean", "trained_net"]
+
+
+def trained_net(
+    path: str | os.PathLike[str],
+    weights: str | os.PathLike[str],
+    *,
+    stages: Sequence[str] = (),
+    device: str = "cpu",
+) -> Net:
+    """Build a TEST net and fill it from a weights file.
+
+    Raises: WeightsError when the file does not fit or lacks layers the net has: a net that was trained has them all,
+    and a layer left at its filler would answer nonsense without a word.
+    """
+    net = Net(path, TEST, stages=stages)
+    report = copy_weights(net, load_weights(weights), source=os.fspath(weights))
+    if report.missing:
+        raise WeightsError(
+            f"{weights}: has no weights for layer {', '.join(map(str, report.missing))} of {path}. "
+            "Use weights trained with this net, or the net they were trained with."
+        )
+    return net.to(device) if device != "cpu" else net
+
+
+def net_mean(path: str | os.PathLike[str]) -> tuple[float, ...] | None:
+    """The BGR mean that the net's data layer subtracts, from its param_str or its module's MEAN; None if unknown."""
+    for phase in (TEST, TRAIN):
+        for layer in read_net(path, phase).layer:
+            if layer.type != "Python" or layer.bottom:
+                continue
+            mean = photograph_mean(layer, path)
+            if mean is not None:
+                return mean
+    return None
+
+
+def find_images(place: str | os.PathLike[str]) -> list[Path]:
+    """One image file, or all images of a folder, sorted by name. Raises: DataError when there are none."""
+    path = Path(place)
+    if path.is_dir():
+        found = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+        if not found:
+            raise DataError(f"{path}: has no images ({', '.join(IMAGE_SUFFIXES)}).")
+        return found
+    if not path.exists():
+        raise DataError(f"{path}: no such image or folder.")
+    return [path]
+
+
+class Segmenter:
+    """A deploy net with its preprocessing: RGB image in, class indices out, any size.
+
+    net: a TEST net with one Input blob (1, 3, H, W). mean: BGR, subtracted; `score`: the blob of class scores.
+    Raises: DataError when the net has no such blobs.
+    """
+
+    def __init__(self, net: Net, mean: Sequence[float], score: str = "score") -> None:
+        if len(net.graph.inputs) != 1:
+            raise DataError(
+                f"net '{net.name}': expected one input blob in its deploy form, it has "
+                f'{", ".join(net.graph.inputs) or "none"}. Give the net an Input layer under stage "deploy".'
+            )
+        if score not in net.blob_shapes:
+            raise DataError(
+                f"net '{net.name}' has no blob '{score}' to read scores from. "
+                f"Its outputs: {', '.join(net.graph.outputs)}."
+            )
+        self.net, self.mean, self.score = net, tuple(mean), score
+        self.input = net.graph.inputs[0]
+
+    @torch.no_grad()
+    def __call__(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Shapes: (H, W, 3) RGB -> (H, W) class indices."""
+        blob = torch.from_numpy(image_blob(rgb, self.mean))
+        scores: Any = self.net({self.input: blob}, keep=(self.score,))[self.score]
+        if tuple(scores.shape[2:]) != rgb.shape[:2]:
+            raise DataError(
+                f"net '{self.net.name}': blob '{self.score}' is {tuple(scores.shape)} for an image of {rgb.shape[:2]}. "
+                "It should have the image's height and width."
+            )
+        return np.asarray(scores[0].argmax(0).to(torch.uint8).cpu().numpy())
+
+    def read(self, path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """Read an image file and segment it: (image, labels). Raises: DataError naming the file."""
+        rgb = read_image(path)
+        return rgb, self(rgb)

@@ -1,0 +1,78 @@
+"""A net's answers as palette PNGs, by the images' own names, and in the layout that the VOC test server wants."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from fcn_caffe.errors import DataError
+from fcn_caffe.evaluation.score import best_classes, data_layer
+from fcn_caffe.host import pictures
+from fcn_caffe.net.net import Net
+
+__all__ = ["VOC_CLASSES", "VOC_LAYOUT", "PredictionWriter", "check_voc", "voc_writer"]
+
+VOC_LAYOUT = "results/VOC2012/Segmentation/comp6_test_cls"  # comp6: trained on any data
+VOC_CLASSES = 21
+MOST_CLASSES = 255  # a palette PNG has 256 values, and 255 is void
+
+
+class PredictionWriter:
+    """An `on_image` of score_heads that writes every answer: FOLDER/NAME.png, with several heads FOLDER/HEAD/NAME.png.
+
+    Pixels are class indices in the VOC palette. Names are the data layer's, or numbers where it has none.
+    only: the classes to choose from, see score_heads.
+    Raises: DataError for heads of more classes than a palette holds, and names that lead out of the folder.
+    """
+
+    def __init__(
+        self, net: Net, heads: Sequence[str], folder: str | os.PathLike[str], only: Sequence[int] | None = None
+    ) -> None:
+        self.folder, self.only = Path(folder), only
+        self.folders = {head: Path(folder, head) if len(heads) > 1 else Path(folder) for head in heads}
+        self.source: Any = data_layer(net)
+        self.written = 0
+        for head in heads:
+            if net.blob_shapes[head][1] > MOST_CLASSES:
+                raise DataError(f"score blob '{head}' has {net.blob_shapes[head][1]} classes: a palette PNG holds 255.")
+
+    def __call__(self, iteration: int, blobs: Mapping[str, Tensor]) -> None:
+        """Write the answers of one pass."""
+        for head, folder in self.folders.items():
+            answers = best_classes(blobs[head], self.only).cpu().numpy()
+            if self.only is not None:
+                answers = np.asarray(self.only)[answers]
+            for place, answer in enumerate(answers):
+                path = folder / f"{self._name(iteration, place, len(answers))}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pictures.save_labels(path, answer)
+                self.written += 1
+
+    def _name(self, iteration: int, place: int, batch: int) -> str:
+        name = getattr(self.source, "name", None)
+        if batch > 1 or not isinstance(name, str):
+            return f"{iteration * batch + place:06d}"
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise DataError(f"image name {name!r} leads out of the folder its answer would be written to. Rename it.")
+        return name
+
+
+def voc_writer(
+    net: Net, heads: Sequence[str], folder: str | os.PathLike[str], only: Sequence[int] | None = None
+) -> PredictionWriter:
+    """A writer of the VOC test server's layout under `folder`. Raises: DataError, see check_voc."""
+    check_voc(net, heads)
+    return PredictionWriter(net, heads, Path(folder) / VOC_LAYOUT, only)
+
+
+def check_voc(net: Net, heads: Sequence[str]) -> None:
+    """Raise a DataError unless there is one head of VOC's 21 classes."""
+    counts = [net.blob_shapes[head][1] for head in heads]
+    if counts != [VOC_CLASSES]:
+        found = ", ".join(map(str, counts))
+        raise DataError(f"the VOC test server takes one answer of 21 classes an image, the heads have {found}.")

@@ -1,0 +1,122 @@
+"""Pictures: class colours, label images in colour, overlays, and panels of images side by side."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from fcn_caffe.errors import DataError
+from fcn_caffe.host.atomic import atomic_write
+
+__all__ = ["VOID_COLOUR", "colour", "overlay", "palette", "panel", "save_image", "save_labels"]
+
+UInt8 = npt.NDArray[np.uint8]
+
+VOID_COLOUR = (224, 224, 192)  # what PASCAL VOC paints 255 with
+
+
+def palette(count: int = 256) -> UInt8:
+    """The first `count` colours of the PASCAL VOC palette. Shape: (count, 3), RGB.
+
+    Bits 0, 3, 6 … of a class index become the red channel's bits from the highest down, 1, 4, 7 … green's and
+    2, 5, 8 … blue's. Source: the PASCAL VOC development kit's colour map, whose entry 255 is (224, 224, 192).
+    """
+    index = np.arange(count)
+    colours = np.zeros((count, 3), dtype=np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= (((index >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return colours
+
+
+def colour(label: npt.NDArray[Any], colours: UInt8 | None = None) -> UInt8:
+    """Paint a label image in its classes' colours. Shapes: (H, W) of 0 to 255 -> (H, W, 3) RGB.
+
+    Raises: DataError for labels outside 0 to 255.
+    """
+    index = np.asarray(label).astype(np.int64)
+    if index.size and (index.min() < 0 or index.max() > 255):
+        raise DataError(f"labels run from {index.min()} to {index.max()}: a picture shows 0 to 255.")
+    table = palette()
+    if colours is not None:
+        table[: len(colours)] = colours
+    return np.asarray(table[index])
+
+
+def overlay(image: UInt8, label: npt.NDArray[Any], opacity: float = 0.55, colours: UInt8 | None = None) -> UInt8:
+    """Lay class colours over an image; class 0 is left as it is, edges between classes are white.
+
+    Shapes: (H, W, 3) RGB, (H, W) -> (H, W, 3).
+    Raises: DataError when the sizes differ.
+    """
+    label = np.asarray(label)
+    if image.shape[:2] != label.shape:
+        raise DataError(f"the image is {image.shape[:2]}, the labels are {label.shape}: they should be of one size.")
+    painted = image.astype(np.float32) * (1 - opacity) + colour(label, colours).astype(np.float32) * opacity
+    result: UInt8 = np.where((label == 0)[:, :, None], image, painted.astype(np.uint8))
+    edge = np.zeros(label.shape, dtype=np.bool_)
+    edge[1:] |= label[1:] != label[:-1]
+    edge[:, 1:] |= label[:, 1:] != label[:, :-1]
+    result[edge] = 255
+    return result
+
+
+def panel(rows: Sequence[Sequence[UInt8]], titles: Sequence[str] = (), *, scale: int = 1, gap: int = 4) -> UInt8:
+    """Put images side by side, row under row, with a title over each column.
+
+    Shapes: RGB images of any sizes -> one (H, W, 3). Columns are as wide as their widest image. `scale` enlarges by
+    repeating pixels, so that small pictures stay sharp.
+    Raises: DataError when a row is longer than the titles.
+    """
+    rows = [[np.asarray(image).repeat(scale, 0).repeat(scale, 1) for image in row] for row in rows]
+    columns = max((len(row) for row in rows), default=0)
+    if not columns or (titles and len(titles) < columns):
+        raise DataError(f"a panel needs images, and a title for each of its {columns} columns; got {len(titles)}.")
+    font = ImageFont.load_default()
+    widths = [max(row[place].shape[1] for row in rows if place < len(row)) for place in range(columns)]
+    if titles:
+        widths = [max(width, int(font.getlength(title)) + 2) for width, title in zip(widths, titles, strict=False)]
+    heights = [max(image.shape[0] for image in row) for row in rows]
+    head = 16 if titles else 0
+    canvas = Image.new("RGB", (sum(widths) + gap * (columns + 1), head + sum(heights) + gap * (len(rows) + 1)), "white")
+    draw = ImageDraw.Draw(canvas)
+    left = gap
+    for place in range(columns):
+        if titles:
+            draw.text((left + widths[place] // 2, gap // 2 + head // 2), titles[place], "black", font, anchor="mm")
+        top = head + gap
+        for row, height in zip(rows, heights, strict=True):
+            if place < len(row):
+                canvas.paste(Image.fromarray(row[place]), (left, top))
+            top += height + gap
+        left += widths[place] + gap
+    return np.asarray(canvas)
+
+
+def save_image(path: str | os.PathLike[str], image: UInt8) -> None:
+    """Write an RGB image; the suffix says the format. The file appears whole or not at all."""
+    suffix = os.path.splitext(os.fspath(path))[1].lower()
+    kind = Image.registered_extensions().get(suffix)
+    if kind is None:
+        raise DataError(f"{path}: no image format has the suffix {suffix!r}. Use .png or .jpg.")
+    with atomic_write(path) as file:
+        Image.fromarray(image).save(file, format=kind)
+
+
+def save_labels(path: str | os.PathLike[str], label: npt.NDArray[Any], colours: UInt8 | None = None) -> None:
+    """Write labels as a palette PNG: pixels are class indices, shown in the classes' colours."""
+    index = np.asarray(label)
+    if index.size and (index.min() < 0 or index.max() > 255):
+        raise DataError(f"{path}: labels run from {index.min()} to {index.max()}: a palette PNG holds 0 to 255.")
+    picture = Image.fromarray(index.astype(np.uint8))
+    table = palette()
+    if colours is not None:
+        table[: len(colours)] = colours
+    picture.putpalette(table.tobytes())
+    with atomic_write(path) as file:
+        picture.save(file, format="PNG")

@@ -1,0 +1,266 @@
+"""The files of a task on your own data: nets and solvers of three stages, lists, class card.
+
+The nets are the paper's VGG nets for N classes (see reference-nets.md). Where fc6 and fc7 must be learned they are
+narrow, and no convolution needs the padding of 100 in front: small images would be mostly padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fcn_caffe.data.own.task_folder import Splits
+from fcn_caffe.data.readers.labels import LabelMap
+from fcn_caffe.errors import DataError
+from fcn_caffe.host import pictures
+from fcn_caffe.host.atomic import atomic_write
+from fcn_caffe.models import COLOUR_SCALE, VGG16, DataSource, Vgg, fcn, without_defaults
+from fcn_caffe.models.trunks import rates
+from fcn_caffe.proto import caffe_pb2, write_text
+from fcn_caffe.weights.transfer import load_weights
+
+__all__ = ["STAGES", "TRUNKS", "Task", "Training", "learned_layers", "task_net", "task_solver", "write_task"]
+
+STAGES = ("32s", "16s", "8s")
+
+
+TRUNKS = {"vgg16": VGG16, "narrow": Vgg((2, 2, 2, 2, 2), (16, 32, 64, 96, 128), 256, 3)}
+
+# fc6 and fc7 when they are learned from the task's images alone: as wide as conv5, and quick.
+LEARNED_FC = (512, 3)
+
+# lr_mult of the score layers on skips, see Training.
+SKIP_LR = {"score_pool4": 0.1, "score_pool3": 0.02}
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the stages are trained; every number new_task can be told on the command line has its default here.
+
+    The loss is normalised over labelled pixels, one image a pass. Rates are per stage. `head_lr` multiplies the rate of
+    fc6 and fc7 where they start from nothing, and of score_fr. The skips' score layers see blobs of far larger
+    magnitude (pool3 more than pool4) and must be slower, which the paper does by dropping the whole rate a hundredfold;
+    `SKIP_LR` slows them alone, so that the trunk goes on learning.
+    """
+
+    base_lr: dict[str, float] = field(default_factory=lambda: {"32s": 1e-3, "16s": 2e-4, "8s": 1e-4})
+    max_iter: dict[str, int] = field(default_factory=lambda: {"32s": 1200, "16s": 600, "8s": 600})
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    iter_size: int = 1
+    lr_policy: str = "poly"
+    power: float = 0.9
+    head_lr: float = 1.0
+    snapshot: int | None = None
+    seed: int = 1337
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything a task's files are made from. `splits` and `classes` are checked already; folders are absolute."""
+
+    name: str
+    out: Path
+    images: Path
+    labels: Path
+    splits: Splits
+    classes: int
+    mean: tuple[float, float, float]
+    label_suffix: str = ""
+    class_names: list[str] | None = None
+    ignore: int = 255
+    mapping: LabelMap | None = None
+    trunk: str = "vgg16"
+    weights: Path | None = None
+    learned: frozenset[str] = frozenset()  # layers that start from nothing
+    fc_width: int | None = None
+    fc_kernel: int | None = None
+    pad: int | None = None
+
+    @property
+    def geometry(self) -> str:
+        """ "same" or "paper", see `task_net`: the paper's where fc6 comes from a classifier, unless `pad` says."""
+        if self.pad is None:
+            return "same" if "fc6" in self.learned else "paper"
+        return "same" if self.pad == 1 else "paper"
+
+    @property
+    def fc(self) -> tuple[int, int]:
+        """Outputs of fc6 and fc7, and the kernel of fc6."""
+        trunk = TRUNKS[self.trunk]
+        own = LEARNED_FC if "fc6" in self.learned and self.trunk != "narrow" else (trunk.fc_width, trunk.fc_kernel)
+        return self.fc_width or own[0], self.fc_kernel or own[1]
+
+    def stage(self, stage: str) -> str:
+        """A stage's name, which its net, solver and weights carry."""
+        return f"{self.name}-fcn{stage}"
+
+    def commands(self) -> str:
+        """What to type next."""
+        finest = self.stage("8s")
+        stage = " --stage test" if self.splits.test else ""
+        root = Path(__file__).resolve().parents[2]
+        tools = f"{root}/tools" if (root / "tools").is_dir() else ""
+        solve, score, infer = (
+            f"python {tools}/{tool}.py" if tools else f"fcn-caffe {tool}" for tool in ("solve", "score", "infer")
+        )
+        return (
+            f"\nnow train all three stages, each starting from the one before:\n"
+            f"  cd {self.out} && {solve} solvers/{finest}.prototxt\n"
+            f"then, there, score and look:\n"
+            f"  {score} nets/{finest}.prototxt --weights weights/{finest}.caffemodel{stage}\n"
+            f"  {infer} IMAGE_OR_FOLDER --net nets/{finest}.prototxt --weights weights/{finest}.caffemodel"
+        )
+
+
+def learned_layers(trunk: str, weights: Path | None) -> frozenset[str]:
+    """The layers of a trunk, fc6 and fc7 among them, that a weights file lacks and that must be learned.
+
+    Raises: WeightsError when the file cannot be read; DataError when it has no layer of the trunk.
+    """
+    layers = TRUNKS[trunk].convolution_names
+    if weights is None:
+        return frozenset([*layers, "fc6", "fc7"])
+    known = load_weights(weights)
+    if not known.keys() & set(layers):
+        raise DataError(f"{weights}: has no layer of the {trunk} trunk (it has {', '.join(list(known)[:5])} …).")
+    return frozenset(name for name in [*layers, "fc6", "fc7"] if name not in known)
+
+
+def _data(task: Task) -> DataSource:
+    """The training, validation, test and deploy inputs."""
+
+    def split(name: str) -> tuple[str, dict[str, Any]]:
+        options: dict[str, Any] = {
+            "images": str(task.images),
+            "labels": str(task.labels),
+            "split": str(task.out.resolve() / f"{name}.txt"),
+            "mean": task.mean,
+            "classes": task.classes,
+            "ignore": task.ignore,
+            "seed": 1337,
+        }
+        if task.label_suffix:
+            options["label_suffix"] = task.label_suffix
+        if task.mapping is not None:
+            options["mapping"] = str(task.out.resolve() / "mapping.txt")
+        return "FolderSegData", options
+
+    last = split("test") if task.splits.test else None
+    return DataSource("folder_layers", split("train"), split("val"), {"data": 3}, last=last)
+
+
+def _trunk(task: Task, head_lr: float) -> Vgg:
+    """The trunk in the task's geometry; layers that start from nothing learn faster and start from noise."""
+    width, kernel = task.fc
+    from_nothing = len(task.learned) > 2  # the trunk too: there is nothing to go easy on
+    # VGG's blobs are large: fc6 and fc7 on a trained trunk start small, or score_fr's first steps overshoot.
+    filler = {"type": "msra"} if from_nothing else {"type": "gaussian", "std": 0.01}
+    learned = {"weight_filler": filler, "param": rates(1 if from_nothing else head_lr)}
+    same: dict[str, Any] = {"pad": 1, "fc_pad": kernel // 2} if task.geometry == "same" else {}
+    special = dict.fromkeys(task.learned, learned)
+    return replace(TRUNKS[task.trunk], fc_width=width, fc_kernel=kernel, special=special, **same)
+
+
+def task_net(task: Task, stage: str, head_lr: float = Training.head_lr) -> Any:
+    """The net of a stage, as one NetParameter for training, testing (stage "test": the test list) and deploy.
+
+    In the paper's geometry the first convolution is padded so far that the skips are the larger side and are cropped.
+    In the "same" geometry every convolution keeps its size and the upsampled scores, one row larger all round, are
+    cropped to the skips.
+    Raises: DataError for an fc6 kernel the geometry does not fit.
+    """
+    same, kernel = task.geometry == "same", task.fc[1]
+    if kernel % 2 == 0 or kernel < (1 if same else 5):
+        raise DataError(f"--fc-kernel should be odd{'' if same else ' and at least 5 with --pad 100'}, got {kernel}.")
+    net = fcn(
+        task.stage(stage),
+        _data(task),
+        task.classes,
+        int(stage.removesuffix("s")),
+        _trunk(task, head_lr),
+        normalize=True,
+        ignore=task.ignore,
+        colour_scale=None if task.weights else COLOUR_SCALE,
+        score_rates={"score_fr": head_lr, **SKIP_LR},
+    )
+    for layer in net.layer:
+        if layer.type == "Input":
+            layer.name = "data"  # as the layers that it stands for
+        if layer.exclude:  # one form of rule throughout the file
+            layer.ClearField("exclude")
+            layer.include.add(not_stage=["deploy"])
+    return without_defaults(net, pad=0, stride=1)
+
+
+def task_solver(task: Task, stage: str, training: Training) -> Any:
+    """The solver of a stage; `weights:` names what it starts from."""
+    name, place = task.stage(stage), STAGES.index(stage)
+    iterations = training.max_iter[stage]
+    every = training.snapshot or max(iterations // 4, 1)
+    solver = caffe_pb2.SolverParameter(
+        net=f"nets/{name}.prototxt",
+        test_iter=[len(task.splits.val)],
+        test_interval=999999999,
+        test_initialization=False,
+        base_lr=training.base_lr[stage],
+        lr_policy=training.lr_policy,
+        max_iter=iterations,
+        iter_size=training.iter_size,
+        momentum=training.momentum,
+        weight_decay=training.weight_decay,
+        average_loss=20,
+        display=20,
+        snapshot=min(every, iterations),
+        snapshot_prefix=f"snapshot/{name}/train",
+        random_seed=training.seed,
+    )
+    if training.lr_policy == "poly":
+        solver.power = training.power
+    before = f"weights/{task.stage(STAGES[place - 1])}.caffemodel" if place else task.weights
+    if before is not None:
+        solver.weights.append(str(before))
+    return solver
+
+
+def _class_card(task: Task) -> str:
+    names = task.class_names or [f"class {index}" for index in range(task.classes)]
+    colours = pictures.palette(task.classes)
+    lines = ["# index: name  # colour in pictures, red green blue"]
+    for index, (name, colour) in enumerate(zip(names, colours.tolist(), strict=True)):
+        lines.append(f"{index}: {name}  # {colour[0]} {colour[1]} {colour[2]}")
+    return "\n".join(lines) + f"\n# {task.ignore} is void: neither learned nor scored\n"
+
+
+def _colour_card(task: Task) -> pictures.UInt8:
+    """A picture of the classes' colours with their names."""
+    names = task.class_names or [f"class {index}" for index in range(task.classes)]
+    swatches = [np.full((32, 96, 3), colour, np.uint8) for colour in pictures.palette(task.classes)]
+    titles = [f"{index} {name}" for index, name in enumerate(names)]
+    canvases = [pictures.panel([[swatch]], [title]) for swatch, title in zip(swatches, titles, strict=True)]
+    return pictures.panel([canvases[start : start + 6] for start in range(0, len(canvases), 6)])
+
+
+def write_task(task: Task, training: Training) -> list[Path]:
+    """Write the task's folder; returns what was written. Files of the same name are replaced, others stay."""
+    texts = {f"{split}.txt": "".join(f"{name}\n" for name in names) for split, names in task.splits.named().items()}
+    if task.mapping is not None:
+        texts["mapping.txt"] = task.mapping.write()
+    texts["nets/classes.txt"] = _class_card(task)
+    for stage in STAGES:
+        name = task.stage(stage)
+        texts[f"nets/{name}.prototxt"] = write_text(task_net(task, stage, training.head_lr))
+        texts[f"solvers/{name}.prototxt"] = write_text(task_solver(task, stage, training))
+    written = []
+    (task.out / "weights").mkdir(parents=True, exist_ok=True)
+    for file, text in texts.items():
+        path = task.out / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path, "w") as stream:
+            stream.write(text)
+        written.append(path)
+    pictures.save_image(task.out / "classes.png", _colour_card(task))
+    return [*written, task.out / "classes.png"]

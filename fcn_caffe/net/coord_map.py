@@ -1,0 +1,270 @@
+"""Coordinate maps: where a pixel of one blob lies in another; crop offsets and receptive fields follow.
+
+A layer's map takes a coordinate x of its bottom to scale * x + offset of its top, on each spatial axis. Maps compose
+along the net and are exact fractions. Source: Caffe's coord_map; Long et al., section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
+from typing import Any
+
+from fcn_caffe.errors import GraphError
+from fcn_caffe.net.graph import Graph, Node, filter_net
+from fcn_caffe.net.net_spec import Top, layers, named_net
+
+__all__ = ["CoordMap", "ReceptiveField", "coord_map_from_to", "crop", "crop_offset", "receptive_field"]
+
+# Layers that leave every pixel where it is.
+_IN_PLACE = {
+    *("AbsVal", "BatchNorm", "Bias", "BNLL", "Clip", "Concat", "Dropout", "ELU", "Eltwise", "Exp", "Log", "LRN", "MVN"),
+    *("Power", "PReLU", "ReLU", "Scale", "Sigmoid", "Slice", "Softmax", "Split", "Swish", "TanH", "Threshold"),
+}
+FIRST_SPATIAL_AXIS = 2
+
+
+@dataclass(frozen=True)
+class CoordMap:
+    """x -> scale * x + offset, one pair for each spatial axis; a single pair stands for all axes."""
+
+    scale: tuple[Fraction, ...] = (Fraction(1),)
+    offset: tuple[Fraction, ...] = (Fraction(0),)
+
+    def after(self, first: CoordMap) -> CoordMap:
+        """This map of what `first` gives."""
+        pairs = list(_zip(self.scale, self.offset, first.scale, first.offset))
+        return CoordMap(tuple(a * c for a, _, c, _ in pairs), tuple(a * d + b for a, b, _, d in pairs))
+
+    def inverse(self) -> CoordMap:
+        """The map back."""
+        pairs = list(_zip(self.scale, self.offset))
+        return CoordMap(tuple(1 / a for a, _ in pairs), tuple(-b / a for a, b in pairs))
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """How many input pixels a unit sees along an axis, and how many lie between the centres of two neighbours."""
+
+    size: int
+    stride: Fraction
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Kernel (dilation counted), stride and pad of a layer, one for each spatial axis or one for all."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    pad: tuple[int, ...]
+
+
+def crop(top_from: Top, top_to: Top) -> Top:
+    """A Crop layer that cuts `top_from` to the place and size of `top_to`, its offset derived from their maps.
+
+    Raises: GraphError naming both where no offset does it, see crop_offset.
+    """
+    net, (blob_from, blob_to) = named_net(top_from, top_to)
+    offset = crop_offset(Graph.from_param(net), blob_from, blob_to)
+    made: Top = layers.Crop(top_from, top_to, crop_param={"axis": FIRST_SPATIAL_AXIS, "offset": offset})
+    return made
+
+
+def crop_offset(net: Any, blob_from: str, blob_to: str) -> list[int]:
+    """Where in `blob_from` the first pixel of `blob_to` lies: one number, or one for each spatial axis if they differ.
+
+    net: a NetParameter, or a Graph.
+    Raises: GraphError naming both where their scales differ, the offset is negative or no whole number, they come
+    from no common blob, or a layer between has no coordinate map.
+    """
+    found = coord_map_from_to(net, blob_to, blob_from)
+    who = f"crop of '{blob_from}' to '{blob_to}'"
+    if any(scale != 1 for scale in found.scale):
+        raise GraphError(
+            f"{who}: a pixel of '{blob_to}' is {_show(found.scale)} pixels of '{blob_from}'. "
+            "Upsample or pool until both have the same stride."
+        )
+    if any(offset.denominator != 1 for offset in found.offset):
+        raise GraphError(
+            f"{who}: the offset would be {_show(found.offset)}, no whole number. "
+            "Make the kernel of the upsampling one larger or smaller."
+        )
+    if any(offset < 0 for offset in found.offset):
+        raise GraphError(
+            f"{who}: the offset would be {_show(found.offset)}; "
+            "there is nothing before the first pixel. Pad the first convolution more."
+        )
+    offsets = [int(offset) for offset in found.offset]
+    return offsets[:1] if len(set(offsets)) == 1 else offsets
+
+
+def coord_map_from_to(net: Any, blob_from: str, blob_to: str) -> CoordMap:
+    """The map that takes coordinates of one blob to those of another, through what both are computed from.
+
+    net: a NetParameter, or a Graph.
+    Raises: GraphError where no blob is common to both, or every way there meets a layer without a coordinate map.
+    """
+    graph = _graph(net)
+    from_maps, from_stops = _maps_below(graph, _maker(graph, blob_from))
+    to_maps, to_stops = _maps_below(graph, _maker(graph, blob_to))
+    common = next((index for index in to_maps if index in from_maps), None)
+    if common is None:
+        stops = sorted(from_stops | to_stops)
+        met = f" The way is blocked by {', '.join(str(graph.nodes[index]) for index in stops)}." if stops else ""
+        raise GraphError(
+            f"blobs '{blob_from}' and '{blob_to}' have no common ancestor that coordinate maps reach.{met}"
+        )
+    # Both are maps of the common layer's coordinates.
+    return to_maps[common].after(from_maps[common].inverse())
+
+
+def receptive_field(net: Any, blob: str, input_blob: str | None = None) -> ReceptiveField:
+    """The receptive field of a unit of `blob` in the input, along the first spatial axis; the widest of all paths.
+
+    net: a NetParameter, or a Graph. input_blob: by default the first layer without bottoms that is reached.
+    Raises: GraphError where a layer between has no coordinate map, or the input is not below.
+    """
+    graph = _graph(net)
+    start = _maker(graph, blob)
+    sizes = {start: 1}
+    maps, stops = _maps_below(graph, start)
+    for index in sorted(maps, reverse=True):  # readers before makers
+        node = graph.nodes[index]
+        for below in _makers_below(graph, node) if index not in stops else ():
+            sizes[below] = max(sizes.get(below, 0), _input_size(node, sizes[index]))
+    wanted = None if input_blob is None else _maker(graph, input_blob)
+    ends = [index for index in sorted(maps) if index == wanted or (wanted is None and not graph.nodes[index].bottoms)]
+    if not ends or (stops and wanted is None):
+        names = ", ".join(str(graph.nodes[index]) for index in sorted(stops)) or "nothing leads there"
+        raise GraphError(f"blob '{blob}': its receptive field in the input is not known ({names}).")
+    return ReceptiveField(sizes[ends[0]], maps[ends[0]].inverse().scale[0])
+
+
+def _graph(net: Any) -> Graph:
+    if isinstance(net, Graph):
+        return net
+    # A file of all phases is seen as it is tested.
+    return Graph.from_param(filter_net(net))
+
+
+def _maker(graph: Graph, blob: str) -> int:
+    makers = [node.index for node in graph.nodes if blob in node.tops]
+    if not makers:
+        raise GraphError(f"net '{graph.name}' has no blob '{blob}'.")
+    return makers[-1]
+
+
+def _makers_below(graph: Graph, node: Node) -> list[int]:
+    # The second bottom of a Crop only says how much is left.
+    count = 1 if node.type == "Crop" else len(node.bottoms)
+    return list(dict.fromkeys(graph.producers[node.index, position] for position in range(count)))
+
+
+def _maps_below(graph: Graph, start: int) -> tuple[dict[int, CoordMap], set[int]]:
+    """For each layer below one, nearest first, the map of its coordinates to that one's; and layers without a map."""
+    maps, stops = {start: CoordMap()}, set()
+    waiting = [start]
+    for index in waiting:
+        node = graph.nodes[index]
+        if not node.bottoms:
+            continue
+        step = _layer_map(node)
+        if step is None:
+            stops.add(index)
+            continue
+        for below in _makers_below(graph, node):
+            if below not in maps:
+                maps[below] = maps[index].after(step)
+                waiting.append(below)
+    return maps, stops
+
+
+def _layer_map(node: Node) -> CoordMap | None:
+    """The map of a layer's bottom coordinates to its top's; None where a top pixel has no place in the bottom."""
+    if node.type in _IN_PLACE:
+        field = {"Concat": "concat_param", "Slice": "slice_param"}.get(node.type)
+        spatial = field is not None and getattr(node.param, field).axis not in (0, 1)
+        return None if spatial else CoordMap()
+    if node.type == "Crop":
+        options = node.param.crop_param
+        offsets = [Fraction(-offset) for offset in options.offset] or [Fraction(0)]
+        # One for each axis from `axis` on, or one for all of them. Only spatial ones count here.
+        skipped = (options.axis if options.axis >= 0 else options.axis + 4) - FIRST_SPATIAL_AXIS
+        if len(offsets) > 1:
+            offsets = offsets[max(0, -skipped) :]
+        return CoordMap(offset=(Fraction(0),) * skipped + tuple(offsets))
+    window = _window(node)
+    if window is None:
+        return None
+    sizes = list(_zip(window.kernel, window.stride, window.pad))
+    if node.type == "Deconvolution":
+        return CoordMap(
+            tuple(Fraction(stride) for _, stride, _ in sizes),
+            tuple(Fraction(kernel - 1, 2) - pad for kernel, _, pad in sizes),
+        )
+    return CoordMap(
+        tuple(Fraction(1, stride) for _, stride, _ in sizes),
+        tuple((pad - Fraction(kernel - 1, 2)) / stride for kernel, stride, pad in sizes),
+    )
+
+
+def _window(node: Node) -> _Window | None:
+    if node.type == "Pooling":
+        pooling = node.param.pooling_param
+        if pooling.global_pooling:
+            return None
+        kernel = _pair(pooling, "kernel", [pooling.kernel_size])
+        return _checked(node, kernel, _pair(pooling, "stride", [pooling.stride]), _pair(pooling, "pad", [pooling.pad]))
+    if node.type not in ("Convolution", "Deconvolution", "Im2col"):
+        return None
+    options = node.param.convolution_param
+    kernel = _pair(options, "kernel", options.kernel_size)
+    stride = _pair(options, "stride", options.stride or [1])
+    pad = _pair(options, "pad", options.pad or [0])
+    dilation = tuple(options.dilation) or (1,)
+    return _checked(node, kernel, stride, pad, dilation)
+
+
+def _checked(
+    node: Node, kernel: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...], dilation: tuple[int, ...] = (1,)
+) -> _Window:
+    """A window of these sizes. Raises: GraphError where they have no map: a graph's net may never have been built."""
+    counts = {len(sizes) for sizes in (kernel, stride, pad, dilation)} - {1}
+    if len(counts) > 1 or 0 in counts or min(*kernel, *stride) < 1:
+        told = " x ".join(map(str, kernel)) or "nothing", " x ".join(map(str, stride)), " x ".join(map(str, pad))
+        raise GraphError(
+            f"{node}: kernel {told[0]}, stride {told[1]} and pad {told[2]} have no coordinate map. Kernel and stride "
+            "should be 1 or more, and each one number or one for each axis."
+        )
+    return _Window(tuple(d * (k - 1) + 1 for k, d in _zip(kernel, dilation)), stride, pad)
+
+
+def _pair(options: Any, short: str, both: Sequence[int]) -> tuple[int, ...]:
+    """`kernel_h` and `kernel_w` where they are set, the given sizes otherwise."""
+    height, width = f"{short}_h", f"{short}_w"
+    if options.HasField(height) or options.HasField(width):
+        return getattr(options, height), getattr(options, width)
+    return tuple(both)
+
+
+def _input_size(node: Node, size: int) -> int:
+    """How many bottom pixels `size` neighbouring top pixels see."""
+    window = _window(node)
+    if window is None:
+        return size
+    kernel, stride = window.kernel[0], window.stride[0]
+    if node.type == "Deconvolution":
+        return ceil((size + kernel - 1) / stride)
+    return (size - 1) * stride + kernel
+
+
+def _zip(*values: Sequence[Any]) -> Any:
+    """Zip sequences of which some hold one value for all axes."""
+    longest = max(len(value) for value in values)
+    return zip(*(list(value) * longest if len(value) == 1 else value for value in values), strict=True)
+
+
+def _show(values: Sequence[Fraction]) -> str:
+    return " x ".join(dict.fromkeys(f"{value}" for value in values))

@@ -1,0 +1,131 @@
+"""Parameter blobs of a net: created, filled, shared by name, in Caffe's order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from fcn_caffe.errors import LayerError
+from fcn_caffe.host.free_memory import free_bytes, show_bytes
+from fcn_caffe.layers.base import Layer, show
+from fcn_caffe.layers.fillers import check_filler, fill
+from fcn_caffe.net.graph import Node
+from fcn_caffe.proto import caffe_pb2
+
+
+@dataclass(frozen=True)
+class LearnableParam:
+    """A parameter blob with its owner layer, position in that layer, and Caffe's multipliers."""
+
+    layer: str
+    index: int
+    blob: nn.Parameter
+    lr_mult: float
+    decay_mult: float
+
+
+def create_params(nodes: Sequence[Node], layers: Mapping[str, Layer], device: torch.device) -> list[LearnableParam]:
+    """Put every layer's blobs on `device`, filled from torch's random state; tie those with the same param.name.
+
+    The list has the owners in file order, those with lr_mult 0 (no gradient) included, as Caffe's learnable_params.
+    Raises: LayerError for fillers, numbers of param entries and shared shapes or multipliers that do not fit, and
+    for the layer with which the blobs exceed the memory of `device`.
+    Source: Caffe Net::AppendParam.
+    """
+    learnable: list[LearnableParam] = []
+    owners: dict[str, int] = {}  # param name -> position in learnable
+    room, taken = free_bytes(device), 0
+    for node in nodes:
+        layer, specs = layers[node.name], node.param.param
+        if len(specs) > len(layer.blob_names):
+            raise layer.error(f"has {len(specs)} param entries for {len(layer.blob_names)} blobs. Drop the extra ones.")
+        for index, blob_name in enumerate(layer.blob_names):
+            spec = specs[index] if index < len(specs) else caffe_pb2.ParamSpec()
+            if spec.name in owners:
+                position = owners[spec.name]
+                owner = learnable[position]
+                _share(layer, index, spec, layers[owner.layer], owner.index)
+                learnable[position] = _agree(layer, spec, owner, layers[owner.layer].param.param[owner.index])
+                continue
+            taken += _bytes(layer.blobs[index])
+            if room is not None and taken > room:
+                raise _too_large(layer, index, f"{show_bytes(taken)} with the blobs before it, {device} has ", room)
+            blob = _create(layer, index, spec, device)
+            setattr(layer, blob_name, blob)
+            if spec.name:
+                owners[spec.name] = len(learnable)
+            learnable.append(LearnableParam(node.name, index, blob, spec.lr_mult, spec.decay_mult))
+    return learnable
+
+
+def _create(layer: Layer, index: int, spec: Any, device: torch.device) -> nn.Parameter:
+    blob, filler = layer.blobs[index], layer.blob_fillers[index]
+    learns = spec.lr_mult != 0
+    try:
+        check_filler(filler)
+        if not blob.is_meta:  # a Python layer filled it in setup
+            return nn.Parameter(blob.data.to(device), requires_grad=learns)
+        if device.type == "meta":
+            return nn.Parameter(blob.data, requires_grad=learns)
+        # zeros takes fresh pages from the system: filling with the default costs nothing until they are written
+        data = torch.zeros(blob.shape, dtype=blob.dtype, device=device)
+        if filler is not None and not (filler.type == "constant" and filler.value == 0):
+            fill(data, filler)
+        return nn.Parameter(data, requires_grad=learns)
+    except LayerError as error:
+        raise error.named(f"layer '{layer.name}' ({layer.layer_type})") from None
+    except (RuntimeError, MemoryError) as error:  # torch's allocator refused; it has no class of its own for that
+        raise _too_large(layer, index, f"{device} refused it: {error}") from error
+
+
+def _bytes(blob: torch.Tensor) -> int:
+    return blob.numel() * blob.element_size()
+
+
+def _too_large(layer: Layer, index: int, why: str, room: int | None = None) -> LayerError:
+    blob = layer.blobs[index]
+    free = "" if room is None else f"{show_bytes(room)} free"
+    return layer.error(
+        f"blob {index} ({layer.blob_names[index]}) of {show(blob.shape)} takes {show_bytes(_bytes(blob))}, "
+        f"{why}{free}. Check the layer's sizes, or use a device with more memory."
+    )
+
+
+def _share(layer: Layer, index: int, spec: Any, owner_layer: Layer, owner_index: int) -> None:
+    name, owner_name = layer.blob_names[index], owner_layer.blob_names[owner_index]
+    owner, blob = getattr(owner_layer, owner_name), getattr(layer, name)
+    permissive = spec.share_mode == caffe_pb2.ParamSpec.PERMISSIVE
+    if not permissive and owner.shape != blob.shape:
+        raise layer.error(
+            f"shares param '{spec.name}' of shape {show(owner.shape)} owned by layer '{owner_layer.name}', "
+            f"but wants {show(blob.shape)}. Make the shapes equal, or set share_mode: PERMISSIVE for equal counts."
+        )
+    if owner.numel() != blob.numel():
+        raise layer.error(
+            f"shares param '{spec.name}' of {owner.numel()} values owned by layer '{owner_layer.name}', "
+            f"but wants {blob.numel()}. Make the counts equal."
+        )
+    if owner.shape == blob.shape:
+        setattr(layer, name, owner)
+    else:
+        layer.view_blob(name, owner_layer, owner_name, tuple(blob.shape))
+
+
+def _agree(layer: Layer, spec: Any, owner: LearnableParam, owner_spec: Any) -> LearnableParam:
+    """The owner with the multipliers that a sharer gives, which must be the owner's where both are given."""
+    merged = owner
+    for multiplier in ("lr_mult", "decay_mult"):
+        if spec.HasField(multiplier):
+            given, known = getattr(spec, multiplier), getattr(owner, multiplier)
+            if owner_spec.HasField(multiplier) and given != known:
+                raise layer.error(
+                    f"shares param '{spec.name}' with {multiplier} {given:g}, layer '{owner.layer}' says "
+                    f"{known:g}. Give the same, or give it once."
+                )
+            merged = replace(merged, **{multiplier: given})
+    owner.blob.requires_grad_(merged.lr_mult != 0)
+    return merged

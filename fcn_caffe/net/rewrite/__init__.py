@@ -1,0 +1,1 @@
+"""Nets made from nets: Split layers, the deploy form, the fully convolutional form, rarefaction."""

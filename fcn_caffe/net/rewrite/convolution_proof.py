@@ -1,0 +1,215 @@
+"""Proof that a fully convolutional net gives its classifier's numbers, and what it answers on larger images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fcn_caffe.errors import GraphError, WeightsError
+from fcn_caffe.layers.base import show
+from fcn_caffe.net.coord_map import coord_map_from_to, receptive_field
+from fcn_caffe.net.graph import Node
+from fcn_caffe.net.net import Net
+from fcn_caffe.net.rewrite.convolutionalize import Conversion
+
+__all__ = ["Answers", "Difference", "answers_on", "fill_at_random", "image_input", "prove", "prove_places"]
+
+# A sum of 25,088 products in float32 is good to 1e-6 of the largest; a wrong order of the numbers is off by 1.
+TOLERANCE = 1e-4
+# Photographs less their mean spread like the second; nets of sigmoids, which that saturates, show more on the first.
+_SPREADS = (1.0, 64.0)
+
+# Layers whose answer at a place depends on a window around it, or the place alone.
+_LOCAL = {
+    *("AbsVal", "ArgMax", "BatchNorm", "Bias", "BNLL", "Clip", "Concat", "Convolution", "Dropout", "Eltwise", "ELU"),
+    *("Exp", "Input", "Log", "LRN", "Pooling", "Power", "PReLU", "ReLU", "Scale", "Sigmoid", "Silence", "Slice"),
+    *("Softmax", "Split", "Swish", "TanH", "Threshold"),
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far a blob is from the classifier's: the largest difference, and the largest value."""
+
+    blob: str
+    difference: float
+    largest: float
+
+    @property
+    def relative(self) -> float:
+        """The difference as a part of the largest value."""
+        return self.difference / self.largest if self.largest else self.difference
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What an output is on an image: its size, the pixels between two places, and what each sees (None: not known)."""
+
+    blob: str
+    size: tuple[int, ...]
+    stride: Fraction | None
+    field: int | None
+
+
+def image_input(net: Net) -> str:
+    """The name of the one image that a net takes. Raises: GraphError where it is not one."""
+    images = [name for name in net.graph.inputs if len(net.blob_shapes[name]) > 2]
+    if len(images) != 1 or len(net.graph.inputs) != 1:
+        raise GraphError(
+            f"net '{net.name}': one image input is expected, it has {', '.join(net.graph.inputs) or 'none'}."
+        )
+    return images[0]
+
+
+def fill_at_random(net: Net, seed: int = 0) -> None:
+    """Fill a net with random weights that keep the size of its blobs, to try its form without trained ones."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, blobs in net.params.items():
+            for index, blob in enumerate(blobs):
+                if net.layer(name).layer_type == "BatchNorm":  # mean, variance, and what both are divided by
+                    values = torch.rand(blob.shape, generator=generator) + (0.5 if index else -0.5)
+                else:
+                    fan_in = blob.numel() // blob.shape[0] if blob.ndim > 1 else 1
+                    values = torch.randn(blob.shape, generator=generator) * (2 / fan_in) ** 0.5
+                blob.copy_(values)
+
+
+def prove(conversion: Conversion, classifier: Net, net: Net, seed: int = 0) -> list[Difference]:
+    """Compare both nets on random images of the classifier's size: every converted layer and every output.
+
+    Raises: WeightsError where a blob is off by more than 1e-4 of its largest value, where a number is not finite, or
+    where an inner product gives nothing but zero, which would prove nothing.
+    """
+    blobs = dict.fromkeys(node.tops[0] for node in classifier.graph.nodes if node.name in conversion.layers)
+    # A ReLU in place may leave nothing of a small layer.
+    bare = blobs.keys() - {node.tops[0] for node in classifier.graph.nodes if node.in_place}
+    blobs.update(dict.fromkeys(classifier.graph.outputs))
+    worst: dict[str, Difference] = {}
+    for spread in _SPREADS:
+        given = _images(classifier, seed, spread)
+        with torch.no_grad():
+            wanted = classifier(given, keep=blobs)
+            found = net(given, keep=[conversion.blobs[name] for name in blobs])
+        for name in blobs:
+            one = _compare(conversion.blobs[name], wanted[name], found[conversion.blobs[name]])
+            known = worst.get(name)
+            if known is None or (one.relative, one.largest) > (known.relative, known.largest):
+                worst[name] = one
+    dead = [name for name in blobs if name in bare and not worst[name].largest]
+    if dead:
+        raise WeightsError(
+            f"the proof says nothing: '{dead[0]}' is zero on random images. Load trained weights of this classifier."
+        )
+    return list(worst.values())
+
+
+def prove_places(conversion: Conversion, classifier: Net, net: Net, seed: int = 0) -> list[Difference] | str:
+    """Compare the corners of the answer on an image one stride larger with the classifier's on those crops.
+
+    Returns why not where the numbers are not meant to agree: a layer pads, and what it pads with in the crop is image
+    in the larger one. Raises: WeightsError as `prove` does.
+    """
+    reason = next((why for node in net.graph.nodes if (why := _not_local(net, node))), None)
+    if reason:
+        return reason
+    image = image_input(net)
+    size = net.blob_shapes[image][2:]
+    outputs = [name for name in classifier.graph.outputs if set(net.blob_shapes[conversion.blobs[name]][2:]) == {1}]
+    if not outputs:
+        return "no output has one place on the classifier's image"
+    worst = []
+    for name in outputs:
+        blob = conversion.blobs[name]
+        try:
+            scale = coord_map_from_to(net.graph, blob, image).scale
+        except GraphError as error:  # a layer between has no coordinate map
+            return str(error)
+        strides = [int(step) for step in scale] * (len(size) if len(scale) == 1 else 1)
+        generator = torch.Generator().manual_seed(seed)
+        larger = [extent + step for extent, step in zip(size, strides, strict=True)]
+        picture = torch.randn((1, net.blob_shapes[image][1], *larger), generator=generator) * _SPREADS[1]
+        with torch.no_grad():
+            found = net({image: picture}, keep=[blob])[blob]
+        for place in product((0, 1), repeat=len(size)):
+            window: Any = (
+                ...,
+                *(slice(at * step, at * step + n) for at, step, n in zip(place, strides, size, strict=True)),
+            )
+            there: Any = (..., *place)
+            with torch.no_grad():
+                wanted = classifier({image: picture[window]}, keep=[name])[name]
+            worst.append(_compare(blob, wanted, found[there]))
+    return worst
+
+
+def answers_on(conversion: Conversion, size: Sequence[int]) -> list[Answers]:
+    """What the net's outputs are on an image of a size (H, W). Raises: LayerError where it is too small."""
+    image = image_input(conversion.classifier)
+    shape = (1, conversion.classifier.blob_shapes[image][1], *size)
+    net = Net(conversion.net, device="meta", input_shapes={image: shape})
+    found = []
+    for output in net.graph.outputs:
+        stride: Fraction | None = None
+        sees: int | None = None
+        try:
+            field = receptive_field(net.graph, output, image)
+            stride, sees = field.stride, field.size
+        except GraphError:  # a layer between has no coordinate map
+            pass
+        found.append(Answers(output, net.blob_shapes[output][2:], stride, sees))
+    return found
+
+
+def _images(net: Net, seed: int, spread: float) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    # A Reshape may fix the number of images; without one a single image says as much as a batch.
+    fixed = any(node.type == "Reshape" for node in net.graph.nodes)
+    shapes = {name: net.blob_shapes[name] for name in net.graph.inputs}
+    return {
+        name: torch.randn(shape if fixed else (1, *shape[1:]), generator=generator) * spread
+        for name, shape in shapes.items()
+    }
+
+
+def _compare(blob: str, wanted: Tensor, found: Tensor) -> Difference:
+    if wanted.numel() != found.numel():
+        raise WeightsError(f"proof failed: '{blob}' is {show(found.shape)}, the classifier's {show(wanted.shape)}.")
+    wanted, found = wanted.double().flatten(), found.double().flatten()
+    if not (wanted.isfinite().all() and found.isfinite().all()):
+        raise WeightsError(f"proof failed: '{blob}' is not finite on a random image. Are the weights this net's?")
+    largest = float(wanted.abs().max())
+    one = Difference(blob, float((wanted - found).abs().max()), largest)
+    if one.relative > TOLERANCE:
+        raise WeightsError(
+            f"proof failed: '{blob}' is off by {one.difference:.3g} where the classifier's largest is "
+            f"{largest:.3g}. Nothing was written; please report this net."
+        )
+    return one
+
+
+def _not_local(net: Net, node: Node) -> str | None:
+    """Why a place of the layer's top on a larger image is not the crop's, None if it is."""
+    if node.type not in _LOCAL:
+        return f"{node} looks beyond a window of its bottom"
+    layer: Any = net.layer(node.name)
+    if node.type in ("Convolution", "Pooling") and any(layer.pad):
+        return f"{node} pads: at the edge of a crop it sees zeros, inside a larger image it sees the image"
+    if node.type == "Pooling":
+        sizes = net.blob_shapes[node.bottoms[0]][2:]
+        partial = [
+            (extent - kernel) % step for extent, kernel, step in zip(sizes, layer.kernel, layer.stride, strict=True)
+        ]
+        if any(partial) and layer.ceil:
+            return f"{node} cuts its last window off at the edge of {show(sizes)}, and not inside a larger image"
+    if node.type == "LRN" and node.param.lrn_param.norm_region == node.param.lrn_param.WITHIN_CHANNEL:
+        return f"{node} sees zeros at the edge of a crop and the image inside a larger one"
+    if node.type == "Softmax" and node.param.softmax_param.axis not in (1, -3):
+        return f"{node} compares places with each other"
+    return None

@@ -1,0 +1,175 @@
+"""The deploy form of a classifier: images come from outside, and losses and all that reads labels go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fcn_caffe.errors import GraphError, LayerError
+from fcn_caffe.layers.base import REGISTRY
+from fcn_caffe.net.graph import Graph
+from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.weights.transfer import Array
+
+__all__ = ["deploy_form", "keep_outputs"]
+
+_SOURCES = ("Input", "Parameter")  # layers without bottoms that a deploy form may have
+
+
+def deploy_form(
+    param: Any,
+    input_size: Sequence[int] | None = None,
+    weights: Mapping[str, Sequence[Array]] | None = None,
+) -> tuple[Any, list[str]]:
+    """A filtered NetParameter with an Input layer in place of its data layer; and the names of the layers that went.
+
+    input_size: (H, W) or (C, H, W) of the image; by default the Input layer's shape, or the crop_size of the data
+    layer. weights: where the number of channels is read off the first layer when nothing else says it.
+    Losses, accuracies and layers that read labels go, as one label an image does not fit a map of scores. Phase rules
+    go too: the form is the same in both.
+    Raises: GraphError for a net without an image; LayerError for a data layer that does not tell the image's size.
+    """
+    made = caffe_pb2.NetParameter()
+    made.CopyFrom(param)
+    made.ClearField("layer")
+    made.ClearField("state")
+    gone, dropped = _labels(param), []
+    images = 0
+    for layer in param.layer:
+        if layer.bottom and (_judges(layer) or any(bottom in gone for bottom in layer.bottom)):
+            gone.update(top for top in layer.top if top not in layer.bottom)
+            dropped.append(layer.name)
+            continue
+        if not layer.bottom and layer.type not in _SOURCES and layer.top[:1] and layer.top[0] in gone:
+            dropped.append(layer.name)
+            continue
+        kept = made.layer.add()
+        kept.CopyFrom(layer)
+        for field in ("include", "exclude", "phase"):
+            kept.ClearField(field)
+        if layer.bottom or layer.type == "Parameter":
+            continue
+        _as_input(kept, param, gone, input_size, weights)
+        if not kept.top:
+            del made.layer[-1]
+            dropped.append(layer.name)
+        images += sum(len(shape.dim) > 2 for shape in kept.input_param.shape)
+    if images == 0:
+        raise GraphError(
+            f"net '{param.name}' has no input of N x C x H x W. Give it an Input layer of the classifier's image."
+        )
+    if input_size is not None and images > 1:
+        raise GraphError(f"net '{param.name}' has {images} image inputs: give each its size in its Input layer.")
+    return made, dropped
+
+
+def keep_outputs(param: Any, outputs: Sequence[str]) -> Any:
+    """The layers that some blobs are computed by, such as one of several heads.
+
+    Raises: GraphError for a blob that the net does not make.
+    """
+    graph = Graph.from_param(param)
+    wanted: set[int] = set()
+    waiting = []
+    for blob in outputs:
+        makers = [node.index for node in graph.nodes if blob in node.tops]
+        if not makers:
+            raise GraphError(f"net '{param.name}' has no blob '{blob}'. Its outputs: {', '.join(graph.outputs)}.")
+        waiting.append(makers[-1])
+    while waiting:
+        index = waiting.pop()
+        if index not in wanted:
+            wanted.add(index)
+            waiting += [graph.producers[index, place] for place in range(len(graph.nodes[index].bottoms))]
+    made = caffe_pb2.NetParameter()
+    made.CopyFrom(param)
+    made.ClearField("layer")
+    made.layer.extend(layer for index, layer in enumerate(param.layer) if index in wanted)
+    return made
+
+
+def _judges(layer: Any) -> bool:
+    """Whether a layer compares an answer with the truth."""
+    known = REGISTRY.get(layer.type)
+    return layer.type == "Accuracy" or (known is not None and known.loss)
+
+
+def _labels(param: Any) -> set[str]:
+    """Blobs brought in that only losses and accuracies read, and what data layers give beside the image."""
+    sources = [layer for layer in param.layer if not layer.bottom and layer.type != "Parameter"]
+    labels = {top for layer in sources if layer.type != "Input" for top in layer.top[1:]}
+    for layer in sources:
+        for top in layer.top:
+            readers = [other for other in param.layer if top in other.bottom]
+            if readers and all(_judges(reader) or reader.type == "Silence" for reader in readers):
+                labels.add(top)
+    return labels
+
+
+def _as_input(
+    layer: Any,
+    param: Any,
+    gone: set[str],
+    input_size: Sequence[int] | None,
+    weights: Mapping[str, Sequence[Array]] | None,
+) -> None:
+    """Make a layer without bottoms an Input layer of the images that it brings in."""
+    tops = [top for top in layer.top if top not in gone]
+    if layer.type == "Input":
+        shapes = [list(shape.dim) for shape in layer.input_param.shape]
+        if len(shapes) == 1:
+            shapes *= len(layer.top)
+        kept = [shape for top, shape in zip(layer.top, shapes, strict=False) if top not in gone]
+        for shape in kept:
+            if input_size is not None and len(shape) == 4:
+                shape[4 - len(input_size) :] = input_size
+    else:
+        kept = [[1, *_data_shape(layer, param, input_size, weights)] for _ in tops]
+    name = layer.name
+    layer.Clear()
+    layer.name, layer.type = name, "Input"
+    layer.top.extend(tops)
+    for shape in kept:
+        layer.input_param.shape.add(dim=shape)
+
+
+def _data_shape(
+    layer: Any, param: Any, input_size: Sequence[int] | None, weights: Mapping[str, Sequence[Array]] | None
+) -> tuple[int, ...]:
+    size = tuple(input_size or ())
+    transform = layer.transform_param
+    if not size and layer.type == "DummyData" and layer.dummy_data_param.shape:
+        return tuple(layer.dummy_data_param.shape[0].dim[1:])
+    if not size and layer.type == "MemoryData":
+        memory = layer.memory_data_param
+        crop = transform.crop_size
+        return memory.channels, crop or memory.height, crop or memory.width
+    if not size and layer.type == "ImageData" and not transform.crop_size:
+        resized = layer.image_data_param
+        size = (resized.new_height, resized.new_width) if resized.new_height and resized.new_width else ()
+    if not size:
+        if not transform.crop_size:
+            raise LayerError(
+                "does not say how large the image is: it has no crop_size. Give --input-size HxW.",
+                layer.name,
+                layer.type,
+            )
+        size = (transform.crop_size, transform.crop_size)
+    return size if len(size) == 3 else (_channels(layer, param, size, weights), *size)
+
+
+def _channels(layer: Any, param: Any, size: tuple[int, ...], weights: Mapping[str, Sequence[Array]] | None) -> int:
+    """How many channels an image has: what the first layer's weights take, or what the data layer says, or 3."""
+    for reader in param.layer:
+        arrays = (weights or {}).get(reader.name)
+        if layer.top[0] not in reader.bottom or not arrays:
+            continue
+        if reader.type == "Convolution" and arrays[0].ndim >= 4:
+            return int(arrays[0].shape[1]) * int(reader.convolution_param.group)
+        if reader.type == "InnerProduct":
+            outputs = int(reader.inner_product_param.num_output)
+            return max(1, arrays[0].size // (outputs * size[0] * size[1]))
+    transform = layer.transform_param
+    if transform.force_gray:
+        return 1
+    return len(transform.mean_value) if len(transform.mean_value) > 1 else 3

@@ -1,0 +1,1 @@
+"""The audit: what the papers and the release claim, each with a check."""

@@ -1,0 +1,1 @@
+"""Probes: nets and solvers run small, beside arithmetic written out."""

@@ -1,0 +1,1 @@
+"""What is expected of the released nets and solvers, field by field."""

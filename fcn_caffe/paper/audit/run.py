@@ -1,0 +1,244 @@
+"""Every claim answered: its check is run, and what it found becomes one record, of which table and page are made."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime, timezone
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fcn_caffe.data.sets.options import DATA_ROOT_VARIABLE
+from fcn_caffe.errors import DataError, FcnCaffeError
+from fcn_caffe.paper.audit.checks import behaviour, release, scores, table1_and_section4
+from fcn_caffe.paper.audit.claims import BEHAVIOURAL, CHECKS, DATA, STATIC, UNVERIFIED, Claim, read_claims
+from fcn_caffe.paper.audit.differences import differences
+from fcn_caffe.paper.audit.files import Audited
+from fcn_caffe.paper.audit.locate import locate
+from fcn_caffe.paper.audit.net_tables import net_tables
+from fcn_caffe.paper.result import DIFFERS, HOLDS, NOT_RUN, Result
+
+__all__ = ["UNVERIFIED_SOURCE", "VERDICTS", "Entry", "audit", "chosen"]
+
+UNVERIFIED_SOURCE = "unverified source"  # the verdict of a claim whose source nobody of us saw
+VERDICTS = (HOLDS, DIFFERS, NOT_RUN, UNVERIFIED_SOURCE)
+KINDS = (STATIC, BEHAVIOURAL, DATA)
+Entry = dict[str, Any]  # of JSON
+OnClaim = Callable[[Claim, "Entry | None"], None]
+
+# Each registers its checks by being imported.
+_REGISTERED = (behaviour, scores, release, table1_and_section4)
+
+
+def chosen(wanted: Sequence[str]) -> list[Claim]:
+    """The claims with these ids, whose ids begin so, or of these kinds, in their order; all where nothing is wanted.
+
+    Raises: DataError for a word that means no claim, with the ids that are near.
+    """
+    claims = read_claims()
+    ids = [claim.id for claim in claims]
+    found: set[str] = set()
+    for word in wanted:
+        meant = {one for one in ids if one.startswith(word)} if word else set()
+        if word in KINDS:
+            meant = {one for one in ids if one in CHECKS and CHECKS[one].kind == word}
+        if not meant:
+            near = get_close_matches(word, [*ids, *KINDS], 3, 0.4)
+            hint = f"Did you mean {' or '.join(near)}?" if near else f"Kinds: {', '.join(KINDS)}."
+            raise DataError(f"no claim is called {word!r}, begins so, or is of such a kind. {hint}")
+        found |= meant
+    return [claim for claim in claims if not wanted or claim.id in found]
+
+
+def audit(audited: Audited, *, only: Collection[str] | None = None, on_claim: OnClaim | None = None) -> Entry:
+    """Run the checks of the claims with the ids of `only`, of all by default, and return the record that JSON holds.
+
+    on_claim(claim, None) is called before a claim's check, on_claim(claim, entry) after it. Relative paths of solvers
+    and nets lead from the audited root, where the audit works; $FCN_CAFFE_DATA is the audited data folder meanwhile.
+    Ctrl-C ends it: the record then is "interrupted", and the claims not reached yet are not run.
+    """
+    began = time.monotonic()
+    record: Entry = {"version": _version(), "made": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+    record["machine"] = _machine()
+    entries: list[Entry] = []
+    nets: list[Any] = []
+    parted: list[Any] = []
+    interrupted = False
+    with _working_in(audited):
+        known: dict[int, tuple[Result, float]] = {}
+        for claim in (claim for claim in read_claims() if only is None or claim.id in only):
+            try:
+                if interrupted:
+                    raise KeyboardInterrupt
+                if on_claim is not None:
+                    on_claim(claim, None)
+                entry = _answer(claim, audited, known)
+                if on_claim is not None:
+                    on_claim(claim, entry)
+            except KeyboardInterrupt:
+                interrupted = True
+                entry = _entry(claim, audited, _left_out(claim, "interrupted: run the audit again"), 0.0)
+            entries.append(entry)
+        try:
+            if not interrupted:
+                nets, parted = net_tables(audited), _differences(audited)
+        except KeyboardInterrupt:
+            interrupted = True
+    record |= {"root": str(audited.root), "quick": audited.quick, "seed": audited.seed, "scale": audited.scale}
+    record["seconds"] = round(time.monotonic() - began, 3)
+    if interrupted:
+        record["interrupted"] = True
+    record["counts"] = {verdict: sum(entry["verdict"] == verdict for entry in entries) for verdict in VERDICTS}
+    plain: Entry = _plain({**record, "claims": entries, "nets": nets, "differences": parted})
+    return plain
+
+
+# -- one claim ---------------------------------------------------------------------------------------------------------
+
+
+def _answer(claim: Claim, audited: Audited, known: dict[int, tuple[Result, float]]) -> Entry:
+    """Run a claim's check, or take what it found for another claim."""
+    check = CHECKS.get(claim.id)
+    if check is None:
+        return _entry(claim, audited, _left_out(claim, "no check answers this claim"), 0.0)
+    if check.trains and audited.quick:
+        why = f"training: left out by --quick; python tools/experiment.py {check.trains} runs it"
+        return _entry(claim, audited, _left_out(claim, why), 0.0)
+    key = id(check.run)
+    if key in known:
+        return _entry(claim, audited, known[key][0], 0.0)
+    began, broken = time.monotonic(), ""
+    try:
+        result = check.run(audited)
+    except FcnCaffeError as error:
+        result, broken = Result(claim.id, claim.where, claim.quantity), str(error)
+    except Exception as error:  # one check's bug must not lose what the others found
+        result = Result(claim.id, claim.where, claim.quantity)
+        broken = f"the check itself failed: {type(error).__name__}: {error}"
+    seconds = time.monotonic() - began
+    if not broken:
+        known[key] = result, seconds
+    return _entry(claim, audited, result, seconds, broken)
+
+
+def _left_out(claim: Claim, why: str) -> Result:
+    return Result(claim.id, claim.where, claim.quantity, missing=[why])
+
+
+def _entry(claim: Claim, audited: Audited, result: Result, seconds: float, broken: str = "") -> Entry:
+    """A claim with what its check found. broken: why the check came to no end."""
+    check = CHECKS.get(claim.id)
+    found = DIFFERS if broken else result.verdict
+    made = result.record()
+    kept = {key: made[key] for key in ("rows", "remarks", "missing", "curves")}
+    realised = [asdict(locate(place, audited.root)) for place in (check.realised if check else ())]
+    return {
+        **asdict(claim),
+        "kind": check.kind if check else "",
+        "verdict": UNVERIFIED_SOURCE if claim.status == UNVERIFIED else found,
+        "found": found,
+        "reason": broken or _reason(claim, result, found),
+        **kept,
+        "seconds": round(seconds, 3),
+        "realised": realised,
+    }
+
+
+def _reason(claim: Claim, result: Result, found: str) -> str:
+    """Why a claim differs, with both values and what the check says to it, or why it was not run."""
+    if found == NOT_RUN:
+        return "; ".join(one.rstrip(".") for one in result.missing)
+    if found == HOLDS:
+        return ""
+    failed = [row for row in result.rows if row.holds is False]
+    if not failed:
+        return "nothing was measured that answers the claim."
+    told = []
+    for row in failed:
+        value = row.value if isinstance(row.value, str) else f"{row.value:.6g}"
+        told.append(f"{row.what}: {value}" + (f", wanted {row.wanted}" if row.wanted else ""))
+    # What the experiment gives as its reason; where it names none, all that it says.
+    because = [one for one in result.remarks if one.startswith("our reason: ")] or result.remarks
+    return " ".join([f"{claim.source} says {claim.value}. Found {'; '.join(told)}.", *map(_sentence, because)])
+
+
+def _sentence(remark: str) -> str:
+    return f"{remark.removesuffix('.')}."
+
+
+# -- the rest of the record --------------------------------------------------------------------------------------------
+
+
+def _differences(audited: Audited) -> list[Any]:
+    """Where the released nets and the text of CVPR 2015 part, as far as the files can be read."""
+    try:
+        return [asdict(one) for one in differences(audited)]
+    except FcnCaffeError:
+        return []  # the claim that reads the broken file says so
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("fcn-caffe")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _machine() -> Entry:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "processor": _processor(),
+    }
+
+
+def _processor() -> str:
+    """The processor's name, which Python knows on few systems."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
+@contextmanager
+def _working_in(audited: Audited) -> Iterator[None]:
+    """Work in the audited root, with its data folder in the environment; put both back."""
+    here, before = Path.cwd(), os.environ.get(DATA_ROOT_VARIABLE)
+    audited.root = audited.root.resolve()
+    if audited.data is not None:
+        audited.data = audited.data.resolve()
+        os.environ[DATA_ROOT_VARIABLE] = str(audited.data)
+    os.chdir(audited.root)
+    try:
+        yield
+    finally:
+        os.chdir(here)
+        os.environ.pop(DATA_ROOT_VARIABLE, None)
+        if before is not None:
+            os.environ[DATA_ROOT_VARIABLE] = before
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON can hold it: numbers that are none become words, points with them are left out."""
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        points = [part for part in value if not (isinstance(part, tuple) and any(map(_odd, part)))]
+        return [_plain(part) for part in points]
+    return str(value) if _odd(value) or isinstance(value, Path) else value
+
+
+def _odd(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)

@@ -1,0 +1,1 @@
+"""The paper's experiments, each measured by running it."""

@@ -1,0 +1,88 @@
+"""The nets of the ablations: FCN-8s with learned upsampling or scaled skips, and scores from one pool alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from fcn_caffe.data.sets.shapes_scenes import CLASSES
+from fcn_caffe.errors import GraphError
+from fcn_caffe.models import shapes
+from fcn_caffe.models.heads import loss, to_image
+from fcn_caffe.models.nets import COLOUR_SCALE
+from fcn_caffe.models.trunks import convolutions, scaled, score
+from fcn_caffe.net.graph import TRAIN
+from fcn_caffe.net.net import Net
+from fcn_caffe.net.net_spec import NetSpec
+from fcn_caffe.net.net_spec import layers as L
+from fcn_caffe.paper.experiments.miniature import begin
+from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.weights.transfer import Weights
+
+__all__ = ["feature_sizes", "pool_alone", "with_learned_upsampling", "with_scaled_skips"]
+
+
+def with_learned_upsampling(net: Any) -> tuple[Any, list[str]]:
+    """A copy of a net that learns every upsampling but the last, and the names of those.
+
+    Raises: GraphError for a net with fewer than two.
+    """
+    made = _copy(net)
+    *inner, _last = [layer for layer in made.layer if layer.type == "Deconvolution"] or [None]
+    if not inner:
+        raise GraphError(f"net '{net.name}' has no upsampling before its last one: nothing to learn.")
+    for layer in inner:
+        layer.param[0].lr_mult = 1
+    return made, [layer.name for layer in inner]
+
+
+def with_scaled_skips(net: Any, scales: Mapping[int, float]) -> Any:
+    """A copy of a net whose score layers see pool N times the constant `scales[N]`, as the release's at-once net's do.
+
+    Raises: GraphError where there is no score_poolN.
+    """
+    made = _copy(net)
+    for pool, scale in scales.items():
+        place = next((at for at, layer in enumerate(made.layer) if layer.name == f"score_pool{pool}"), None)
+        if place is None:
+            raise GraphError(f"net '{net.name}' has no layer 'score_pool{pool}', which a scale would come before.")
+        n = NetSpec()
+        scaled(n, L.Input(), f"scale_pool{pool}", scale)
+        (added,) = (layer for layer in n.to_proto().layer if layer.type == "Scale")
+        added.bottom[:] = made.layer[place].bottom
+        made.layer[place].bottom[:] = added.top
+        made.layer.insert(place, added)
+    return made
+
+
+def feature_sizes(net: Any, weights: Weights, blobs: list[str]) -> dict[str, float]:
+    """The root mean square of blobs of a net started from `weights`, over the first images it is trained on."""
+    made = Net(net, TRAIN)
+    begin(made, weights)
+    with torch.no_grad():
+        found = made(keep=blobs)
+    return {name: math.sqrt(float(found[name].double().square().mean())) for name in blobs}
+
+
+def pool_alone(pool: int, seed: int = shapes.SEED) -> Any:
+    """An FCN that scores pool 5, 4 or 3 and nothing else, upsampled by its stride; only the score layer learns."""
+    n, classes = NetSpec(), len(CLASSES)
+    n.data, n.label = L.Input(ntop=2)
+    trunk = replace(shapes.TRUNK, rate=0, depths=shapes.TRUNK.depths[:pool], widths=shapes.TRUNK.widths[:pool])
+    features = convolutions(n, scaled(n, n.data, "scale_data", COLOUR_SCALE), trunk)
+    scores = score(n, features, f"score_pool{pool}", classes, shapes.SCORE_RATE)
+    loss(n, to_image(n, scores, n.data, classes, 2**pool), n.label, normalize=True)
+    data = (layer for layer in shapes.fcn("shapes-fcn32s", seed).layer if not layer.bottom)
+    made = caffe_pb2.NetParameter(name=f"shapes-pool{pool}")
+    made.layer.extend([*data, *(layer for layer in n.to_proto().layer if layer.bottom)])
+    return made
+
+
+def _copy(net: Any) -> Any:
+    made = caffe_pb2.NetParameter()
+    made.CopyFrom(net)
+    return made

@@ -1,0 +1,238 @@
+"""The paper's identities, measured: nets that should be equal are built, filled with the same numbers, and compared."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fcn_caffe.errors import GraphError
+from fcn_caffe.host.atomic import atomic_write, check_place
+from fcn_caffe.models import shapes
+from fcn_caffe.net.coord_map import receptive_field
+from fcn_caffe.net.graph import TEST, filter_net, read_net
+from fcn_caffe.net.net import Net
+from fcn_caffe.net.net_spec import NetSpec
+from fcn_caffe.net.net_spec import layers as L
+from fcn_caffe.net.net_spec import params as P
+from fcn_caffe.net.rewrite.convolution_proof import fill_at_random, image_input, prove, prove_places
+from fcn_caffe.net.rewrite.convolutionalize import convolutional_weights, convolutionalize
+from fcn_caffe.net.rewrite.deploy_form import deploy_form
+from fcn_caffe.net.rewrite.rarefaction import rarefy, shift_and_stitch
+from fcn_caffe.paper.result import HOLDS, Result, relative
+from fcn_caffe.proto import write_text
+from fcn_caffe.weights.surgery import interp, transplant
+from fcn_caffe.weights.transfer import copy_weights, net_weights
+
+__all__ = ["fc_to_conv", "rarefaction", "upsampling", "zero_init_skip"]
+
+_SIDE = 61  # of the image that rarefaction is tried on
+
+
+def strided_net() -> Any:
+    """A small net of every kind of layer that rarefaction knows: MAX and AVE pools, padding, branches, LRN."""
+    n = NetSpec()
+    n.data = L.Input(input_param={"shape": [{"dim": [1, 3, _SIDE, _SIDE + 6]}]})
+    n.conv1 = L.Convolution(n.data, num_output=6, kernel_size=5, stride=2)
+    n.relu1 = L.ReLU(n.conv1, in_place=True)
+    n.norm1 = L.LRN(n.relu1, local_size=3, alpha=0.1)
+    floor = {"round_mode": P.Pooling.FLOOR}
+    n.pool1 = L.Pooling(n.norm1, pool=P.Pooling.MAX, kernel_size=3, stride=2, **floor)
+    n.wide = L.Convolution(n.pool1, num_output=5, kernel_size=1)
+    n.narrow = L.Convolution(n.pool1, num_output=4, kernel_size=1)
+    n.both = L.Concat(n.wide, n.narrow)
+    n.relu2 = L.ReLU(n.both, in_place=True)
+    n.pool2 = L.Pooling(n.relu2, pool=P.Pooling.AVE, kernel_size=2, stride=2, **floor)
+    n.fc = L.Convolution(n.pool2, num_output=8, kernel_size=3, pad=1)
+    n.score = L.Convolution(n.fc, num_output=5, kernel_size=1)
+    return n.to_proto()
+
+
+def rarefaction(
+    net: str | os.PathLike[str] | None = None,
+    until: str | None = None,
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+) -> Result:
+    """Shift-and-stitch against filter rarefaction, at every blob with a stride, on random weights and a random image.
+
+    net: a file, its deploy form; by default `strided_net`. until: its last blob. out: a file for the dense net, written
+    where the two agree; it takes the old net's weights, layer by layer. Blobs that the transformation calls
+    inexact at the border are compared where no border is seen.
+    Raises: as `rarefy` does; GraphError for a net that is not of one image.
+    """
+    if out is not None:
+        check_place(out)
+    param = strided_net() if net is None else _one_state(read_net(net, TEST, ("deploy",)))
+    made = rarefy(param, until)
+    strided, dense = Net(param), Net(made.net)
+    fill_at_random(strided, seed)
+    weights = net_weights(strided)
+    copy_weights(dense, {name: weights[name] for name in dense.params if name in weights}, strict=False)
+    name = image_input(dense)
+    rates = {blob: rate for blob, rate in made.rates.items() if rate > 1}
+    if not rates:
+        raise GraphError(f"net '{dense.name}' has no stride up to '{until or dense.graph.outputs[0]}'.")
+    margins = {
+        blob: max(receptive_field(strided.graph, blob, name).size, made.pads[blob]) + rate if made.inexact else 0
+        for blob, rate in rates.items()
+    }
+    least = 2 * max(margins.values()) + 8
+    batch, channels, *size = dense.blob_shapes[name]
+    # Places away from the border need no more than `least`, and every shift of the strided net costs a whole pass.
+    shape = (batch, channels, *(least if made.inexact else extent for extent in size))
+    image = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    stitched = shift_and_stitch(strided, image, rates, name)
+    with torch.no_grad():
+        found = dense({name: image}, keep=rates)
+    result = Result(
+        "rarefaction",
+        "3.2",
+        "shifting the input and stitching the answers equals filters with zeros between their taps",
+    )
+    for blob, rate in rates.items():
+        wanted, given = (_inside(tensor, margins[blob], image) for tensor in (stitched[blob], found[blob]))
+        rows, columns = (min(wanted.shape[axis], given.shape[axis]) for axis in (2, 3))
+        difference = relative(given[:, :, :rows, :columns], wanted[:, :, :rows, :columns])
+        result.equal(f"{blob}, {rate * rate} shifts, {rows}x{columns} places", difference)
+    if out is not None and result.verdict == HOLDS:
+        with atomic_write(out, "w") as file:
+            file.write(write_text(made.net))
+        result.remarks.append(f"{os.fspath(out)}: the dense net")
+    result.remarks += made.steps + [f"away from the border only: {why}" for why in made.inexact]
+    return result
+
+
+def _inside(blob: Tensor, margin: int, image: Tensor) -> Tensor:
+    """The places of a dense blob that see nothing of the border."""
+    if not margin:
+        return blob
+    return blob[:, :, margin : image.shape[2] - margin, margin : image.shape[3] - margin]
+
+
+def upsampling(factors: tuple[int, ...] = (2, 3, 8, 32), seed: int = 0) -> Result:
+    """Deconvolution against the gradient of a Convolution of the same weights, for each factor.
+
+    Both are layers of Caffe; the gradient is autograd's. A ramp that a bilinear one upsamples must stay a ramp.
+    """
+    result = Result("upsampling", "3.3", "upsampling by f is backward convolution with stride f")
+    generator = torch.Generator().manual_seed(seed)
+    for factor in factors:
+        kernel = 2 * factor - factor % 2
+        options = {"num_output": 3, "kernel_size": kernel, "stride": factor, "bias_term": False}
+        down, up = NetSpec(), NetSpec()
+        side = factor * 6 + kernel - factor
+        down.image = L.Input(input_param={"shape": [{"dim": [1, 3, side, side]}]})
+        down.small = L.Convolution(down.image, **options)
+        up.small = L.Input(input_param={"shape": [{"dim": [1, 3, 6, 6]}]})
+        up.up = L.Deconvolution(up.small, convolution_param=options)
+        forward, upsampler = Net(down.to_proto()), Net(up.to_proto())
+        fill_at_random(forward, seed)
+        transplant(upsampler, {"up": net_weights(forward)["small"]})
+        image = torch.randn((1, 3, side, side), generator=generator).requires_grad_()
+        small = torch.randn((1, 3, 6, 6), generator=generator)
+        forward(image=image)["small"].backward(small)
+        with torch.no_grad():
+            found = upsampler(small=small)["up"]
+        assert image.grad is not None
+        result.equal(f"factor {factor}, random kernel of {kernel}", relative(found, image.grad))
+        interp(upsampler)
+        with torch.no_grad():
+            ramp = upsampler(small=torch.arange(6.0).expand(1, 3, 6, 6))["up"]
+        steps = (ramp[..., 1:] - ramp[..., :-1])[:, :, factor * 2 : -factor * 2, factor * 2 : -factor * 2]
+        result.equal(f"factor {factor}, a ramp by bilinear kernel", relative(steps * factor, torch.ones_like(steps)))
+    return result
+
+
+def classifier_net() -> Any:
+    """A classifier that does not pad, so that every place of a larger image can be held against its crop."""
+    n = NetSpec()
+    n.data = L.Input(input_param={"shape": [{"dim": [1, 3, 43, 43]}]})
+    n.conv1 = L.Convolution(n.data, num_output=8, kernel_size=5, stride=2)
+    n.relu1 = L.ReLU(n.conv1, in_place=True)
+    n.pool1 = L.Pooling(n.relu1, pool=P.Pooling.MAX, kernel_size=2, stride=2)
+    n.conv2 = L.Convolution(n.pool1, num_output=12, kernel_size=3)
+    n.relu2 = L.ReLU(n.conv2, in_place=True)
+    n.fc6 = L.InnerProduct(n.relu2, num_output=16)
+    n.relu6 = L.ReLU(n.fc6, in_place=True)
+    n.fc7 = L.InnerProduct(n.relu6, num_output=16)
+    n.fc8 = L.InnerProduct(n.fc7, num_output=6)
+    return n.to_proto()
+
+
+def fc_to_conv(net: str | os.PathLike[str] | None = None, seed: int = 0) -> Result:
+    """A classifier against its fully convolutional form: on its own image, and at places of a larger one.
+
+    net: a classifier's file; by default `classifier_net`. Weights are random.
+    Raises: as `convolutionalize` does; WeightsError where the two differ.
+    """
+    state = TEST, ("deploy",)
+    param = _one_state(filter_net(classifier_net(), *state) if net is None else read_net(net, *state))
+    deployed, _ = deploy_form(param)
+    conversion = convolutionalize(deployed)
+    classifier, fully = Net(deployed), Net(conversion.net)
+    fill_at_random(classifier, seed)
+    transplant(fully, convolutional_weights(conversion, net_weights(classifier)))
+    result = Result("fc-to-conv", "3.1", "a classifier's inner products are convolutions over their whole input")
+    for one in prove(conversion, classifier, fully, seed):
+        result.equal(f"{one.blob} on the classifier's image", one.relative)
+    places = prove_places(conversion, classifier, fully, seed)
+    if isinstance(places, str):
+        result.remarks.append(f"places of a larger image not compared: {places}")
+    else:
+        for number, one in enumerate(places, 1):
+            result.equal(f"{one.blob} at place {number} of {len(places)} of a larger image", one.relative)
+    return result
+
+
+def _one_state(param: Any) -> Any:
+    """A filtered net without the rules that it was filtered by, so that it is the same net in every state."""
+    for layer in param.layer:
+        layer.ClearField("include")
+        layer.ClearField("exclude")
+    return param
+
+
+def zero_init_skip(seed: int = 0) -> Result:
+    """FCN-16s and 8s of the generated data, just begun from the coarser net, against that net.
+
+    The skip's scores add exactly nothing, and what the finer net upsamples are the coarser net's scores, in the same
+    bits. What is left is bilinear upsampling in two steps where the coarser net takes one.
+    """
+    result = Result("zero-init-skip", "4.2", "with its new scores at zero, a finer net starts as the coarser one")
+    coarse = _deployed_fcn("shapes-fcn32s")
+    fill_at_random(coarse, seed)
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.rand((2, 3, shapes.SCENE, shapes.SCENE), generator=generator) * 255 - 128
+    interp(coarse)
+    scores, last = "score_fr", coarse
+    for name, new, up, fused in (
+        ("shapes-fcn16s", "score_pool4", "upscore2", "fuse_pool4"),
+        ("shapes-fcn8s", "score_pool3", "upscore_pool4", "fuse_pool3"),
+    ):
+        finer = _deployed_fcn(name)
+        copy_weights(finer, net_weights(last), strict=False)
+        interp(finer)
+        cropped = f"{up}c"
+        with torch.no_grad():
+            old = last({"data": image}, keep=[scores])
+            begun = finer({"data": image}, keep=[scores, new, cropped, fused])
+        result.measure(f"{name}: largest {new}", begun[new].abs().max(), "0 exactly", not begun[new].any())
+        result.equal(f"{name}: {scores} and the coarser net's", relative(begun[scores], old[scores]), 0)
+        result.equal(f"{name}: {fused} and upsampled {scores}", relative(begun[fused], begun[cropped]), 0)
+        agree = (begun["score"].argmax(1) == old["score"].argmax(1)).float().mean()
+        result.measure(f"{name}: pixels with the coarser net's class", agree, "at least 0.9", agree >= 0.9)
+        result.measure(
+            f"{name}: score beside the coarser net's, of the largest", relative(begun["score"], old["score"])
+        )
+        scores, last = fused, finer
+    result.remarks.append(
+        "The scores of the image differ by the interpolation: two bilinear steps are not one of twice the factor."
+    )
+    return result
+
+
+def _deployed_fcn(name: str) -> Net:
+    return Net(shapes.fcn(name), TEST, stages=("deploy",))

@@ -1,0 +1,186 @@
+"""The paper's recipe in miniature, in memory: stages on the generated scenes that experiments start from and compare.
+
+It is the recipe of models/shapes.py, trained by the core's Solver, in half the iterations.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from fcn_caffe.data.sets import shapes_scenes as scenes
+from fcn_caffe.errors import SolverError
+from fcn_caffe.evaluation.metrics import ConfusionMatrix, Scores
+from fcn_caffe.evaluation.score import score_net
+from fcn_caffe.models import shapes
+from fcn_caffe.net.graph import TEST
+from fcn_caffe.net.net import Net
+from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.training.solver import Solver
+from fcn_caffe.weights.surgery import interp, interpolated, transplant
+from fcn_caffe.weights.transfer import Weights, net_weights
+
+__all__ = ["ONE_ANSWER", "SHARE", "Miniature", "Run", "begin", "miniature"]
+
+# Of the recipe's iterations, at scale 1: all stages take about two minutes of one core, and Table 2's order stays.
+SHARE = 0.5
+# Mean IU in per cent that a net which answers one class everywhere cannot exceed: that class's IU is 1 at most, the
+# others' are 0. Two nets that have not learned yet are alike, which would say nothing of what sets them apart.
+ONE_ANSWER = 100 / len(scenes.CLASSES)
+
+OnStep = Callable[[Solver], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A net that was trained.
+
+    curve: (iteration from 1, training loss a pixel), of every iteration; the loss is the mean of the solver's
+    `average_loss` last ones. seconds: since the start, one for each point: forward, backward and update, without what
+    the data layers and `on_step` take. scores: on the val scenes; of no pixels, so NaN, where they were not asked for.
+    """
+
+    weights: Weights
+    curve: list[tuple[int, float]]
+    seconds: list[float]
+    scores: Scores
+
+
+def begin(net: Net, weights: Weights | None) -> None:
+    """Start a net as a stage of the recipe starts: weights by layer name, inner products as convolutions, bilinear ups.
+
+    A learned upsampling that `weights` has stays as it is there. Raises: WeightsError where a layer does not fit.
+    """
+    copied = set(transplant(net, weights).copied) if weights is not None else set()
+    learned = {item.layer for item in net.learnable_params if item.lr_mult}
+    interp(net, [name for name in interpolated(net) if name not in copied & learned])
+
+
+class Miniature:
+    """The shapes recipe in memory, each stage trained at most once a seed; nothing is written to disk.
+
+    seed: of the fillers and of the images trained on; those scored on stay the same. scale: of the iterations,
+    which are SHARE of the recipe's at scale 1, and below 1 of the val scenes too.
+    """
+
+    def __init__(self, seed: int = 0, scale: float = 1.0) -> None:
+        if seed < 0 or not 0 < scale < float("inf"):
+            raise SolverError(f"the miniature takes a seed of 0 or more and a scale above 0, got {seed} and {scale}.")
+        self.seed, self.scale = seed, scale
+        self._stages: dict[str, Run] = {}
+
+    def iterations(self, count: float) -> int:
+        """A number of iterations at this scale; at least 2."""
+        return max(2, round(count * self.scale))
+
+    def net(self, name: str) -> Any:
+        """The net of a stage, for training and scoring. Raises: SolverError for a stage the recipe lacks."""
+        _check(name)
+        return (shapes.classifier if name == "shapes-classifier" else shapes.fcn)(name, shapes.SEED + self.seed)
+
+    def solver(self, name: str) -> Any:
+        """The solver of a stage at this scale. Raises: SolverError for a stage the recipe lacks."""
+        _check(name)
+        param = shapes.solver(name, shapes.SEED + self.seed)
+        param.max_iter = self.iterations(SHARE * param.max_iter)
+        return param
+
+    def stage(self, name: str) -> Run:
+        """A stage of the recipe, trained from the one before. Raises: SolverError for one the recipe lacks."""
+        if name not in self._stages:
+            net, solver, before = self.net(name), self.solver(name), shapes.RECIPES[name].starts_from
+            start = None if before is None else self.stage(before).weights
+            self._stages[name] = self.train(net, solver, start, score=before is not None)
+        return self._stages[name]
+
+    def train(
+        self, net: Any, solver: Any, start: Weights | None, *, score: bool = True, on_step: OnStep | None = None
+    ) -> Run:
+        """Train a NetParameter to the SolverParameter's max_iter from `start`'s weights, and score it.
+
+        Files that the solver names are left alone: its net, its weights, its snapshots. Random states outside stay as
+        they were. on_step: called after each update. Raises: SolverError, WeightsError, DataError.
+        """
+        param = caffe_pb2.SolverParameter()
+        param.CopyFrom(solver)
+        for field in ("net", "weights", "test_iter", "snapshot"):
+            param.ClearField(field)
+        param.net_param.CopyFrom(net)
+        param.display, param.snapshot_after_train = 0, False
+        with _own_random_states():
+            trained = Solver(param, device="cpu")
+            begin(trained.net, start)
+            curve, seconds = _steps(trained, on_step)
+        weights = {name: [blob.copy() for blob in blobs] for name, blobs in net_weights(trained.net).items()}
+        scores = self.score(net, weights) if score else ConfusionMatrix(len(scenes.CLASSES)).scores()
+        return Run(weights, curve, seconds, scores)
+
+    def score(self, net: Any, weights: Weights) -> Scores:
+        """Score a net of these weights on the val scenes. Raises: WeightsError, DataError."""
+        with _own_random_states():  # which fillers draw on
+            made = Net(net, TEST)
+        transplant(made, weights)
+        passes = round(min(self.scale, 1) * shapes.VAL_IMAGES / shapes.VAL_BATCH)
+        return score_net(made, max(1, passes))
+
+
+def _check(name: str) -> None:
+    if name not in shapes.RECIPES:
+        raise SolverError(f"the recipe has no stage {name!r}. It has {', '.join(shapes.RECIPES)}.")
+
+
+def _steps(solver: Solver, on_step: OnStep | None) -> tuple[list[tuple[int, float]], list[float]]:
+    """Train to the end. SIGINT interrupts at once: the solver's own handlers are not asked for."""
+    curve: list[tuple[int, float]] = []
+    seconds: list[float] = []
+    spent, started = 0.0, 0.0
+
+    def pause(*_: Any) -> None:
+        nonlocal spent
+        spent += time.perf_counter() - started
+
+    def go_on(*_: Any) -> None:
+        nonlocal started
+        started = time.perf_counter()
+
+    def note(solver: Solver) -> None:
+        pause()
+        curve.append((solver.iter, solver.smoothed_loss))
+        seconds.append(spent)
+        if on_step is not None:
+            on_step(solver)
+        go_on()
+
+    solver.on_step.append(note)
+    for node in solver.net.graph.nodes:
+        if not node.bottoms:
+            solver.net.layers[node.name].register_forward_pre_hook(pause)
+            solver.net.layers[node.name].register_forward_hook(go_on)
+    go_on()
+    solver.step(solver.param.max_iter)
+    return curve, seconds
+
+
+@contextmanager
+def _own_random_states() -> Iterator[None]:
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+@cache
+def miniature(seed: int = 0, scale: float = 1.0) -> Miniature:
+    """The miniature of this process for a seed and a scale, so that experiments share its stages."""
+    return Miniature(seed, scale)

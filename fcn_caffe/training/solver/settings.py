@@ -1,0 +1,244 @@
+"""A SolverParameter checked, its nets built, its files found: everything a Solver needs before its first step."""
+
+from __future__ import annotations
+
+import os
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fcn_caffe.errors import FcnCaffeError, SolverError
+from fcn_caffe.host.devices import torch_device
+from fcn_caffe.host.glog import logger
+from fcn_caffe.net.graph import TEST, TRAIN
+from fcn_caffe.net.net import Net
+from fcn_caffe.proto import caffe_pb2, read_text
+from fcn_caffe.proto.upgrade import upgrade_solver
+from fcn_caffe.training.solver.update_rules import RULES, UpdateRule
+
+PathLike = str | os.PathLike[str]
+
+
+def read_solver(path: PathLike) -> Any:
+    """Read a solver file as a modern SolverParameter.
+
+    Raises: SolverError when there is none; PrototxtError with file:line:column.
+    """
+    if not Path(path).is_file():
+        raise SolverError(f"{os.fspath(path)}: no such solver file. Check the path.")
+    return upgrade_solver(read_text(path, caffe_pb2.SolverParameter), path)
+
+
+class Settings:
+    """A checked SolverParameter: where its files are, and how its nets and its update rule are made.
+
+    source: a solver file or a SolverParameter. base: the folder that paths in it are relative to, the working
+    directory if None; paths not there are looked for beside the solver file. path: the file that a SolverParameter
+    was read from.
+    Raises: SolverError naming the file and the field.
+    """
+
+    def __init__(self, source: PathLike | Any, base: Path | None = None, path: PathLike | None = None) -> None:
+        if isinstance(source, (str, os.PathLike)):
+            self.path: Path | None = Path(source)
+            self.param = read_solver(source)
+        else:
+            self.path = None if path is None else Path(path)
+            self.param = caffe_pb2.SolverParameter()
+            self.param.CopyFrom(source)
+            upgrade_solver(self.param)
+        self.base = base
+        self.place = str(self.path) if self.path else "solver"
+        self._check()
+
+    def error(self, message: str) -> SolverError:
+        """A SolverError that names the solver file."""
+        return SolverError(f"{self.place}: {message}")
+
+    def _check(self) -> None:
+        param = self.param
+        if param.type not in RULES:
+            near = get_close_matches(param.type, RULES, 1, 0.5)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise self.error(f"type {param.type!r} is unknown. Known: {', '.join(sorted(RULES))}.{hint}")
+        for name, least in (("iter_size", 1), ("average_loss", 1), ("max_iter", 0), ("display", 0), ("snapshot", 0)):
+            if getattr(param, name) < least:
+                raise self.error(f"{name} is {getattr(param, name)}, wanted {least} or more.")
+        if param.snapshot or param.snapshot_after_train:
+            self._check_prefix()
+        if param.snapshot_diff:
+            logger.warning("%s: snapshot_diff has no effect: snapshots hold no gradients.", self.place)
+
+    def _check_prefix(self) -> None:
+        """Refuse a place for snapshots that can be seen now to take none, rather than after hours of training."""
+        folder = self.snapshot_prefix.absolute().parent
+        nearest = next(parent for parent in (folder, *folder.parents) if os.path.exists(parent))
+        if not nearest.is_dir():
+            raise self.error(f"snapshot_prefix '{self.snapshot_prefix}' lies under {nearest}, which is a file.")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise self.error(f"snapshot_prefix '{self.snapshot_prefix}': {nearest} cannot be written. Set another.")
+
+    # -- files ------------------------------------------------------------------------------------------------
+
+    def find(self, name: str, what: str) -> Path:
+        """The file that a path in the solver means: relative to `base`, else beside the solver file.
+
+        Raises: SolverError that lists where it was looked for.
+        """
+        looked = [self.from_base(name)]
+        if self.path is not None:
+            looked.append(self.path.parent / name)
+        for candidate in looked:
+            if os.path.isfile(candidate):  # Path's own raises for a name that is too long
+                return candidate
+        places = ", ".join(dict.fromkeys(str(candidate) for candidate in looked))
+        raise self.error(f"{what} '{name}' is not there. Looked for {places}.")
+
+    def from_base(self, name: str) -> Path:
+        """A path in the solver, relative to `base`."""
+        return self.base / name if self.base else Path(name)
+
+    @property
+    def snapshot_prefix(self) -> Path:
+        """What every snapshot's path starts with; by default the solver file's without its ending."""
+        if self.param.snapshot_prefix:
+            return self.from_base(self.param.snapshot_prefix)
+        return self.path.with_suffix("") if self.path else self.from_base("snapshot")
+
+    def weights(self) -> list[Path]:
+        """The files that `weights:` names, in order."""
+        names = (part.strip() for entry in self.param.weights for part in entry.split(","))
+        return [self.find(name, "weights") for name in names if name]
+
+    # -- nets -------------------------------------------------------------------------------------------------
+
+    def train_source(self) -> tuple[str, Any]:
+        """The one field that names the net to train, and its value. Raises: SolverError for none or several."""
+        param = self.param
+        given = [name for name in ("net", "net_param", "train_net", "train_net_param") if param.HasField(name)]
+        if len(given) != 1:
+            raise self.error(
+                f"the train net is named by {' and '.join(given) or 'nothing'}; wanted exactly one of "
+                "net, net_param, train_net, train_net_param."
+            )
+        return given[0], getattr(param, given[0])
+
+    def train_net(self, device: torch.device) -> Net:
+        """Build the net to train, from the one source that names it. Raises: SolverError for none or several."""
+        param = self.param
+        field, source = self.train_source()
+        net = self._net(field, source, TRAIN, [param.train_state] if param.HasField("train_state") else [], device)
+        self.check_loss(net)
+        return net
+
+    def check_loss(self, net: Net) -> None:
+        """Refuse a train net without a loss. Raises: SolverError."""
+        if not net.loss_weights:
+            raise self.error(f"net '{net.name}' has no loss in TRAIN: add a loss layer, or loss_weight to a top.")
+
+    def test_sources(self) -> list[tuple[str, Any]]:
+        """Field and value of the nets to test, in Caffe's order: test_net_param, test_net, then `net` for what is left.
+
+        Raises: SolverError when test_iter, test_state or test_interval do not fit their number.
+        """
+        param, counts = self.param, len(self.param.test_iter)
+        own: list[tuple[str, Any]] = [("test_net_param", net) for net in param.test_net_param]
+        own += [("test_net", net) for net in param.test_net]
+        generic = next((name for name in ("net_param", "net") if param.HasField(name)), None)
+        if counts < len(own) or (counts > len(own) and generic is None):
+            raise self.error(
+                f"test_iter is given {counts} times for {len(own)} test nets. Give it once for each test net."
+            )
+        if generic is not None:
+            own += [(generic, getattr(param, generic))] * (counts - len(own))
+        if own and param.test_interval < 1:
+            raise self.error(f"test_interval is {param.test_interval} with {len(own)} test nets, wanted 1 or more.")
+        if any(count < 1 for count in param.test_iter):
+            raise self.error(f"test_iter is {min(param.test_iter)}, wanted 1 or more.")
+        states = list(param.test_state)
+        if states and len(states) != len(own):
+            raise self.error(
+                f"test_state is given {len(states)} times for {len(own)} test nets. Give one each or none."
+            )
+        return own
+
+    def test_nets(self, device: torch.device) -> list[Net]:
+        """Build the nets to test. Raises: SolverError, see test_sources."""
+        states = list(self.param.test_state)
+        return [
+            self._net(name, source, TEST, [states[index]] if states else [], device)
+            for index, (name, source) in enumerate(self.test_sources())
+        ]
+
+    def _net(self, field: str, source: Any, phase: int, states: list[Any], device: torch.device) -> Net:
+        """Build a net under Caffe's precedence of states: the solver's default, the net's own, the solver's own."""
+        if isinstance(source, str):
+            source = self.find(source, f"{field} file")
+        state = self.state(source, phase, states)
+        stages, debug_info = tuple(state.stage), bool(self.param.debug_info)
+        return Net(source, state.phase, stages=stages, level=state.level, device=device, debug_info=debug_info)
+
+    def state(self, source: PathLike | Any, phase: int, states: list[Any]) -> Any:
+        """The NetState of a net, by its file or itself, under the solver's `states` of it. Raises: PrototxtError."""
+        own = read_text(source, caffe_pb2.NetParameter) if isinstance(source, (str, os.PathLike)) else source
+        state = caffe_pb2.NetState(phase=phase)
+        for other in (own.state, *states):
+            state.MergeFrom(other)
+        return state
+
+    # -- the rest ---------------------------------------------------------------------------------------------
+
+    def update_rule(self, net: Net) -> UpdateRule:
+        """The optimizer of the net's learning parameters, a group for each pair of multipliers."""
+        param = self.param
+        groups: dict[tuple[float, float], list[torch.Tensor]] = {}
+        for item in net.learnable_params:
+            if item.lr_mult:
+                groups.setdefault((item.lr_mult, item.decay_mult), []).append(item.blob)
+        if not groups:
+            raise self.error(f"net '{net.name}' has nothing to learn: every blob has lr_mult 0, or there is none.")
+        try:
+            return RULES[param.type](
+                [
+                    {"params": blobs, "lr_mult": lr_mult, "decay_mult": decay_mult}
+                    for (lr_mult, decay_mult), blobs in groups.items()
+                ],
+                lr=param.base_lr,
+                momentum=param.momentum,
+                weight_decay=param.weight_decay,
+                regularization_type=param.regularization_type,
+                clip_gradients=param.clip_gradients,
+                iter_size=param.iter_size,
+                momentum2=param.momentum2,
+                rms_decay=param.rms_decay,
+                delta=param.delta,
+            )
+        except SolverError as error:
+            raise error.named(self.place) from None
+
+    def device(self, asked: str | torch.device | None) -> torch.device:
+        """The device to run on: the one asked for, else by solver_mode where CUDA is present, else the CPU.
+
+        Raises: SolverError for a device asked for that is not there.
+        """
+        param = self.param
+        if asked is None:
+            if param.solver_mode != caffe_pb2.SolverParameter.GPU:
+                return torch.device("cpu")
+            if torch.cuda.is_available():
+                return self._there(f"cuda:{param.device_id}")
+            if param.HasField("solver_mode"):
+                logger.warning(
+                    "%s: solver_mode is GPU and torch %s finds no CUDA device: running on the CPU.",
+                    *(self.place, torch.__version__),
+                )
+            return torch.device("cpu")
+        return self._there(asked if isinstance(asked, str) else str(asked))
+
+    def _there(self, asked: str) -> torch.device:
+        try:
+            return torch_device(asked)
+        except FcnCaffeError as error:
+            raise SolverError(str(error)) from None

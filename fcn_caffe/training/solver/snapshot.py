@@ -1,0 +1,331 @@
+"""Snapshots: PREFIX_iter_N.caffemodel, .rngstate and .solverstate, whole or not there, and restored to the bit.
+
+As HDF5 the first is .caffemodel.h5 and the last .solverstate.h5; both are Caffe's, in either form.
+"""
+
+from __future__ import annotations
+
+import base64
+import glob
+import json
+import os
+import random
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fcn_caffe.errors import FcnCaffeError, SolverError, WeightsError
+from fcn_caffe.host.atomic import atomic_write
+from fcn_caffe.net.net import Net
+from fcn_caffe.net.parameters import LearnableParam
+from fcn_caffe.proto.wire import BinaryState, read_solver_state
+from fcn_caffe.proto.wire_writer import write_solver_state
+from fcn_caffe.training.solver.update_rules import UpdateRule
+from fcn_caffe.weights.formats import HDF5, format_of
+from fcn_caffe.weights.transfer import Weights, copy_weights, load_weights, net_weights, save_weights
+
+Array = np.ndarray[Any, Any]
+
+# The state is last: where it is there, the other two are.
+SUFFIXES = (".caffemodel", ".rngstate", ".solverstate")
+HDF5_SUFFIXES = (".caffemodel.h5", ".rngstate", ".solverstate.h5")
+_FORMAT = 1
+_RANDOM_STATES = {"iter", "torch", "python", "numpy", "data", "test_data"}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a snapshot holds besides weights, histories and random states."""
+
+    iter: int
+    current_step: int
+
+
+def paths(prefix: Path, iteration: int, hdf5: bool = False) -> tuple[Path, Path, Path]:
+    """The weights, random states and solver state of one snapshot, named as Caffe names them."""
+    suffixes = HDF5_SUFFIXES if hdf5 else SUFFIXES
+    model, rng, state = (prefix.with_name(f"{prefix.name}_iter_{iteration}{suffix}") for suffix in suffixes)
+    return model, rng, state
+
+
+def write(
+    prefix: Path, net: Net, test_nets: Sequence[Net], rule: UpdateRule, progress: Progress, hdf5: bool = False
+) -> Path:
+    """Write the three files and return the solver state's path; hdf5: in HDF5 instead of binary messages.
+
+    All are written and flushed in a folder beside, then renamed, the state last: a full disk or a kill leaves
+    earlier snapshots whole and no part under a final name. The prefix's folder is made if need be.
+    Raises: SolverError when it cannot be written.
+    """
+    targets = paths(prefix, progress.iter, hdf5)
+    try:
+        with _workplace(prefix, progress.iter) as folder:
+            model, rng, state = (folder / target.name for target in targets)
+            types = dict.fromkeys(_split_layers(net), "Split") if hdf5 else {}
+            types.update((node.name, node.type) for node in net.graph.nodes)
+            save_weights(model, net_weights(net, shared=not hdf5), net.name, types)
+            with atomic_write(rng, "w") as file:
+                json.dump(random_states(net, test_nets, progress.iter), file)
+            histories = _histories(net.learnable_params, rule)
+            if hdf5:
+                from fcn_caffe.weights.formats.hdf5 import write_solver_state as write_hdf5
+
+                write_hdf5(state, progress.iter, str(targets[0]), histories, progress.current_step)
+            else:
+                with atomic_write(state) as file:
+                    write_solver_state(file, progress.iter, str(targets[0]), histories, progress.current_step)
+            # A state of this name from an earlier run must not be seen beside the new weights.
+            targets[-1].unlink(missing_ok=True)
+            for source, target in zip((model, rng, state), targets, strict=True):
+                os.replace(source, target)
+    except (OSError, WeightsError) as error:
+        why = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+        raise SolverError(
+            f"{targets[-1]}: the snapshot cannot be written: {why}. Earlier snapshots are whole; "
+            f"make room or set snapshot_prefix, then snapshot again."
+        ) from error
+    return targets[-1]
+
+
+@contextmanager
+def _workplace(prefix: Path, iteration: int) -> Iterator[Path]:
+    """A folder beside the snapshot to write it in; those that a killed process left are removed."""
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    for left in prefix.parent.glob(f".{glob.escape(prefix.name)}_iter_*.partial"):
+        shutil.rmtree(left, ignore_errors=True)
+    folder = prefix.with_name(f".{prefix.name}_iter_{iteration}.partial")
+    try:
+        folder.mkdir()
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _split_layers(net: Net) -> Iterator[str]:
+    """Names of the Split layers that Caffe puts where a blob has several readers; its HDF5 has a group for each."""
+    readers: dict[tuple[int, str], int] = {}
+    for node in net.graph.nodes:
+        for position, blob in enumerate(node.bottoms):
+            made = net.graph.producers[node.index, position], blob
+            readers[made] = readers.get(made, 0) + 1
+        # A loss weight of its own reads the top too.
+        for top, weight in zip(node.tops, node.param.loss_weight, strict=False):
+            if weight:
+                readers[node.index, top] = readers.get((node.index, top), 0) + 1
+    for (index, blob), count in readers.items():
+        if count > 1:
+            maker = net.graph.nodes[index]
+            yield f"{blob}_{maker.name}_{maker.tops.index(blob)}_split"
+
+
+def _histories(learnable: Sequence[LearnableParam], rule: UpdateRule) -> Iterator[Array]:
+    """Histories in Caffe's order: all first ones in parameter order, then all second ones."""
+    for index in range(rule.histories):
+        for item in learnable:
+            if item.lr_mult:
+                yield rule.history(item.blob)[index].detach().cpu().numpy()
+            else:
+                yield np.zeros(tuple(item.blob.shape), np.float32)
+
+
+# -- random states -----------------------------------------------------------------------------------------------
+
+
+def seed(number: int) -> None:
+    """Seed torch (all devices), NumPy and Python's random, which Python data layers may use."""
+    torch.manual_seed(number)
+    np.random.seed(number % 2**32)
+    random.seed(number)
+
+
+def random_states(net: Net, test_nets: Sequence[Net], iteration: int) -> dict[str, Any]:
+    """All that decides what comes next at random: torch, NumPy, Python's random, the order of data. JSON-able.
+
+    Raises: SolverError when a data layer's state is not JSON-able.
+    """
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    states: dict[str, Any] = {
+        "format": _FORMAT,
+        "iter": iteration,
+        "torch": _encode(torch.get_rng_state()),
+        "python": [version, list(words), gauss],
+        "numpy": [name, np.asarray(keys).tolist(), position, has_gauss, cached],
+        "data": net.data_state(),
+        "test_data": [test_net.data_state() for test_net in test_nets],
+    }
+    if net.device.type == "cuda":
+        states["cuda"] = _encode(torch.cuda.get_rng_state(net.device))
+    try:
+        json.dumps(states["data"]), json.dumps(states["test_data"])
+    except (TypeError, ValueError) as error:
+        layers = ", ".join(states["data"])
+        raise SolverError(
+            f"a data layer's get_state() gave what JSON cannot hold ({error}); layers: {layers}. "
+            "Give numbers, strings, lists and dicts."
+        ) from error
+    return states
+
+
+def _encode(state: torch.Tensor) -> str:
+    return base64.b64encode(state.numpy().tobytes()).decode()
+
+
+def _decode(text: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
+
+
+def set_random_states(states: Mapping[str, Any], net: Net, test_nets: Sequence[Net]) -> None:
+    """Put back what `random_states` gave. Raises: what a data layer raises."""
+    net.load_data_state(states["data"])
+    for test_net, data in zip(test_nets, states["test_data"], strict=False):
+        # A test net may have changed since; its order does not touch training.
+        with suppress(FcnCaffeError):
+            test_net.load_data_state(data)
+    version, words, gauss = states["python"]
+    random.setstate((version, tuple(words), gauss))
+    np.random.set_state(tuple(states["numpy"]))
+    torch.set_rng_state(_decode(states["torch"]))
+    if net.device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(_decode(states["cuda"]), net.device)
+
+
+# -- restoring ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Snapshot:
+    """A snapshot read and checked against a net, ready to be put in place."""
+
+    path: Path
+    state: BinaryState
+    weights_path: Path | None
+    weights: Weights
+    random_states: Mapping[str, Any] | None
+
+    def put(self, net: Net, test_nets: Sequence[Net], rule: UpdateRule) -> None:
+        """Set weights, histories, random states and data order.
+
+        Raises: what copy_weights or a data layer raises; everything is as it was then.
+        """
+        before = random_states(net, test_nets, 0)
+        try:
+            if self.random_states is not None:
+                set_random_states(self.random_states, net, test_nets)
+            if self.weights_path is not None:
+                copy_weights(net, self.weights, self.weights_path)
+        except Exception as error:
+            with suppress(FcnCaffeError):
+                set_random_states(before, net, test_nets)
+            if isinstance(error, FcnCaffeError):
+                raise
+            raise SolverError(_not_random_states(_beside(self.path, ".rngstate"), error)) from error
+        histories = iter(self.state.history)
+        for index in range(rule.histories):
+            for item in net.learnable_params:
+                array = next(histories)
+                if item.lr_mult:
+                    rule.history(item.blob)[index].copy_(torch.from_numpy(array).reshape(item.blob.shape))
+        for group in rule.param_groups:
+            group["iter"] = self.state.iter
+
+
+def read(path: Path, net: Net, rule: UpdateRule) -> Snapshot:
+    """Read a solver state and what belongs to it, and check that its histories fit.
+
+    The weights are looked for beside the state first, so that a snapshot folder can be moved, then where the
+    state says.
+    Raises: SolverError or WeightsError; nothing is changed then.
+    """
+    if not path.name.endswith((".solverstate", ".solverstate.h5")):
+        raise SolverError(
+            f"{path}: a solver state's name ends in .solverstate or .solverstate.h5. "
+            "To start from weights use `weights:` in the solver."
+        )
+    if not path.is_file():
+        raise SolverError(f"{path}: no such solver state. Check the path.")
+    state = _read_state(path)
+    if not 0 <= state.iter < 2**31 or not 0 <= state.current_step < 2**31:
+        raise SolverError(f"{path}: is of iteration {state.iter}, step {state.current_step}. The file is corrupt.")
+    learnable = net.learnable_params
+    wanted = len(learnable) * rule.histories
+    if len(state.history) != wanted:
+        raise SolverError(
+            f"{path}: holds {len(state.history)} histories, {rule.type} on net '{net.name}' has {wanted} "
+            f"({len(learnable)} blobs x {rule.histories}). It belongs to another net or solver type."
+        )
+    for array, item in zip(state.history, list(learnable) * rule.histories, strict=True):
+        shape = tuple(item.blob.shape)
+        if array.shape != shape and (array.ndim != 4 or array.shape != (1,) * (4 - len(shape)) + shape):
+            raise SolverError(
+                f"{path}: the history of layer '{item.layer}' blob {item.index} is {_show(array.shape)}, "
+                f"the net wants {_show(shape)}. It belongs to another net."
+            )
+    weights_path = _find_weights(path, state.learned_net)
+    rng = _beside(path, ".rngstate")
+    return Snapshot(
+        path,
+        state,
+        weights_path,
+        load_weights(weights_path) if weights_path else {},
+        _read_random_states(rng, state.iter) if rng.is_file() else None,
+    )
+
+
+def _read_state(path: Path) -> BinaryState:
+    """A solver state in either form, told by its first bytes."""
+    if format_of(path) is not HDF5:
+        return read_solver_state(path)
+    from fcn_caffe.weights.formats.hdf5 import read_solver_state as read_hdf5
+
+    return read_hdf5(path)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    """The file of the same snapshot with another ending than the state's."""
+    return path.with_name(path.name[: path.name.rindex(".solverstate")] + suffix)
+
+
+def _find_weights(path: Path, named: str) -> Path | None:
+    if not named:
+        return None
+    # Of the state's own name first: renamed and moved together, they still belong together.
+    own = [_beside(path, suffix) for suffix in (".caffemodel", ".caffemodel.h5")]
+    if path.name.endswith(".h5"):
+        own.reverse()
+    looked = list(dict.fromkeys((own[0], path.parent / Path(named).name, Path(named), own[1])))
+    for candidate in looked:
+        if candidate.is_file():
+            return candidate
+    places = ", ".join(str(candidate) for candidate in looked)
+    raise SolverError(f"{path}: its weights are not there. Looked for {places}. Put them beside it.")
+
+
+def _read_random_states(path: Path, iteration: int) -> Mapping[str, Any]:
+    try:
+        states = json.loads(path.read_text("utf-8"))
+        if states["format"] != _FORMAT or not states.keys() >= _RANDOM_STATES:
+            raise ValueError(f"format {states['format']}, wanted {_FORMAT}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise SolverError(_not_random_states(path, error)) from error
+    if states["iter"] != iteration:
+        raise SolverError(f"{path}: is of iteration {states['iter']}, the solver state of {iteration}. Remove it.")
+    found: Mapping[str, Any] = states
+    return found
+
+
+def _not_random_states(path: Path, error: Exception) -> str:
+    return (
+        f"{path}: not the random states of a snapshot ({type(error).__name__}: {error}). "
+        "Remove it to restore without them."
+    )
+
+
+def _show(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "a single value"

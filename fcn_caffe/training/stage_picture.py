@@ -1,0 +1,58 @@
+"""The stages of a run side by side on a few images that it was scored on: image, truth, and each stage's answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from fcn_caffe.evaluation.infer import net_mean, trained_net
+from fcn_caffe.evaluation.score import score_net
+from fcn_caffe.host.pictures import colour, panel, save_image
+from fcn_caffe.training.plan import Stage
+
+Seen = list[tuple[npt.NDArray[Any], ...]]
+
+IMAGES = 4
+SMALL = 160  # pixels a side, up to which images are shown at twice their size
+
+
+def draw_stages(stages: Sequence[Stage], images: int = IMAGES) -> Path | None:
+    """Write picture.png into the last stage's folder; returns where, or None when there is nothing to draw.
+
+    Stages without weights are left out, and those with several heads, whose labels do not share colours.
+    """
+    rows: list[list[npt.NDArray[np.uint8]]] = []
+    titles = ["image", "truth"]
+    for stage in stages:
+        if not stage.result.is_file():
+            continue
+        net = trained_net(stage.net, stage.result)
+        if not {"data", "score", "label"} <= net.blob_shapes.keys():
+            continue
+        batch = max(net.blob_shapes["data"][0], 1)
+        mean = np.asarray(net_mean(stage.net) or (0, 0, 0), np.float32)
+        seen: Seen = []
+
+        def look(iteration: int, blobs: Mapping[str, Tensor], seen: Seen = seen) -> None:
+            answers = blobs["score"].argmax(1)
+            for image, label, answer in zip(blobs["data"], blobs["label"], answers, strict=True):
+                seen.append((image[:3].numpy(), label[0].numpy(), answer.numpy()))
+
+        score_net(net, -(-images // batch), on_image=look)
+        titles.append(stage.name)
+        for place, (image, label, answer) in enumerate(seen[:images]):
+            if place == len(rows):
+                rgb = (image + mean[:, None, None])[::-1].transpose(1, 2, 0).round().clip(0, 255).astype(np.uint8)
+                rows.append([rgb, colour(label)])
+            rows[place].append(colour(answer))
+    if not rows:
+        return None
+    path = stages[-1].folder / "picture.png"
+    side = max(rows[0][0].shape[:2])
+    save_image(path, panel(rows, titles, scale=2 if side <= SMALL else 1))
+    return path

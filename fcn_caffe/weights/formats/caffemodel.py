@@ -1,0 +1,47 @@
+"""Binary NetParameters: .caffemodel, modern, V1 and V0."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from fcn_caffe.errors import WeightsError
+from fcn_caffe.host.atomic import atomic_write
+from fcn_caffe.proto import caffe_pb2, wire, wire_writer
+from fcn_caffe.proto.upgrade import modern_type
+from fcn_caffe.weights.formats.arrays import ABSENT, Array, PathLike, Weights
+
+
+def read_weights(path: PathLike) -> Weights:
+    """Return the arrays of a .caffemodel, views of the mapped file. Raises: WeightsError with the byte."""
+    return {layer.name: layer.blobs for layer in wire.read_net(path).layers if layer.blobs}
+
+
+def read_weights_names(path: PathLike) -> tuple[str, dict[str, str]]:
+    """Return the net's name and the modern types of its layers; V0 types are left out. Raises: WeightsError."""
+    net, types = wire.read_net(path), {}
+    for layer in net.layers:
+        if isinstance(layer.type, str):
+            kind = layer.type if layer.type[:1].isupper() else ""
+        else:
+            known = layer.type in caffe_pb2.V1LayerParameter.LayerType.values()
+            kind = modern_type(layer.type) if known else ""
+        if kind:
+            types[layer.name] = kind
+    return net.name, types
+
+
+def write_weights(
+    path: PathLike, weights: Mapping[str, list[Array]], net_name: str = "", types: Mapping[str, str] | None = None
+) -> None:
+    """Write weights as a binary NetParameter. Raises: OSError; WeightsError for ABSENT blobs, which it has to hold."""
+    for layer, blobs in weights.items():
+        for index, blob in enumerate(blobs):
+            if blob is ABSENT:
+                raise WeightsError(
+                    f"{os.fspath(path)}: layer '{layer}' blob {index} was left out where it comes from, being shared; "
+                    "a .caffemodel has every blob. Copy the weights into the net first, or say which net it is."
+                )
+    kinds = types or {}
+    with atomic_write(path) as file:
+        wire_writer.write_net(file, net_name, ((name, kinds.get(name, ""), blobs) for name, blobs in weights.items()))

@@ -1,0 +1,254 @@
+"""HDF5 as Caffe writes it: weights under data/LAYER/INDEX, solver states as iter, learned_net, current_step, history.
+
+A `/` in a layer's name makes groups within groups, as everywhere in HDF5.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from math import prod
+from typing import IO, Any
+
+import h5py  # type: ignore[import-untyped]
+import numpy as np
+
+from fcn_caffe.errors import WeightsError
+from fcn_caffe.host.atomic import atomic_write
+from fcn_caffe.proto.wire import BinaryState
+from fcn_caffe.weights.formats.arrays import (
+    ABSENT,
+    Array,
+    Budget,
+    PathLike,
+    Weights,
+    as_float32,
+    blob_index,
+    from_blobs,
+    reading,
+)
+
+_DEEPEST = 32  # groups within groups: layer names have a few `/`
+
+
+def read_weights(path: PathLike) -> Weights:
+    """Return the arrays of a .caffemodel.h5, float32, layers in the order of their names, which HDF5 keeps.
+
+    A blob that Caffe left out, because an earlier layer shares it, is ABSENT before later ones of its layer.
+    Raises: WeightsError for files that are corrupt, hold something else, or declare more values than they have.
+    Source: Caffe Net::CopyTrainedLayersFromHDF5.
+    """
+    with _opened(path) as (file, budget):
+        data = _child(file, "data", path)
+        if not isinstance(data, h5py.Group):
+            raise WeightsError(f"{os.fspath(path)}: has no group 'data' with a group for each layer, as Caffe writes.")
+        found: dict[str, dict[int, Array]] = {}
+        _read_group(data, "", found, budget, path, [])
+        return from_blobs(found, path)
+
+
+def _read_group(
+    group: Any, layer: str, found: dict[str, dict[int, Array]], budget: Budget, path: PathLike, above: list[Any]
+) -> None:
+    """Read the blobs of one layer, and the groups below, whose layers' names start with this one's."""
+    if group.id in above or len(above) > _DEEPEST:
+        raise WeightsError(f"{os.fspath(path)}: group '{layer}' holds itself. The file is corrupt.")
+    for name in group:
+        child = _child(group, name, path)
+        full = f"{layer}/{name}" if layer else name
+        if isinstance(child, h5py.Group):
+            _read_group(child, full, found, budget, path, [*above, group.id])
+        elif (index := blob_index(name)) is None or not layer:
+            raise WeightsError(
+                f"{os.fspath(path)}: data/{full} is no blob: wanted data/LAYER/0, data/LAYER/1 … as Caffe writes them."
+            )
+        else:
+            found.setdefault(layer, {})[index] = _read_array(child, f"layer '{layer}' blob {index}", budget)
+
+
+def read_solver_state(path: PathLike) -> BinaryState:
+    """Return a .solverstate.h5; its histories are float32, in the solver's order.
+
+    Raises: WeightsError as read_weights does. Source: Caffe SGDSolver::RestoreSolverStateFromHDF5.
+    """
+    name = os.fspath(path)
+    with _opened(path) as (file, budget):
+        numbers = {}
+        for key in ("iter", "current_step"):
+            dataset = _child(file, key, path)
+            value = None if dataset is None else _read_array(dataset, f"'{key}'", budget, np.int64)
+            if value is None or value.size != 1:
+                raise WeightsError(f"{name}: has no number '{key}', as the solver states that Caffe writes do.")
+            numbers[key] = int(value.reshape(()))
+        group = _child(file, "history", path)
+        if not isinstance(group, h5py.Group):
+            raise WeightsError(f"{name}: has no group 'history', as the solver states that Caffe writes do.")
+        count = len(group)
+        history = []
+        for index in range(count):
+            dataset = _child(group, str(index), path)
+            if dataset is None:
+                raise WeightsError(f"{name}: history {index} of {count} is not there.")
+            history.append(_read_array(dataset, f"history {index}", budget))
+        return BinaryState(numbers["iter"], _learned_net(file, path), numbers["current_step"], history)
+
+
+def _learned_net(file: Any, path: PathLike) -> str:
+    dataset = _child(file, "learned_net", path)
+    if dataset is None:
+        return ""
+    value = dataset[()] if isinstance(dataset, h5py.Dataset) and dataset.shape == () else None
+    if not isinstance(value, bytes) or dataset.id.get_storage_size() > 2**16:
+        raise WeightsError(f"{os.fspath(path)}: 'learned_net' is not a path in text.")
+    return os.fsdecode(value)
+
+
+@contextmanager
+def _opened(path: PathLike) -> Iterator[tuple[Any, Budget]]:
+    """The file, open for reading, and what may be read of it."""
+    with reading(path, "HDF5"):
+        size = os.stat(path).st_size
+        with h5py.File(path, "r", locking=False) as file:
+            yield file, Budget(path, size)
+
+
+def _child(group: Any, name: str, path: PathLike) -> Any:
+    """What a group holds under a name, None if nothing. Raises: WeightsError for a link, which leads elsewhere."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise WeightsError(f"{os.fspath(path)}: a name is not UTF-8. The file is corrupt.") from None
+    link = group.get(name, getlink=True)
+    if link is None:
+        return None
+    if not isinstance(link, h5py.HardLink):
+        raise WeightsError(f"{os.fspath(path)}: '{name}' is a link to elsewhere, which is not followed.")
+    return group[name]
+
+
+def _read_array(dataset: Any, what: str, budget: Budget, wanted: Any = np.float32) -> Array:
+    """The values of a dataset, once it is known that the file holds as many as it declares."""
+    where = f"{os.fspath(budget.path)}: {what}"
+    if not isinstance(dataset, h5py.Dataset) or dataset.shape is None or dataset.dtype.kind not in "fiu":
+        raise WeightsError(f"{where} is not an array of numbers.")
+    made = dataset.id.get_create_plist()
+    if made.get_external_count() or made.get_layout() == h5py.h5d.VIRTUAL:
+        raise WeightsError(f"{where} lies in another file, which is not opened.")
+    declared, item = prod(int(size) for size in dataset.shape), dataset.dtype.itemsize
+    stored = dataset.id.get_storage_size()
+    if made.get_layout() == h5py.h5d.CHUNKED:
+        # Chunks are read whole, however few of their values belong to the array.
+        chunk = prod(int(size) for size in dataset.chunks) * item
+        budget.take(max(0, chunk - declared * item), f"the chunks of {what}")
+    elif stored < declared * item:
+        raise WeightsError(f"{where} declares {declared * item:,} bytes and stores {stored:,}. The file is corrupt.")
+    budget.take(declared * item, what)
+    array = np.asarray(dataset[()])
+    return array.astype(wanted) if wanted is not np.float32 else as_float32(array, where)
+
+
+# -- writing -------------------------------------------------------------------------------------------------------
+
+
+def write_weights(
+    path: PathLike, weights: Mapping[str, list[Array]], net_name: str = "", types: Mapping[str, str] | None = None
+) -> None:
+    """Write weights as Caffe's ToHDF5 does: a group for every layer, also those in `types` that have no blobs.
+
+    ABSENT blobs are left out. HDF5 as Caffe writes it has no place for the net's name.
+    Raises: OSError; WeightsError for names that HDF5 cannot keep.
+    """
+    for layer in {**weights, **(types or {})}:
+        if any(part in ("", ".", "..") for part in layer.split("/")) or "\0" in layer:
+            raise WeightsError(f"{os.fspath(path)}: HDF5 cannot keep the layer name '{layer}'. Rename the layer.")
+    with _created(path) as file:
+        data = file.create_group("data")
+        for layer in {**weights, **(types or {})}:
+            try:
+                group = data.require_group(layer)
+                for index, array in enumerate(weights.get(layer, ())):
+                    if array is not ABSENT:
+                        group.create_dataset(str(index), data=np.asarray(array, "<f4"))
+            except (ValueError, TypeError):
+                raise WeightsError(
+                    f"{os.fspath(path)}: in HDF5 layer '{layer}' takes the place of another layer's blob. "
+                    "Rename the layer."
+                ) from None
+
+
+def write_solver_state(
+    path: PathLike, iter: int, learned_net: str, history: Iterable[Array], current_step: int = 0
+) -> None:
+    """Write a solver state as Caffe's SnapshotSolverStateToHDF5 does. Raises: OSError."""
+    with _created(path) as file:
+        file.create_dataset("iter", data=np.array([iter], "<i4"))
+        # A string of its own length and the closing zero, as Caffe's library makes it.
+        text = os.fsencode(learned_net)
+        kind = h5py.h5t.C_S1.copy()
+        kind.set_size(len(text) + 1)
+        dataset = h5py.h5d.create(file.id, b"learned_net", kind, h5py.h5s.create(h5py.h5s.SCALAR))
+        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array(text, f"S{len(text) + 1}"), kind)
+        file.create_dataset("current_step", data=np.array([current_step], "<i4"))
+        group = file.create_group("history")
+        for index, array in enumerate(history):
+            group.create_dataset(str(index), data=np.asarray(array, "<f4"))
+
+
+@contextmanager
+def _created(path: PathLike) -> Iterator[Any]:
+    with atomic_write(path) as target:
+        outlet = _Outlet(target)
+        with h5py.File(outlet, "w") as file:
+            yield file
+        if outlet.failure is not None:
+            raise outlet.failure
+
+
+class _Outlet:
+    """A file that HDF5 writes to, which keeps the first failure for later.
+
+    HDF5 that cannot write its last pages ends the process; so it never learns of it, and we raise it when it is done.
+    """
+
+    def __init__(self, target: IO[bytes]) -> None:
+        self.target, self.position, self.size = target, 0, 0
+        self.failure: OSError | None = None
+
+    def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a position in bytes from the start, from here or from the end."""
+        self.position = position + {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
+        return self.position
+
+    def tell(self) -> int:
+        """The position in bytes."""
+        return self.position
+
+    def write(self, data: Any) -> int:
+        """Write all of it, or note why not."""
+        if self.failure is None:
+            try:
+                self.target.seek(self.position)
+                self.target.write(data)
+            except OSError as error:
+                self.failure = error
+        self.position += len(data)
+        self.size = max(self.size, self.position)
+        return len(data)
+
+    def truncate(self, size: int) -> int:
+        """Set the size of the file, or note why not."""
+        if self.failure is None:
+            try:
+                self.target.truncate(size)
+            except OSError as error:
+                self.failure = error
+        self.size = size
+        return size
+
+    def flush(self) -> None:
+        """Nothing: the file is flushed when it is whole."""
+
+    def read(self, size: int = -1) -> bytes:
+        """Nothing is read back from a file that is being written."""
+        raise OSError("a file that is being written is not read")
