@@ -24,10 +24,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from fcn_caffe.commands import solve  # noqa: E402
+from fcn_caffe.evaluation.metrics import NAMES  # noqa: E402
 from fcn_caffe.host.atomic import atomic_write  # noqa: E402
 from fcn_caffe.models.shapes import RECIPES, shapes_files  # noqa: E402
 from fcn_caffe.proto import write_text  # noqa: E402
-from fcn_caffe.training.stage import NAMES  # noqa: E402
 
 
 def run(seed: int, folder: Path) -> float:

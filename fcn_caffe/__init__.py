@@ -11,9 +11,10 @@ from fcn_caffe.errors import (
 )
 from fcn_caffe.layers import Layer, known_types, register
 from fcn_caffe.layers.python import PythonLayer
-from fcn_caffe.net.graph import TEST, TRAIN, Graph, Node, read_net
+from fcn_caffe.net.graph import Graph, Node, read_net
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.parameters import LearnableParam
+from fcn_caffe.proto.phases import TEST, TRAIN
 
 __all__ = [
     "TEST",

@@ -1,7 +1,7 @@
 """Run a Python data layer without a net, for the tests of data layers."""
 
 from fcn_caffe.layers.python import Blob, BlobVector
-from fcn_caffe.net.graph import TRAIN
+from fcn_caffe.proto.phases import TRAIN
 
 
 def start(cls, tops=2, /, **options):

@@ -25,8 +25,8 @@ from datum_fixtures import blobs, images, write_database, write_images
 from oracle import load
 
 from fcn_caffe import TEST, TRAIN, DataError, FcnCaffeError, Net, read_net
-from fcn_caffe.data.readers.mean_image import write_blob
 from fcn_caffe.proto import caffe_pb2, parse_text, read_text, write_text
+from fcn_caffe.proto.blob_file import write_blob
 from fcn_caffe.proto.files import read_message
 from fcn_caffe.proto.upgrade import upgrade_net
 from fcn_caffe.training.solver import Solver

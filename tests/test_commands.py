@@ -17,9 +17,9 @@ from small_stages import write_stages
 from fcn_caffe import commands
 from fcn_caffe.commands import command, solve
 from fcn_caffe.errors import DataError, SolverError
-from fcn_caffe.evaluation.net_inputs import Preprocessing, write_preprocessing
 from fcn_caffe.training.plan import read_stage
 from fcn_caffe.training.stage import ScoreTable, Training
+from fcn_caffe.weights.record import Preprocessing, write_preprocessing
 from fcn_caffe.weights.transfer import load_weights, save_weights
 
 ROOT = Path(__file__).resolve().parent.parent

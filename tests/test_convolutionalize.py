@@ -10,11 +10,12 @@ from helpers import input_layer, layer, net_param
 
 from fcn_caffe import Net
 from fcn_caffe.errors import GraphError, LayerError, WeightsError
-from fcn_caffe.net.graph import TRAIN, filter_net, read_net
+from fcn_caffe.net.graph import filter_net, read_net
 from fcn_caffe.net.rewrite.convolution_proof import answers_on, fill_at_random, prove, prove_places
 from fcn_caffe.net.rewrite.convolutionalize import convolutional_weights, convolutionalize
 from fcn_caffe.net.rewrite.deploy_form import deploy_form, keep_outputs
 from fcn_caffe.proto import write_text
+from fcn_caffe.proto.phases import TRAIN
 from fcn_caffe.weights.surgery import transplant
 from fcn_caffe.weights.transfer import net_weights
 

@@ -11,9 +11,9 @@ from helpers import randomise
 
 from fcn_caffe import Net
 from fcn_caffe.commands.convolutionalize import main
-from fcn_caffe.evaluation.net_inputs import Preprocessing, read_preprocessing, sha256_of, write_preprocessing
 from fcn_caffe.net.graph import read_net
 from fcn_caffe.net.rewrite.deploy_form import deploy_form
+from fcn_caffe.weights.record import Preprocessing, read_preprocessing, sha256_of, write_preprocessing
 from fcn_caffe.weights.transfer import load_weights, net_weights, save_weights
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data" / "caffe" / "lenet_v1"

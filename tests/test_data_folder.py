@@ -11,12 +11,12 @@ from data_layers import step
 from PIL import Image
 
 from fcn_caffe.data.sets.folder_layers import FolderSegData
-from fcn_caffe.data.sets.options import DATA_ROOT_VARIABLE
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.paths import DATA_ROOT_VARIABLE
 from fcn_caffe.layers.python import Blob
-from fcn_caffe.net.graph import TEST
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2, parse_text
+from fcn_caffe.proto.phases import TEST
 
 
 def start(**options):

@@ -11,7 +11,7 @@ from fcn_caffe import Net
 from fcn_caffe.commands.doctor import main
 from fcn_caffe.doctor import ERROR, NOTE, WARNING, examine
 from fcn_caffe.errors import PrototxtError, SolverError, WeightsError
-from fcn_caffe.evaluation.net_inputs import Preprocessing, write_preprocessing
+from fcn_caffe.weights.record import Preprocessing, write_preprocessing
 from fcn_caffe.weights.surgery import interp
 from fcn_caffe.weights.transfer import net_weights, save_weights
 

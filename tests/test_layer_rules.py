@@ -12,7 +12,7 @@ from helpers import input_layer, layer, make_net, randomise
 from torch import Tensor
 
 from fcn_caffe import TEST, TRAIN, DataError, GraphError, LayerError, Net
-from fcn_caffe.data.readers.mean_image import write_blob
+from fcn_caffe.proto.blob_file import write_blob
 
 
 def one(type: str, *shapes: tuple[int, ...], options: str = "", top: str = "l", phase: int = TEST) -> Net:

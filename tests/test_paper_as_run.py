@@ -13,13 +13,13 @@ from fcn_caffe.data.sets import nyud_layers, pascalcontext_layers, siftflow_laye
 from fcn_caffe.data.sets import reference_layer as reference
 from fcn_caffe.evaluation.metrics import ConfusionMatrix
 from fcn_caffe.layers import conv, linear, loss, neuron, norm, pooling, shape
-from fcn_caffe.net.graph import TEST, TRAIN
 from fcn_caffe.paper.audit.checks import table1_and_section4 as static_checks
 from fcn_caffe.paper.audit.claims import CHECKS
 from fcn_caffe.paper.audit.files import Audited
 from fcn_caffe.paper.audit.probes import layers_and_steps as as_run
 from fcn_caffe.paper.result import DIFFERS, HOLDS
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.training.solver import SGD, Solver, settings
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,7 +11,6 @@ import torch
 
 from fcn_caffe import TEST, TRAIN, Net
 from fcn_caffe.commands.experiment import main
-from fcn_caffe.data.readers.mean_image import write_blob
 from fcn_caffe.data.sets.shapes_scenes import draw_scene
 from fcn_caffe.models.shapes import SEED, fcn
 from fcn_caffe.paper.experiments import augmentation, balance, masking, regimes
@@ -19,6 +18,7 @@ from fcn_caffe.paper.experiments import registry as experiments
 from fcn_caffe.paper.experiments.miniature import Miniature
 from fcn_caffe.paper.experiments.sampling_nets import with_data_options
 from fcn_caffe.paper.result import DIFFERS, HOLDS, Curve, Result
+from fcn_caffe.proto.blob_file import write_blob
 
 TINY = 0.005
 

@@ -13,17 +13,9 @@ import pytest
 
 from fcn_caffe import DataError, Net, WeightsError
 from fcn_caffe.commands import infer, port_weights, score
-from fcn_caffe.evaluation.net_inputs import (
-    Preprocessing,
-    check_preprocessing,
-    differences,
-    known_preprocessing,
-    net_preprocessing,
-    read_preprocessing,
-    record_path,
-    write_preprocessing,
-)
+from fcn_caffe.evaluation.net_inputs import check_preprocessing, known_preprocessing, net_preprocessing
 from fcn_caffe.models.published import PUBLISHED
+from fcn_caffe.weights.record import Preprocessing, differences, read_preprocessing, record_path, write_preprocessing
 from fcn_caffe.weights.transfer import ABSENT, load_weights, save_weights
 
 FORMATS = Path(__file__).parent / "golden" / "formats"

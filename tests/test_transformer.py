@@ -9,10 +9,11 @@ import pytest
 from datum_fixtures import images
 
 from fcn_caffe import TEST, TRAIN
-from fcn_caffe.data.readers.mean_image import array_of_blob, blob_of_array, read_blob, read_mean_image, write_blob
+from fcn_caffe.data.readers.mean_image import read_mean_image
 from fcn_caffe.data.transformer import Transformer
 from fcn_caffe.errors import DataError
 from fcn_caffe.proto import caffe_pb2, parse_text
+from fcn_caffe.proto.blob_file import array_of_blob, blob_of_array, read_blob, write_blob
 
 GOLDEN = Path(__file__).parent / "golden" / "formats"
 IMAGE = images(1, 8, 9)[0].transpose(2, 0, 1)

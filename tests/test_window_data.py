@@ -9,10 +9,10 @@ import pytest
 import torch
 from datum_fixtures import data_net, equal, images, pull, write_images
 
-from fcn_caffe.data.readers.mean_image import write_blob
 from fcn_caffe.data.readers.resize import resize
 from fcn_caffe.data.readers.window_list import Placed, place_window, read_windows
 from fcn_caffe.errors import DataError
+from fcn_caffe.proto.blob_file import write_blob
 
 Box = tuple[int, int, int, int]
 

@@ -13,8 +13,8 @@ import torch
 
 from fcn_caffe.errors import FcnCaffeError
 from fcn_caffe.host.devices import gpu_numbers, torch_device
-from fcn_caffe.net.graph import TEST, TRAIN
 from fcn_caffe.net.net import Net
+from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.weights.transfer import copy_weights, load_weights
 
 Number = TypeVar("Number", int, float)

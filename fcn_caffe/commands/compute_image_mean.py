@@ -12,8 +12,8 @@ import numpy.typing as npt
 from fcn_caffe.commands import command
 from fcn_caffe.data.readers.databases import BACKENDS, read_records
 from fcn_caffe.data.readers.datum import array_of_datum, parse_datum
-from fcn_caffe.data.readers.mean_image import write_blob
 from fcn_caffe.errors import DataError
+from fcn_caffe.proto.blob_file import write_blob
 
 REPORT_EVERY = 10000
 

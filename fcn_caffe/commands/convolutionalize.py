@@ -13,22 +13,18 @@ from typing import Any
 
 from fcn_caffe.commands import command
 from fcn_caffe.errors import PrototxtError, WeightsError
-from fcn_caffe.evaluation.net_inputs import (
-    Preprocessing,
-    known_preprocessing,
-    read_preprocessing,
-    sha256_of,
-    write_preprocessing,
-)
+from fcn_caffe.evaluation.net_inputs import known_preprocessing
 from fcn_caffe.host.atomic import atomic_write, check_place
-from fcn_caffe.layers.base import show
-from fcn_caffe.net.graph import TEST, read_net
+from fcn_caffe.host.text import show
+from fcn_caffe.net.graph import read_net
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.rewrite.convolution_proof import answers_on, fill_at_random, image_input, prove, prove_places
 from fcn_caffe.net.rewrite.convolutionalize import convolutional_weights, convolutionalize
 from fcn_caffe.net.rewrite.deploy_form import deploy_form, keep_outputs
 from fcn_caffe.proto import write_text
+from fcn_caffe.proto.phases import TEST
 from fcn_caffe.weights.formats import format_of, format_to_write
+from fcn_caffe.weights.record import Preprocessing, read_preprocessing, sha256_of, write_preprocessing
 from fcn_caffe.weights.surgery import transplant
 from fcn_caffe.weights.transfer import copy_weights, load_weights, net_weights, save_weights
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from fcn_caffe.commands import command
 from fcn_caffe.data.prepare import DATA_SETS, Job
-from fcn_caffe.data.sets.options import DATA_ROOT_VARIABLE
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.paths import DATA_ROOT_VARIABLE
 
 DEFAULT_DATA = "../data"  # where the nets look, run from the repository
 

@@ -16,19 +16,10 @@ from pathlib import Path
 from fcn_caffe.commands import command
 from fcn_caffe.data.readers.labels import read_classes
 from fcn_caffe.errors import DataError, WeightsError
-from fcn_caffe.evaluation.net_inputs import (
-    ORDERS,
-    Preprocessing,
-    file_mean,
-    known_preprocessing,
-    net_preprocessing,
-    read_preprocessing,
-    refuse_differences,
-    sha256_of,
-    write_preprocessing,
-)
+from fcn_caffe.evaluation.net_inputs import file_mean, known_preprocessing, net_preprocessing, refuse_differences
 from fcn_caffe.net.net import Net
 from fcn_caffe.weights.formats import Format, format_of, format_to_write
+from fcn_caffe.weights.record import ORDERS, Preprocessing, read_preprocessing, sha256_of, write_preprocessing
 from fcn_caffe.weights.transfer import (
     ABSENT,
     CopyReport,

@@ -20,12 +20,11 @@ from fcn_caffe.evaluation.infer import trained_net
 from fcn_caffe.evaluation.metrics import Scores
 from fcn_caffe.evaluation.net_inputs import check_preprocessing
 from fcn_caffe.evaluation.predictions import VOC_LAYOUT, PredictionWriter, voc_writer
-from fcn_caffe.evaluation.score import chosen_classes, class_names, format_scores, score_heads
+from fcn_caffe.evaluation.score import chosen_classes, class_names, format_scores, leaves_out_absent, score_heads
+from fcn_caffe.evaluation.score import heads as loss_heads
 from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.host.pictures import save_image
 from fcn_caffe.net.net import Net
-from fcn_caffe.training.stage import heads as loss_heads
-from fcn_caffe.training.stage import leaves_out_absent
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,14 +18,15 @@ from pathlib import Path
 
 from fcn_caffe.commands import INTERRUPTED, command
 from fcn_caffe.commands._options import positive
-from fcn_caffe.data.sets.options import DATA_ROOT_VARIABLE
 from fcn_caffe.doctor.stages import problems, segments
 from fcn_caffe.errors import SolverError
+from fcn_caffe.evaluation.metrics import NAMES
 from fcn_caffe.evaluation.net_inputs import check_preprocessing
+from fcn_caffe.host.paths import DATA_ROOT_VARIABLE
 from fcn_caffe.host.progress import Screen, duration, logging_to, report
 from fcn_caffe.training.plan import Planned, Stage, make_plan
 from fcn_caffe.training.solver import Solver
-from fcn_caffe.training.stage import NAMES, ScoreTable, Training
+from fcn_caffe.training.stage import ScoreTable, Training
 from fcn_caffe.training.stage_picture import draw_stages
 
 DEFAULT = "solvers/shapes-fcn8s.prototxt"

@@ -15,7 +15,7 @@ from fcn_caffe.commands import command
 from fcn_caffe.commands._options import PHASES, add_state_options, fill, names, positive
 from fcn_caffe.host.atomic import atomic_write, check_place
 from fcn_caffe.host.devices import torch_device
-from fcn_caffe.layers.base import show
+from fcn_caffe.host.text import show
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.timing import NetTimes, time_net
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fcn_caffe.data.readers.mean_image import read_mean_image
 from fcn_caffe.data.readers.opencv_images import Colour
 from fcn_caffe.errors import DataError
-from fcn_caffe.net.graph import TRAIN
+from fcn_caffe.proto.phases import TRAIN
 
 __all__ = ["Transformer", "read_means"]
 

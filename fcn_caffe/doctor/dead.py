@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from fcn_caffe.doctor.findings import ERROR, NOTE, WARNING, Finding
-from fcn_caffe.doctor.start import LINEAR, FilledFrom, is_zero_filler
-from fcn_caffe.layers.fillers import bilinear_kernel
-from fcn_caffe.net.graph import TRAIN, Node
+from fcn_caffe.doctor.start import LINEAR, FilledFrom
+from fcn_caffe.layers.fillers import bilinear_kernel, is_zero_filler
+from fcn_caffe.net.graph import Node
 from fcn_caffe.net.net import Net
+from fcn_caffe.proto.phases import TRAIN
 from fcn_caffe.weights.surgery import interpolated
 from fcn_caffe.weights.transfer import ABSENT, Array
 

@@ -17,7 +17,7 @@ from fcn_caffe.doctor.start import filled_from, start_files
 from fcn_caffe.doctor.structure import crop_offsets, memory_needed
 from fcn_caffe.doctor.subject import Built, Subject, read_subject
 from fcn_caffe.errors import FcnCaffeError
-from fcn_caffe.net.graph import TEST, TRAIN
+from fcn_caffe.proto.phases import TEST, TRAIN
 
 __all__ = ["IMAGES", "examine"]
 

@@ -15,10 +15,12 @@ from fcn_caffe.data.sets.options import parse_param_str
 from fcn_caffe.doctor.findings import ERROR, NOTE, WARNING, Examination, Finding
 from fcn_caffe.doctor.subject import Subject, data_nodes
 from fcn_caffe.errors import FcnCaffeError
-from fcn_caffe.evaluation.net_inputs import differences, net_preprocessing, read_preprocessing
+from fcn_caffe.evaluation.net_inputs import net_preprocessing
 from fcn_caffe.layers.python import find_module
-from fcn_caffe.net.graph import TEST, Node
+from fcn_caffe.net.graph import Node
 from fcn_caffe.net.net import Net
+from fcn_caffe.proto.phases import TEST
+from fcn_caffe.weights.record import differences, read_preprocessing
 
 __all__ = ["class_counts", "first_labels", "preprocessing"]
 

@@ -18,11 +18,12 @@ from fcn_caffe.doctor.findings import NOTE
 from fcn_caffe.doctor.rates import rates
 from fcn_caffe.doctor.subject import read_subject
 from fcn_caffe.errors import SolverError
-from fcn_caffe.layers.base import show
+from fcn_caffe.host.text import show
 from fcn_caffe.layers.loss import LossLayer
-from fcn_caffe.net.graph import TRAIN, Node
+from fcn_caffe.net.graph import Node
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.phases import TRAIN
 
 __all__ = ["Equivalent", "Explanation", "LossRate", "explain"]
 

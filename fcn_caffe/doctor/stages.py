@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fcn_caffe.errors import FcnCaffeError, SolverError
-from fcn_caffe.evaluation.score import data_layer
-from fcn_caffe.net.graph import TEST, TRAIN
+from fcn_caffe.evaluation.score import data_layer, heads
 from fcn_caffe.net.net import Net
+from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.training.plan import Stage
 from fcn_caffe.training.solver import LearningRate
-from fcn_caffe.training.stage import heads
 
 
 def check(stages: Sequence[Stage]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from fcn_caffe.net.net import Net
 from fcn_caffe.training.solver.settings import Settings
 from fcn_caffe.weights.transfer import ABSENT, Array, load_weights
 
-__all__ = ["LINEAR", "FilledFrom", "filled_from", "is_zero_filler", "start_files"]
+__all__ = ["LINEAR", "FilledFrom", "filled_from", "start_files"]
 
 LINEAR = ("Convolution", "Deconvolution", "InnerProduct", "Scale")
 _SHOWN = 4
@@ -173,15 +172,6 @@ def _tell_missing(subject: Subject, net: Net, start: FilledFrom, starts: list[St
             )
         ]
     )
-
-
-def is_zero_filler(filler: Any) -> bool:
-    """Whether a filler leaves zeros, as Caffe's default does."""
-    if filler is None or (filler.type == "constant" and filler.value == 0):
-        return True
-    if filler.type == "uniform":
-        return bool(filler.min == filler.max == 0)
-    return bool(filler.type == "gaussian" and filler.std == 0 and filler.mean == 0)
 
 
 def _names(names: list[str]) -> str:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from fcn_caffe.errors import FcnCaffeError, PrototxtError
-from fcn_caffe.net.graph import TEST, TRAIN, Graph, Node, filter_net, read_net
+from fcn_caffe.net.graph import Graph, Node, filter_net, read_net
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.proto.upgrade import upgrade_net
 from fcn_caffe.training.solver.settings import Settings
 

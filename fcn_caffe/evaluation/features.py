@@ -17,7 +17,7 @@ import torch
 from fcn_caffe.data.readers.databases import BACKENDS, write_records
 from fcn_caffe.errors import DataError, GraphError
 from fcn_caffe.host.atomic import atomic_write, check_place
-from fcn_caffe.layers.base import show
+from fcn_caffe.host.text import show
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2
 

@@ -14,8 +14,9 @@ import torch
 from fcn_caffe.data.readers.image_files import IMAGE_SUFFIXES, image_blob, read_image
 from fcn_caffe.errors import DataError, WeightsError
 from fcn_caffe.evaluation.net_inputs import photograph_mean
-from fcn_caffe.net.graph import TEST, TRAIN, read_net
+from fcn_caffe.net.graph import read_net
 from fcn_caffe.net.net import Net
+from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.weights.transfer import copy_weights, load_weights
 
 __all__ = ["Segmenter", "find_images", "net_mean", "trained_net"]

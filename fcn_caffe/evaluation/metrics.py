@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fcn_caffe.errors import DataError
 
-__all__ = ["ConfusionMatrix", "Scores"]
+__all__ = ["METRICS", "NAMES", "ConfusionMatrix", "Scores"]
 
 
 @dataclass(frozen=True)
@@ -111,3 +111,14 @@ class ConfusionMatrix:
             loss=loss,
             confusion=self.counts.copy(),
         )
+
+
+NAMES = {
+    "pixel_accuracy": "pixel acc.",
+    "mean_accuracy": "mean acc.",
+    "mean_iu": "mean IU",
+    "frequency_weighted_iu": "f.w. IU",
+}
+
+
+METRICS = tuple(NAMES)

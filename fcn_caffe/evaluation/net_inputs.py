@@ -1,19 +1,11 @@
-"""How images become numbers before a net sees them: as a record beside weights says, and as a net's data layer does.
-
-`x.caffemodel` has its record in `x.caffemodel.preprocessing.json`: channel_order ("BGR" or "RGB"), mean (one number a
-channel, in that order), mean_file, scale (of what is left after the mean), classes (their names, by index), and where
-the weights come from: source, its sha256 and format. What is not known is null.
-"""
+"""What a net's data layer does to images, held against the record of preprocessing beside its weights."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,146 +13,22 @@ from fcn_caffe.data.readers.labels import read_classes
 from fcn_caffe.data.readers.mean_image import read_mean_image
 from fcn_caffe.data.sets.options import parse_param_str, read_mean
 from fcn_caffe.errors import DataError, WeightsError
-from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.layers.python import find_module
 from fcn_caffe.models.published import PUBLISHED
-from fcn_caffe.net.graph import TEST, TRAIN, read_net
+from fcn_caffe.net.graph import read_net
+from fcn_caffe.proto.phases import TEST, TRAIN
+from fcn_caffe.weights.record import PathLike, Preprocessing, differences, read_preprocessing
 
 __all__ = [
-    "Preprocessing",
     "check_preprocessing",
-    "differences",
     "known_preprocessing",
     "net_preprocessing",
     "photograph_mean",
-    "read_preprocessing",
-    "record_path",
-    "sha256_of",
-    "write_preprocessing",
 ]
 
-PathLike = str | os.PathLike[str]
-ORDERS = ("BGR", "RGB")
-# Means that differ by less than half a step of an 8-bit pixel are one mean, rounded: 104 and 104.00699.
-_SAME_MEAN = 0.5
-# What training starts from may have had another data set's mean, as VGG's 104 117 123 is not NYUDv2's 116 97 92; means
-# of photographs that are further apart than this are of another scale, or none.
-_NEAR_MEAN = 50.0
-_REVERSED_MEAN = 2.0  # two means of ImageNet are in use, 104.0 116.7 122.7 and 103.9 116.8 123.7
-_SAME_SCALE = 0.01  # of the scale: 1/256 and 0.0039
 _CAFFE_IMAGES = ("ImageData", "WindowData")  # read as BGR; databases hold what was put there
 _PHOTOGRAPHS = ("data", "color")  # what Python data layers call the top that is one
 _DATA = (*_CAFFE_IMAGES, "Data", "MemoryData")
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What is known of how the inputs of a net are made; None is not known.
-
-    channel_order: "BGR" or "RGB". mean: subtracted, one number a channel in that order, in the units of 8-bit pixels;
-    empty for none. mean_file: the file it is the average of. scale: multiplied after that. classes: names by index.
-    source, sha256, format: the file the weights were made from.
-    """
-
-    channel_order: str | None = None
-    mean: tuple[float, ...] | None = None
-    mean_file: str | None = None
-    scale: float | None = None
-    classes: tuple[str, ...] | None = None
-    source: str | None = None
-    sha256: str | None = None
-    format: str | None = None
-
-    def __str__(self) -> str:
-        mean = "not known" if self.mean is None else " ".join(f"{value:g}" for value in self.mean) or "none"
-        names = "not known" if self.classes is None else f"{len(self.classes)} ({', '.join(self.classes[:3])} …)"
-        mean += f" ({self.mean_file})" if self.mean_file else ""
-        return (
-            f"channels {self.channel_order or 'not known'}, mean {mean}, "
-            f"scale {'not known' if self.scale is None else f'{self.scale:g}'}, classes {names}"
-        )
-
-    def updated(self, other: Preprocessing) -> Preprocessing:
-        """This record with what `other` knows put in its place."""
-        return replace(self, **{key: value for key, value in vars(other).items() if value is not None})
-
-    def without_mean_file(self) -> Preprocessing:
-        """This record for a mean in numbers."""
-        return replace(self, mean_file=None)
-
-
-def record_path(weights: PathLike) -> Path:
-    """Where the record of a weight file is: beside it."""
-    return Path(f"{os.fspath(weights)}.preprocessing.json")
-
-
-def read_preprocessing(weights: PathLike) -> Preprocessing | None:
-    """Return the record of a weight file, None if it has none.
-
-    Raises: WeightsError for a record that cannot be read, naming the field that is wrong.
-    """
-    path = record_path(weights)
-    if not path.is_file():
-        return None
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: is no record of preprocessing ({error}). Write it again, or remove it.") from None
-    known = {field.name for field in fields(Preprocessing)}
-    wrong = [key for key in found if key not in known] if isinstance(found, dict) else ["it"]
-    for key in ("source", "sha256", "format", "mean_file"):
-        wrong += [key] if not wrong and not isinstance(found.get(key), (str, type(None))) else []
-    if not wrong:
-        made = _checked(found)
-        if isinstance(made, Preprocessing):
-            return made
-        wrong = [made]
-    raise WeightsError(
-        f"{path}: {wrong[0]!r} is not what a record of preprocessing holds. Write it again, or remove it."
-    )
-
-
-def _checked(found: dict[str, Any]) -> Preprocessing | str:
-    """The record, or the name of the field that is wrong."""
-    order, mean, scale, classes = (found.get(key) for key in ("channel_order", "mean", "scale", "classes"))
-    if order is not None and order not in ORDERS:
-        return "channel_order"
-    if mean is not None and not (isinstance(mean, list) and all(map(_is_number, mean))):
-        return "mean"
-    if scale is not None and not _is_number(scale):
-        return "scale"
-    if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
-        return "classes"
-    lists = {key: tuple(value) for key, value in (("mean", mean), ("classes", classes)) if value is not None}
-    return Preprocessing(**{**found, **lists})
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def write_preprocessing(weights: PathLike, record: Preprocessing) -> Path:
-    """Write the record of a weight file beside it and return its path. Raises: WeightsError where that fails."""
-    path = record_path(weights)
-    try:
-        with atomic_write(path, "w") as file:
-            json.dump(asdict(record), file, indent=2, ensure_ascii=False)
-            file.write("\n")
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be written: {error.strerror}. Nothing was replaced.") from None
-    return path
-
-
-def sha256_of(path: PathLike) -> str:
-    """The SHA-256 of a file, in hexadecimal. Raises: WeightsError where it cannot be read."""
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while piece := file.read(2**20):
-                digest.update(piece)
-    except OSError as error:
-        raise WeightsError(f"{os.fspath(path)}: cannot be read: {error.strerror}.") from None
-    return digest.hexdigest()
 
 
 def known_preprocessing(weights: PathLike, sha256: str = "") -> Preprocessing:
@@ -239,45 +107,6 @@ def photograph_mean(layer: Any, net: PathLike) -> tuple[float, ...] | None:
         if mean is None:
             mean = getattr(module, "MEAN", None)
     return None if mean is None else read_mean(mean, who)
-
-
-def differences(record: Preprocessing, other: Preprocessing, starts: bool = False) -> list[str]:
-    """Say where two ways of making inputs contradict each other; what one of them does not know is no contradiction.
-
-    starts: the record is of weights that training starts from: classes may be others, and the mean the new data set's.
-    """
-    found = []
-    orders = record.channel_order, other.channel_order
-    if None not in orders and orders[0] != orders[1]:
-        found.append(f"channels {orders[0]}, not {orders[1]}")
-    if record.mean is not None and other.mean is not None and not _fits(record.mean, other.mean, starts):
-        ours, theirs = (" ".join(f"{value:g}" for value in mean) or "none" for mean in (record.mean, other.mean))
-        found.append(f"mean {ours}, not {theirs}")
-    scales = record.scale, other.scale
-    if None not in scales and not math.isclose(*scales, rel_tol=_SAME_SCALE):  # type: ignore[arg-type]
-        found.append(f"scale {record.scale:g}, not {other.scale:g}")
-    if not starts and record.classes is not None and other.classes is not None and record.classes != other.classes:
-        found.append(f"{len(record.classes)} classes ({_shown(record.classes)}), not {_shown(other.classes)}")
-    return found
-
-
-def _fits(record: Sequence[float], other: Sequence[float], starts: bool) -> bool:
-    if not starts or _same_mean(record, other):
-        return _same_mean(record, other)
-    return _same_mean(record, other, _NEAR_MEAN) and not _same_mean(record[::-1], other, _REVERSED_MEAN)
-
-
-def _same_mean(first: Sequence[float], second: Sequence[float], within: float = _SAME_MEAN) -> bool:
-    """One number stands for all channels, none for 0."""
-    count = max(len(first), len(second))
-    wide = [list(mean) * count if len(mean) == 1 else list(mean) or [0.0] * count for mean in (first, second)]
-    return all(
-        len(mean) >= count and abs(a - b) < within for mean in wide for a, b in zip(wide[0], wide[1], strict=False)
-    )
-
-
-def _shown(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:3])} …" if len(names) > 3 else ", ".join(names)
 
 
 def check_preprocessing(

@@ -18,7 +18,16 @@ from fcn_caffe.errors import DataError
 from fcn_caffe.evaluation.metrics import ConfusionMatrix, Scores
 from fcn_caffe.net.net import Net
 
-__all__ = ["chosen_classes", "class_names", "data_layer", "format_scores", "score_heads", "score_net"]
+__all__ = [
+    "chosen_classes",
+    "class_names",
+    "data_layer",
+    "format_scores",
+    "heads",
+    "leaves_out_absent",
+    "score_heads",
+    "score_net",
+]
 
 OnImage = Callable[[int, Mapping[str, Tensor]], None]
 
@@ -262,3 +271,13 @@ def format_scores(scores: Scores, names: list[str] | None = None) -> str:
 
 def _cell(value: float) -> str:
     return "     -" if value != value else f"{value:6.2f}"
+
+
+def heads(net: Net) -> dict[str, str]:
+    """Score blob -> label blob: the bottoms of every softmax loss of the net."""
+    return {node.bottoms[0]: node.bottoms[1] for node in net.graph.nodes if node.type == "SoftmaxWithLoss"}
+
+
+def leaves_out_absent(net: Net) -> bool:
+    """Whether classes that the ground truth never shows are left out of the means, as the paper does for SIFT Flow."""
+    return type(data_layer(net)).__module__.endswith("siftflow_layers")

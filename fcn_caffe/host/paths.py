@@ -1,14 +1,15 @@
-"""Where the files are that a net names: from the working directory, as in Caffe, or beside the net file."""
+"""Where the files are that a net names: from the working directory, under $FCN_CAFFE_DATA, or beside the net file."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from fcn_caffe.data.sets.options import DATA_ROOT_VARIABLE, find_place
 from fcn_caffe.errors import DataError
 
-__all__ = ["find_source", "locate"]
+__all__ = ["DATA_ROOT_VARIABLE", "find_place", "find_source", "locate"]
+
+DATA_ROOT_VARIABLE = "FCN_CAFFE_DATA"  # a folder that relative data paths may also start from; `--data` sets it
 
 
 def locate(source: str, folder: Path | None) -> Path:
@@ -42,3 +43,21 @@ def find_source(source: str, what: str, folder: Path | None = None) -> Path:
     if path.is_char_device() or path.is_block_device():
         raise DataError(f"{source}: is no {what} but a device, which may never end. Name a file.")
     return path.absolute()  # the working directory may be another one when it is read
+
+
+def find_place(path: str | os.PathLike[str]) -> Path:
+    """Resolve a data path: under $FCN_CAFFE_DATA when it is there, or else as given from the working directory.
+
+    A leading `..` or `data` is dropped below $FCN_CAFFE_DATA, so `data/sbdd/dataset` is found as
+    $FCN_CAFFE_DATA/sbdd/dataset. A path that exists nowhere comes back as given, for the caller's error.
+    """
+    path = Path(os.path.expanduser(path))
+    root = os.environ.get(DATA_ROOT_VARIABLE)
+    if root and not path.is_absolute():
+        parts = list(path.parts)
+        while parts and parts[0] in ("..", "."):
+            parts.pop(0)
+        for tail in (parts, parts[1:] if parts[:1] == ["data"] else parts):
+            if tail and os.path.exists(Path(root, *tail)):
+                return Path(root, *tail)
+    return path

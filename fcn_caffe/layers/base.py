@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fcn_caffe.errors import LayerError
+from fcn_caffe.host.text import show
 
 Count = int | tuple[int, int | None]
 
@@ -183,8 +184,3 @@ def check_indices(layer: Layer, index: Tensor, size: int, what: str) -> None:
         least, most = (int(bound) for bound in torch.aminmax(index))
         if least < 0 or most >= size:
             raise layer.error(f"index {least if least < 0 else most} is outside {what}, 0 to {size - 1}.")
-
-
-def show(shape: Iterable[int]) -> str:
-    """A shape as Caffe writes it: 1x3x500x500."""
-    return "x".join(str(size) for size in shape) or "(scalar)"

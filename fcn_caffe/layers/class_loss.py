@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcn_caffe.data.readers.mean_image import read_blob
-from fcn_caffe.layers.base import Layer, net_folder, of_shape, register, show
+from fcn_caffe.host.text import show
+from fcn_caffe.layers.base import Layer, net_folder, of_shape, register
 from fcn_caffe.layers.loss import LossLayer, check_labels, label_places
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.blob_file import read_blob
 
 LOG_THRESHOLD = 1e-20  # Caffe's kLOG_THRESHOLD: no probability below it is taken the logarithm of
 

@@ -100,3 +100,12 @@ def fill(blob: Tensor, filler: Any) -> None:
             return
         check_filler(filler)
         FILLERS[filler.type](blob, filler)
+
+
+def is_zero_filler(filler: Any) -> bool:
+    """Whether a filler leaves zeros, as Caffe's default does."""
+    if filler is None or (filler.type == "constant" and filler.value == 0):
+        return True
+    if filler.type == "uniform":
+        return bool(filler.min == filler.max == 0)
+    return bool(filler.type == "gaussian" and filler.std == 0 and filler.mean == 0)

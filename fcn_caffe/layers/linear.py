@@ -8,7 +8,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcn_caffe.layers.base import Layer, SameShapeLayer, check_indices, of_shape, register, show
+from fcn_caffe.host.text import show
+from fcn_caffe.layers.base import Layer, SameShapeLayer, check_indices, of_shape, register
 from fcn_caffe.proto import caffe_pb2
 
 

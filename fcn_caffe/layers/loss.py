@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcn_caffe.layers.base import Layer, SameShapeLayer, of_shape, register, show
+from fcn_caffe.host.text import show
+from fcn_caffe.layers.base import Layer, SameShapeLayer, of_shape, register
 from fcn_caffe.proto import caffe_pb2
 
 NO_LABEL = -(1 << 40)  # stands where nothing is ignored: PyTorch always ignores one value

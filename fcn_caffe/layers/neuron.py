@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcn_caffe.layers.base import SameShapeLayer, register, show
+from fcn_caffe.host.text import show
+from fcn_caffe.layers.base import SameShapeLayer, register
 from fcn_caffe.proto import caffe_pb2
 
 

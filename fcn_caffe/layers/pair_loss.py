@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcn_caffe.layers.base import Layer, of_shape, register, show
+from fcn_caffe.host.text import show
+from fcn_caffe.layers.base import Layer, of_shape, register
 
 
 @register("EuclideanLoss", bottoms=2)

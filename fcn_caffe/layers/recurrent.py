@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcn_caffe.layers.base import Layer, of_shape, register, show
+from fcn_caffe.host.text import show
+from fcn_caffe.layers.base import Layer, of_shape, register
 
 STATE_WHEN_COMPILED = "compiled, the state starts at zero in each forward unless it is exposed"
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fcn_caffe.layers.base import Layer, register, show
+from fcn_caffe.host.text import show
+from fcn_caffe.layers.base import Layer, register
 
 
 @register("Crop", bottoms=2)

@@ -11,7 +11,7 @@ from typing import Any
 
 from fcn_caffe.errors import FcnCaffeError
 from fcn_caffe.host.atomic import atomic_write, check_place
-from fcn_caffe.layers.base import show
+from fcn_caffe.host.text import show
 from fcn_caffe.net.graph import filter_net
 
 RANKDIRS = ("LR", "TB", "BT", "RL")

@@ -11,10 +11,8 @@ from typing import Any
 
 from fcn_caffe.errors import GraphError, PrototxtError
 from fcn_caffe.proto import caffe_pb2, read_text
+from fcn_caffe.proto.phases import TEST
 from fcn_caffe.proto.upgrade import upgrade_net
-
-TRAIN: int = caffe_pb2.TRAIN
-TEST: int = caffe_pb2.TEST
 
 
 def read_net(path: str | os.PathLike[str], phase: int = TEST, stages: Sequence[str] = (), level: int = 0) -> Any:

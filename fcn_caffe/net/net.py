@@ -14,13 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from fcn_caffe.errors import FcnCaffeError, GraphError, LayerError
-from fcn_caffe.layers.base import REGISTRY, Layer, layer_class, net_folder, show
+from fcn_caffe.host.text import show
+from fcn_caffe.layers.base import REGISTRY, Layer, layer_class, net_folder
 from fcn_caffe.net.coord_map import crop_offset
 from fcn_caffe.net.debug_info import DebugInfo
-from fcn_caffe.net.graph import AUTOMATIC, TEST, TRAIN, Graph, Node, filter_net, read_net
+from fcn_caffe.net.graph import AUTOMATIC, Graph, Node, filter_net, read_net
 from fcn_caffe.net.parameters import LearnableParam, create_params
 from fcn_caffe.net.rewrite.splits import insert_splits
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.proto.upgrade import upgrade_net
 
 Shape = tuple[int, ...]

@@ -11,7 +11,8 @@ from torch import nn
 
 from fcn_caffe.errors import LayerError
 from fcn_caffe.host.free_memory import free_bytes, show_bytes
-from fcn_caffe.layers.base import Layer, show
+from fcn_caffe.host.text import show
+from fcn_caffe.layers.base import Layer
 from fcn_caffe.layers.fillers import check_filler, fill
 from fcn_caffe.net.graph import Node
 from fcn_caffe.proto import caffe_pb2

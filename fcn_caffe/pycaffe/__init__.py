@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from fcn_caffe.net.graph import TEST, TRAIN
+from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.pycaffe.blob import Blob
 from fcn_caffe.pycaffe.install import install
 from fcn_caffe.pycaffe.layer import Layer

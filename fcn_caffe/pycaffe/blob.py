@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fcn_caffe.layers.base import show
+from fcn_caffe.host.text import show
 from fcn_caffe.pycaffe.memory import Array, Memory
 
 

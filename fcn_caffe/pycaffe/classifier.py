@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fcn_caffe.net.graph import TEST
+from fcn_caffe.proto.phases import TEST
 from fcn_caffe.pycaffe.io import InputError, Transformer, oversample, resize_image
 from fcn_caffe.pycaffe.net import Net
 

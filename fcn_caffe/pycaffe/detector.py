@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcn_caffe.errors import FcnCaffeError
-from fcn_caffe.net.graph import TEST
+from fcn_caffe.proto.phases import TEST
 from fcn_caffe.pycaffe.classifier import input_transformer
 from fcn_caffe.pycaffe.io import InputError, load_image, resize_image
 from fcn_caffe.pycaffe.net import Net

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from fcn_caffe.data.layers.dummy_data import DummyData
 from fcn_caffe.errors import FcnCaffeError, GraphError, LayerError
-from fcn_caffe.layers.base import Layer, show
+from fcn_caffe.host.text import show
+from fcn_caffe.layers.base import Layer
 from fcn_caffe.layers.python import Python
 from fcn_caffe.net.graph import AUTOMATIC, Graph, Node
 from fcn_caffe.net.net import _FAILURES as FAILURES

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from fcn_caffe.layers.base import Layer, show
+from fcn_caffe.host.text import show
+from fcn_caffe.layers.base import Layer
 
 Array = npt.NDArray[np.float32]
 Shape = tuple[int, ...]

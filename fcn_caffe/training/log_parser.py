@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from fcn_caffe.errors import DataError
+from fcn_caffe.evaluation.metrics import NAMES
 from fcn_caffe.host.atomic import atomic_write
-from fcn_caffe.training.stage import NAMES
 
 COLUMNS = ("NumIters", "Seconds", "LearningRate")
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from fcn_caffe.errors import SolverError
-from fcn_caffe.evaluation.score import data_layer, score_heads
+from fcn_caffe.evaluation.metrics import METRICS, NAMES
+from fcn_caffe.evaluation.score import heads, leaves_out_absent, score_heads
 from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.host.progress import report
 from fcn_caffe.models import Start
@@ -26,13 +27,6 @@ from fcn_caffe.training.solver import Solver
 from fcn_caffe.weights.surgery import interp, interpolated, transplant, widen
 from fcn_caffe.weights.transfer import Weights, copy_weights, load_weights, net_weights, save_weights
 
-NAMES = {
-    "pixel_accuracy": "pixel acc.",
-    "mean_accuracy": "mean acc.",
-    "mean_iu": "mean IU",
-    "frequency_weighted_iu": "f.w. IU",
-}
-METRICS = tuple(NAMES)
 COLUMNS = ("iteration", "head", *METRICS, "loss")
 
 OnStep = Callable[[Solver], None]
@@ -98,16 +92,6 @@ class ScoreTable:
         """The iteration of the highest mean IU, the first of equals; None when nothing was scored."""
         iterations = dict.fromkeys(row.iteration for row in self.rows)
         return max(iterations, key=self.mean_iu, default=None)
-
-
-def heads(net: Net) -> dict[str, str]:
-    """Score blob -> label blob: the bottoms of every softmax loss of the net."""
-    return {node.bottoms[0]: node.bottoms[1] for node in net.graph.nodes if node.type == "SoftmaxWithLoss"}
-
-
-def leaves_out_absent(net: Net) -> bool:
-    """Whether classes that the ground truth never shows are left out of the means, as the paper does for SIFT Flow."""
-    return type(data_layer(net)).__module__.endswith("siftflow_layers")
 
 
 @contextmanager

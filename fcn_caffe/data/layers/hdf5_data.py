@@ -17,7 +17,8 @@ from fcn_caffe.data.readers.image_list import read_lines
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.host.paths import find_source
-from fcn_caffe.layers.base import Layer, net_folder, register, show
+from fcn_caffe.host.text import show
+from fcn_caffe.layers.base import Layer, net_folder, register
 
 _FILES, _ROWS = 0, 1  # streams of random numbers
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from fcn_caffe.data.prefetch import draws
 from fcn_caffe.data.readers.datum import array_of_datum
 from fcn_caffe.data.transformer import Transformer
-from fcn_caffe.layers.base import Layer, net_folder, of_shape, register, show
+from fcn_caffe.host.text import show
+from fcn_caffe.layers.base import Layer, net_folder, of_shape, register
 
 Array = npt.NDArray[Any]
 _log = logging.getLogger("fcn_caffe.data")

@@ -3,85 +3,12 @@
 from __future__ import annotations
 
 import os
-from math import prod
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from fcn_caffe.errors import DataError
-from fcn_caffe.host.atomic import atomic_write
-from fcn_caffe.host.paths import find_source
-from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.blob_file import Float32, read_blob
 
-__all__ = ["array_of_blob", "blob_of_array", "read_blob", "read_mean_image", "write_blob"]
-
-Float32 = npt.NDArray[np.float32]
-
-
-def array_of_blob(blob: Any, name: str | os.PathLike[str] = "<blob>") -> Float32:
-    """The numbers of a BlobProto, in its shape or its old num x channels x height x width.
-
-    Raises: DataError, with `name` in front, where the shape does not take as many numbers as there are.
-    """
-    values = np.array(blob.double_data or blob.data, np.float32)
-    old = ("num", "channels", "height", "width")
-    legacy = any(blob.HasField(axis) for axis in old)
-    shape = tuple(getattr(blob, axis) for axis in old) if legacy else tuple(blob.shape.dim)
-    if any(size < 0 for size in shape) or prod(shape) != values.size:
-        shown = "x".join(map(str, shape)) or "(none)"
-        raise DataError(f"{os.fspath(name)}: the blob's shape is {shown}, but it holds {values.size} numbers.")
-    try:
-        return values.reshape(shape)
-    except ValueError as error:  # an extent beyond memory beside a 0
-        raise DataError(f"{os.fspath(name)}: the blob's shape is one no array can have ({error}).") from error
-
-
-def blob_of_array(array: npt.NDArray[Any], *, legacy: bool = False) -> Any:
-    """A BlobProto of an array; `legacy` writes num x channels x height x width, as Caffe does in mean files.
-
-    Raises: DataError for `legacy` with more than four axes.
-    """
-    blob = caffe_pb2.BlobProto()
-    if legacy:
-        if array.ndim > 4:
-            raise DataError(f"num, channels, height and width are for at most 4 axes, this array has {array.ndim}.")
-        blob.num, blob.channels, blob.height, blob.width = (1,) * (4 - array.ndim) + array.shape
-    else:
-        blob.shape.dim.extend(array.shape)
-    blob.data.extend(np.asarray(array, np.float32).ravel())
-    return blob
-
-
-def read_blob(path: str | os.PathLike[str], folder: Path | None = None) -> Float32:
-    """The array of a BlobProto file, in the file's shape; `folder` is where else to look, the net's.
-
-    Raises: DataError naming the file: missing, not a BlobProto, or numbers that do not fill its shape.
-    """
-    place = find_source(os.fspath(path), "BlobProto file", folder)
-    try:
-        data = place.read_bytes()
-    except OSError as error:
-        raise DataError(f"{place}: cannot be read ({error.strerror}).") from error
-    try:
-        blob = caffe_pb2.BlobProto.FromString(data)
-    except Exception as error:  # each protobuf runtime has its own DecodeError
-        raise DataError(f"{place}: not a binary BlobProto ({error}). The file is damaged.") from error
-    return array_of_blob(blob, place)
-
-
-def write_blob(path: str | os.PathLike[str], array: npt.NDArray[Any], *, legacy: bool = True) -> None:
-    """Write an array as a BlobProto file, whole or not at all; in the old 4-D shape unless told otherwise.
-
-    Raises: DataError where it cannot be written.
-    """
-    data = blob_of_array(array, legacy=legacy).SerializeToString()
-    try:
-        with atomic_write(path) as file:
-            file.write(data)
-    except OSError as error:
-        raise DataError(f"{os.fspath(path)}: cannot be written ({error.strerror}).") from error
+__all__ = ["read_mean_image"]
 
 
 def read_mean_image(path: str | os.PathLike[str], folder: Path | None = None) -> Float32:

@@ -16,7 +16,7 @@ import torch
 from fcn_caffe.data.sets.options import read_options
 from fcn_caffe.errors import DataError
 from fcn_caffe.layers.python import PythonLayer
-from fcn_caffe.net.graph import TEST
+from fcn_caffe.proto.phases import TEST
 
 __all__ = ["LossSampling", "MaskedInput", "MirrorJitter", "ignore_cells", "mirror_and_shift"]
 

@@ -20,8 +20,9 @@ from fcn_caffe.data.readers.image_files import (
 )
 from fcn_caffe.data.readers.labels import LabelMap, check_labels, read_label
 from fcn_caffe.data.sets.one_image_layer import Array, OneImageLayer
-from fcn_caffe.data.sets.options import find_place, read_mean
+from fcn_caffe.data.sets.options import read_mean
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.paths import find_place
 
 __all__ = ["FolderSegData"]
 

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import ast
 import difflib
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from fcn_caffe.errors import DataError
 
-__all__ = ["DATA_ROOT_VARIABLE", "find_place", "parse_param_str", "read_mean", "read_options"]
-
-DATA_ROOT_VARIABLE = "FCN_CAFFE_DATA"  # a folder that relative data paths may also start from; `--data` sets it
+__all__ = ["parse_param_str", "read_mean", "read_options"]
 
 
 def parse_param_str(param_str: str, who: str) -> dict[str, Any]:
@@ -59,21 +55,3 @@ def read_mean(value: Any, who: str, channels: int = 3) -> tuple[float, ...]:
     if len(mean) != channels:
         raise DataError(f"{who}: mean should be {channels} numbers, blue green red, got {value!r}.")
     return mean
-
-
-def find_place(path: str | os.PathLike[str]) -> Path:
-    """Resolve a data path: under $FCN_CAFFE_DATA when it is there, or else as given from the working directory.
-
-    A leading `..` or `data` is dropped below $FCN_CAFFE_DATA, so `data/sbdd/dataset` is found as
-    $FCN_CAFFE_DATA/sbdd/dataset. A path that exists nowhere comes back as given, for the caller's error.
-    """
-    path = Path(os.path.expanduser(path))
-    root = os.environ.get(DATA_ROOT_VARIABLE)
-    if root and not path.is_absolute():
-        parts = list(path.parts)
-        while parts and parts[0] in ("..", "."):
-            parts.pop(0)
-        for tail in (parts, parts[1:] if parts[:1] == ["data"] else parts):
-            if tail and os.path.exists(Path(root, *tail)):
-                return Path(root, *tail)
-    return path

@@ -12,8 +12,9 @@ import scipy.io  # type: ignore[import-untyped]
 
 from fcn_caffe.data.readers.image_files import read_image, read_split
 from fcn_caffe.data.sets.one_image_layer import OneImageLayer
-from fcn_caffe.data.sets.options import DATA_ROOT_VARIABLE, find_place, read_mean
+from fcn_caffe.data.sets.options import read_mean
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.paths import DATA_ROOT_VARIABLE, find_place
 
 __all__ = ["COMMON", "ReferenceLayer", "as_label", "load_bgr", "load_channels", "read_mat"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fcn_caffe.errors import GraphError, WeightsError
-from fcn_caffe.layers.base import show
+from fcn_caffe.host.text import show
 from fcn_caffe.net.coord_map import coord_map_from_to, receptive_field
 from fcn_caffe.net.graph import Node
 from fcn_caffe.net.net import Net

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fcn_caffe.errors import GraphError, LayerError, WeightsError
-from fcn_caffe.layers.base import show
+from fcn_caffe.host.text import show
 from fcn_caffe.net.graph import Node
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2

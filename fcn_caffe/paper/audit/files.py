@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fcn_caffe.doctor.subject import Built, read_subject
-from fcn_caffe.net.graph import TEST, read_net
+from fcn_caffe.net.graph import read_net
 from fcn_caffe.paper.result import Result
+from fcn_caffe.proto.phases import TEST
 
 __all__ = ["Audited"]
 

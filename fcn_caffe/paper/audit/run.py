@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from fcn_caffe.data.sets.options import DATA_ROOT_VARIABLE
 from fcn_caffe.errors import DataError, FcnCaffeError
+from fcn_caffe.host.paths import DATA_ROOT_VARIABLE
 from fcn_caffe.paper.audit.checks import behaviour, release, scores, table1_and_section4
 from fcn_caffe.paper.audit.claims import BEHAVIOURAL, CHECKS, DATA, STATIC, UNVERIFIED, Claim, read_claims
 from fcn_caffe.paper.audit.differences import differences

@@ -15,12 +15,12 @@ from fcn_caffe.models import shapes
 from fcn_caffe.models.heads import loss, to_image
 from fcn_caffe.models.nets import COLOUR_SCALE
 from fcn_caffe.models.trunks import convolutions, scaled, score
-from fcn_caffe.net.graph import TRAIN
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.net_spec import NetSpec
 from fcn_caffe.net.net_spec import layers as L
 from fcn_caffe.paper.experiments.miniature import begin
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.phases import TRAIN
 from fcn_caffe.weights.transfer import Weights
 
 __all__ = ["feature_sizes", "pool_alone", "with_learned_upsampling", "with_scaled_skips"]

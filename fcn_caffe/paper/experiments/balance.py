@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fcn_caffe.data.readers.mean_image import write_blob
 from fcn_caffe.data.sets.shapes_scenes import CLASSES, draw_scene
 from fcn_caffe.models import shapes
 from fcn_caffe.paper.experiments.miniature import miniature
 from fcn_caffe.paper.result import Result
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.blob_file import write_blob
 
 __all__ = ["balance", "balanced", "class_shares", "inverse_frequency"]
 

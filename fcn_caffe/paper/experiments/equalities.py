@@ -12,7 +12,7 @@ from fcn_caffe.errors import GraphError
 from fcn_caffe.host.atomic import atomic_write, check_place
 from fcn_caffe.models import shapes
 from fcn_caffe.net.coord_map import receptive_field
-from fcn_caffe.net.graph import TEST, filter_net, read_net
+from fcn_caffe.net.graph import filter_net, read_net
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.net_spec import NetSpec
 from fcn_caffe.net.net_spec import layers as L
@@ -23,6 +23,7 @@ from fcn_caffe.net.rewrite.deploy_form import deploy_form
 from fcn_caffe.net.rewrite.rarefaction import rarefy, shift_and_stitch
 from fcn_caffe.paper.result import HOLDS, Result, relative
 from fcn_caffe.proto import write_text
+from fcn_caffe.proto.phases import TEST
 from fcn_caffe.weights.surgery import interp, transplant
 from fcn_caffe.weights.transfer import copy_weights, net_weights
 

@@ -13,10 +13,10 @@ from torch.nn.functional import conv2d, conv_transpose2d
 from fcn_caffe.host.glog import silenced
 from fcn_caffe.layers.fillers import bilinear_kernel
 from fcn_caffe.models import make_net, starts_of
-from fcn_caffe.net.graph import TEST
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.rewrite.convolution_proof import fill_at_random
 from fcn_caffe.paper.result import Result, relative
+from fcn_caffe.proto.phases import TEST
 from fcn_caffe.training.stage import start_from
 from fcn_caffe.weights.surgery import interp
 from fcn_caffe.weights.transfer import net_weights, save_weights

@@ -11,12 +11,12 @@ from fcn_caffe.data.sets.shapes_scenes import CLASSES
 from fcn_caffe.evaluation.metrics import Scores
 from fcn_caffe.evaluation.score import score_heads
 from fcn_caffe.models import shapes
-from fcn_caffe.net.graph import TEST
 from fcn_caffe.net.net import Net
 from fcn_caffe.paper.experiments.augmentation import files
 from fcn_caffe.paper.experiments.miniature import miniature
 from fcn_caffe.paper.experiments.sampling_nets import with_change
 from fcn_caffe.paper.result import Result
+from fcn_caffe.proto.phases import TEST
 from fcn_caffe.weights.transfer import Weights, copy_weights
 
 __all__ = ["masking"]

@@ -21,9 +21,9 @@ from fcn_caffe.errors import SolverError
 from fcn_caffe.evaluation.metrics import ConfusionMatrix, Scores
 from fcn_caffe.evaluation.score import score_net
 from fcn_caffe.models import shapes
-from fcn_caffe.net.graph import TEST
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.phases import TEST
 from fcn_caffe.training.solver import Solver
 from fcn_caffe.weights.surgery import interp, interpolated, transplant
 from fcn_caffe.weights.transfer import Weights, net_weights

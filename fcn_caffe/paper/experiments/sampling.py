@@ -17,7 +17,6 @@ from torch import Tensor
 
 from fcn_caffe.data.sets import altering_layers
 from fcn_caffe.net.coord_map import receptive_field
-from fcn_caffe.net.graph import TRAIN
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.net_spec import NetSpec
 from fcn_caffe.net.net_spec import layers as L
@@ -26,6 +25,7 @@ from fcn_caffe.net.rewrite.convolution_proof import fill_at_random
 from fcn_caffe.paper.experiments.miniature import miniature
 from fcn_caffe.paper.experiments.sampling_nets import sample_loss, with_change, with_data_options
 from fcn_caffe.paper.result import Curve, Result, relative
+from fcn_caffe.proto.phases import TRAIN
 
 __all__ = ["SHARES", "sampling"]
 

@@ -9,8 +9,9 @@ from typing import Any
 from fcn_caffe.data.sets.options import parse_param_str
 from fcn_caffe.errors import GraphError
 from fcn_caffe.net.coord_map import coord_map_from_to
-from fcn_caffe.net.graph import TRAIN, Graph, filter_net
+from fcn_caffe.net.graph import Graph, filter_net
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.phases import TRAIN
 
 __all__ = ["cell_of", "sample_loss", "with_change", "with_data_options"]
 

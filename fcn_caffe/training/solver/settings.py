@@ -12,9 +12,9 @@ import torch
 from fcn_caffe.errors import FcnCaffeError, SolverError
 from fcn_caffe.host.devices import torch_device
 from fcn_caffe.host.glog import logger
-from fcn_caffe.net.graph import TEST, TRAIN
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2, read_text
+from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.proto.upgrade import upgrade_solver
 from fcn_caffe.training.solver.update_rules import RULES, UpdateRule
 

@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from fcn_caffe.doctor.start import is_zero_filler
 from fcn_caffe.evaluation.metrics import ConfusionMatrix
-from fcn_caffe.net.graph import TEST, TRAIN
+from fcn_caffe.layers.fillers import is_zero_filler
 from fcn_caffe.net.net import Net
 from fcn_caffe.paper.audit.claims import BEHAVIOURAL, check
 from fcn_caffe.paper.audit.files import Audited
 from fcn_caffe.paper.experiments.cost import multiply_adds
 from fcn_caffe.paper.result import Result
+from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.training.solver import read_solver
 
 __all__ = ["CARD", "forward_seconds"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from fcn_caffe.errors import FcnCaffeError
 from fcn_caffe.net.coord_map import crop_offset
-from fcn_caffe.net.graph import TRAIN, Graph
+from fcn_caffe.net.graph import Graph
 from fcn_caffe.paper.audit.checks.table1_and_section4 import DECAYS
 from fcn_caffe.paper.audit.claims import STATIC, check
 from fcn_caffe.paper.audit.files import Audited
@@ -16,6 +16,7 @@ from fcn_caffe.paper.audit.released.fields import Facts, Layer, read_layers, sho
 from fcn_caffe.paper.audit.released.nets import CVPR, DERIVED, GOOGLENET, NYUD16, RELEASED, released_net
 from fcn_caffe.paper.audit.released.solvers import EXEMPT, released_solver
 from fcn_caffe.paper.result import Result, Row
+from fcn_caffe.proto.phases import TRAIN
 from fcn_caffe.training.solver import read_solver
 
 __all__ = ["layer_claim", "solver_claim"]

@@ -18,16 +18,15 @@ import torch
 from fcn_caffe.doctor.subject import Built
 from fcn_caffe.errors import DataError
 from fcn_caffe.evaluation.infer import trained_net
-from fcn_caffe.evaluation.metrics import Scores
+from fcn_caffe.evaluation.metrics import NAMES, Scores
 from fcn_caffe.evaluation.net_inputs import check_preprocessing
-from fcn_caffe.evaluation.score import chosen_classes, data_layer, score_heads
+from fcn_caffe.evaluation.score import chosen_classes, data_layer, leaves_out_absent, score_heads
 from fcn_caffe.models.published import how_to_get
 from fcn_caffe.paper.audit.claims import DATA, Claim, check, read_claims
 from fcn_caffe.paper.audit.files import Audited
 from fcn_caffe.paper.audit.released.solvers import released_solver
 from fcn_caffe.paper.experiments.upper_bound import FACTORS, upper_bounds
 from fcn_caffe.paper.result import DIFFERS, Result
-from fcn_caffe.training.stage import NAMES, leaves_out_absent
 
 __all__ = ["Scored", "published"]
 

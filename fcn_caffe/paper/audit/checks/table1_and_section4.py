@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from fcn_caffe.doctor.start import is_zero_filler
 from fcn_caffe.errors import FcnCaffeError
+from fcn_caffe.layers.fillers import is_zero_filler
 from fcn_caffe.net.coord_map import receptive_field
-from fcn_caffe.net.graph import TEST, TRAIN
 from fcn_caffe.net.net import Net
 from fcn_caffe.paper.audit.claims import STATIC, check
 from fcn_caffe.paper.audit.files import Audited
@@ -17,6 +16,7 @@ from fcn_caffe.paper.audit.probes.layers_and_steps import seen, step_apart
 from fcn_caffe.paper.audit.released.nets import DERIVED, RELEASED
 from fcn_caffe.paper.result import Result
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.training.solver import read_solver
 
 __all__ = ["TABLE_1", "depth", "interpolation"]

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from fcn_caffe.host.glog import silenced
-from fcn_caffe.net.graph import TEST, TRAIN
 from fcn_caffe.net.net import Net
 from fcn_caffe.paper.result import relative
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.training.solver import Solver
 from fcn_caffe.weights.surgery import interp
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Protocol
 
 from fcn_caffe.errors import FcnCaffeError
-from fcn_caffe.net.graph import TEST, TRAIN
 from fcn_caffe.paper.audit.files import Audited
 from fcn_caffe.paper.audit.probes.data_layers import tops_apart
 from fcn_caffe.paper.audit.probes.layers_and_steps import (
@@ -24,6 +23,7 @@ from fcn_caffe.paper.audit.released.nets import released_net
 from fcn_caffe.paper.audit.released.solvers import released_solver
 from fcn_caffe.paper.result import ROUNDING
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.training.solver import read_solver
 
 __all__ = [

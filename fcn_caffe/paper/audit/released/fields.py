@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fcn_caffe.doctor.start import is_zero_filler
-from fcn_caffe.net.graph import TEST, TRAIN, filter_net
+from fcn_caffe.layers.fillers import is_zero_filler
+from fcn_caffe.net.graph import filter_net
 from fcn_caffe.proto import caffe_pb2, read_text
+from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.proto.upgrade import upgrade_net
 
 __all__ = ["EVERYWHERE", "Facts", "Layer", "read_layers", "shown", "solver_facts"]

@@ -1,0 +1,94 @@
+"""The house: imports run one way only, and every file is in a room."""
+
+import ast
+import shutil
+from pathlib import Path
+
+import pytest
+
+import fcn_caffe
+
+PACKAGE = Path(fcn_caffe.__file__).parent
+
+# A room may import the rooms of the rows above its own, and itself. Two rooms in a row do not know each other.
+ORDER = (
+    ("errors",),
+    ("host",),
+    ("proto",),
+    ("layers",),
+    ("weights", "data"),
+    ("net",),
+    ("models",),
+    ("evaluation",),
+    ("training",),
+    ("doctor",),
+    ("pycaffe", "paper"),
+    ("commands",),
+)
+FLOOR = {room: floor for floor, rooms in enumerate(ORDER) for room in rooms}
+IN_THE_ROOT = {"__init__.py", "__main__.py", "errors.py", "py.typed"}
+MOST_FILES = 35
+
+
+def imported(path: Path, package: Path) -> list[tuple[int, str]]:
+    """The room of every import of this package's own in a file, with its line; those in functions too."""
+    rooms = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.ImportFrom):
+            inside = path.relative_to(package.parent).parent.parts
+            base = inside[: len(inside) - node.level + 1] if node.level else ()
+            start = (*base, *(node.module.split(".") if node.module else ()))
+            names = [(*start, alias.name) for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [tuple(alias.name.split(".")) for alias in node.names]
+        else:
+            continue
+        rooms += [(node.lineno, name[1]) for name in names if name[0] == package.name and len(name) > 1]
+    return rooms
+
+
+def upward(package: Path) -> list[str]:
+    """Every import that does not run downwards."""
+    wrong = []
+    for path in sorted(package.rglob("*.py")):
+        place = path.relative_to(package)
+        room = place.parts[0].removesuffix(".py")
+        if room in ("__init__", "__main__"):
+            continue  # the package's face is above all rooms
+        for line, other in imported(path, package):
+            if other in FLOOR and other != room and FLOOR[other] >= FLOOR[room]:
+                wrong.append(f"{place}:{line}: {room} imports {other}")
+            elif other not in FLOOR:
+                wrong.append(f"{place}:{line}: imports {other} of the package's face")
+    return wrong
+
+
+def test_imports_run_downwards():
+    assert upward(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from fcn_caffe.net import Net",
+        "import fcn_caffe.net.graph",
+        "def later():\n    from fcn_caffe import net",
+        "from ..net.graph import Graph",
+    ],
+)
+def test_an_upward_import_is_found(tmp_path, line):
+    copy = tmp_path / "fcn_caffe"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    place = copy / "layers" / "planted.py"
+    place.write_text(line + "\n")
+    assert [found.split(":")[0] for found in upward(copy)] == ["layers/planted.py"]
+
+
+def test_the_root_has_the_rooms_and_nothing_else():
+    names = {path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"}
+    assert names == IN_THE_ROOT | (FLOOR.keys() - {"errors"})
+
+
+def test_no_room_is_crowded():
+    folders = {path.parent for path in PACKAGE.rglob("*.py")}
+    assert {str(folder): len(list(folder.glob("*.py"))) for folder in folders if len(list(folder.glob("*.py"))) > MOST_FILES} == {}
