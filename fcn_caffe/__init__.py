@@ -1,5 +1,10 @@
 """Caffe's fully convolutional networks, alive on PyTorch."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
 from fcn_caffe.errors import (
     DataError,
     FcnCaffeError,
@@ -9,12 +14,15 @@ from fcn_caffe.errors import (
     SolverError,
     WeightsError,
 )
-from fcn_caffe.layers import Layer, known_types, register
-from fcn_caffe.layers.python import PythonLayer
-from fcn_caffe.net.graph import Graph, Node, read_net
-from fcn_caffe.net.net import Net
-from fcn_caffe.net.parameters import LearnableParam
-from fcn_caffe.proto.phases import TEST, TRAIN
+from fcn_caffe.host import renamed
+
+if TYPE_CHECKING:
+    from fcn_caffe.layers import Layer
+    from fcn_caffe.layers.python import PythonLayer
+    from fcn_caffe.net import Graph, LearnableParam, Net, Node, known_types, read_net, register
+    from fcn_caffe.proto.phases import TEST, TRAIN
+
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "TEST",
@@ -36,3 +44,32 @@ __all__ = [
     "read_net",
     "register",
 ]
+
+# Imported when they are asked for: these load PyTorch, which takes a second that a command's --help does without.
+_ROOM_OF = {
+    "Graph": "net",
+    "Layer": "layers",
+    "LearnableParam": "net",
+    "Net": "net",
+    "Node": "net",
+    "PythonLayer": "layers.python",
+    "TEST": "proto.phases",
+    "TRAIN": "proto.phases",
+    "known_types": "net",
+    "read_net": "net",
+    "register": "net",
+}
+
+renamed.install()
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

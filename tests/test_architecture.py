@@ -91,4 +91,6 @@ def test_the_root_has_the_rooms_and_nothing_else():
 
 def test_no_room_is_crowded():
     folders = {path.parent for path in PACKAGE.rglob("*.py")}
-    assert {str(folder): len(list(folder.glob("*.py"))) for folder in folders if len(list(folder.glob("*.py"))) > MOST_FILES} == {}
+    assert {
+        str(folder): len(list(folder.glob("*.py"))) for folder in folders if len(list(folder.glob("*.py"))) > MOST_FILES
+    } == {}

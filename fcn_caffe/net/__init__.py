@@ -4,8 +4,9 @@
 import fcn_caffe.data.layers
 import fcn_caffe.data.sets
 import fcn_caffe.layers  # noqa: F401
+from fcn_caffe.layers.base import known_types, register
 from fcn_caffe.net.graph import Graph, Node, filter_net, read_net
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.parameters import LearnableParam
 
-__all__ = ["Graph", "LearnableParam", "Net", "Node", "filter_net", "read_net"]
+__all__ = ["Graph", "LearnableParam", "Net", "Node", "filter_net", "known_types", "read_net", "register"]

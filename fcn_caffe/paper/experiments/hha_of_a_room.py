@@ -78,7 +78,9 @@ def encoded_room() -> Result:
         ):
             told = f"at most {bound}" if bound else "0"
             result.measure(f"{name}: {what}, grey levels from the room's", float(largest), told, bool(largest <= bound))
-    result.remarks.append("the official picture of a NYUDv2 image is compared in tests/test_hha.py, where it is there")
+    result.remarks.append(
+        "the official picture of a NYUDv2 image is compared in tests/data/test_hha.py, where it is there"
+    )
     return result
 
 

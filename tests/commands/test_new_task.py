@@ -1,0 +1,320 @@
+"""new_task: from folders of images and labels to nets that build, with every kind of wrong label refused by name."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from places import SHARED
+
+from fcn_caffe import TEST, TRAIN, Net
+from fcn_caffe.commands.new_task import main
+from fcn_caffe.data.own.task_folder import Splits
+from fcn_caffe.data.readers.labels import read_classes
+from fcn_caffe.models.own_task import STAGES, Task, Training, task_net
+from fcn_caffe.proto import caffe_pb2, read_text
+from fcn_caffe.weights.transfer import save_weights
+
+SAMPLES = SHARED / "data" / "samples"
+needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="needs ../shared/data/samples")
+
+
+def write(folder, name, label, suffix=".png", image_size=None):
+    """Write an image of noise and its label."""
+    label = np.asarray(label, np.uint8)
+    height, width = image_size or label.shape[:2]
+    image = np.random.RandomState(len(name)).randint(0, 256, (height, width, 3)).astype(np.uint8)
+    for part in ("images", "labels"):
+        (folder / part).mkdir(exist_ok=True)
+    Image.fromarray(image).save(folder / "images" / f"{name}{suffix}")
+    Image.fromarray(label).save(folder / "labels" / f"{name}.png")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten images of 20x24 with labels 0, 1, 2 and void 255."""
+    for index in range(10):
+        label = np.random.RandomState(index).choice([0, 1, 2, 255], (20, 24))
+        write(tmp_path, f"photo{index}", label)
+    return tmp_path
+
+
+def run(folder, *options):
+    arguments = ["--images", folder / "images", "--labels", folder / "labels", "--out", folder / "task", *options]
+    return main([str(argument) for argument in arguments])
+
+
+def test_writes_nets_that_build_run_and_read_the_folder(folder, capsys):
+    assert run(folder, "--name", "photos", "--trunk", "narrow") == 0
+    out = capsys.readouterr().out
+    assert "10 images with labels" in out and "solvers/photos-fcn8s.prototxt" in out
+    task = folder / "task"
+    train, val = (set((task / f"{split}.txt").read_text().split()) for split in ("train", "val"))
+    assert len(train) == 8 and len(val) == 2 and not train & val
+    assert read_classes(task / "nets" / "classes.txt") == ["class 0", "class 1", "class 2"]
+    for stage in STAGES:
+        path = task / "nets" / f"photos-fcn{stage}.prototxt"
+        net = Net(path, TRAIN)
+        loss, _ = net.forward_loss()
+        assert float(loss.detach()) == pytest.approx(np.log(3), rel=1e-5)  # scores start at zero
+        loss.backward()
+        assert net(keep=("score",))["score"].shape[2:] == (20, 24)
+        assert Net(path, TEST, stages=("deploy",)).blob_shapes["score"] == (1, 3, 500, 500)
+        solver = read_text(task / "solvers" / f"photos-fcn{stage}.prototxt", caffe_pb2.SolverParameter)
+        assert solver.net == f"nets/photos-fcn{stage}.prototxt" and solver.test_iter == [2]
+    assert list(solver.weights) == ["weights/photos-fcn16s.caffemodel"]
+
+
+def test_same_folder_same_split(folder):
+    run(folder)
+    first = (folder / "task" / "val.txt").read_text()
+    run(folder)
+    assert (folder / "task" / "val.txt").read_text() == first
+    run(folder, "--seed", "1")
+    assert (folder / "task" / "val.txt").read_text() != first
+
+
+def test_mean_is_of_the_training_images_only(tmp_path, capsys):
+    for name, level in (("a", 10), ("b", 20), ("c", 200)):
+        write(tmp_path, name, [[0, 1]] * 2)
+        Image.fromarray(np.full((2, 2, 3), (level, level + 1, level + 2), np.uint8)).save(
+            tmp_path / "images" / f"{name}.png"
+        )
+    (tmp_path / "train.txt").write_text("a\nb.png\n")
+    (tmp_path / "val.txt").write_text("c\n")
+    assert run(tmp_path, "--train-list", tmp_path / "train.txt", "--val-list", tmp_path / "val.txt") == 0
+    assert "mean (BGR) of 2 training images: 17.0 16.0 15.0" in capsys.readouterr().out
+
+
+def test_void_amid_the_classes_is_mapped_away(folder, capsys):
+    assert run(folder, "--void", "0", "255") == 0
+    assert (folder / "task" / "mapping.txt").read_text() == "0: 255\n1: 0\n2: 1\n255: 255\n"
+    net = Net(next((folder / "task" / "nets").glob("*-fcn32s.prototxt")), TEST)
+    label = net(keep=("label",))["label"].numpy()
+    assert set(np.unique(label)) == {0, 1, 255}
+    assert net.blob_shapes["score"][1] == 2
+
+
+def test_void_next_to_the_classes_is_ignored_where_it_is(tmp_path):
+    for index in range(3):
+        write(tmp_path, f"street{index}", [[0, 1, 11]] * 2)
+    assert run(tmp_path, "--void", "11", "--classes", "11") == 0
+    net = Net(next((tmp_path / "task" / "nets").glob("*-fcn8s.prototxt")), TRAIN)
+    assert net.layer("loss").param.loss_param.ignore_label == 11
+    assert net.blob_shapes["score"][1] == 11
+
+
+def test_learned_layers_follow_from_the_weights(folder, tmp_path, capsys):
+    save_weights(tmp_path / "trunk.caffemodel", {"conv1_1": [np.zeros((64, 3, 3, 3), np.float32)]})
+    assert run(folder, "--weights", tmp_path / "trunk.caffemodel", "--name", "x") == 0
+    layers = {
+        layer.name: layer for layer in read_text(folder / "task/nets/x-fcn32s.prototxt", caffe_pb2.NetParameter).layer
+    }
+    assert not layers["conv1_1"].convolution_param.HasField("weight_filler")
+    assert layers["fc6"].convolution_param.weight_filler.type == "msra"
+    assert layers["fc6"].convolution_param.num_output == 512
+    save_weights(tmp_path / "other.caffemodel", {"ip1": [np.zeros((2, 2), np.float32)]})
+    assert run(folder, "--weights", tmp_path / "other.caffemodel") == 1
+    assert "other.caffemodel: has no layer of the vgg16 trunk (it has ip1 …)" in capsys.readouterr().err
+
+
+def plain_task(**changes):
+    given = {"name": "t", "out": Path("."), "images": Path("i"), "labels": Path("l"), "classes": 21, "mean": (1, 2, 3)}
+    return Task(splits=Splits(["a"], ["b"]), **{**given, **changes})
+
+
+GEOMETRIES = pytest.mark.parametrize(("kernel", "pad"), [(7, 100), (5, 100), (3, 1), (1, 1)])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@GEOMETRIES
+def test_crops_fit_at_every_size(stage, kernel, pad):
+    net = Net(
+        task_net(plain_task(trunk="narrow", fc_width=2, fc_kernel=kernel, pad=pad), stage),
+        TEST,
+        stages=["deploy"],
+        device="meta",
+    )
+    for size in range(32, 65):
+        image = torch.empty(1, 3, size, size + 1, device="meta")
+        assert net(data=image)["score"].shape == (1, 21, size, size + 1)
+
+
+@pytest.mark.parametrize(
+    ("stage", "source", "stride"),
+    [
+        ("32s", "fr", 32),
+        ("16s", "fr", 32),
+        ("8s", "fr", 32),
+        ("16s", "pool4", 16),
+        ("8s", "pool4", 16),
+        ("8s", "pool3", 8),
+    ],
+)
+@GEOMETRIES
+def test_scores_land_where_the_image_is(stage, source, stride, kernel, pad):
+    """A ramp through centre taps comes out as the ramp; max pooling alone moves it, by half a stride less a half."""
+    net = Net(
+        task_net(plain_task(trunk="narrow", classes=2, fc_width=2, fc_kernel=kernel, pad=pad), stage),
+        TEST,
+        stages=["deploy"],
+    )
+    for name, blobs in net.params.items():
+        weight = blobs[0].data
+        weight.zero_()
+        if name == "scale_data":
+            weight.fill_(1)
+        elif name.startswith("up"):
+            near = 1 - (torch.arange(weight.shape[2]) - (weight.shape[2] - 1) / 2).abs() / (weight.shape[2] / 2)
+            weight[0, 0] = near[:, None] * near[None, :]
+        elif name in (f"score_{source}",) or not name.startswith("score"):
+            weight[0, 0, weight.shape[2] // 2, weight.shape[3] // 2] = 1
+    size = 224
+    ramp = torch.arange(1.0, size + 1)
+    for image in (ramp.expand(size, size), ramp.expand(size, size).T):
+        score = net(data=image.expand(1, 3, size, size).contiguous())["score"][0, 0]
+        middle = slice(80, 144)
+        difference = (score - image)[middle, middle]
+        assert torch.allclose(difference, torch.full_like(difference, (stride - 1) / 2), atol=1e-3)
+
+
+def test_the_papers_offsets():
+    offsets = {}
+    for stage in STAGES:
+        net = task_net(plain_task(), stage)
+        offsets[stage] = [layer.crop_param.offset[0] for layer in net.layer if layer.type == "Crop"]
+        first = next(layer for layer in net.layer if layer.name == "conv1_1")
+        assert first.convolution_param.pad[0] == 100
+    assert offsets == {"32s": [19], "16s": [5, 27], "8s": [5, 9, 31]}
+
+
+def spoil(folder, what):
+    """Break the folder in one way; returns options for the command."""
+    labels = folder / "labels"
+    if what == "range":
+        write(folder, "photo3", np.full((20, 24), 7))
+        return ["--classes", "3"]
+    if what == "colours":
+        for path in labels.iterdir():
+            Image.fromarray(np.random.RandomState(0).choice([0, 128], (20, 24, 3)).astype(np.uint8)).save(path)
+    elif what == "mixed":
+        Image.fromarray(np.zeros((20, 24, 3), np.uint8)).save(labels / "photo3.png")
+    elif what == "jpeg":
+        Image.fromarray(np.random.RandomState(0).randint(0, 256, (40, 40, 3)).astype(np.uint8)).save(
+            labels / "photo3.png"
+        )
+    elif what == "masks":
+        for path in labels.iterdir():
+            Image.fromarray(np.eye(20, 24, dtype=np.uint8) * 255).save(path)
+    elif what == "size":
+        write(folder, "photo3", np.zeros((20, 24)), image_size=(24, 20))
+    elif what == "unreadable":
+        (labels / "photo3.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    elif what == "no pairs":
+        for path in labels.iterdir():
+            path.rename(path.with_name(path.stem + "_mask.png"))
+    elif what == "overlap":
+        for split in ("train", "val"):
+            (folder / f"{split}.txt").write_text("photo1\nphoto2\n")
+        return ["--train-list", folder / "train.txt", "--val-list", folder / "val.txt"]
+    elif what == "unlisted":
+        (folder / "train.txt").write_text("photo1\nphoto77\n")
+        return ["--train-list", folder / "train.txt"]
+    elif what == "empty":
+        (folder / "train.txt").write_text("")
+        return ["--train-list", folder / "train.txt"]
+    elif what == "all void":
+        for path in labels.iterdir():
+            Image.fromarray(np.full((20, 24), 9, np.uint8)).save(path)
+        return ["--void", "9"]
+    elif what == "one class":
+        for path in labels.iterdir():
+            Image.fromarray(np.zeros((20, 24), np.uint8)).save(path)
+    elif what == "no folder":
+        return ["--images", folder / "nowhere"]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("range", "photo3.png: label 7. If 7 is void give --void 7; otherwise raise --classes"),
+        (
+            "colours",
+            "labels are colour-coded (8 colours): which is which class is yours to say. A mapping to check is in",
+        ),
+        ("mixed", "1 labels are colour-coded (such as "),
+        ("jpeg", "photo3.png: has 1600 different colours: no label image. Was it saved as JPEG"),
+        ("masks", "labels are masks of 0 and 255: which is which class is yours to say."),
+        ("size", "photo3.png: the label is 24x20, its image "),
+        ("unreadable", "photo3.png: "),
+        ("no pairs", "--label-suffix says what label names have besides. Images: photo0 … Labels: photo0_mask …"),
+        ("overlap", "val.txt: 2 names are also in the train list, such as 'photo1'. Scores would be too good"),
+        ("unlisted", "train.txt: 1 of 2 names have no image with a label, such as 'photo77'."),
+        ("empty", "train.txt: the split is empty. It should list one image name a line."),
+        ("all void", "all labels are void (9): there is nothing to learn."),
+        ("one class", "only label 0 is used: segmentation needs at least 2 classes."),
+        ("no folder", "nowhere: no such folder of images"),
+    ],
+)
+def test_refusals(folder, capsys, what, message):
+    options = spoil(folder, what)
+    assert run(folder, *options) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ") and printed.count("\n") == 1
+    assert message in printed
+    assert not (folder / "task" / "nets").exists()
+
+
+@pytest.mark.parametrize(("what", "classes"), [("colours", 8), ("masks", 2)])
+def test_suggested_mapping_works_as_given(folder, what, classes):
+    spoil(folder, what)
+    assert run(folder) == 1
+    assert run(folder, "--mapping", folder / "task" / "mapping.txt") == 0
+    net = Net(next((folder / "task" / "nets").glob("*-fcn32s.prototxt")), TEST)
+    assert net.blob_shapes["score"][1] == classes
+    assert set(np.unique(net(keep=("label",))["label"].numpy())) <= set(range(classes))
+
+
+@needs_samples
+@pytest.mark.parametrize(
+    ("where", "options", "classes"),
+    [("VOC", [], 18), ("NYU", ["--label-suffix", "_mask"], 40)],
+)
+def test_real_samples_in_one_folder(tmp_path, where, options, classes):
+    place = SAMPLES / where
+    arguments = ["--images", place, "--labels", place, "--out", tmp_path, "--val-fraction", "0.3", *options]
+    assert main([str(argument) for argument in arguments]) == 0
+    net = Net(next((tmp_path / "nets").glob("*-fcn32s.prototxt")), TEST, device="meta")
+    assert net.blob_shapes["score"][1] == classes
+
+
+@needs_samples
+def test_real_colour_coded_labels(tmp_path, capsys):
+    place = SAMPLES / "Context"
+    arguments = ["--images", place, "--labels", place, "--out", tmp_path]
+    assert main([str(argument) for argument in arguments]) == 1
+    assert "labels are colour-coded" in capsys.readouterr().err
+    assert main([str(argument) for argument in [*arguments, "--mapping", tmp_path / "mapping.txt"]]) == 0
+
+
+def test_training_options_reach_the_solver(folder):
+    options = [
+        "--base-lr",
+        "0.5",
+        "--max-iter-16s",
+        "40",
+        "--momentum",
+        "0.3",
+        "--iter-size",
+        "4",
+        "--lr-policy",
+        "fixed",
+    ]
+    assert run(folder, "--name", "x", *options) == 0
+    solver = read_text(folder / "task/solvers/x-fcn16s.prototxt", caffe_pb2.SolverParameter)
+    assert (solver.base_lr, solver.max_iter, solver.iter_size, solver.lr_policy) == (0.5, 40, 4, "fixed")
+    assert solver.momentum == pytest.approx(0.3) and solver.snapshot == 10
+    other = read_text(folder / "task/solvers/x-fcn8s.prototxt", caffe_pb2.SolverParameter)
+    assert other.max_iter == Training().max_iter["8s"] and other.base_lr == 0.5

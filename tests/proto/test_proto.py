@@ -1,0 +1,100 @@
+"""The messages: their schema row by row, the committed descriptor, other runtimes, another caffe.proto beside ours."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import importlib.util
+import os
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool
+from places import TESTS
+
+from fcn_caffe.proto import caffe_pb2, compile, descriptor
+
+FILE = caffe_pb2.NetParameter.DESCRIPTOR.file
+TYPE = descriptor_pb2.FieldDescriptorProto
+
+
+def compiled_file() -> descriptor_pb2.FileDescriptorProto:
+    made = descriptor_pb2.FileDescriptorProto()
+    FILE.CopyToProto(made)
+    return made
+
+
+def schema_rows() -> set[tuple[str, ...]]:
+    """The compiled messages in the columns of caffe_schema.tsv."""
+    rows = set()
+    file = compiled_file()
+    labels = {TYPE.LABEL_OPTIONAL: "optional", TYPE.LABEL_REPEATED: "repeated", TYPE.LABEL_REQUIRED: "required"}
+    enums = [(enum.name, enum) for enum in file.enum_type]
+    enums += [(f"{m.name}.{enum.name}", enum) for m in file.message_type for enum in m.enum_type]
+    for scope, enum in enums:
+        rows |= {("enum", scope, value.name, str(value.number), "", "", "", "") for value in enum.value}
+    for message in file.message_type:
+        for field in message.field:
+            kind = field.type_name.removeprefix(".caffe.") or TYPE.Type.Name(field.type)[len("TYPE_") :].lower()
+            default = field.default_value
+            if default and kind in ("float", "double"):
+                default = f"{float(default):g}"
+            packed = "packed" if field.options.packed else ""
+            rows.add(("field", message.name, field.name, str(field.number), labels[field.label], kind, default, packed))
+    return rows
+
+
+def test_every_row_of_the_schema_both_ways() -> None:
+    with open(TESTS / "golden" / "caffe_schema.tsv", encoding="utf-8") as file:
+        reader = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        next(reader)
+        wanted = {tuple(row) for row in reader}
+    have = schema_rows()
+    assert wanted - have == set()
+    assert have - wanted == set()
+    assert len(have) == 534
+
+
+def test_the_committed_descriptor_is_that_of_caffe_proto() -> None:
+    if importlib.util.find_spec("grpc_tools") is None:
+        pytest.skip("grpcio-tools is not installed, so caffe.proto cannot be compiled here")
+    serialized = compile.compile_descriptor()
+    # The bytes that were packed, not what the pool makes of them: it rewrites the text of float defaults.
+    assert serialized == zlib.decompress(base64.b85decode(descriptor.PACKED))
+    stub = Path(caffe_pb2.__file__).with_suffix(".pyi")
+    assert compile.type_stub(serialized) == stub.read_text(encoding="utf-8")
+
+
+def test_caffe_proto_lists_the_fields_of_the_descriptor() -> None:
+    """Without protoc: every field line of caffe.proto, in order, is in the committed descriptor."""
+    text = Path(descriptor.__file__).with_name("caffe.proto").read_text(encoding="utf-8")
+    lines = [
+        line.split() for line in text.splitlines() if line.strip().startswith(("optional", "repeated", "required"))
+    ]
+    wanted = [(line[0], line[2], int(line[4].rstrip(";"))) for line in lines]
+    labels = {1: "optional", 2: "required", 3: "repeated"}
+    have = [(labels[f.label], f.name, f.number) for m in compiled_file().message_type for f in m.field]
+    assert have == wanted
+
+
+def test_another_caffe_proto_in_the_process_does_not_collide() -> None:
+    other = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe", syntax="proto2")
+    field = other.message_type.add(name="NetParameter").field.add(name="other", number=1)
+    field.label, field.type = TYPE.LABEL_OPTIONAL, TYPE.TYPE_STRING
+    pool = descriptor_pool.Default()
+    pool.AddSerializedFile(other.SerializeToString())
+    theirs = pool.FindMessageTypeByName("caffe.NetParameter")
+    assert [f.name for f in theirs.fields] == ["other"]
+    assert "layer" in caffe_pb2.NetParameter.DESCRIPTOR.fields_by_name
+
+
+@pytest.mark.parametrize("kind", ["upb", "python"])
+def test_compiled_and_pure_python_runtime(kind: str) -> None:
+    environment = {**os.environ, "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": kind}
+    command = [sys.executable, "-W", "error", str(TESTS / "protobuf_runtime.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith(f"({kind}): ok")
