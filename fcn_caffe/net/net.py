@@ -57,7 +57,7 @@ class Net(nn.Module):
 
     def __init__(
         self,
-        source: str | os.PathLike[str] | Any,
+        source: str | os.PathLike[str] | caffe_pb2.NetParameter,
         phase: int = TEST,
         *,
         stages: Sequence[str] = (),
@@ -67,8 +67,9 @@ class Net(nn.Module):
         debug_info: bool = False,
     ) -> None:
         super().__init__()
-        self.path = Path(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else None
-        if self.path is not None:
+        self.path: Path | None = None
+        if isinstance(source, (str, os.PathLike)):
+            self.path = Path(source)
             param = read_net(self.path, phase, stages, level)
         else:
             copied = caffe_pb2.NetParameter()

@@ -232,7 +232,8 @@ def _net(writer: _Writer, tops: Iterable[Named]) -> Any:
 
 def _assign_option(layer: Any, key: str, value: Any) -> None:
     own = _OWN_FIELD.get(layer.type)
-    own_fields = _LAYER_FIELDS[own].message_type.fields_by_name if own else {}
+    options = _LAYER_FIELDS[own].message_type if own else None
+    own_fields = options.fields_by_name if options else {}
     if not key.endswith("param") and key in own_fields:
         _assign(getattr(layer, own or ""), key, value, layer)
     elif key in _LAYER_FIELDS:

@@ -10,11 +10,18 @@ import base64
 import zlib
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # type: ignore[import-untyped]
+from google.protobuf.descriptor import (  # type: ignore[import-untyped]
+    Descriptor,
+    EnumDescriptor,
+    EnumValueDescriptor,
+    FieldDescriptor,
+    FileDescriptor,
+)
 from google.protobuf.message import Message  # type: ignore[import-untyped]
 
 from .descriptor import PACKED
 
-__all__ = ["Message"]
+__all__ = ["Descriptor", "EnumDescriptor", "EnumValueDescriptor", "FieldDescriptor", "FileDescriptor", "Message"]
 
 _pool = descriptor_pool.DescriptorPool()
 _serialized = zlib.decompress(base64.b85decode(PACKED))

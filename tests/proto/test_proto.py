@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import csv
 import importlib.util
@@ -64,8 +65,42 @@ def test_the_committed_descriptor_is_that_of_caffe_proto() -> None:
     serialized = compile.compile_descriptor()
     # The bytes that were packed, not what the pool makes of them: it rewrites the text of float defaults.
     assert serialized == zlib.decompress(base64.b85decode(descriptor.PACKED))
+
+
+def test_the_committed_stub_is_that_of_the_descriptor() -> None:
     stub = Path(caffe_pb2.__file__).with_suffix(".pyi")
-    assert compile.type_stub(serialized) == stub.read_text(encoding="utf-8")
+    assert compile.type_stub(zlib.decompress(base64.b85decode(descriptor.PACKED))) == stub.read_text(encoding="utf-8")
+
+
+def test_what_the_stub_promises_is_there_at_run_time() -> None:
+    """Every name of the stub, looked up on the module, a message, a container and an enum."""
+    net = caffe_pb2.NetParameter(layer=[caffe_pb2.LayerParameter(name="a")])
+    pooling = caffe_pb2.PoolingParameter
+    examples = {
+        "Message": net,
+        "_Scalars": net.input,
+        "_Messages": net.layer,
+        "_Enum": pooling.PoolMethod,
+        "Descriptor": net.DESCRIPTOR,
+        "FieldDescriptor": net.DESCRIPTOR.fields[0],
+        "EnumDescriptor": pooling.PoolMethod.DESCRIPTOR,
+        "EnumValueDescriptor": pooling.PoolMethod.DESCRIPTOR.values[0],
+        "FileDescriptor": net.DESCRIPTOR.file,
+    }
+    stub = Path(caffe_pb2.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+    names = 0
+    for node in ast.parse(stub).body:
+        if isinstance(node, ast.AnnAssign):
+            assert isinstance(getattr(caffe_pb2, ast.unparse(node.target)), int)
+        elif isinstance(node, ast.ClassDef):
+            example = examples.pop(node.name) if node.name in examples else getattr(caffe_pb2, node.name)()
+            for line in node.body:
+                if isinstance(line, ast.Expr):
+                    continue  # `...`, the body of a message without fields
+                name = line.name if isinstance(line, ast.FunctionDef) else ast.unparse(line.target)  # type: ignore[attr-defined]
+                assert hasattr(example, name), f"{node.name}.{name}"
+                names += 1
+    assert not examples and names > 600
 
 
 def test_caffe_proto_lists_the_fields_of_the_descriptor() -> None:
