@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import fcn_caffe
+import fcn_caffe.net  # brings in every layer, data layers too
 from fcn_caffe import errors
 from fcn_caffe.layers.base import REGISTRY, Layer
 
