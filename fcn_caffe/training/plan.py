@@ -17,6 +17,7 @@ from fcn_caffe.models import RECIPES, Start, starts_of
 from fcn_caffe.models.published import PUBLISHED, how_to_get
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.training.solver import read_solver
+from fcn_caffe.training.solver.settings import candidate_paths, find_file
 from fcn_caffe.weights.formats import format_of
 
 SOLVERS, WEIGHTS = "solvers", "weights"
@@ -71,10 +72,9 @@ class Stage:
 
     @property
     def net(self) -> Path:
-        """The net file, seen from the working directory or else from the solver's folder."""
+        """The net file, found as `candidate_paths` says; as the solver names it where it is not there."""
         named = Path(self.param.net or self.param.train_net)
-        beside = self.solver.parent / named
-        return beside if not named.is_file() and beside.is_file() else named
+        return find_file(named, self.solver) or named
 
     def weights(self) -> list[Path]:
         """The weight files of the snapshots there are."""
@@ -117,8 +117,14 @@ def read_stage(solver: str | os.PathLike[str], steps: int | None = None, max_ite
         )
     step = min(step, total)
     files = (part.strip() for entry in param.weights for part in entry.split(","))
-    starts = tuple(starts_of(path.stem, file) for file in files if file)
+    starts = tuple(starts_of(path.stem, str(_weights_path(file, path))) for file in files if file)
     return Stage(path.stem, path, param, starts, step, total if steps is None else min(steps * step, total))
+
+
+def _weights_path(name: str, solver: Path) -> Path:
+    """The weight file that a solver names: where it is, else where a stage makes it, else as it is named."""
+    paths = candidate_paths(name, solver)
+    return next((path for path in paths if available(path) or _made_by(path) is not None), Path(name))
 
 
 @dataclass(frozen=True)
@@ -218,8 +224,10 @@ def _made_by(weights: Path) -> Path | None:
     """The solver file whose result a weight file is."""
     if weights.parent.name != WEIGHTS or weights.suffix != ".caffemodel":
         return None
-    root = weights.parent.parent
-    solvers = (root / SOLVERS / f"{weights.stem}.prototxt", root / f"{weights.stem}.prototxt")
+    root, file = weights.parent.parent, f"{weights.stem}.prototxt"
+    solvers = [root / SOLVERS / file]
+    if root.name != SOLVERS:  # the result of a solver in a folder `solvers` goes beside that folder
+        solvers.append(root / file)
     return next((solver for solver in solvers if solver.is_file()), None)
 
 

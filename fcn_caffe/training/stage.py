@@ -172,9 +172,7 @@ class Training:
         param.CopyFrom(stage.param)
         param.ClearField("weights")  # the stage is started here, where inner products may become convolutions
         param.snapshot_prefix = str(stage.prefix)
-        if param.HasField("net"):
-            param.net = str(stage.net)
-        self.solver = Solver(param, device=device)
+        self.solver = Solver(param, device=device, path=stage.solver)
         if on_step is not None:
             self.solver.on_step.append(on_step)
         self.scores = ScoreTable(stage.folder / "scores.csv")

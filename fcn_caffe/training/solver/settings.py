@@ -31,13 +31,40 @@ def read_solver(path: PathLike) -> Any:
     return upgrade_solver(read_text(path, caffe_pb2.SolverParameter), path)
 
 
+def candidate_paths(name: PathLike, solver: PathLike | None, base: Path | None = None) -> list[Path]:
+    """List the paths that a file name in a solver may mean, in the order in which they are tried.
+
+    A relative name leads from `base` (the working directory if None), as in Caffe; else from the solver's folder; else
+    from the folder above it, so that solvers/X.prototxt finds nets/X.prototxt from anywhere.
+
+    Args:
+        name: what the solver says.
+        solver: the solver's file; None if it has none.
+        base: the folder to try first.
+    """
+    folders = [Path() if base is None else base]
+    if solver is not None:
+        folder = Path(solver).parent
+        folders += [folder, folder / ".." if folder.name in ("", "..") else folder.parent]
+    return list(dict.fromkeys(folder / name for folder in folders))
+
+
+def find_file(name: PathLike, solver: PathLike | None, base: Path | None = None) -> Path | None:
+    """Return the first of `candidate_paths` that is a file; None where none is."""
+    # os.path.isfile, because Path's own raises for a name that is too long.
+    return next((path for path in candidate_paths(name, solver, base) if os.path.isfile(path)), None)
+
+
 class Settings:
     """A checked SolverParameter: where its files are, and how its nets and its update rule are made.
 
-    source: a solver file or a SolverParameter. base: the folder that paths in it are relative to, the working
-    directory if None; paths not there are looked for beside the solver file. path: the file that a SolverParameter
-    was read from.
-    Raises: SolverError naming the file and the field.
+    Args:
+        source: a solver file or a SolverParameter.
+        base: the folder that paths in the solver are relative to, the working directory if None. A file that is not
+            there is looked for beside the solver file, then in the folder above it, see `candidate_paths`.
+        path: the file that a SolverParameter was read from.
+    Raises:
+        SolverError: names the file and the field.
     """
 
     def __init__(self, source: PathLike | Any, base: Path | None = None, path: PathLike | None = None) -> None:
@@ -83,18 +110,19 @@ class Settings:
     # -- files ------------------------------------------------------------------------------------------------
 
     def find(self, name: str, what: str) -> Path:
-        """The file that a path in the solver means: relative to `base`, else beside the solver file.
+        """Find the file that a path in the solver means, see `candidate_paths`.
 
-        Raises: SolverError that lists where it was looked for.
+        Args:
+            name: the path.
+            what: what the file is, for the message.
+        Raises:
+            SolverError: lists every path that was tried.
         """
-        looked = [self.from_base(name)]
-        if self.path is not None:
-            looked.append(self.path.parent / name)
-        for candidate in looked:
-            if os.path.isfile(candidate):  # Path's own raises for a name that is too long
-                return candidate
-        places = ", ".join(dict.fromkeys(str(candidate) for candidate in looked))
-        raise self.error(f"{what} '{name}' is not there. Looked for {places}.")
+        path = find_file(name, self.path, self.base)
+        if path is None:
+            tried = ", ".join(map(str, candidate_paths(name, self.path, self.base)))
+            raise self.error(f"{what} '{name}' is not there. Looked for {tried}.")
+        return path
 
     def from_base(self, name: str) -> Path:
         """A path in the solver, relative to `base`."""
