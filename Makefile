@@ -1,7 +1,7 @@
 # `make check` needs no data and takes seconds; `make test` is what .ci/run runs.
 PYTHON ?= python3
 
-.PHONY: check test nets format protobuf-runtimes fuzz
+.PHONY: check test quick coverage nets format protobuf-runtimes lower-bounds fuzz
 
 check:
 	$(PYTHON) -m ruff check .
@@ -9,7 +9,15 @@ check:
 	$(PYTHON) -m mypy
 
 test:
-	$(PYTHON) -m pytest -q
+	$(PYTHON) -m pytest -q -n auto
+
+# Without the tests that take more than five seconds.
+quick:
+	$(PYTHON) -m pytest -q -n auto -m "not slow"
+
+# Which lines the tests reach; fails below the floor in pyproject.toml.
+coverage:
+	$(PYTHON) -m pytest -q -n auto --cov --cov-report=term
 
 nets:
 	$(PYTHON) tools/make_nets.py
@@ -21,6 +29,10 @@ format:
 # The messages on the oldest and the newest protobuf, compiled and pure Python, each in an environment of its own.
 protobuf-runtimes:
 	sh tests/protobuf_runtimes.sh
+
+# The oldest versions that pyproject.toml promises, on the oldest and the newest Python. Fetches gigabytes, so outside CI.
+lower-bounds:
+	sh tests/lower_bounds.sh
 
 # All 20,000 spoilt files, other ones each time; `make test` takes a share, the same ones each time.
 fuzz:

@@ -1,14 +1,35 @@
-"""Signals as a terminal gives them, also where pytest runs in the background (`pytest &`, `nohup pytest`, some CIs).
+"""What holds for all tests: signals, threads, what a test needs, and which are slow.
 
-A shell starts a background command with SIGINT ignored, and its children inherit that: a test that interrupts a process
+Signals are as a terminal gives them, also where pytest runs in the background (`pytest &`, `nohup pytest`, some CIs). A
+shell starts a background command with SIGINT ignored, and its children inherit that: a test that interrupts a process
 would wait for ever. A signal that has a handler here is at its default in the processes that tests start.
 """
 
 from __future__ import annotations
 
+import os
 import signal
+
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    # Before PyTorch is loaded: the workers share the cores, and so do the processes that tests start.
+    workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
+
+import pytest
+from needs import NEEDS
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda number, frame: None)  # still ignored in this process, as nohup asks
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name, need in NEEDS.items():
+        config.addinivalue_line("markers", f"{name}: {(need.__doc__ or '').splitlines()[0]}")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in reversed(list(item.iter_markers())):
+        if mark.name in NEEDS:
+            NEEDS[mark.name](*mark.args)

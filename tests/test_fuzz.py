@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import re
-import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -33,7 +32,7 @@ from fcn_caffe.weights.formats import hdf5
 from fcn_caffe.weights.transfer import load_weights, save_weights
 
 # The limits that each file runs under are Linux's.
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits on memory need Linux")
+pytestmark = pytest.mark.needs_linux
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data" / "caffe"
@@ -141,12 +140,14 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 # -- the tests -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @amount(0.34)
 @given(data=spoilt(nets(), mutations.NETS))
 def test_a_spoilt_net(bench: Bench, data: bytes) -> None:
     check_net(bench, data)
 
 
+@pytest.mark.slow
 @amount(0.15)
 @given(data=spoilt(solvers(), mutations.SOLVERS))
 def test_a_spoilt_solver(bench: Bench, data: bytes) -> None:
@@ -164,6 +165,7 @@ WEIGHTS = {
 STATES = {"solverstate": (binary_mutations.WIRE, 0.08), "solverstate.h5": (binary_mutations.HDF5, 0.05)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", WEIGHTS)
 def test_spoilt_weights(bench: Bench, ending: str) -> None:
     ways, share = WEIGHTS[ending]
@@ -176,6 +178,7 @@ def test_spoilt_weights(bench: Bench, ending: str) -> None:
     check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", STATES)
 def test_a_spoilt_solver_state(bench: Bench, ending: str) -> None:
     ways, share = STATES[ending]
@@ -188,6 +191,7 @@ def test_a_spoilt_solver_state(bench: Bench, ending: str) -> None:
     check()
 
 
+@pytest.mark.slow
 @amount(0.05)
 @given(data=spoilt(files("*.caffemodel"), binary_mutations.WIRE))
 def test_a_spoilt_binary_net(bench: Bench, data: bytes) -> None:

@@ -249,6 +249,7 @@ def test_scoring_does_not_disturb_training(tmp_path, monkeypatch):
     assert same(*results)
 
 
+@pytest.mark.slow
 def test_interrupted_from_the_keyboard_says_how_to_go_on(task):
     path = task / "solvers/coarse.prototxt"
     text = path.read_text().replace("max_iter: 6", "max_iter: 100000")

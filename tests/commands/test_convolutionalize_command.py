@@ -74,7 +74,7 @@ def test_the_command_refuses_and_writes_nothing(tmp_path, capsys):
         main(paths[:3])
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data/caffe/lenet_v1")
+@pytest.mark.needs_data("data/caffe/lenet_v1")
 @pytest.mark.parametrize(("net", "more"), [("lenet", []), ("lenet_test", ["--input-size", "28x28"])])
 def test_lenet_of_2014(tmp_path, capsys, net, more):
     paths = [str(DATA / f"{net}.prototxt"), str(DATA / "lenet_iter_10000"), str(tmp_path / "o.prototxt")]

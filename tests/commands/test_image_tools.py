@@ -141,7 +141,7 @@ def test_a_wrong_root_folder_makes_no_empty_database(tmp_path: Path, capsys: pyt
     assert not (tmp_path / "db").exists()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGINT")
+@pytest.mark.needs_linux
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     write_images(tmp_path, images(1, 200, 200))
     (tmp_path / "list.txt").write_text("0.png 0\n" * 1_000_000)
@@ -199,7 +199,7 @@ def test_mean_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         assert not (tmp_path / "mean").exists()
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data/caffe/lmdb")
+@pytest.mark.needs_data("data/caffe/lmdb")
 def test_caffes_own_database_and_mean_are_made_again(tmp_path: Path) -> None:
     flags = ["--resize_height=256", "--resize_width=256"]
     files = [f"{REAL / 'test_raw_img'}/", str(REAL / "test_files.txt"), str(tmp_path / "db")]

@@ -17,7 +17,7 @@ from fcn_caffe.proto import caffe_pb2, read_text
 from fcn_caffe.weights.transfer import save_weights
 
 SAMPLES = SHARED / "data" / "samples"
-needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="needs ../shared/data/samples")
+needs_samples = pytest.mark.needs_data("data/samples")
 
 
 def write(folder, name, label, suffix=".png", image_size=None):

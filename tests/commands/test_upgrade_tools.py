@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import needs_data
 from places import GOLDEN, SHARED
 
 from fcn_caffe import PrototxtError
@@ -179,9 +180,7 @@ def test_places_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_the_lenet_of_2014(tmp_path: Path) -> None:
-    folder = REAL / "lenet_v1"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not here")
+    folder = needs_data("data/caffe/lenet_v1")
     for name in ("lenet.prototxt", "lenet_train.prototxt", "lenet_test.prototxt", "lenet_iter_10000"):
         assert upgrade_net.main([str(folder / name), str(tmp_path / name)]) == 0
         message, binary = read_message(tmp_path / name, caffe_pb2.NetParameter)

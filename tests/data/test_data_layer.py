@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from datum_fixtures import blobs, data_net, equal, images, pull, write_database, write_images
+from needs import needs_package
 from PIL import Image
 from places import ROOT, TESTS
 
@@ -206,7 +207,9 @@ def test_the_database_can_be_replaced_once_the_net_is_gone(tmp_path: Path) -> No
     pull(net)
     del net
     gc.collect()
-    lmdb = pytest.importorskip("lmdb")
+    needs_package("lmdb")
+    import lmdb
+
     lmdb.open(str(tmp_path / "db")).close()  # refused while it is open in this process
 
 
@@ -224,7 +227,7 @@ def test_an_error_comes_with_the_batch_it_belongs_to(tmp_path: Path, prefetch: i
     assert prefetching() == []
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.needs_linux
 def test_a_forked_child_reads_on_by_itself(tmp_path: Path) -> None:
     script = f"""
 import os, sys
@@ -341,7 +344,7 @@ def test_a_missing_package_is_named(
         data_net("Data", f'source: "{source}" batch_size: 1 backend: {backend.upper()}')
 
 
-@pytest.mark.skipif(not LENET.is_dir(), reason="needs ../shared/data/caffe/lenet_v1")
+@pytest.mark.needs_data("data/caffe/lenet_v1")
 def test_the_lenet_of_2014_scores_on_its_own_database() -> None:
     from fcn_caffe.weights.transfer import copy_weights, load_weights
 

@@ -73,7 +73,7 @@ def test_sbd_in_matlabs_own_struct(tmp_path):
     assert np.array_equal(data[0], bgr) and np.array_equal(got[0, 0], label)
 
 
-@pytest.mark.skipif(not SBD.is_dir(), reason="needs ../shared/data/samples/SBD")
+@pytest.mark.needs_data("data/samples/SBD")
 def test_sbd_files_as_matlab_wrote_them():
     layer, blobs = start(SBDDSegDataLayer, sbdd_dir=str(SBD), split="val")
     for _ in range(len(layer)):

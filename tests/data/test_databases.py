@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from needs import needs_package
 
 from fcn_caffe.data.readers.databases import BACKENDS, read_records, write_records
 from fcn_caffe.errors import DataError
@@ -41,7 +42,9 @@ def test_an_lmdb_grows_as_it_must(tmp_path: Path) -> None:
 
 
 def test_an_lmdb_of_one_file_is_read_too(tmp_path: Path) -> None:
-    lmdb = pytest.importorskip("lmdb")
+    needs_package("lmdb")
+    import lmdb
+
     with (
         lmdb.open(str(tmp_path / "one.mdb"), subdir=False) as environment,
         environment.begin(write=True) as transaction,
@@ -68,7 +71,9 @@ def test_reading_changes_nothing_in_the_folder(tmp_path: Path, backend: str) -> 
 
 
 def test_leveldb_of_old_caffe_with_sst_tables_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plyvel = pytest.importorskip("plyvel")
+    needs_package("plyvel")
+    import plyvel
+
     database = plyvel.DB(str(tmp_path / "db"), create_if_missing=True)
     for key, value in records(100):
         database.put(key, value)
@@ -127,7 +132,9 @@ def test_damaged_databases_are_named(tmp_path: Path) -> None:
 
 
 def test_an_lmdb_that_is_open_elsewhere_in_the_process_is_told(tmp_path: Path) -> None:
-    lmdb = pytest.importorskip("lmdb")
+    needs_package("lmdb")
+    import lmdb
+
     write_records(tmp_path / "db", "lmdb", records(2))
     with (
         lmdb.open(str(tmp_path / "db")),

@@ -430,6 +430,7 @@ def test_mutated_archives_are_unpacked_or_refused(tmp_path, mode):
     assert refused > 10
 
 
+@pytest.mark.slow
 def test_stopped_by_ctrl_c_it_leaves_whole_files_and_goes_on(tmp_path):
     data = tmp_path / "data"
     content = np.random.RandomState(0).bytes(200_000)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from needs import needs_data
 from PIL import Image
 from places import SHARED
 
@@ -93,9 +94,7 @@ def test_holes_take_the_nearest_depth():
 
 
 def sample(name):
-    if not (SAMPLES / name).is_file():
-        pytest.skip(f"needs {SAMPLES / name}")
-    with Image.open(SAMPLES / name) as image:
+    with Image.open(needs_data(f"data/samples/HHA/{name}")) as image:
         return np.asarray(image)
 
 

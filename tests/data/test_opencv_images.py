@@ -94,7 +94,7 @@ def test_lists_are_a_path_and_a_label_a_line(tmp_path: Path) -> None:
         read_image_list(tmp_path / "none")
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data/caffe/lmdb")
+@pytest.mark.needs_data("data/caffe/lmdb")
 def test_datums_of_caffes_own_database_are_made_again_to_the_byte() -> None:
     from fcn_caffe.data.readers.databases import read_records
 

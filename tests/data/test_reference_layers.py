@@ -307,7 +307,7 @@ def test_in_a_net_the_first_image_is_loaded_once_more_and_order_goes_on(voc, tmp
     assert NAMES[int(net.forward()["label"][0, 0, 0, 0])] == seen[5]
 
 
-@pytest.mark.skipif(not (SAMPLES / "VOC").is_dir(), reason="needs ../shared/data/samples/VOC")
+@pytest.mark.needs_data("data/samples/VOC")
 def test_real_voc_photographs_and_palettes(tmp_path):
     (tmp_path / "ImageSets" / "Segmentation").mkdir(parents=True)
     names = sorted(path.stem for path in (SAMPLES / "VOC").glob("*.png"))
@@ -321,7 +321,7 @@ def test_real_voc_photographs_and_palettes(tmp_path):
         assert set(np.unique(label)) <= {*range(21), 255} and 255 in label
 
 
-@pytest.mark.skipif(not (SAMPLES / "HHA").is_dir(), reason="needs ../shared/data/samples/HHA")
+@pytest.mark.needs_data("data/samples/HHA")
 def test_a_real_depth_image_and_its_hha(tmp_path):
     for folder, file in (("depth", "0.png"), ("hha", "matlab_hha.png")):
         (tmp_path / "data" / folder).mkdir(parents=True)
@@ -334,7 +334,7 @@ def test_a_real_depth_image_and_its_hha(tmp_path):
     assert np.allclose(hha[0], stored.transpose(2, 0, 1) - layer.mean_hha[:, None, None])
 
 
-@pytest.mark.skipif(not (SAMPLES / "SBD").is_dir(), reason="needs ../shared/data/samples/SBD")
+@pytest.mark.needs_data("data/samples/SBD")
 def test_real_sbd_files(tmp_path):
     layer, blobs = start(SBDDSegDataLayer, sbdd_dir=str(SAMPLES / "SBD"), split="train", seed=1337)
     for _ in range(3):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import input_layer, layer, make_net, randomise
+from needs import needs_package
 from small_stages import write_stages
 
 from fcn_caffe import DataError, GraphError, Net
@@ -52,7 +53,7 @@ def datums(path, backend):
 
 @pytest.mark.parametrize("backend", ["lmdb", "leveldb"])
 def test_databases(task, backend, capsys):
-    pytest.importorskip(BACKEND_PACKAGES[backend])
+    needs_package(BACKEND_PACKAGES[backend])
     before = set(task.iterdir())
     assert run("conv,score", "a,b", 3, backend) == 0
     assert "wrote 'conv' of 3 images to a" in capsys.readouterr().out
@@ -106,7 +107,7 @@ def net_of(shape):
 )
 def test_blobs_that_do_not_fit(tmp_path, shape, format, message):
     if format == "lmdb":
-        pytest.importorskip("lmdb")
+        needs_package("lmdb")
     net = net_of(shape) if shape else make_net(*loss_net())
     with pytest.raises(DataError, match=message):
         extract_features(net, [net.graph.outputs[0]], [tmp_path / "out"], 1, [format])
@@ -130,7 +131,7 @@ def test_images_of_several_sizes_make_no_array(task):
     before = set(task.iterdir())
     assert run("conv", "a.npz", 3) == 1
     assert set(task.iterdir()) == before
-    pytest.importorskip("lmdb")
+    needs_package("lmdb")
     assert run("conv", "a", 2, "lmdb") == 0
     assert len({value for _, value in read_records("a", "lmdb")}) == 2
 

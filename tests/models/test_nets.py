@@ -35,6 +35,7 @@ def test_narrow_nets_equal_caffe(case: str) -> None:
     assert checked
 
 
+@pytest.mark.slow
 def test_voc_fcn8s_at_full_width_equals_caffe() -> None:
     data = load("voc_fcn8s_full")
     param = read_net(ROOT / "nets" / "voc-fcn8s.prototxt", TRAIN)

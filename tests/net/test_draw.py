@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 
 import pytest
 from helpers import input_layer, layer, net_param
@@ -13,7 +12,7 @@ from fcn_caffe import TRAIN, FcnCaffeError
 from fcn_caffe.commands import draw_net as command
 from fcn_caffe.net.draw import draw_net, draw_net_to_file, edge_label, layer_label, to_dot
 
-needs_graphviz = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz's dot is not installed")
+needs_graphviz = pytest.mark.needs_program("dot")
 
 
 def one(type: str, more: str = "", name: str = "it"):

@@ -26,7 +26,7 @@ NAME = "nyud-fcn32s-color-d"
 VGG = "weights/vgg16fc.caffemodel"
 SAMPLES = SHARED / "data" / "samples" / "HHA"
 SHAPES = {"color": (1, 3, 32, 40), "depth": (1, 1, 32, 40)}
-samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="needs ../shared/data/samples/HHA")
+samples = pytest.mark.needs_data("data/samples/HHA")
 
 
 def narrow_net(width=4):

@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from needs import needs_data
 from places import ROOT
 
 from fcn_caffe.errors import FcnCaffeError
@@ -91,9 +92,7 @@ def test_every_claim_has_a_check_and_every_check_a_claim():
 
 
 def test_the_given_rows_are_the_first():
-    given = ROOT.parent / "shared" / "spec" / "paper-claims.tsv"
-    if not given.is_file():
-        pytest.skip("../shared/spec/paper-claims.tsv is not here")
+    given = needs_data("spec/paper-claims.tsv")
     rows = list(csv.reader(given.read_text().splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE))[1:]
     assert [list(vars(claim).values()) for claim in read_claims()][: len(rows)] == rows
     assert {claim.status for claim in read_claims()} <= {"seen", UNVERIFIED}

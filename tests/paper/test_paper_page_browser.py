@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from importlib.util import find_spec
 from urllib.parse import quote
 
 import pytest
@@ -12,9 +11,11 @@ from page_record import HOSTILE, small_record
 from fcn_caffe.paper.report.claims import anchor
 from fcn_caffe.paper.report.page import write_page
 
-_MISSING = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
-_MISSING += [] if find_spec("selenium") else ["selenium"]
-pytestmark = pytest.mark.skipif(bool(_MISSING), reason=f"no browser to open the page in: {', '.join(_MISSING)} missing")
+pytestmark = [
+    pytest.mark.needs_program("chromium"),
+    pytest.mark.needs_program("chromedriver"),
+    pytest.mark.needs_package("selenium"),
+]
 IDS = ["T1.stride", "T1.params", "T2.32s", "S3.4.sampling", "R.8s", "P.pool", f"X.{HOSTILE}"]
 
 

@@ -128,6 +128,7 @@ def test_masked_nets_see_one_of_the_two():
     assert seen["foreground"].any() and seen["background"].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [regimes, balance, augmentation, masking])
 def test_training_in_miniature(module):
     """All of it for a few iterations: the numbers mean nothing, the rows are there."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import base64
 import csv
-import importlib.util
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool
+from needs import needs_package
 from places import TESTS
 
 from fcn_caffe.proto import caffe_pb2, compile, descriptor
@@ -60,8 +60,7 @@ def test_every_row_of_the_schema_both_ways() -> None:
 
 
 def test_the_committed_descriptor_is_that_of_caffe_proto() -> None:
-    if importlib.util.find_spec("grpc_tools") is None:
-        pytest.skip("grpcio-tools is not installed, so caffe.proto cannot be compiled here")
+    needs_package("grpc_tools")
     serialized = compile.compile_descriptor()
     # The bytes that were packed, not what the pool makes of them: it rewrites the text of float defaults.
     assert serialized == zlib.decompress(base64.b85decode(descriptor.PACKED))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 from google.protobuf import text_format
 from helpers import input_layer, layer, net_param
@@ -14,7 +12,7 @@ from fcn_caffe import FcnCaffeError
 from fcn_caffe.pycaffe.proto import caffe_pb2
 
 draw = caffe.draw
-needs_graphviz = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz's dot is not installed")
+needs_graphviz = pytest.mark.needs_program("dot")
 
 
 def one(type, more=""):

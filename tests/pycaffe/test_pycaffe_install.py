@@ -73,6 +73,7 @@ def test_a_script_sees_its_own_name_arguments_and_folder(script: Path) -> None:
     assert done.returncode == 5
 
 
+@pytest.mark.slow
 def test_errors_and_wrong_uses_end_as_pythons_do(script: Path) -> None:
     script.write_text("raise ValueError('broken')")
     done = run(script)
@@ -83,6 +84,7 @@ def test_errors_and_wrong_uses_end_as_pythons_do(script: Path) -> None:
     assert b"SCRIPT ARGS" in subprocess.run([*FACE, "--help"], env=ENVIRONMENT, capture_output=True).stdout
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_script_that_trains(script: Path) -> None:
     folder = script.parent
     (folder / "net.prototxt").write_text(

@@ -238,7 +238,7 @@ def test_a_module_is_looked_for_beside_the_net_then_on_the_path_then_among_ours(
 # -- modes --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.needs_cuda(False)
 def test_the_gpu_mode_without_cuda_says_so_once_and_runs(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,7 +253,7 @@ def test_the_gpu_mode_without_cuda_says_so_once_and_runs(
         caffe.set_device(-1)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.needs_cuda
 def test_the_same_script_runs_on_a_gpu(folder: Path) -> None:
     conv = "convolution_param { num_output: 2 kernel_size: 2 weight_filler { type: 'xavier' } }"
     text = ["force_backward: true", input_layer("x", 1, 2, 4, 4), layer("conv", "Convolution", "x", more=conv)]

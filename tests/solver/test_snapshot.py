@@ -400,6 +400,7 @@ def in_folder(folder: Path) -> dict[str, Any]:
     return {"cwd": folder, "env": environment, "text": True, "stdout": subprocess.PIPE}
 
 
+@pytest.mark.slow
 def test_killed_while_writing(solver: Solver, tmp_path: Path) -> None:
     """SIGKILL at every stage of a second snapshot: the first is whole, nothing half has a final name."""
     solver.step(2)
@@ -454,6 +455,7 @@ def wait_for(process: subprocess.Popen[str], line: str) -> list[str]:
     return seen
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed_processes_equal_an_uninterrupted_one(tmp_path: Path) -> None:
     steps = 200
     for name in ("whole", "cut"):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import os
-import shutil
 import subprocess
 import sys
 from datetime import datetime
 
 import numpy as np
 import pytest
+from needs import needs_package
 from PIL import Image
 from places import ROOT
 from small_stages import write_stages
@@ -232,7 +232,7 @@ def test_outputs_by_name(tmp_path):
 
 
 def test_the_picture_shows_the_curve(tmp_path, capsys):
-    pytest.importorskip("matplotlib")
+    needs_package("matplotlib")
     log = written(tmp_path / "train.log", CAFFE)
     assert plot_training_log.main([str(log), str(tmp_path / "a.png"), "--chart", "train-loss-iters"]) == 0
     assert plot_training_log.main(["6", str(tmp_path / "b.png"), str(log)]) == 0
@@ -257,7 +257,7 @@ def test_wrong_arguments(arguments, message, capsys):
 
 
 def test_nothing_is_left_where_drawing_fails(tmp_path, capsys):
-    pytest.importorskip("matplotlib")
+    needs_package("matplotlib")
     log = written(tmp_path / "train.log", CAFFE)
     assert plot_training_log.main([str(log), str(tmp_path / "a.bmq")]) == 1
     assert "matplotlib knows: " in capsys.readouterr().err
@@ -274,7 +274,7 @@ def test_without_matplotlib_the_error_says_how_to_install_it(tmp_path, monkeypat
         draw_chart({"log": log}, 6, tmp_path / "a.png")
 
 
-@pytest.mark.skipif(shutil.which("sh") is None, reason="no shell")
+@pytest.mark.needs_program("sh")
 def test_a_caffe_log_through_a_pipe(tmp_path):
     """The log may be no regular file: `parse_log.py <(grep …)`."""
     written(tmp_path / "train.log", CAFFE)

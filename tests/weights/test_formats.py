@@ -21,6 +21,7 @@ import oracle
 import pytest
 import torch
 from helpers import input_layer, layer, make_net, randomise
+from needs import needs_data
 from places import GOLDEN, ROOT, SHARED
 
 from fcn_caffe import Net, PrototxtError, WeightsError
@@ -597,10 +598,7 @@ def test_a_net_is_not_weights(name: str) -> None:
 
 
 def real(name: str) -> Path:
-    path = REAL / name
-    if not path.exists():
-        pytest.skip(f"{path} is not here")
-    return path
+    return needs_data(f"data/caffe/{name}")
 
 
 def test_super_resolution_gives_caffes_output() -> None:

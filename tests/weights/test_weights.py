@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from needs import needs_data
 from places import GOLDEN, SHARED
 
 from fcn_caffe.errors import WeightsError
@@ -149,9 +150,7 @@ def test_file_over_protobufs_two_gigabytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["adam", "sgd_multistep"])
 def test_solver_states(name: str, tmp_path: Path) -> None:
-    path = ORACLE / "states" / f"{name}_iter_5.solverstate"
-    if not path.exists():
-        pytest.skip(f"{path} is not here")
+    path = needs_data(f"oracle/states/{name}_iter_5.solverstate")
     state = wire.read_solver_state(path)
     message = caffe_pb2.SolverState.FromString(path.read_bytes())
     assert (state.iter, state.learned_net, state.current_step) == (5, message.learned_net, message.current_step)
@@ -317,9 +316,7 @@ def test_report_names_what_happened() -> None:
 @pytest.mark.parametrize("form", ["modern", "input", "v1", "v0"])
 @pytest.mark.parametrize("weights", ["modern", "v1"])
 def test_real_net_gives_caffes_output(form: str, weights: str) -> None:
-    path = ORACLE / "formats" / "expected.npz"
-    if not path.exists():
-        pytest.skip(f"{path} is not here")
+    path = needs_data("oracle/formats/expected.npz")
     expected = np.load(path)
     net = Net(FORMATS / f"{form}.prototxt")
     copy_weights(net, load_weights(FORMATS / f"{weights}.caffemodel"))

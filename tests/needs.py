@@ -1,0 +1,58 @@
+"""What a test needs besides this package: said once, so that a skipped test always says what would let it run.
+
+As marks, `@pytest.mark.needs_data("data/samples/VOC")`, `needs_package("lmdb")`, `needs_program("dot")`, or as calls in
+a test. Nothing else in these tests skips (tests/test_suite.py), so that no condition can outlive its reason.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from places import SHARED
+
+
+def needs_data(place: str) -> Path:
+    """The path of a file or folder of ../shared, which a clone alone lacks; skips the test where it is not there."""
+    path = SHARED / place
+    if not path.exists():
+        pytest.skip(f"needs ../shared/{place}")
+    return path
+
+
+def needs_package(name: str) -> None:
+    """Skip the test where an optional package is not installed."""
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"needs the Python package {name}")
+
+
+def needs_program(name: str) -> None:
+    """Skip the test where a program is not on the path."""
+    if shutil.which(name) is None:
+        pytest.skip(f"needs the program {name}")
+
+
+def needs_linux() -> None:
+    """Skip the test on other systems: it uses limits that Linux has."""
+    if sys.platform != "linux":
+        pytest.skip("needs Linux")
+
+
+def needs_cuda(there: bool = True) -> None:
+    """Skip the test where there is no GPU; with False, where there is one."""
+    import torch
+
+    if torch.cuda.is_available() is not there:
+        pytest.skip("needs a GPU" if there else "needs a machine without a GPU")
+
+
+NEEDS = {
+    "needs_data": needs_data,
+    "needs_package": needs_package,
+    "needs_program": needs_program,
+    "needs_linux": needs_linux,
+    "needs_cuda": needs_cuda,
+}
