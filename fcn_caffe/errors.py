@@ -1,7 +1,7 @@
 """The exception tree. Every error names the file and line, or the layer, and ends with the fix.
 
 FcnCaffeError
-├── PrototxtError   text or binary that does not parse as the message it should be
+├── PrototxtError   text or binary that is not the message it should be
 ├── GraphError      layers that do not fit together: missing bottoms, repeated tops, wrong rules
 ├── LayerError      one layer's own options, bottoms or shapes
 ├── WeightsError    weight files, and weights that do not fit the net
@@ -12,41 +12,42 @@ FcnCaffeError
 from __future__ import annotations
 
 import os
-from typing import NoReturn
+from typing import TYPE_CHECKING
 
-_LONGEST = 3000  # characters of a message; a corrupt file may hold a name or a shape of any length
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_LONGEST = 3000  # characters; a corrupt file may hold a name or a shape of any length
 
 
 class FcnCaffeError(Exception):
-    """Base of every error this package raises on purpose. Its text is cut in the middle where it is very long."""
+    """Base of every error that this package raises on purpose. A very long text loses its middle."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(_shortened(message))
 
-    def named(self, place: str) -> FcnCaffeError:
-        """The same error with the place in front, unless its text starts with it already."""
-        return self if str(self).startswith(place) else self._with(f"{place}: {self}")
+    def named(self, place: str) -> Self:
+        """Return a copy that names the place first, for `raise error.named(place) from error.__cause__`.
 
-    def raise_named(self, place: str) -> NoReturn:
-        """Raise it with the place in front, keeping what it came from."""
-        named = self.named(place)
-        if named is self:
-            raise self
-        raise named from self
+        The text stays as it is where it starts with the place already. The copy has the traceback of the original,
+        so nothing is lost and nothing is shown twice.
+        """
+        text = str(self)
+        return self._with(text if text.startswith(place) else f"{place}: {text}")
 
-    def hinted(self, hint: str) -> FcnCaffeError:
-        """The same error with a hint behind."""
-        return self._with(f"{self}{hint}") if hint else self
+    def hinted(self, hint: str) -> Self:
+        """Return a copy whose text ends with the hint."""
+        return self._with(f"{self}{hint}")
 
-    def _with(self, text: str) -> FcnCaffeError:
+    def _with(self, text: str) -> Self:
         error = type(self).__new__(type(self))
         error.__dict__.update(self.__dict__)
         error.args = (_shortened(text),)
-        return error
+        return error.with_traceback(self.__traceback__)
 
 
 def _shortened(text: str) -> str:
-    """The text, or its beginning, which says where, and its end, which says how to mend it."""
+    """Keep the beginning, which says where, and the end, which says how to mend it."""
     if len(text) <= _LONGEST:
         return text
     return f"{text[: _LONGEST // 2]} … ({len(text) - _LONGEST} characters) … {text[-_LONGEST // 2 :]}"

@@ -43,7 +43,7 @@ def _check_stage(stage: Stage, results: dict[Path, Net]) -> None:
         # The memory a net takes is not needed to see that it builds.
         train, test = (Net(stage.net, phase, device="meta") for phase in (TRAIN, TEST))
     except FcnCaffeError as error:
-        raise error.named(str(stage.net)) from error
+        raise error.named(str(stage.net)) from error.__cause__
     if not heads(test):
         raise SolverError(f"{stage.net}: the TEST net has no SoftmaxWithLoss, so what to score is not known.")
     source, wanted = data_layer(test), list(stage.param.test_iter)

@@ -232,7 +232,7 @@ class Python(Layer):
         try:
             return method(*arguments)
         except FcnCaffeError as error:
-            error.raise_named(f"layer '{self.name}' (Python)")
+            raise error.named(f"layer '{self.name}' (Python)") from error.__cause__
         except Exception as error:
             where = f"{type(self.user).__name__}.{method.__name__}"
             raise _also(self.error(f"{where} raised {type(error).__name__}: {error}"), error) from error

@@ -122,8 +122,8 @@ class Net(nn.Module):
             except FcnCaffeError as error:
                 hint = self._crop_hint(node)
                 if hint:
-                    raise error.named(str(node)).hinted(hint) from error
-                error.raise_named(str(node))
+                    raise error.named(str(node)).hinted(hint) from error.__cause__
+                raise error.named(str(node)) from error.__cause__
             except _FAILURES as error:
                 raise _failure(node, bottoms, error) from error
             made = (tops,) if isinstance(tops, Tensor) else tops
@@ -282,7 +282,7 @@ class Net(nn.Module):
                 try:
                     tops = step.layer(*bottoms)
                 except FcnCaffeError as error:
-                    error.raise_named(str(step.node))
+                    raise error.named(str(step.node)) from error.__cause__
                 except _FAILURES as error:
                     raise _failure(step.node, bottoms, error) from error
                 if isinstance(tops, Tensor):
@@ -316,7 +316,7 @@ class Net(nn.Module):
             try:
                 made = step.layer()
             except FcnCaffeError as error:
-                error.raise_named(str(step.node))
+                raise error.named(str(step.node)) from error.__cause__
             except _FAILURES as error:
                 raise _failure(step.node, (), error) from error
             listed = (made,) if isinstance(made, Tensor) else made

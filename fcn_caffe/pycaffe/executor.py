@@ -380,7 +380,7 @@ def _named(step: Step) -> Iterator[None]:
     try:
         yield
     except FcnCaffeError as error:
-        error.raise_named(str(step.node))
+        raise error.named(str(step.node)) from error.__cause__
     except FAILURES as error:
         shapes = ", ".join(
             f"{name} {show(blob._data.shape)}" for name, blob in zip(step.node.bottoms, step.bottoms, strict=True)

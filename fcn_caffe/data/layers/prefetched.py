@@ -76,7 +76,7 @@ class PrefetchedLayer(Layer):
         try:
             found = self.source.read_state(state)
         except DataError as error:
-            raise error.named(f"layer '{self.name}' ({self.layer_type})") from error
+            raise error.named(f"layer '{self.name}' ({self.layer_type})") from error.__cause__
         except (KeyError, TypeError, ValueError) as error:
             raise self.error(f"the snapshot's data order is not one of this layer ({error!r}).") from error
         self.stop()
