@@ -71,6 +71,6 @@ def check(*ids: str, kind: str, realised: tuple[str, ...], trains: str = "") -> 
 @cache
 def read_claims() -> tuple[Claim, ...]:
     """Every claim, in the order of claims.tsv: the papers' own tables and sections, then what the release says."""
-    text = resources.files("fcn_caffe.paper").joinpath("claims.tsv").read_text(encoding="utf-8")
+    text = resources.files("fcn_caffe.paper.audit").joinpath("claims.tsv").read_text(encoding="utf-8")
     rows = csv.DictReader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
     return tuple(Claim(**row) for row in rows)

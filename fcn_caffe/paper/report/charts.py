@@ -1,41 +1,34 @@
-"""A curve of a record as an inline SVG: axes with ticks, a legend, and lines told apart without their colours."""
+"""A curve of a record as an inline SVG: axes with ticks, a legend, and lines that differ in colour and dashes."""
 
 from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["STYLES", "chart", "number"]
+from markupsafe import Markup
+
+from fcn_caffe.paper.report.numbers import number
+from fcn_caffe.paper.report.templates import render
+
+__all__ = ["STYLES", "chart"]
 
 WIDTH, HEIGHT = 460, 290
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 46  # what the frame leaves free, for numbers and names of axes
-STYLES = 6  # colours with dashes that page.css has
-MOST = 400  # points drawn of a line; of more, the least and the greatest of each stretch
-MARKED = 30  # points up to which each gets a mark
-NAME_ROOM, NAME_LINE = 38, 14  # letters of a name beside the frame's height, pixels of each line of it
-LOG_FROM = 200.0  # the ratio of the largest to the least value from which an axis is logarithmic
+LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 46  # margins around the frame, for the axes' numbers and names
+STYLES = 6  # line styles that page.css has
+MOST = 400  # points drawn of one line; a longer line keeps the least and the greatest of each stretch
+MARKED = 30  # a line of at most so many points gets a mark at each
+NAME_ROOM, NAME_LINE = 38, 14  # letters of the y axis' name that fit beside the frame, pixels of each line of it
+LOG_FROM = 200.0  # an axis is logarithmic if its largest value is this many times its least
 
 Point = tuple[float, float]
 
 
-def number(value: Any) -> str:
-    """A number as a reader wants it: whole ones grouped, others with four digits, what is no number in words."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return "" if value is None else str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return "not a number" if math.isnan(value) else "infinite" if value > 0 else "minus infinite"
-    if abs(value) < 1e15 and value == int(value):
-        return f"{int(value):,}"
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.4g}"
-
-
 @dataclass(frozen=True)
 class _Axis:
-    """From values to places: low and high are of the values, or of their logarithms."""
+    """Maps values to pixels. low, high: in values, or in their logarithms where log is set."""
 
     low: float
     high: float
@@ -48,40 +41,62 @@ class _Axis:
         share = ((math.log10(value) if self.log else value) - self.low) / (self.high - self.low)
         return self.start + share * (self.end - self.start)
 
+    def labels(self) -> list[tuple[float, str]]:
+        """The pixel and the text of each tick."""
+        return [(self(value), _tick(value)) for value in self.ticks]
 
-def chart(curve: dict[str, Any]) -> str:
-    """A figure of a record's curve: its picture, a caption and a legend; values that are not finite break a line."""
+
+class _Mark(NamedTuple):
+    x: float
+    y: float
+    title: str
+
+
+class _Line(NamedTuple):
+    style: int
+    name: str
+    paths: list[str]
+    marks: list[_Mark]
+
+
+def chart(curve: dict[str, Any]) -> Markup:
+    """Draw a record's curve as a figure: picture, caption and legend. A value that is not finite breaks its line.
+
+    Args:
+        curve: `asdict` of a paper.result.Curve, with points as pairs; None counts as not a number.
+    """
     lines = {name: [_point(pair) for pair in points] for name, points in curve["lines"].items()}
-    drawn = [pair for points in lines.values() for pair in points if _finite(pair)]
-    lost = sum(len(points) for points in lines.values()) - len(drawn)
-    caption = f"<figcaption>{escape(curve['title'])}</figcaption>"
-    if not drawn:
-        why = "no value is finite" if lost else "it has no points"
-        return f'<figure class="chart">{caption}<p class="none">Nothing to draw: {why}.</p></figure>'
-    y = _axis([pair[1] for pair in drawn], HEIGHT - BOTTOM, TOP, 5)
-    beside = textwrap.wrap(_named(curve["y"], y), NAME_ROOM)
+    finite = [pair for points in lines.values() for pair in points if _is_finite(pair)]
+    lost = sum(len(points) for points in lines.values()) - len(finite)
+    if not finite:
+        return render("chart.html", curve=curve, lines=None, lost=lost)
+    y = _axis([pair[1] for pair in finite], HEIGHT - BOTTOM, TOP, 5)
+    beside = textwrap.wrap(_axis_name(curve["y"], y), NAME_ROOM)
     left = LEFT + NAME_LINE * (len(beside) - 1)
-    x = _axis([pair[0] for pair in drawn], left, WIDTH - RIGHT, 6)
-    parts = [*_frame(x, y, _named(curve["x"], x), beside)]
-    for index, points in enumerate(lines.values()):
-        parts += _line(points, x, y, index % STYLES)
-    names = ", ".join(lines)
-    said = f"{curve['title']}: {curve['y']} against {curve['x']}. Lines: {names}."
-    picture = (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(said)}">'
-        f"{''.join(parts)}</svg>{_legend(lines)}"
+    x = _axis([pair[0] for pair in finite], left, WIDTH - RIGHT, 6)
+    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+    return render(
+        "chart.html",
+        curve=curve,
+        lines=[_line(name, points, x, y, at % STYLES) for at, (name, points) in enumerate(lines.items())],
+        lost=lost,
+        size=(WIDTH, HEIGHT),
+        frame={"left": left, "right": right, "top": TOP, "bottom": bottom},
+        middle=((left + right) / 2, (TOP + bottom) / 2),
+        x_ticks=x.labels(),
+        y_ticks=y.labels(),
+        below=_axis_name(curve["x"], x),
+        beside=[(13 + NAME_LINE * at, text) for at, text in enumerate(beside)],
     )
-    note = f'<p class="none">{lost} value{"s are" if lost > 1 else " is"} not finite and not drawn.</p>' if lost else ""
-    return f'<figure class="chart">{caption}{picture}{note}</figure>'
 
 
-def _point(pair: Sequence[Any]) -> Point:
+def _point(pair: Sequence[float | None]) -> Point:
     x, y = (math.nan if value is None else float(value) for value in pair)
     return x, y
 
 
-def _finite(pair: Point) -> bool:
-    return all(math.isfinite(value) and abs(value) < 1e300 for value in pair)  # differences are finite too
+def _is_finite(pair: Point) -> bool:
+    return all(math.isfinite(value) and abs(value) < 1e300 for value in pair)  # so that differences are finite too
 
 
 def _axis(values: list[float], start: float, end: float, wanted: int) -> _Axis:
@@ -93,17 +108,17 @@ def _axis(values: list[float], start: float, end: float, wanted: int) -> _Axis:
         return _Axis(low - (high - low) * 0.04, high + (high - low) * 0.04, True, start, end, tuple(ticks[::every]))
     spread = high - low
     largest = max(abs(low), abs(high))
-    if spread <= max(largest * 1e-12, 1e-290):  # one value, or as good as one
+    if spread <= max(largest * 1e-12, 1e-290):  # all values are one, up to rounding
         spread = largest if largest > 1e-290 else 1.0
         low, high = low - spread / 2, high + spread / 2
-    step = _nice((high - low) / wanted)
+    step = _round_step((high - low) / wanted)
     ticks = [index * step for index in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
     margin = (high - low) * 0.04
     return _Axis(low - margin, high + margin, False, start, end, tuple(ticks))
 
 
-def _nice(step: float) -> float:
-    """The least of 1, 2, 2.5 and 5 times a power of ten that is no less."""
+def _round_step(step: float) -> float:
+    """The least of 1, 2, 2.5 and 5 times a power of ten that is not below `step`."""
     power = 10.0 ** math.floor(math.log10(step))
     return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= step * (1 - 1e-9))
 
@@ -112,47 +127,35 @@ def _tick(value: float) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
-def _named(name: str, axis: _Axis) -> str:
+def _axis_name(name: str, axis: _Axis) -> str:
     return f"{name} (logarithmic)" if axis.log else name
 
 
-def _frame(x: _Axis, y: _Axis, below: str, beside: list[str]) -> Iterable[str]:
-    """Axes, ticks and the names of the axes, that beside the frame in lines."""
-    left = x.start
-    for value in y.ticks:
-        at = y(value)
-        yield f'<path class="grid" d="M{left:g} {at:.1f}H{WIDTH - RIGHT}"/>'
-        yield f'<text class="tick end" x="{left - 7:g}" y="{at + 4:.1f}">{_tick(value)}</text>'
-    for value in x.ticks:
-        at = x(value)
-        yield f'<path class="tick" d="M{at:.1f} {HEIGHT - BOTTOM}v5"/>'
-        yield f'<text class="tick middle" x="{at:.1f}" y="{HEIGHT - BOTTOM + 18}">{_tick(value)}</text>'
-    yield f'<path class="axis" d="M{left:g} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>'
-    middle_x, middle_y = (left + WIDTH - RIGHT) / 2, (TOP + HEIGHT - BOTTOM) / 2
-    yield f'<text class="name middle" x="{middle_x:.0f}" y="{HEIGHT - 8}">{escape(below)}</text>'
-    for index, line in enumerate(beside):
-        at = 13 + NAME_LINE * index
-        yield f'<text class="name middle" transform="translate({at} {middle_y:.0f}) rotate(-90)">{escape(line)}</text>'
-
-
-def _line(points: Sequence[Point], x: _Axis, y: _Axis, style: int) -> Iterable[str]:
-    stretches: list[list[Point]] = [[]]
-    for pair in points:
-        if _finite(pair):
-            stretches[-1].append(pair)
-        elif stretches[-1]:
-            stretches.append([])
-    for stretch in stretches:
+def _line(name: str, points: Sequence[Point], x: _Axis, y: _Axis, style: int) -> _Line:
+    line = _Line(style, name, [], [])
+    for stretch in _stretches(points):
         if len(stretch) > 1:
-            path = "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in _thinned(stretch))
-            yield f'<path class="line style{style}" d="M{path}"/>'
-        if stretch and (len(stretch) == 1 or len(points) <= MARKED):
-            for a, b in stretch:
-                told = f"<title>{number(a)}: {number(b)}</title>"
-                yield f'<circle class="mark style{style}" cx="{x(a):.1f}" cy="{y(b):.1f}" r="3">{told}</circle>'
+            line.paths.append("L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in _thinned(stretch)))
+        if len(stretch) == 1 or len(points) <= MARKED:
+            line.marks.extend(_Mark(x(a), y(b), f"{number(a)}: {number(b)}") for a, b in stretch)
+    return line
+
+
+def _stretches(points: Sequence[Point]) -> Iterator[list[Point]]:
+    """The points between those that are not finite."""
+    stretch: list[Point] = []
+    for pair in points:
+        if _is_finite(pair):
+            stretch.append(pair)
+        elif stretch:
+            yield stretch
+            stretch = []
+    if stretch:
+        yield stretch
 
 
 def _thinned(points: list[Point]) -> list[Point]:
+    """At most MOST points: of each stretch the least and the greatest."""
     if len(points) <= MOST:
         return points
     length = math.ceil(2 * len(points) / MOST)
@@ -162,12 +165,3 @@ def _thinned(points: list[Point]) -> list[Point]:
         ends = {min(stretch, key=lambda at: points[at][1]), max(stretch, key=lambda at: points[at][1])}
         kept += [points[at] for at in sorted(ends)]
     return kept
-
-
-def _legend(lines: Iterable[str]) -> str:
-    items = (
-        f'<li><svg class="swatch" viewBox="0 0 34 10" aria-hidden="true"><path class="line style{index % STYLES}" '
-        f'd="M1 5H33"/></svg>{escape(name)}</li>'
-        for index, name in enumerate(lines)
-    )
-    return f'<ul class="legend">{"".join(items)}</ul>'

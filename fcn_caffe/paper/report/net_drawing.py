@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
-from fcn_caffe.paper.report.charts import number
+from markupsafe import Markup
 
-__all__ = ["Box", "boxes", "draw_net", "short", "size"]
+from fcn_caffe.paper.report.numbers import number, short, sides
+from fcn_caffe.paper.report.templates import render
+
+__all__ = ["Box", "draw_net", "place_boxes"]
 
 WIDTH, HEIGHT, GAP_X, GAP_Y, EDGE = 250, 62, 30, 22, 8
-MODULE = 4  # layers whose names begin alike, NAME/..., from which they are drawn as one box
+MODULE = 4  # so many layers whose names begin alike, NAME/..., are drawn as one box
 _KINDS = {
-    **{"Convolution": "conv", "InnerProduct": "conv", "Deconvolution": "up", "Pooling": "pool", "Input": "data"},
-    **{"Eltwise": "join", "Concat": "join", "Crop": "crop"},
+    "Convolution": "conv",
+    "InnerProduct": "conv",
+    "Deconvolution": "up",
+    "Pooling": "pool",
+    "Input": "data",
+    "Eltwise": "join",
+    "Concat": "join",
+    "Crop": "crop",
 }
 
 
 @dataclass
 class Box:
-    """A layer, or several as one, in its place: row from above, lane from the left. below: the boxes it reads."""
+    """One layer, or several drawn as one.
+
+    Attributes:
+        below: the boxes it reads, by index.
+        folded: the types of the layers that change its top in place.
+        row: its place, counted from above.
+        lane: its place, counted from the left.
+    """
 
     layers: list[dict[str, Any]]
     title: str
     below: list[int] = field(default_factory=list)
-    folded: list[str] = field(default_factory=list)  # types of the layers that change its top in place
+    folded: list[str] = field(default_factory=list)
     row: int = 0
     lane: int = 0
 
@@ -35,58 +51,72 @@ class Box:
         """The layer whose top leaves the box."""
         return self.layers[-1]
 
+    @property
+    def corner(self) -> tuple[int, int]:
+        """The pixel of its upper left corner."""
+        return EDGE + self.lane * (WIDTH + GAP_X), EDGE + self.row * (HEIGHT + GAP_Y)
+
     def total(self, key: str) -> int:
-        """A sum over the layers."""
+        """Sum a number of its layers."""
         return sum(layer[key] or 0 for layer in self.layers)
 
 
-def short(value: float) -> str:
-    """A large number in three digits: 134M, 1.85G."""
-    for unit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= unit * 0.9995:
-            return f"{value / unit:.3g}{name}"
-    return number(value)
+class _Shape(NamedTuple):
+    """A box as the template draws it. cost: the length of its bar."""
+
+    x: int
+    y: int
+    kind: str
+    tooltip: str
+    name: str
+    does: str
+    makes: str
+    sees: str
+    parameters: str
+    cost: float
 
 
-def size(value: Any) -> str:
-    """A kernel or a pad: 3x3, or 4x6 where the sides differ; nothing where there is none."""
-    if value is None:
-        return ""
-    sides = list(value) if isinstance(value, (list, tuple)) else [value, value]
-    return "×".join(number(side) for side in (sides * 2)[: max(2, len(sides))])
+class _Arrow(NamedTuple):
+    """An arrow as the template draws it. tip: the pixel where its head begins."""
+
+    path: str
+    tip: tuple[float, int]
+    is_skip: bool
 
 
-def boxes(layers: Sequence[dict[str, Any]]) -> list[Box]:
-    """The boxes of a net, placed. What works in place is folded into what it changes, a module is one box."""
-    made: list[Box] = []
+# -- boxes and their places --------------------------------------------------------------------------------------------
+
+
+def place_boxes(layers: Sequence[dict[str, Any]]) -> list[Box]:
+    """Make the boxes of a net, each in its place.
+
+    A layer that works in place is folded into the box that it changes; a module is one box.
+    """
+    boxes: list[Box] = []
     maker: dict[str, int] = {}  # blob -> its box
-    counts: dict[str, int] = {}
+    counts = Counter(map(_module, layers))
+    references: dict[int, list[int]] = {}  # Crop's reference input: it constrains the layout and draws no arrow
     for layer in layers:
-        counts[_module(layer)] = counts.get(_module(layer), 0) + 1
-    cuts: dict[int, list[int]] = {}  # what a box is cut to the size of: it has to be there, but nothing flows
-    for layer in layers:
-        bottoms, tops = layer["bottoms"], layer["tops"]
-        module = _module(layer)
-        grouped = bool(module) and counts[module] >= MODULE
-        if not grouped and len(bottoms) == 1 and bottoms == tops and bottoms[0] in maker:
-            made[maker[bottoms[0]]].folded.append(layer["type"])
+        bottoms, module = layer["bottoms"], _module(layer)
+        is_grouped = bool(module) and counts[module] >= MODULE
+        if not is_grouped and len(bottoms) == 1 and bottoms == layer["tops"] and bottoms[0] in maker:
+            boxes[maker[bottoms[0]]].folded.append(layer["type"])
             continue
-        if grouped and made and made[-1].title == module:
-            index = len(made) - 1
-            made[index].layers.append(layer)
+        if is_grouped and boxes and boxes[-1].title == module:
+            boxes[-1].layers.append(layer)
         else:
-            index = len(made)
-            made.append(Box([layer], module if grouped else layer["name"]))
-        flowing = bottoms[:1] if layer["type"] == "Crop" else bottoms
+            boxes.append(Box([layer], module if is_grouped else layer["name"]))
+        index = len(boxes) - 1
         for bottom in bottoms:
             below = maker.get(bottom, index)
-            if below != index:
-                into = made[index].below if bottom in flowing else cuts.setdefault(index, [])
-                if below not in into:
-                    into.append(below)
-        maker.update((top, index) for top in tops)
-    _place(made, cuts)
-    return made
+            is_reference = layer["type"] == "Crop" and bottom != bottoms[0]
+            targets = references.setdefault(index, []) if is_reference else boxes[index].below
+            if below != index and below not in targets:
+                targets.append(below)
+        maker.update((top, index) for top in layer["tops"])
+    _set_rows(boxes, references)
+    _set_lanes(boxes)
+    return boxes
 
 
 def _module(layer: dict[str, Any]) -> str:
@@ -94,116 +124,118 @@ def _module(layer: dict[str, Any]) -> str:
     return head if slash else ""
 
 
-def _place(made: list[Box], cuts: dict[int, list[int]]) -> None:
-    readers: list[list[int]] = [[] for _ in made]
-    for index, box in enumerate(made):
-        under = [1 + made[below].row for below in box.below]
-        box.row = max([0, *under, *(made[beside].row for beside in cuts.get(index, []))])
+def _set_rows(boxes: list[Box], references: dict[int, list[int]]) -> None:
+    for index, box in enumerate(boxes):
+        under = [1 + boxes[below].row for below in box.below]
+        box.row = max([0, *under, *(boxes[beside].row for beside in references.get(index, []))])
+
+
+def _set_lanes(boxes: list[Box]) -> None:
+    """Put the longest chain into the first lane, then each next longest into the first lane that is free."""
+    readers: list[list[int]] = [[] for _ in boxes]
+    depth = [0] * len(boxes)
+    for index, box in enumerate(boxes):
+        depth[index] = 1 + max((depth[below] for below in box.below), default=0)
         for below in box.below:
             readers[below].append(index)
-    # The longest way down is the column that everything else hangs on; each other chain takes the first free lane.
-    depth = [0] * len(made)
-    for index, box in enumerate(made):
-        depth[index] = 1 + max((depth[below] for below in box.below), default=0)
     placed: set[int] = set()
-    taken: list[list[tuple[int, int]]] = []
-    while len(placed) < len(made):
-        end = max((index for index in range(len(made)) if index not in placed), key=lambda at: (depth[at], at))
-        chain = [end]
-        while True:
-            free = [below for below in made[chain[-1]].below if below not in placed]
-            if not free:
-                break
-            chain.append(max(free, key=lambda at: depth[at]))
-        tops = [made[below].row for below in made[chain[-1]].below]
-        ends = [made[reader].row for reader in readers[end]]
-        span = min([made[chain[-1]].row, *tops]), max([made[end].row, *ends])
-        lane = next((at for at, spans in enumerate(taken) if not _meets(span, spans)), len(taken))
-        if lane == len(taken):
-            taken.append([])
-        taken[lane].append(span)
+    lanes: list[list[tuple[int, int]]] = []  # the rows that each lane's chains cover
+    while len(placed) < len(boxes):
+        end = max((index for index in range(len(boxes)) if index not in placed), key=lambda at: (depth[at], at))
+        chain = _chain_up(boxes, end, depth, placed)
+        tops = [boxes[below].row for below in boxes[chain[-1]].below]
+        ends = [boxes[reader].row for reader in readers[end]]
+        span = min([boxes[chain[-1]].row, *tops]), max([boxes[end].row, *ends])
+        lane = next((at for at, spans in enumerate(lanes) if not _overlaps(span, spans)), len(lanes))
+        if lane == len(lanes):
+            lanes.append([])
+        lanes[lane].append(span)
         for index in chain:
-            made[index].lane = lane
+            boxes[index].lane = lane
             placed.add(index)
-        for index in chain:  # longer ways through what is placed no longer count
-            depth[index] = 0
+            depth[index] = 0  # a way through a placed box no longer counts
 
 
-def _meets(span: tuple[int, int], others: Iterable[tuple[int, int]]) -> bool:
+def _chain_up(boxes: list[Box], end: int, depth: list[int], placed: set[int]) -> list[int]:
+    """The longest chain of boxes not yet placed from `end` up to the image."""
+    chain = [end]
+    while free := [below for below in boxes[chain[-1]].below if below not in placed]:
+        chain.append(max(free, key=lambda at: depth[at]))
+    return chain
+
+
+def _overlaps(span: tuple[int, int], others: Iterable[tuple[int, int]]) -> bool:
     return any(span[0] <= high and low <= span[1] for low, high in others)
 
 
-def draw_net(net: dict[str, Any]) -> str:
-    """The picture of a record's net: each box says what it does, what it makes, how far it sees and what it costs."""
-    made = boxes(net["layers"])
-    rows, lanes = 1 + max((box.row for box in made), default=0), 1 + max((box.lane for box in made), default=0)
-    width, height = EDGE * 2 + lanes * (WIDTH + GAP_X) - GAP_X, EDGE * 2 + rows * (HEIGHT + GAP_Y) - GAP_Y
-    most = max((box.total("multiply_adds") for box in made), default=0) or 1
-    arrows = [_arrow(made, below, box) for box in made for below in box.below]
-    shapes = [_box(box, most) for box in made]
-    said = f"{net['name']}: {len(net['layers'])} layers from the image down; the table has them in words."
-    return (
-        f'<svg class="net" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-        f'aria-label="{escape(said)}">{"".join(arrows)}{"".join(shapes)}</svg>'
+# -- drawing -----------------------------------------------------------------------------------------------------------
+
+
+def draw_net(net: dict[str, Any]) -> Markup:
+    """Draw a record's net: each box says what its layer does and makes, how far it sees and what it costs."""
+    boxes = place_boxes(net["layers"])
+    rows, lanes = 1 + max((box.row for box in boxes), default=0), 1 + max((box.lane for box in boxes), default=0)
+    most = max((box.total("multiply_adds") for box in boxes), default=0) or 1
+    return render(
+        "net.svg",
+        net=net,
+        width=EDGE * 2 + lanes * (WIDTH + GAP_X) - GAP_X,
+        height=EDGE * 2 + rows * (HEIGHT + GAP_Y) - GAP_Y,
+        box_size=(WIDTH, HEIGHT),
+        arrows=[_arrow(boxes[below], box) for box in boxes for below in box.below],
+        shapes=[_shape(box, most) for box in boxes],
     )
 
 
-def _corner(box: Box) -> tuple[int, int]:
-    return EDGE + box.lane * (WIDTH + GAP_X), EDGE + box.row * (HEIGHT + GAP_Y)
-
-
-def _arrow(made: list[Box], below: int, box: Box) -> str:
-    """From the box read to its reader: straight down a lane, over to a branch, or back from one."""
-    (x0, y0), (x1, y1) = _corner(made[below]), _corner(box)
+def _arrow(below: Box, box: Box) -> _Arrow:
+    """From the box that is read to its reader: straight down a lane, over to a branch, or back from one."""
+    (x0, y0), (x1, y1) = below.corner, box.corner
     start, end, bottom = x0 + WIDTH / 2, x1 + WIDTH / 2, y0 + HEIGHT
-    tip = f"M{{x:g}} {y1 - 1}l-4 -7h8z"
     if x0 == x1:
-        return f'<path class="flow" d="M{start:g} {bottom}V{y1 - 6}"/><path class="tip" d="{tip.format(x=end)}"/>'
+        return _Arrow(f"M{start:g} {bottom}V{y1 - 6}", (end, y1 - 1), False)
     turn = 1 if x1 > x0 else -1
-    if turn > 0:  # out to a branch: across just under the box, then down its lane
-        across, end = bottom + GAP_Y * 0.36, end
-        start = x0 + WIDTH - 34.0
-    else:  # back: down its lane, across just over the reader
+    if turn > 0:  # to a branch: across just under the box, then down the branch's lane
+        across, start = bottom + GAP_Y * 0.36, x0 + WIDTH - 34.0
+    else:  # back: down its own lane, then across just over the reader
         across, end = y1 - GAP_Y * 0.5, x1 + WIDTH - 34.0
     path = (
         f"M{start:g} {bottom}V{across - 5:g}q0 5 {5 * turn} 5H{end - 5 * turn:g}q{5 * turn} 0 {5 * turn} 5"
         f"V{max(y1 - 6, across + 5):g}"
     )
-    return f'<path class="flow skip" d="{path}"/><path class="tip skip" d="{tip.format(x=end)}"/>'
+    return _Arrow(path, (end, y1 - 1), True)
 
 
-def _box(box: Box, most: int) -> str:
-    x, y = _corner(box)
-    kind = "module" if len(box.layers) > 1 else _KINDS.get(box.last["type"], "other")
-    shape = "×".join(str(side) for side in box.last["shape"][1:])
+def _shape(box: Box, most: int) -> _Shape:
+    x, y = box.corner
     stride, sees = box.last["stride"], box.last["receptive_field"]
-    seen = " · ".join(
-        text for text, there in ((f"stride {number(stride)}", stride), (f"sees {number(sees)}", sees)) if there
-    )
-    share = box.total("multiply_adds") / most
-    costs = ""
-    if box.total("parameters") or box.total("multiply_adds"):
-        costs = f"{short(box.total('parameters'))} parameters · {short(box.total('multiply_adds'))} multiply-adds"
-    bar = f'<rect class="cost" x="{x + 5}" y="{y + HEIGHT - 5}" width="{share * (WIDTH - 10):.1f}" height="3"/>'
-    name = box.title if len(box.title) <= 20 else f"{box.title[:19]}…"
-    return (
-        f'<g><title>{escape(_told(box))}</title><rect class="box {kind}" x="{x}" y="{y}" width="{WIDTH}" '
-        f'height="{HEIGHT}" rx="6"/><text class="title" x="{x + 10}" y="{y + 18}">{escape(name)}</text>'
-        f'<text class="end" x="{x + WIDTH - 10}" y="{y + 18}">{escape(_does(box))}</text>'
-        f'<text x="{x + 10}" y="{y + 35}">{shape}</text>'
-        f'<text class="end" x="{x + WIDTH - 10}" y="{y + 35}">{seen}</text>'
-        f'<text class="less" x="{x + 10}" y="{y + 51}">{costs}</text>{bar if share > 0 else ""}</g>'
+    sight = [f"stride {number(stride)}"] * bool(stride) + [f"sees {number(sees)}"] * bool(sees)
+    parameters, multiply_adds = box.total("parameters"), box.total("multiply_adds")
+    names = ", ".join(layer["name"] for layer in box.layers)
+    is_module = len(box.layers) > 1
+    return _Shape(
+        x=x,
+        y=y,
+        kind="module" if is_module else _KINDS.get(box.last["type"], "other"),
+        tooltip=f"{box.title}: {names}" if is_module else f"{box.last['name']} ({box.last['type']})",
+        name=box.title if len(box.title) <= 20 else f"{box.title[:19]}…",
+        does=_what_it_does(box),
+        makes="×".join(str(side) for side in box.last["shape"][1:]),
+        sees=" · ".join(sight),
+        parameters=f"{short(parameters)} parameters · {short(multiply_adds)} multiply-adds"
+        if parameters or multiply_adds
+        else "",
+        cost=multiply_adds / most * (WIDTH - 10),
     )
 
 
-def _does(box: Box) -> str:
+def _what_it_does(box: Box) -> str:
     if len(box.layers) > 1:
         count = sum(layer["type"] == "Convolution" for layer in box.layers)
         return f"{len(box.layers)} layers, {count} conv"
     layer = box.last
-    kernel = size(layer["kernel"])
-    step = "" if layer.get("step") in (None, 1) else f"/{size(layer['step']).split('×')[0]}"
-    known = {
+    kernel = sides(layer["kernel"])
+    step = "" if layer.get("step") in (None, 1) else f"/{sides(layer['step']).split('×')[0]}"
+    words = {
         "Convolution": f"{kernel} conv{step}",
         "Deconvolution": f"{kernel} up{step.replace('/', ' ×')}",
         "Pooling": f"{kernel} pool{step}" if kernel else "pool",
@@ -211,9 +243,4 @@ def _does(box: Box) -> str:
         "Eltwise": "sum",
         "Input": "image",
     }
-    return " + ".join([known.get(layer["type"], layer["type"]), *(name for name in box.folded if name == "ReLU")])
-
-
-def _told(box: Box) -> str:
-    names = ", ".join(layer["name"] for layer in box.layers)
-    return f"{box.title}: {names}" if len(box.layers) > 1 else f"{box.last['name']} ({box.last['type']})"
+    return " + ".join([words.get(layer["type"], layer["type"]), *(name for name in box.folded if name == "ReLU")])
