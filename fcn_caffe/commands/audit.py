@@ -20,6 +20,7 @@ from fcn_caffe.commands import INTERRUPTED, command
 from fcn_caffe.commands._options import seed, share
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write, check_place
+from fcn_caffe.host.paths import shipped
 from fcn_caffe.host.progress import duration
 from fcn_caffe.paper.audit.claims import CHECKS, NO_UNITS, Claim
 from fcn_caffe.paper.audit.files import Audited
@@ -27,7 +28,6 @@ from fcn_caffe.paper.audit.run import UNVERIFIED_SOURCE, VERDICTS, Entry, audit,
 from fcn_caffe.paper.report.page import write_page
 from fcn_caffe.paper.result import DIFFERS, HOLDS, NOT_RUN
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 FOLDERS = ("nets", "solvers")
 NARROW, WIDE = 80, 160  # columns that the table is kept within; the second where there is no terminal
 _COLOURS = {HOLDS: "32", DIFFERS: "1;31", NOT_RUN: "33", UNVERIFIED_SOURCE: "36"}
@@ -58,10 +58,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _root(given: Path | None) -> Path:
     """The folder that is audited. Raises: DataError where it has no nets and solvers."""
-    for place in (given,) if given is not None else (Path(), CHECKOUT):
-        if all((place / folder).is_dir() for folder in FOLDERS):
+    places = [Path.cwd(), shipped()] if given is None else [given]
+    for place in places:
+        if place is not None and all((place / folder).is_dir() for folder in FOLDERS):
             return place.resolve()
-    where = given if given is not None else f"{Path.cwd()} and {CHECKOUT}"
+    where = " and ".join(str(place) for place in places if place is not None)
     raise DataError(
         f"{where}: no folders {' and '.join(FOLDERS)} there. Give the folder they lie in with --root; "
         "tools/make_nets.py writes them."

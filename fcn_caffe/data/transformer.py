@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 from fcn_caffe.data.readers.mean_image import read_mean_image
 from fcn_caffe.data.readers.opencv_images import Colour
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.paths import Surroundings
 from fcn_caffe.proto.phases import TRAIN
 
 __all__ = ["Transformer", "read_means"]
@@ -20,7 +20,7 @@ Float32 = npt.NDArray[np.float32]
 _log = logging.getLogger("fcn_caffe.data")
 
 
-def read_means(param: Any, folder: Path | None) -> tuple[Float32 | None, Float32 | None]:
+def read_means(param: Any, surroundings: Surroundings) -> tuple[Float32 | None, Float32 | None]:
     """The mean image (C, H, W) and the mean values (C or 1, 1, 1) of a TransformationParameter, at most one of them.
 
     Raises: DataError for both; what read_mean_image raises.
@@ -28,7 +28,7 @@ def read_means(param: Any, folder: Path | None) -> tuple[Float32 | None, Float32
     if param.HasField("mean_file"):
         if param.mean_value:
             raise DataError("transform_param has mean_file and mean_value: keep one of them.")
-        return read_mean_image(param.mean_file, folder), None
+        return read_mean_image(param.mean_file, surroundings), None
     if param.mean_value:
         return None, np.array(param.mean_value, np.float32)[:, None, None]
     return None, None
@@ -38,16 +38,16 @@ class Transformer:
     """(x - mean) * scale of an image, cropped and mirrored.
 
     The crop lies at random in TRAIN and in the centre in TEST; the mirror is random in both; the mean image is
-    cropped with the image. `folder` is where else to look for mean_file, the net's.
+    cropped with the image. `surroundings`: those of the layer that has the transform_param, for its mean_file.
     Raises: DataError for mean_file with mean_value, and a mean file that cannot be read.
     Source: Caffe DataTransformer.
     """
 
-    def __init__(self, param: Any, phase: int, folder: Path | None = None) -> None:
+    def __init__(self, param: Any, phase: int, surroundings: Surroundings | None = None) -> None:
         self.scale, self.mirror, self.crop = np.float32(param.scale), bool(param.mirror), int(param.crop_size)
         self.random_crop = phase == TRAIN
         self.force_color, self.force_gray = bool(param.force_color), bool(param.force_gray)
-        self.mean_image, self.mean_values = read_means(param, folder)
+        self.mean_image, self.mean_values = read_means(param, surroundings or Surroundings())
 
     @property
     def random(self) -> bool:

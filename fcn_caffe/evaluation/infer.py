@@ -14,6 +14,7 @@ import torch
 from fcn_caffe.data.readers.image_files import IMAGE_SUFFIXES, image_blob, read_image
 from fcn_caffe.errors import DataError, WeightsError
 from fcn_caffe.evaluation.net_inputs import photograph_mean
+from fcn_caffe.host.paths import Paths
 from fcn_caffe.net.graph import read_net
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto.phases import TEST, TRAIN
@@ -28,29 +29,36 @@ def trained_net(
     *,
     stages: Sequence[str] = (),
     device: str = "cpu",
+    paths: Paths | None = None,
 ) -> Net:
-    """Build a TEST net and fill it from a weights file.
+    """Build a TEST net and fill it from a weights file. paths: what relative paths start from.
 
     Raises: WeightsError when the file does not fit or lacks layers the net has: a net that was trained has them all,
     and a layer left at its filler would answer nonsense without a word.
     """
-    net = Net(path, TEST, stages=stages)
-    report = copy_weights(net, load_weights(weights), source=os.fspath(weights))
+    paths = paths or Paths()
+    weights = paths.from_root(weights)
+    net = Net(path, TEST, stages=stages, paths=paths)
+    report = copy_weights(net, load_weights(weights), source=weights)
     if report.missing:
         raise WeightsError(
-            f"{weights}: has no weights for layer {', '.join(map(str, report.missing))} of {path}. "
+            f"{weights}: has no weights for layer {', '.join(map(str, report.missing))} of {net.path}. "
             "Use weights trained with this net, or the net they were trained with."
         )
     return net.to(device) if device != "cpu" else net
 
 
-def net_mean(path: str | os.PathLike[str]) -> tuple[float, ...] | None:
-    """The BGR mean that the net's data layer subtracts, from its param_str or its module's MEAN; None if unknown."""
+def net_mean(path: str | os.PathLike[str], paths: Paths | None = None) -> tuple[float, ...] | None:
+    """The BGR mean that the net's data layer subtracts, from its param_str or its module's MEAN; None if unknown.
+
+    paths: what a relative path starts from.
+    """
+    place = (paths or Paths()).from_root(path)
     for phase in (TEST, TRAIN):
-        for layer in read_net(path, phase).layer:
+        for layer in read_net(place, phase).layer:
             if layer.type != "Python" or layer.bottom:
                 continue
-            mean = photograph_mean(layer, path)
+            mean = photograph_mean(layer, place)
             if mean is not None:
                 return mean
     return None

@@ -13,6 +13,7 @@ from fcn_caffe.data.readers.labels import read_classes
 from fcn_caffe.data.readers.mean_image import read_mean_image
 from fcn_caffe.data.sets.options import parse_param_str, read_mean
 from fcn_caffe.errors import DataError, WeightsError
+from fcn_caffe.host.paths import Paths, Surroundings
 from fcn_caffe.layers.python import find_module
 from fcn_caffe.models.published import PUBLISHED
 from fcn_caffe.net.graph import read_net
@@ -52,23 +53,24 @@ def _from_words(words: str) -> Preprocessing:
 # -- nets ----------------------------------------------------------------------------------------------------------
 
 
-def net_preprocessing(net: PathLike) -> Preprocessing:
+def net_preprocessing(net: PathLike, paths: Paths | None = None) -> Preprocessing:
     """What the data layer of a net file does: its TEST layers' first, else those of TRAIN; Python layers by their mean.
 
     Classes are those of `classes.txt` beside the net. Data itself is not looked at; all is None where the net only has
-    Input layers.
+    Input layers. paths: what relative paths start from.
     Raises: PrototxtError; DataError for options or mean files that cannot be read.
     """
-    found = Preprocessing()
+    paths = paths or Paths()
+    place, found = paths.from_root(net), Preprocessing()
     for phase in (TEST, TRAIN):
-        for layer in read_net(net, phase).layer:
+        for layer in read_net(place, phase).layer:
             if not layer.bottom and found == Preprocessing():
-                found = _data_layer(layer, net)
-    card = Path(net).parent / "classes.txt"
+                found = _data_layer(layer, place, paths)
+    card = place.parent / "classes.txt"
     return replace(found, classes=tuple(read_classes(card))) if card.is_file() else found
 
 
-def _data_layer(layer: Any, net: PathLike) -> Preprocessing:
+def _data_layer(layer: Any, net: Path, paths: Paths) -> Preprocessing:
     """A data layer of Caffe's, (image - mean) * scale, or a Python one, image - mean."""
     if layer.type == "Python":
         known = photograph_mean(layer, net)
@@ -79,13 +81,13 @@ def _data_layer(layer: Any, net: PathLike) -> Preprocessing:
     mean, mean_file = tuple(options.mean_value), None
     if options.mean_file:
         mean_file = options.mean_file
-        mean = file_mean(mean_file, Path(net).parent)
+        mean = file_mean(mean_file, Surroundings(paths, net.parent))
     return Preprocessing("BGR" if layer.type in _CAFFE_IMAGES else None, mean, mean_file, float(options.scale))
 
 
-def file_mean(path: PathLike, folder: Path | None = None) -> tuple[float, ...]:
+def file_mean(path: PathLike, surroundings: Surroundings | None = None) -> tuple[float, ...]:
     """The mean of each channel of a mean image (.binaryproto). Raises: DataError."""
-    return tuple(float(value) for value in read_mean_image(path, folder).mean((1, 2), dtype=float))
+    return tuple(float(value) for value in read_mean_image(path, surroundings).mean((1, 2), dtype=float))
 
 
 def photograph_mean(layer: Any, net: PathLike) -> tuple[float, ...] | None:
@@ -110,16 +112,23 @@ def photograph_mean(layer: Any, net: PathLike) -> tuple[float, ...] | None:
 
 
 def check_preprocessing(
-    weights: PathLike, net: PathLike, mean: Sequence[float] | None = None, starts: bool = False
+    weights: PathLike,
+    net: PathLike,
+    mean: Sequence[float] | None = None,
+    starts: bool = False,
+    *,
+    paths: Paths | None = None,
 ) -> None:
     """Refuse weights whose record contradicts what a net's data layer does, or what is given instead of its mean.
 
-    starts: whether the weights are only what training starts from, see `differences`.
+    starts: whether the weights are only what training starts from, see `differences`. paths: what relative paths
+    start from.
     Raises: WeightsError naming both files and each difference; nothing for weights without a record.
     """
+    weights = (paths or Paths()).from_root(weights)
     record = read_preprocessing(weights)
     if record is not None:
-        refuse_differences(record, net, weights, mean, starts)
+        refuse_differences(record, net, weights, mean, starts, paths=paths)
 
 
 def refuse_differences(
@@ -128,10 +137,12 @@ def refuse_differences(
     weights: PathLike,
     mean: Sequence[float] | None = None,
     starts: bool = False,
+    *,
+    paths: Paths | None = None,
 ) -> None:
     """Raise a WeightsError where a record contradicts the data layer of a net."""
     try:
-        theirs = net_preprocessing(net)
+        theirs = net_preprocessing(net, paths)
     except DataError:
         if mean is None:
             raise

@@ -1,63 +1,149 @@
-"""Where the files are that a net names: from the working directory, under $FCN_CAFFE_DATA, or beside the net file."""
+"""Where files are found: what relative paths start from, what lies beside a net, what comes with the package."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fcn_caffe.errors import DataError
 
-__all__ = ["DATA_ROOT_VARIABLE", "find_place", "find_source", "locate"]
+__all__ = ["DATA_ROOT_VARIABLE", "PathLike", "Paths", "Surroundings", "checkout", "shipped"]
 
-DATA_ROOT_VARIABLE = "FCN_CAFFE_DATA"  # a folder that relative data paths may also start from; `--data` sets it
+PathLike = str | os.PathLike[str]
+
+DATA_ROOT_VARIABLE = "FCN_CAFFE_DATA"  # the data folder of a user who does not name one with --data
+
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def locate(source: str, folder: Path | None) -> Path:
-    """The path that `source` means: from the working directory or $FCN_CAFFE_DATA, else below `folder`.
+def _data_from_environment() -> Path | None:
+    folder = os.environ.get(DATA_ROOT_VARIABLE)
+    return Path(folder) if folder else None
 
-    A path that exists nowhere comes back as given. Source: Caffe opens relative to the working directory.
+
+@dataclass(frozen=True)
+class Paths:
+    """What relative paths start from. Commands make one and hand it down; nothing else changes where files are found.
+
+    Args:
+        root: Where paths of nets, solvers, weights and snapshots start; by default the working directory, as in Caffe.
+        data: A folder that data paths may also start from, and which is tried first; by default $FCN_CAFFE_DATA, read
+            when this value is made. None for none.
     """
-    place = find_place(source)
-    if folder is not None and not os.path.exists(place) and os.path.exists(folder / source):
-        return folder / source
-    return place
+
+    root: Path = Path()
+    data: Path | None = field(default_factory=_data_from_environment)
+
+    def __post_init__(self) -> None:
+        # Absolute, so that joining a path twice is joining it once; the working directory alone stays what it is now.
+        root, data = Path(self.root), self.data
+        object.__setattr__(self, "root", root if root == Path() else root.absolute())
+        object.__setattr__(self, "data", None if data is None else Path(data).absolute())
+
+    def from_root(self, path: PathLike) -> Path:
+        """Join a path to the root; an absolute path stays as it is."""
+        return self.root / path
+
+    def find_data(self, path: PathLike) -> Path:
+        """Find a data path: below the data folder where it is there, else from the root.
+
+        A leading `..` or `data` is dropped below the data folder, so `data/sbdd/dataset` is found as
+        DATA/sbdd/dataset. `~` is the user's home.
+
+        Returns:
+            The path that is there; the one from the root if none is, for the caller's error.
+        """
+        path = Path(os.path.expanduser(path))
+        if self.data is not None and not path.is_absolute():
+            parts = list(path.parts)
+            while parts and parts[0] in ("..", "."):
+                parts.pop(0)
+            for tail in (parts, parts[1:] if parts[:1] == ["data"] else parts):
+                if tail and os.path.exists(Path(self.data, *tail)):
+                    return Path(self.data, *tail)
+        return self.from_root(path)
 
 
-def find_source(source: str, what: str, folder: Path | None = None) -> Path:
-    """The absolute path of the file or folder that `source` names, which must exist.
+@dataclass(frozen=True)
+class Surroundings:
+    """Where a layer finds its files.
 
-    `what` says what it is, `folder` is the net's.
-    Raises: DataError naming every place that was tried.
+    Args:
+        paths: What relative paths start from.
+        folder: The folder of the net's file, which is tried last; None for a net that comes from no file.
     """
-    if not source:
-        raise DataError(f"no {what} is named.")
-    path = locate(source, folder)
-    if not os.path.exists(path):
-        tried = [os.getcwd()]
-        if os.environ.get(DATA_ROOT_VARIABLE):
-            tried.append(f"${DATA_ROOT_VARIABLE} ({os.environ[DATA_ROOT_VARIABLE]})")
-        if folder is not None and folder.absolute() != Path.cwd():
-            tried.append(f"{folder.absolute()} (beside the net)")
-        looked = "" if Path(source).is_absolute() else f" Looked from {', and from '.join(tried)}."
-        raise DataError(f"{source}: no such {what}.{looked} Correct the path in the net.")
-    if path.is_char_device() or path.is_block_device():
-        raise DataError(f"{source}: is no {what} but a device, which may never end. Name a file.")
-    return path.absolute()  # the working directory may be another one when it is read
+
+    paths: Paths = field(default_factory=Paths)
+    folder: Path | None = None
+
+    def locate(self, source: str) -> Path:
+        """Find a data path: in the data folder, from the root, beside the net's file, in this order.
+
+        Returns:
+            The path that is there; the one from the root if none is. Source: Caffe opens paths relative to the working
+            directory.
+        """
+        place = self.paths.find_data(source)
+        if self.folder is not None and not os.path.exists(place) and os.path.exists(self.folder / source):
+            return self.folder / source
+        return place
+
+    def find_source(self, source: str, what: str) -> Path:
+        """Find the file or folder that a net names and that must be there.
+
+        Args:
+            source: The path in the net.
+            what: What it is, for the error: "list of images".
+
+        Returns:
+            Its absolute path: the working directory may be another one when it is read.
+
+        Raises:
+            DataError: It is not there; names every place that was tried. Or it is a device.
+        """
+        if not source:
+            raise DataError(f"no {what} is named.")
+        path = self.locate(source)
+        if not os.path.exists(path):
+            looked = "" if Path(source).is_absolute() else f" Looked from {', and from '.join(self._places())}."
+            raise DataError(f"{source}: no such {what}.{looked} Correct the path in the net.")
+        if path.is_char_device() or path.is_block_device():
+            raise DataError(f"{source}: is no {what} but a device, which may never end. Name a file.")
+        return path.absolute()
+
+    def _places(self) -> list[str]:
+        """The folders that a relative path is looked for in, as an error names them."""
+        root = self.paths.root.absolute()
+        places = [str(root)]
+        if self.paths.data is not None:
+            places.append(f"{self.paths.data} (the data folder: --data or ${DATA_ROOT_VARIABLE})")
+        if self.folder is not None and self.folder.absolute() != root:
+            places.append(f"{self.folder.absolute()} (beside the net)")
+        return places
 
 
-def find_place(path: str | os.PathLike[str]) -> Path:
-    """Resolve a data path: under $FCN_CAFFE_DATA when it is there, or else as given from the working directory.
+def checkout() -> Path | None:
+    """Find the checkout that this package runs from: the folder of nets/, solvers/ and tools/ beside it.
 
-    A leading `..` or `data` is dropped below $FCN_CAFFE_DATA, so `data/sbdd/dataset` is found as
-    $FCN_CAFFE_DATA/sbdd/dataset. A path that exists nowhere comes back as given, for the caller's error.
+    Returns:
+        The folder; None for an installed package.
     """
-    path = Path(os.path.expanduser(path))
-    root = os.environ.get(DATA_ROOT_VARIABLE)
-    if root and not path.is_absolute():
-        parts = list(path.parts)
-        while parts and parts[0] in ("..", "."):
-            parts.pop(0)
-        for tail in (parts, parts[1:] if parts[:1] == ["data"] else parts):
-            if tail and os.path.exists(Path(root, *tail)):
-                return Path(root, *tail)
-    return path
+    folder = _PACKAGE.parent
+    return folder if (folder / "pyproject.toml").is_file() and (folder / "nets").is_dir() else None
+
+
+def shipped(name: PathLike = "") -> Path | None:
+    """Find a file or folder that comes with the package: in the checkout, else in the installed package.
+
+    Args:
+        name: `nets`, `solvers/voc-fcn8s.prototxt`, `weights/MANIFEST.toml`; "" for the folder that holds them.
+
+    Returns:
+        Its absolute path; None where the package does not ship it.
+    """
+    if Path(name).is_absolute():
+        return None
+    # The build puts copies of the three folders below models/; a checkout has none there.
+    place = (checkout() or _PACKAGE / "models" / "shipped") / name
+    return place if place.exists() else None

@@ -5,21 +5,18 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Sequence
-from contextvars import ContextVar
 from difflib import get_close_matches
-from pathlib import Path
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fcn_caffe.errors import LayerError
+from fcn_caffe.host.paths import Surroundings
 from fcn_caffe.host.text import show
 
 Count = int | tuple[int, int | None]
-
-# The folder of the net file being built: where a Python layer's module and a data layer's files are looked for first.
-net_folder: ContextVar[Path | None] = ContextVar("net_folder", default=None)
 
 
 class Layer(nn.Module):
@@ -27,6 +24,7 @@ class Layer(nn.Module):
 
     A subclass takes the LayerParameter and its bottoms as meta tensors (shapes only), creates its blobs with
     `add_blob`, and computes tops from bottoms in `forward`. Shape inference is `forward` run on the meta device.
+    A layer that reads files asks `self.surroundings` for their paths: Net sets it before `__init__` runs.
 
     Raises: LayerError, when building, for options or shapes that do not fit.
     """
@@ -50,6 +48,11 @@ class Layer(nn.Module):
         self.blob_names: list[str] = []
         self.blob_fillers: list[Any] = []
         self.blob_views: dict[str, tuple[Layer, str, tuple[int, ...]]] = {}
+
+    @cached_property
+    def surroundings(self) -> Surroundings:
+        """Where the layer finds its files; for a layer made without a net, from the working directory."""
+        return Surroundings()
 
     def add_blob(self, name: str, shape: Sequence[int], filler: Any = None) -> None:
         """Add a parameter blob on the meta device; `filler` is a FillerParameter, None fills with zero.
@@ -176,6 +179,24 @@ def layer_class(param: Any) -> type[Layer]:
     if not cls.takes_in_place and set(param.bottom) & set(param.top):
         raise LayerError("does not allow in-place computation: give the top its own name.", param.name, param.type)
     return cls
+
+
+def create_layer(param: Any, bottoms: Sequence[Tensor], surroundings: Surroundings) -> Layer:
+    """Make the layer of a LayerParameter.
+
+    Args:
+        param: The LayerParameter.
+        bottoms: Its bottoms as meta tensors.
+        surroundings: Where the layer finds its files.
+
+    Raises:
+        LayerError: As `layer_class` says; and whatever the layer raises for its options and shapes.
+    """
+    kind = layer_class(param)
+    layer = kind.__new__(kind)
+    layer.surroundings = surroundings  # set here, so that a user's `__init__` takes LayerParameter and bottoms alone
+    kind.__init__(layer, param, *bottoms)
+    return layer
 
 
 def check_indices(layer: Layer, index: Tensor, size: int, what: str) -> None:

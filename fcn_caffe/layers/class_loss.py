@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fcn_caffe.host.text import show
-from fcn_caffe.layers.base import Layer, net_folder, of_shape, register
+from fcn_caffe.layers.base import Layer, of_shape, register
 from fcn_caffe.layers.loss import LossLayer, check_labels, label_places
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.blob_file import read_blob
@@ -79,7 +79,7 @@ class InfogainLoss(LossLayer):
         if len(bottoms) == 2:
             if not options.source:
                 raise self.error("wants its matrix: a third bottom, or infogain_loss_param { source: … }.")
-            self.matrix = torch.from_numpy(read_blob(options.source, net_folder.get()))
+            self.matrix = torch.from_numpy(read_blob(options.source, self.surroundings))
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         self._check(*bottoms)

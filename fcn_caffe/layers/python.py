@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from fcn_caffe.errors import FcnCaffeError, LayerError
-from fcn_caffe.layers.base import Layer, net_folder, register
+from fcn_caffe.host.paths import Surroundings
+from fcn_caffe.layers.base import Layer, register
 
 Array = npt.NDArray[Any]
 
@@ -90,7 +92,7 @@ class BlobVector(list[Blob]):
 
 
 class PythonLayer:
-    """Base of Python layers: `param_str`, `phase`, `blobs`, and the four methods to write.
+    """Base of Python layers: `param_str`, `phase`, `blobs`, `surroundings`, and the four methods to write.
 
     A data layer that wants resumed training to see its images in the same order also has
     `get_state()` -> JSON-able and `set_state(state)`. Source: pycaffe's caffe.Layer.
@@ -99,6 +101,11 @@ class PythonLayer:
     param_str: str
     phase: int
     blobs: BlobVector
+
+    @cached_property
+    def surroundings(self) -> Surroundings:
+        """Where the layer finds its files: set by the net; for a layer made by hand, from the working directory."""
+        return Surroundings()
 
     @property
     def type(self) -> str:
@@ -198,7 +205,7 @@ class Python(Layer):
     def __init__(self, param: Any, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.python_param
-        module = find_module(options.module, net_folder.get())
+        module = find_module(options.module, self.surroundings.folder)
         cls = getattr(module, options.layer, None)
         methods = ("setup", "reshape", "forward")
         if not isinstance(cls, type) or not all(callable(getattr(cls, name, None)) for name in methods):
@@ -207,6 +214,7 @@ class Python(Layer):
             )
         user: Any = object.__new__(cls)  # the attributes are there before __init__, as pycaffe sets them
         user.param_str, user.phase, user.blobs = options.param_str, param.phase, BlobVector()
+        user.surroundings = self.surroundings
         self.user = user
         self._call(user.__init__)
         self.top_blobs = [Blob() for _ in param.top]

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from fcn_caffe.errors import FcnCaffeError, GraphError, LayerError
+from fcn_caffe.host.paths import Paths, Surroundings
 from fcn_caffe.host.text import show
-from fcn_caffe.layers.base import REGISTRY, Layer, layer_class, net_folder
+from fcn_caffe.layers.base import REGISTRY, Layer, create_layer
 from fcn_caffe.net.coord_map import crop_offset
 from fcn_caffe.net.debug_info import DebugInfo
 from fcn_caffe.net.graph import AUTOMATIC, Graph, Node, filter_net, read_net
@@ -49,6 +50,7 @@ class Net(nn.Module):
     source: a net file or a NetParameter. phase, stages, level: which layers are in (Caffe's NetState); the
     module starts in train() or eval() to match. input_shapes: blobs to be given from outside, by shape; layers
     whose tops are all named there become Input layers, so that a net can be built without its data set.
+    paths: what relative paths start from, the net's own and those of its data; the working directory by default.
     debug_info, or the net file's field: log the mean size of every blob and gradient (`debug`), Split layers shown.
     Parameters are created on `device` and filled from torch's random state ("meta" allocates nothing).
 
@@ -65,11 +67,13 @@ class Net(nn.Module):
         device: str | torch.device = "cpu",
         input_shapes: Mapping[str, Sequence[int]] | None = None,
         debug_info: bool = False,
+        paths: Paths | None = None,
     ) -> None:
         super().__init__()
+        paths = Paths() if paths is None else paths
         self.path: Path | None = None
         if isinstance(source, (str, os.PathLike)):
-            self.path = Path(source)
+            self.path = paths.from_root(source)
             param = read_net(self.path, phase, stages, level)
         else:
             copied = caffe_pb2.NetParameter()
@@ -89,13 +93,9 @@ class Net(nn.Module):
         self._layer_of: dict[str, Layer] = {}
         self._steps: list[_Step] = []
         self._device = torch.device(device)
-        token = net_folder.set(self.path.parent if self.path else None)
-        try:
-            with torch.no_grad():
-                self._build()
-                self.learnable_params = create_params(self.graph.nodes, self._layer_of, self._device)
-        finally:
-            net_folder.reset(token)
+        with torch.no_grad():
+            self._build(Surroundings(paths, self.path.parent if self.path else None))
+            self.learnable_params = create_params(self.graph.nodes, self._layer_of, self._device)
         self.debug = DebugInfo(self.graph.nodes, self._layer_of) if debug_info else None
         self.train(phase == TRAIN)
 
@@ -112,12 +112,12 @@ class Net(nn.Module):
 
     # -- building ---------------------------------------------------------------------------------------------
 
-    def _build(self) -> None:
+    def _build(self, surroundings: Surroundings) -> None:
         blobs: dict[str, Tensor] = {}
         for node in self.graph.nodes:
             bottoms = [blobs[name] for name in node.bottoms]
             try:
-                layer = layer_class(node.param)(node.param, *bottoms)
+                layer = create_layer(node.param, bottoms, surroundings)
                 tops = layer.infer(*bottoms)
             except FcnCaffeError as error:
                 hint = self._crop_hint(node)

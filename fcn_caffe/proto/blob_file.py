@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy.typing as npt
 
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write
-from fcn_caffe.host.paths import find_source
+from fcn_caffe.host.paths import Surroundings
 from fcn_caffe.proto import caffe_pb2
 
 Float32 = npt.NDArray[np.float32]
@@ -52,12 +51,12 @@ def blob_of_array(array: npt.NDArray[Any], *, legacy: bool = False) -> Any:
     return blob
 
 
-def read_blob(path: str | os.PathLike[str], folder: Path | None = None) -> Float32:
-    """The array of a BlobProto file, in the file's shape; `folder` is where else to look, the net's.
+def read_blob(path: str | os.PathLike[str], surroundings: Surroundings | None = None) -> Float32:
+    """The array of a BlobProto file, in the file's shape. `surroundings`: of the layer that names the file.
 
     Raises: DataError naming the file: missing, not a BlobProto, or numbers that do not fill its shape.
     """
-    place = find_source(os.fspath(path), "BlobProto file", folder)
+    place = (surroundings or Surroundings()).find_source(os.fspath(path), "BlobProto file")
     try:
         data = place.read_bytes()
     except OSError as error:

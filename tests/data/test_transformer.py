@@ -13,6 +13,7 @@ from fcn_caffe import TEST, TRAIN
 from fcn_caffe.data.readers.mean_image import read_mean_image
 from fcn_caffe.data.transformer import Transformer
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.paths import Surroundings
 from fcn_caffe.proto import caffe_pb2, parse_text
 from fcn_caffe.proto.blob_file import array_of_blob, blob_of_array, read_blob, write_blob
 
@@ -21,7 +22,7 @@ IMAGE = images(1, 8, 9)[0].transpose(2, 0, 1)
 
 
 def transformer(text: str, phase: int = TEST, folder: Path | None = None) -> Transformer:
-    return Transformer(parse_text(text, caffe_pb2.TransformationParameter), phase, folder)
+    return Transformer(parse_text(text, caffe_pb2.TransformationParameter), phase, Surroundings(folder=folder))
 
 
 def transform(text: str, image: np.ndarray = IMAGE, seed: int = 0, **options: object) -> np.ndarray:
@@ -139,7 +140,7 @@ def test_blobs_keep_their_shape(tmp_path: Path) -> None:
     matrix = np.arange(6, dtype=np.float32).reshape(2, 3)
     write_blob(tmp_path / "matrix", matrix, legacy=False)
     assert np.array_equal(read_blob(tmp_path / "matrix"), matrix)
-    assert read_blob("matrix", tmp_path).shape == (2, 3), "looked for beside the net"
+    assert read_blob("matrix", Surroundings(folder=tmp_path)).shape == (2, 3), "looked for beside the net"
     assert array_of_blob(blob_of_array(matrix, legacy=True)).shape == (1, 1, 2, 3)
     double = caffe_pb2.BlobProto(double_data=[1, 2, 3])
     double.shape.dim.append(3)

@@ -268,7 +268,7 @@ def test_usage(arguments, message, capsys, tmp_path, monkeypatch):
 
 def test_no_nets_anywhere(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(command_module, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(command_module, "shipped", lambda: None)
     with pytest.raises(SystemExit) as stop:
         main([])
     assert stop.value.code == 2 and "no folders nets and solvers there. Give the folder" in capsys.readouterr().err

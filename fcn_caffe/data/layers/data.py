@@ -17,7 +17,6 @@ from fcn_caffe.data.readers.databases import read_records
 from fcn_caffe.data.readers.datum import array_of_datum, parse_datum
 from fcn_caffe.data.transformer import Transformer
 from fcn_caffe.errors import DataError
-from fcn_caffe.host.paths import find_source
 from fcn_caffe.layers.base import register
 from fcn_caffe.proto import caffe_pb2
 
@@ -111,9 +110,9 @@ class Data(PrefetchedLayer):
         super().__init__(param, *bottoms)
         options = param.data_param
         size = self.batch_size(options.batch_size)
-        path = find_source(options.source, "database", self.folder)
+        path = self.surroundings.find_source(options.source, "database")
         backend = caffe_pb2.DataParameter.DB.Name(options.backend).lower()
-        transformer = Transformer(param.transform_param, param.phase, self.folder)
+        transformer = Transformer(param.transform_param, param.phase, self.surroundings)
         seed = self.seed() if transformer.random or options.rand_skip else 0
         source = DatumSource(str(path), backend, options, transformer, seed)
         self.begin(source, [(size, *source.first().shape), (size,)])

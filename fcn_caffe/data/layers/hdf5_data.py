@@ -16,9 +16,8 @@ from fcn_caffe.data.prefetch import draws
 from fcn_caffe.data.readers.image_list import read_lines
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write
-from fcn_caffe.host.paths import find_source
 from fcn_caffe.host.text import show
-from fcn_caffe.layers.base import Layer, net_folder, register
+from fcn_caffe.layers.base import Layer, register
 
 _FILES, _ROWS = 0, 1  # streams of random numbers
 
@@ -44,9 +43,9 @@ class HDF5Data(Layer):
         self.size, self.shuffle = int(options.batch_size), bool(options.shuffle)
         if self.size < 1:
             raise DataError("batch_size must be given and positive.")
-        source = find_source(options.source, "list of HDF5 files", net_folder.get())
+        source = self.surroundings.find_source(options.source, "list of HDF5 files")
         names = [name for _, line in read_lines(source, "list of HDF5 files") for name in line.split()]
-        self.files = [find_source(name, "HDF5 file", net_folder.get()) for name in names]
+        self.files = [self.surroundings.find_source(name, "HDF5 file") for name in names]
         self.seed = int(torch.randint(2**31 - 1, (1,), device="cpu")) if self.shuffle else 0
         self.load, self.row = 0, 0  # how many files were read before this one; the next row in the present order
         self._arrays: list[npt.NDArray[np.float32]] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from fcn_caffe.data.readers.image_list import read_image_list
 from fcn_caffe.data.readers.opencv_images import Colour, read_image_bgr
 from fcn_caffe.data.transformer import Transformer
 from fcn_caffe.errors import DataError
-from fcn_caffe.host.paths import find_source, locate
+from fcn_caffe.host.paths import Surroundings
 from fcn_caffe.layers.base import register
 
 _TRANSFORM, _SKIP, _ORDER = 0, 1, 2  # streams of random numbers
@@ -27,9 +26,14 @@ class ImageSource:
     """Batches of transformed images in the list's order, or in a new random order each time round."""
 
     def __init__(
-        self, lines: list[tuple[str, int]], options: Any, transformer: Transformer, seed: int, folder: Path | None
+        self,
+        lines: list[tuple[str, int]],
+        options: Any,
+        transformer: Transformer,
+        seed: int,
+        surroundings: Surroundings,
     ) -> None:
-        self.lines, self.transformer, self.seed, self.folder = lines, transformer, seed, folder
+        self.lines, self.transformer, self.seed, self.surroundings = lines, transformer, seed, surroundings
         self.size, self.shuffle, self.root = int(options.batch_size), bool(options.shuffle), options.root_folder
         self.height, self.width = int(options.new_height), int(options.new_width)
         self.colour: Colour = "color" if options.is_color else "gray"
@@ -76,7 +80,7 @@ class ImageSource:
 
     def _image(self, line: int, random: np.random.Generator) -> tuple[npt.NDArray[np.float32], int]:
         name, label = self.lines[line]
-        path = locate(self.root + name, self.folder)
+        path = self.surroundings.locate(self.root + name)
         image = read_image_bgr(path, self.colour, self.height, self.width)
         return self.transformer(image.transpose(2, 0, 1), random, str(path)), label
 
@@ -98,8 +102,8 @@ class ImageData(PrefetchedLayer):
         size = self.batch_size(options.batch_size)
         if (options.new_height > 0) != (options.new_width > 0):
             raise DataError("new_height and new_width go together: give both or neither.")
-        lines = read_image_list(find_source(options.source, "list of images", self.folder))
-        transformer = Transformer(param.transform_param, param.phase, self.folder)
+        lines = read_image_list(self.surroundings.find_source(options.source, "list of images"))
+        transformer = Transformer(param.transform_param, param.phase, self.surroundings)
         seed = self.seed() if transformer.random or options.shuffle or options.rand_skip else 0
-        source = ImageSource(lines, options, transformer, seed, self.folder)
+        source = ImageSource(lines, options, transformer, seed, self.surroundings)
         self.begin(source, [(size, *source.first().shape), (size,)])

@@ -15,7 +15,7 @@ from fcn_caffe.data.prefetch import draws
 from fcn_caffe.data.readers.datum import array_of_datum
 from fcn_caffe.data.transformer import Transformer
 from fcn_caffe.host.text import show
-from fcn_caffe.layers.base import Layer, net_folder, of_shape, register
+from fcn_caffe.layers.base import Layer, of_shape, register
 
 Array = npt.NDArray[Any]
 _log = logging.getLogger("fcn_caffe.data")
@@ -40,7 +40,7 @@ class MemoryData(Layer):
         self.shape = int(options.channels), int(options.height), int(options.width)
         if min(self.size, *self.shape) < 1:
             raise self.error("batch_size, channels, height and width of memory_data_param must be given and positive.")
-        self.transformer = Transformer(param.transform_param, param.phase, net_folder.get())
+        self.transformer = Transformer(param.transform_param, param.phase, self.surroundings)
         self.seed = int(torch.randint(2**31 - 1, (1,), device="cpu")) if self.transformer.random else 0
         self.data: npt.NDArray[np.float32] | None = None
         self.labels: npt.NDArray[np.float32] = np.empty(0, np.float32)

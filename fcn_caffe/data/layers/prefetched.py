@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from fcn_caffe.data.prefetch import Prefetch, Source, State
 from fcn_caffe.errors import DataError
-from fcn_caffe.layers.base import Layer, net_folder
+from fcn_caffe.layers.base import Layer
 
 
 class PrefetchedLayer(Layer):
@@ -30,7 +29,6 @@ class PrefetchedLayer(Layer):
     def __init__(self, param: Any, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         self.depth = int(param.data_param.prefetch)
-        self.folder: Path | None = net_folder.get()
         self._feed: Prefetch | None = None
         self._finalizer: Any = None
 

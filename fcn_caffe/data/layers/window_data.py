@@ -17,7 +17,7 @@ from fcn_caffe.data.readers.resize import resize
 from fcn_caffe.data.readers.window_list import Window, WindowList, place_window, read_windows
 from fcn_caffe.data.transformer import read_means
 from fcn_caffe.errors import DataError
-from fcn_caffe.host.paths import find_source, locate
+from fcn_caffe.host.paths import Surroundings
 from fcn_caffe.layers.base import register
 
 _WINDOWS = 0  # stream of random numbers
@@ -26,13 +26,14 @@ _WINDOWS = 0  # stream of random numbers
 class WindowSource:
     """Batches of windows drawn at random with replacement, background ones first."""
 
-    def __init__(self, windows: WindowList, param: Any, seed: int, folder: Path | None) -> None:
+    def __init__(self, windows: WindowList, param: Any, seed: int, surroundings: Surroundings) -> None:
         options, transform = param.window_data_param, param.transform_param
-        self.windows, self.seed, self.folder, self.root = windows, seed, folder, options.root_folder
+        self.windows, self.seed = windows, seed
+        self.surroundings, self.root = surroundings, options.root_folder
         self.size, self.crop, self.pad = int(options.batch_size), int(transform.crop_size), int(options.context_pad)
         self.square, self.mirror = options.crop_mode == "square", bool(transform.mirror)
         self.scale = np.float32(transform.scale)
-        self.mean_image, self.mean_values = read_means(transform, folder)
+        self.mean_image, self.mean_values = read_means(transform, surroundings)
         self.foreground = int(np.float32(self.size) * np.float32(options.fg_fraction))
         self._check()
         self.cache = {index: _bytes(self._path(index)) for index in windows.images if options.cache_images}
@@ -111,7 +112,7 @@ class WindowSource:
         return image
 
     def _path(self, index: int) -> Path:
-        return locate(self.root + self.windows.images[index], self.folder)
+        return self.surroundings.locate(self.root + self.windows.images[index])
 
 
 def _bytes(path: Path) -> bytes:
@@ -143,7 +144,7 @@ class WindowData(PrefetchedLayer):
             raise DataError(f"context_pad {options.context_pad} leaves nothing of crop_size {crop}. Make it smaller.")
         if options.crop_mode not in ("warp", "square"):
             raise DataError(f"crop_mode {options.crop_mode!r} is unknown. Known: square, warp.")
-        path = find_source(options.source, "window file", self.folder)
+        path = self.surroundings.find_source(options.source, "window file")
         windows = read_windows(path, options.fg_threshold, options.bg_threshold)
-        source = WindowSource(windows, param, self.seed(), self.folder)
+        source = WindowSource(windows, param, self.seed(), self.surroundings)
         self.begin(source, [(size, windows.channels, crop, crop), (size,)])

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.paths import Surroundings
 from fcn_caffe.proto.blob_file import Float32, read_blob
 
 __all__ = ["read_mean_image"]
 
 
-def read_mean_image(path: str | os.PathLike[str], folder: Path | None = None) -> Float32:
+def read_mean_image(path: str | os.PathLike[str], surroundings: Surroundings | None = None) -> Float32:
     """The mean image of a file that compute_image_mean wrote.
 
     Shapes: (C, H, W), BGR as Caffe's images are. Raises: DataError as read_blob; where it is not one image.
     """
-    mean = read_blob(path, folder)
+    mean = read_blob(path, surroundings)
     if mean.ndim == 4 and mean.shape[0] == 1:
         mean = mean[0]
     if mean.ndim != 3 or not mean.size:

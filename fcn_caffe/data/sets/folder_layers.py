@@ -22,7 +22,6 @@ from fcn_caffe.data.readers.labels import LabelMap, check_labels, read_label
 from fcn_caffe.data.sets.one_image_layer import Array, OneImageLayer
 from fcn_caffe.data.sets.options import read_mean
 from fcn_caffe.errors import DataError
-from fcn_caffe.host.paths import find_place
 
 __all__ = ["FolderSegData"]
 
@@ -52,11 +51,12 @@ class FolderSegData(OneImageLayer):
 
     def open(self) -> list[str]:
         options = self.options
+        find = self.surroundings.paths.find_data
         self.mean = read_mean(options["mean"], self.who)
-        self.mapping = LabelMap.read(find_place(options["mapping"])) if options["mapping"] else None
-        self.images = FolderIndex(find_place(options["images"]), what="image")
-        self.labels = FolderIndex(find_place(options["labels"]), suffixes=LABEL_SUFFIXES, what="label")
-        split = find_place(options["split"])
+        self.mapping = LabelMap.read(find(options["mapping"])) if options["mapping"] else None
+        self.images = FolderIndex(find(options["images"]), what="image")
+        self.labels = FolderIndex(find(options["labels"]), suffixes=LABEL_SUFFIXES, what="label")
+        split = find(options["split"])
         # Only the file's own name decides the order: a folder called "training" should not shuffle its val list.
         self.split = options["split"] = split.name
         return read_split(split)

@@ -14,7 +14,7 @@ from fcn_caffe.data.readers.image_files import read_image, read_split
 from fcn_caffe.data.sets.one_image_layer import OneImageLayer
 from fcn_caffe.data.sets.options import read_mean
 from fcn_caffe.errors import DataError
-from fcn_caffe.host.paths import DATA_ROOT_VARIABLE, find_place
+from fcn_caffe.host.paths import DATA_ROOT_VARIABLE
 
 __all__ = ["COMMON", "ReferenceLayer", "as_label", "load_bgr", "load_channels", "read_mat"]
 
@@ -64,7 +64,7 @@ class ReferenceLayer(OneImageLayer):
         """The data set's folder. Raises: DataError that says where it looked and how to get the data set."""
         option = option or self.folder_option
         given = self.options[option]
-        place = find_place(given)
+        place = self.surroundings.paths.find_data(given)
         if not place.is_dir():
             raise DataError(
                 f"{self.who}: the data set folder {option}={given!r} is not there (looked at {place.absolute()}"
