@@ -1,4 +1,4 @@
-"""What holds for all tests: signals, threads, what a test needs, and which are slow.
+"""What holds for all tests: signals, threads, layer types, what a test needs, and which are slow.
 
 Signals are as a terminal gives them, also where pytest runs in the background (`pytest &`, `nohup pytest`, some CIs). A
 shell starts a background command with SIGINT ignored, and its children inherit that: a test that interrupts a process
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     # Before PyTorch is loaded: the workers share the cores, and so do the processes that tests start.
@@ -33,3 +34,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in reversed(list(item.iter_markers())):
         if mark.name in NEEDS:
             NEEDS[mark.name](*mark.args)
+
+
+@pytest.fixture(autouse=True)
+def keep_layer_types() -> Iterator[None]:
+    """Take out again the layer types that a test registers."""
+    from fcn_caffe.layers.base import REGISTRY  # here, for tests that ask what an import loads
+
+    types = dict(REGISTRY)
+    yield
+    REGISTRY.clear()
+    REGISTRY.update(types)

@@ -7,7 +7,7 @@ import pkgutil
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -130,20 +130,44 @@ def of_shape(*shape: int) -> Tensor:
 REGISTRY: dict[str, type[Layer]] = {}
 
 
-def register(
-    type: str, bottoms: Count = 1, tops: Count = 1, restrictions: str = ""
-) -> Callable[[type[Layer]], type[Layer]]:
-    """Make a Layer class known as a Caffe type, with the numbers of bottoms and tops it takes.
+LayerClass = TypeVar("LayerClass", bound=type[Layer])
 
-    A count is a number or (least, most), most None for any.
+
+def register(
+    type: str, bottoms: Count = 1, tops: Count = 1, restrictions: str = "", *, replace: bool = False
+) -> Callable[[LayerClass], LayerClass]:
+    """Make a Layer class known as a Caffe layer type.
+
+    Args:
+        type: the name that a net's `type:` gives.
+        bottoms: how many bottoms the layer takes: a number, or (least, most), where a `most` of None means any.
+        tops: how many tops it has, written alike.
+        restrictions: what the layer does not do that Caffe's does, for the table of layers.
+        replace: take the place of the class that has this type.
+
+    Returns:
+        A decorator of the class, which it leaves as it is.
+
+    Raises:
+        LayerError: where another class has the type, and `replace` is False.
     """
 
-    def enter(cls: Any) -> Any:
+    def enter(cls: LayerClass) -> LayerClass:
+        known = REGISTRY.get(type)
+        if known is not None and not replace:
+            raise LayerError(
+                f"layer type {type!r} is registered already, as {_full_name(known)}; {_full_name(cls)} cannot have it "
+                f"too. Give the class a type of its own, or write @register({type!r}, replace=True)."
+            )
         cls.layer_type, cls.bottoms, cls.tops, cls.restrictions = type, bottoms, tops, restrictions
         REGISTRY[type] = cls
         return cls
 
     return enter
+
+
+def _full_name(cls: type[Layer]) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def import_families(package: str, path: Iterable[str]) -> None:
