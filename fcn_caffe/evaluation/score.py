@@ -280,4 +280,4 @@ def heads(net: Net) -> dict[str, str]:
 
 def leaves_out_absent(net: Net) -> bool:
     """Whether classes that the ground truth never shows are left out of the means, as the paper does for SIFT Flow."""
-    return type(data_layer(net)).__module__.endswith("siftflow_layers")
+    return bool(getattr(data_layer(net), "leaves_out_absent", False))

@@ -5,6 +5,7 @@ import pickle
 import random
 import threading
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -61,8 +62,9 @@ def no_threads_left():
         time.sleep(0.01)
 
 
-def reading_threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+def reading_threads(who=""):
+    """The threads that read ahead for data layers, or for those of one class."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith(f"prefetch {who}")]
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 4])
@@ -162,6 +164,19 @@ class Flipped(VOCSegDataLayer):
         return super().load_image(idx)[:, :, ::-1]
 
 
+class Renamed(VOCSegDataLayer):
+    """Another name, and nothing else."""
+
+
+class Complete(VOCSegDataLayer, complete=True):
+    """Says that it knows its options, and that a thread may run its load_image."""
+
+    defaults: ClassVar[dict[str, object]] = {**VOCSegDataLayer.defaults, "shade": 0}
+
+    def load_image(self, idx):
+        return super().load_image(idx) + self.options["shade"]
+
+
 class Elsewhere(VOCSegDataLayer):
     """A setup of its own, as copied from the reference."""
 
@@ -177,11 +192,29 @@ class Elsewhere(VOCSegDataLayer):
 def test_classes_made_from_them(voc):
     layer, blobs = start(Flipped, voc_dir=str(voc), split="train", seed=1337, own_option=3)
     assert run(layer, blobs, 6) == expected(6)
-    assert layer.loads == 6 and layer._feed is None  # nobody else's code runs in a thread unasked
+    assert layer.loads == 6 and not reading_threads()  # nobody else's code runs in a thread unasked
     layer, blobs = start(Flipped, voc_dir=str(voc), split="train", seed=1337, prefetch=2)
     assert run(layer, blobs, 6) == expected(6) and layer.loads > 6
+    layer, blobs = start(Renamed, voc_dir=str(voc), split="train", seed=1337, own_option=3)
+    assert run(layer, blobs, 6) == expected(6)
+    assert reading_threads("Renamed")  # it loads as VOCSegDataLayer does
     layer, blobs = start(Elsewhere, dir=str(voc))
     assert run(layer, blobs, 6) == expected(6)
+
+
+def test_a_class_says_itself_that_it_is_complete(voc):
+    layer, blobs = start(Complete, voc_dir=str(voc), split="train", seed=1337, shade=2)
+    assert run(layer, blobs, 6) == expected(6)
+    assert reading_threads("Complete")
+    with pytest.raises(DataError, match='Complete: param_str has an unknown option "shde". Did you mean "shade"'):
+        start(Complete, voc_dir=str(voc), split="train", shde=2)
+
+
+def test_load_methods_put_in_place_of_a_class_own_are_not_run_in_a_thread(voc, monkeypatch):
+    monkeypatch.setattr(VOCSegDataLayer, "load_label", lambda self, idx: np.zeros((1, 3, 4 + int(idx[1:])), np.uint8))
+    layer, blobs = start(VOCSegDataLayer, voc_dir=str(voc), split="val")
+    step(layer, blobs)
+    assert not reading_threads()
 
 
 def test_a_bad_file_is_told_in_its_own_pass_and_can_be_mended(voc):

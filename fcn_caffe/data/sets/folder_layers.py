@@ -26,7 +26,7 @@ from fcn_caffe.errors import DataError
 __all__ = ["FolderSegData"]
 
 
-class FolderSegData(OneImageLayer):
+class FolderSegData(OneImageLayer, complete=True):
     """Give (image, label) of one photograph a step from two folders.
 
     Tops: data (1, 3, H, W) BGR minus mean, label (1, 1, H, W).

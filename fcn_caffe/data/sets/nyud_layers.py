@@ -29,7 +29,7 @@ CLASSES = (
 )
 
 
-class NYUDSegDataLayer(ReferenceLayer):
+class NYUDSegDataLayer(ReferenceLayer, complete=True):
     """NYUDv2 segmentation. Tops: as `tops` of param_str lists them, any of color, depth, hha and label.
 
     color (1, 3, H, W) BGR minus mean; hha (1, 3, H, W) channels as stored, minus mean; depth (1, 1, H, W) natural log

@@ -34,9 +34,14 @@ class OneImageLayer(PythonLayer):
     Reading ahead: images are read in a thread, `prefetch` of them at most (param_str, 4; 0 for none), from the first
     forward on. The order and what a snapshot holds are the same with or without. A class of the user's that loads in
     its own way is read without a thread unless its param_str says `prefetch`: it may draw random numbers as it loads.
+    Complete: a class made with `class Mine(OneImageLayer, complete=True)` says that `required` and `defaults` are all the
+    options it knows, so that another is an error, and that its load methods may run in a thread. A class that is not
+    complete may take other options, and is read ahead only where all its load methods are those of a complete one.
     Raises: DataError for wrong options, missing files and bad images.
     """
 
+    complete: ClassVar[bool] = False
+    leaves_out_absent: ClassVar[bool] = False  # whether the means of a score leave out classes the labels never show
     required: ClassVar[Sequence[str]] = ()
     defaults: ClassVar[Mapping[str, Any]] = {}
     top_names: Sequence[str] = ("data", "label")
@@ -49,6 +54,7 @@ class OneImageLayer(PythonLayer):
     data: Any
     label: Any
 
+    _loaders: ClassVar[Mapping[str, Any]] = {}  # the load methods of the last complete class, which a thread may run
     # Set here, not in setup: a class of the user's may have a setup of its own.
     _depth: int | None = None
     _draws: Draws | None = None
@@ -56,6 +62,12 @@ class OneImageLayer(PythonLayer):
     _feed: Prefetch | None = None
     _finalizer: Any = None
     _last: str | None = None
+
+    def __init_subclass__(cls, *, complete: bool = False) -> None:
+        super().__init_subclass__()
+        cls.complete = complete
+        if complete:
+            cls._loaders = _load_methods(cls)
 
     def open(self) -> Sequence[str]:
         """Open the data set; return the names of the split's images."""
@@ -92,7 +104,7 @@ class OneImageLayer(PythonLayer):
             self.who,
             required=("split", *self.required),
             defaults={**common, **self.defaults},
-            others=not _ours(type(self)),  # a class of the user's may have options of its own
+            others=not self.complete,
         )
         self.check_options()
         if len(bottom):
@@ -162,9 +174,8 @@ class OneImageLayer(PythonLayer):
     def _ahead(self) -> int:
         if self._depth is not None:
             return self._depth
-        own = [name for name in dir(type(self)) if name.startswith("load")]
-        plain = all(_ours(getattr(type(self), name)) and name not in vars(self) for name in own)
-        return AHEAD if plain else 0
+        methods = _load_methods(type(self))
+        return AHEAD if methods == self._loaders and not methods.keys() & vars(self).keys() else 0
 
     def _read(self, place: int, name: str) -> Sequence[Array]:
         if self._feed is not None and self._feed.usable:
@@ -209,8 +220,8 @@ class OneImageLayer(PythonLayer):
         return {**self.__dict__, "_feed": None, "_finalizer": None}
 
 
-def _ours(thing: Any) -> bool:
-    return str(getattr(thing, "__module__", "")).startswith("fcn_caffe.")
+def _load_methods(cls: type[OneImageLayer]) -> dict[str, Any]:
+    return {name: getattr(cls, name) for name in dir(cls) if name.startswith("load")}
 
 
 def _read_ahead(

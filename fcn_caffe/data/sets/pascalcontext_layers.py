@@ -21,7 +21,7 @@ LABEL_CLASSES = (60,)  # of each label top; their names come with the data set
 OTHER_SPELLING = {"diningtable": "table", "bedcloth": "bedclothes", "clothes": "cloth"}
 
 
-class PASCALContextSegDataLayer(ReferenceLayer):
+class PASCALContextSegDataLayer(ReferenceLayer, complete=True):
     """PASCAL-Context. Tops: data (1, 3, H, W) BGR minus mean, label (1, 1, H, W), 0 (background) to 59.
 
     param_str: voc_dir (holds VOC2010), context_dir (holds trainval, labels.txt, 59_labels.txt), split,
