@@ -39,7 +39,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(autouse=True)
 def keep_layer_types() -> Iterator[None]:
     """Take out again the layer types that a test registers."""
-    from fcn_caffe.layers.base import REGISTRY  # here, for tests that ask what an import loads
+    from fcn_caffe import data  # only now, for PyTorch is loaded with them
+    from fcn_caffe.layers.base import REGISTRY
+
+    assert data.layers  # which has registered its types
 
     types = dict(REGISTRY)
     yield

@@ -206,7 +206,7 @@ def test_a_class_says_itself_that_it_is_complete(voc):
     layer, blobs = start(Complete, voc_dir=str(voc), split="train", seed=1337, shade=2)
     assert run(layer, blobs, 6) == expected(6)
     assert reading_threads("Complete")
-    with pytest.raises(DataError, match='Complete: param_str has an unknown option "shde". Did you mean "shade"'):
+    with pytest.raises(DataError, match=r'Complete: param_str has an unknown option "shde"\. Did you mean "shade"'):
         start(Complete, voc_dir=str(voc), split="train", shde=2)
 
 
