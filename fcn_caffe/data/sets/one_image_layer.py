@@ -34,8 +34,8 @@ class OneImageLayer(PythonLayer):
     Reading ahead: images are read in a thread, `prefetch` of them at most (param_str, 4; 0 for none), from the first
     forward on. The order and what a snapshot holds are the same with or without. A class of the user's that loads in
     its own way is read without a thread unless its param_str says `prefetch`: it may draw random numbers as it loads.
-    Complete: `class Mine(OneImageLayer, complete=True)` says that `required` and `defaults` are all its options, so that
-    another is an error, and that its load methods may run in a thread. A class that is not complete may take other
+    Complete: `class Mine(OneImageLayer, complete=True)` says that `required` and `defaults` are all its options, so
+    that another is an error, and that its load methods may run in a thread. A class that is not complete may take other
     options, and is read ahead only where all its load methods are those of a complete class.
     Raises: DataError for wrong options, missing files and bad images.
     """
