@@ -12,6 +12,7 @@ from fcn_caffe.data.readers.mean_image import read_mean_image
 from fcn_caffe.data.readers.opencv_images import Colour
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.paths import Surroundings
+from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.phases import TRAIN
 
 __all__ = ["Transformer", "read_means"]
@@ -20,7 +21,9 @@ Float32 = npt.NDArray[np.float32]
 _log = logging.getLogger("fcn_caffe.data")
 
 
-def read_means(param: Any, surroundings: Surroundings) -> tuple[Float32 | None, Float32 | None]:
+def read_means(
+    param: caffe_pb2.TransformationParameter, surroundings: Surroundings
+) -> tuple[Float32 | None, Float32 | None]:
     """The mean image (C, H, W) and the mean values (C or 1, 1, 1) of a TransformationParameter, at most one of them.
 
     Raises: DataError for both; what read_mean_image raises.
@@ -43,7 +46,9 @@ class Transformer:
     Source: Caffe DataTransformer.
     """
 
-    def __init__(self, param: Any, phase: int, surroundings: Surroundings | None = None) -> None:
+    def __init__(
+        self, param: caffe_pb2.TransformationParameter, phase: int, surroundings: Surroundings | None = None
+    ) -> None:
         self.scale, self.mirror, self.crop = np.float32(param.scale), bool(param.mirror), int(param.crop_size)
         self.random_crop = phase == TRAIN
         self.force_color, self.force_gray = bool(param.force_color), bool(param.force_gray)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fcn_caffe.errors import LayerError
 from fcn_caffe.host.paths import Surroundings
 from fcn_caffe.host.text import show
+from fcn_caffe.proto import caffe_pb2
 
 Count = int | tuple[int, int | None]
 
@@ -39,14 +40,14 @@ class Layer(nn.Module):
     takes_in_place: ClassVar[bool] = True  # whether a top may be a bottom
     undifferentiable: ClassVar[tuple[int, ...]] = ()  # bottoms that never get a gradient (labels)
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__()
         self.param = param
         self.name: str = param.name
         self.top_count = len(param.top)
         self.inplace = False  # set by Net where overwriting the bottom is safe
         self.blob_names: list[str] = []
-        self.blob_fillers: list[Any] = []
+        self.blob_fillers: list[caffe_pb2.FillerParameter | None] = []
         self.blob_views: dict[str, tuple[Layer, str, tuple[int, ...]]] = {}
 
     @cached_property
@@ -54,7 +55,7 @@ class Layer(nn.Module):
         """Where the layer finds its files; for a layer made without a net, from the working directory."""
         return Surroundings()
 
-    def add_blob(self, name: str, shape: Sequence[int], filler: Any = None) -> None:
+    def add_blob(self, name: str, shape: Sequence[int], filler: caffe_pb2.FillerParameter | None = None) -> None:
         """Add a parameter blob on the meta device; `filler` is a FillerParameter, None fills with zero.
 
         Raises: LayerError for a shape with a dimension below 1.
@@ -90,11 +91,11 @@ class Layer(nn.Module):
         """
         return self.forward(*bottoms)  # type: ignore[no-any-return]
 
-    def data_state(self) -> Any:
+    def data_state(self) -> dict[str, Any] | None:
         """What a data layer must remember to continue in the same order (JSON-able), or None."""
         return None
 
-    def load_data_state(self, state: Any) -> None:
+    def load_data_state(self, state: dict[str, Any]) -> None:
         """Continue from what `data_state` returned."""
 
     def error(self, message: str) -> LayerError:
@@ -184,7 +185,7 @@ def known_types() -> list[str]:
     return sorted(REGISTRY)
 
 
-def layer_class(param: Any) -> type[Layer]:
+def layer_class(param: caffe_pb2.LayerParameter) -> type[Layer]:
     """The class of a LayerParameter's type, its numbers of bottoms and tops checked.
 
     Raises: LayerError for an unknown type or a wrong number of bottoms or tops.
@@ -205,7 +206,7 @@ def layer_class(param: Any) -> type[Layer]:
     return cls
 
 
-def create_layer(param: Any, bottoms: Sequence[Tensor], surroundings: Surroundings) -> Layer:
+def create_layer(param: caffe_pb2.LayerParameter, bottoms: Sequence[Tensor], surroundings: Surroundings) -> Layer:
     """Make the layer of a LayerParameter.
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import log, prod
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +26,7 @@ class SigmoidCrossEntropyLoss(LossLayer):
     Raises: LayerError where the counts differ. Source: Caffe SigmoidCrossEntropyLossLayer.
     """
 
-    def default_normalization(self, options: Any) -> int:
+    def default_normalization(self, options: caffe_pb2.LossParameter) -> int:
         if options.HasField("normalization") or options.HasField("normalize"):
             return super().default_normalization(options)
         return int(caffe_pb2.LossParameter.BATCH_SIZE)
@@ -70,7 +69,7 @@ class InfogainLoss(LossLayer):
 
     undifferentiable = (1, 2)
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.infogain_loss_param
         self.dim = self.axis(options.axis, bottoms[0])

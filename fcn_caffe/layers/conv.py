@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import Any
 from warnings import warn
 
 import torch.nn.functional as F
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import Layer, of_shape, register
+from fcn_caffe.proto import caffe_pb2
 
 CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 DECONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -23,7 +23,7 @@ class _WindowLayer(Layer):
     fresh_top = True
     transposed = False
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         if len(param.top) != len(bottoms):
             raise self.error(f"has {len(param.top)} tops for {len(bottoms)} bottoms: give one for each.")
@@ -85,7 +85,7 @@ class _WindowLayer(Layer):
 class _ConvolutionBase(_WindowLayer):
     """The weights that both directions share. Source: Caffe BaseConvolutionLayer."""
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.convolution_param
         self.group: int = options.group

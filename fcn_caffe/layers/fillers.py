@@ -4,57 +4,57 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from fcn_caffe.errors import LayerError
+from fcn_caffe.proto import caffe_pb2
 
 
-def _constant(blob: Tensor, filler: Any) -> None:
+def _constant(blob: Tensor, filler: caffe_pb2.FillerParameter) -> None:
     blob.fill_(filler.value)
 
 
-def _uniform(blob: Tensor, filler: Any) -> None:
+def _uniform(blob: Tensor, filler: caffe_pb2.FillerParameter) -> None:
     blob.uniform_(filler.min, filler.max)
 
 
-def _gaussian(blob: Tensor, filler: Any) -> None:
+def _gaussian(blob: Tensor, filler: caffe_pb2.FillerParameter) -> None:
     blob.normal_(filler.mean, filler.std)
     if filler.sparse >= 0:
         # Each weight survives with probability sparse / num_outputs, shape[0] being the outputs.
         blob.mul_(torch.bernoulli(torch.full_like(blob, min(1.0, filler.sparse / _outputs(blob, filler)))))
 
 
-def _positive_unitball(blob: Tensor, filler: Any) -> None:
+def _positive_unitball(blob: Tensor, filler: caffe_pb2.FillerParameter) -> None:
     flat = blob.uniform_(0, 1).view(_outputs(blob, filler), -1)
     flat.div_(flat.sum(1, keepdim=True))
 
 
-def _outputs(blob: Tensor, filler: Any) -> int:
+def _outputs(blob: Tensor, filler: caffe_pb2.FillerParameter) -> int:
     """The size of the first axis, which some fillers need."""
     if blob.ndim == 0:
         raise LayerError(f"filler type {filler.type!r} is for blobs with axes, not for a single value. Use constant.")
     return blob.shape[0]
 
 
-def _fan(blob: Tensor, filler: Any) -> float:
+def _fan(blob: Tensor, filler: caffe_pb2.FillerParameter) -> float:
     fan_in = blob.numel() / _outputs(blob, filler)
     fan_out = blob.numel() / blob.shape[1] if blob.ndim > 1 else blob.numel()
     return (fan_in, fan_out, (fan_in + fan_out) / 2)[filler.variance_norm]
 
 
-def _xavier(blob: Tensor, filler: Any) -> None:
+def _xavier(blob: Tensor, filler: caffe_pb2.FillerParameter) -> None:
     bound = math.sqrt(3 / _fan(blob, filler))
     blob.uniform_(-bound, bound)
 
 
-def _msra(blob: Tensor, filler: Any) -> None:
+def _msra(blob: Tensor, filler: caffe_pb2.FillerParameter) -> None:
     blob.normal_(0, math.sqrt(2 / _fan(blob, filler)))
 
 
-def _bilinear(blob: Tensor, filler: Any) -> None:
+def _bilinear(blob: Tensor, filler: caffe_pb2.FillerParameter) -> None:
     if blob.ndim != 4 or blob.shape[2] != blob.shape[3]:
         raise LayerError(f"the bilinear filler wants a square 4-D blob, got {tuple(blob.shape)}.")
     blob.copy_(bilinear_kernel(blob.shape[2]).to(blob))
@@ -71,7 +71,7 @@ def bilinear_kernel(size: int) -> Tensor:
     return line[:, None] * line[None, :]
 
 
-FILLERS: dict[str, Callable[[Tensor, Any], None]] = {
+FILLERS: dict[str, Callable[[Tensor, caffe_pb2.FillerParameter], None]] = {
     "constant": _constant,
     "uniform": _uniform,
     "gaussian": _gaussian,
@@ -82,13 +82,13 @@ FILLERS: dict[str, Callable[[Tensor, Any], None]] = {
 }
 
 
-def check_filler(filler: Any) -> None:
+def check_filler(filler: caffe_pb2.FillerParameter | None) -> None:
     """Raise LayerError for a filler type Caffe does not have."""
     if filler is not None and filler.type not in FILLERS:
         raise LayerError(f"filler type {filler.type!r} is unknown. Known: {', '.join(sorted(FILLERS))}.")
 
 
-def fill(blob: Tensor, filler: Any) -> None:
+def fill(blob: Tensor, filler: caffe_pb2.FillerParameter | None) -> None:
     """Fill a blob in place from torch's random state; a filler of None leaves Caffe's default, zero.
 
     Raises: LayerError for an unknown filler, or bilinear on a blob that is not square and 4-D.
@@ -102,7 +102,7 @@ def fill(blob: Tensor, filler: Any) -> None:
         FILLERS[filler.type](blob, filler)
 
 
-def is_zero_filler(filler: Any) -> bool:
+def is_zero_filler(filler: caffe_pb2.FillerParameter | None) -> bool:
     """Whether a filler leaves zeros, as Caffe's default does."""
     if filler is None or (filler.type == "constant" and filler.value == 0):
         return True

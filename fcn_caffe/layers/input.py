@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from fcn_caffe.layers.base import Layer, register
+from fcn_caffe.proto import caffe_pb2
 
 
 @register("Input", bottoms=0, tops=(1, None))
@@ -19,7 +18,7 @@ class Input(Layer):
     Source: Caffe InputLayer.
     """
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         shapes = [tuple(shape.dim) for shape in param.input_param.shape]
         if len(shapes) not in (0, 1, len(param.top)):
@@ -40,7 +39,7 @@ class Parameter(Layer):
     Shapes: () -> parameter_param.shape. Gradient: to the blob. Source: Caffe ParameterLayer.
     """
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         self.add_blob("weight", tuple(param.parameter_param.shape.dim))
 

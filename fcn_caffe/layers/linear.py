@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,7 +24,7 @@ class InnerProduct(Layer):
 
     fresh_top = True
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.inner_product_param
         self.first = self.axis(options.axis, bottoms[0])
@@ -64,7 +63,7 @@ class _BroadcastLayer(SameShapeLayer):
 
     fresh_top = True
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = self.options = getattr(param, f"{self.layer_type.lower()}_param")
         self.learned = len(bottoms) == 1
@@ -106,7 +105,7 @@ class Scale(_BroadcastLayer):
     Source: Caffe ScaleLayer.
     """
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = self.options
         if self.learned:
@@ -133,7 +132,7 @@ class Bias(_BroadcastLayer):
     Source: Caffe BiasLayer.
     """
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         if self.learned:
             self.add_blob("bias", self.shape, self.options.filler if self.options.HasField("filler") else None)
@@ -155,7 +154,7 @@ class Embed(Layer):
     fresh_top = True
     undifferentiable = (0,)
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.embed_param
         if options.num_output < 1 or options.input_dim < 1:

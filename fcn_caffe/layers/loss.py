@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import log, prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ class Softmax(SameShapeLayer):
     Shapes: any -> the same. Gradient: to the bottom. Source: Caffe SoftmaxLayer.
     """
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         self.dim = self.axis(param.softmax_param.axis, bottoms[0])
 
@@ -41,7 +41,7 @@ class LossLayer(Layer):
     loss = True
     undifferentiable: ClassVar[tuple[int, ...]] = (1,)
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.loss_param
         self.ignore_label: int | None = options.ignore_label if options.HasField("ignore_label") else None
@@ -49,7 +49,7 @@ class LossLayer(Layer):
         self.normalization: int = self.default_normalization(options)
         self.by_valid = self.normalization == modes.VALID
 
-    def default_normalization(self, options: Any) -> int:
+    def default_normalization(self, options: caffe_pb2.LossParameter) -> int:
         """`normalization` where it or nothing is given; else the legacy `normalize`: VALID or BATCH_SIZE."""
         modes = caffe_pb2.LossParameter
         if options.HasField("normalization") or not options.HasField("normalize"):
@@ -75,7 +75,7 @@ class SoftmaxWithLoss(LossLayer):
     Source: Caffe SoftmaxWithLossLayer.
     """
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         self.dim = self.axis(param.softmax_param.axis, bottoms[0])
 
@@ -156,7 +156,7 @@ class Accuracy(Layer):
 
     undifferentiable = (0, 1)
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.accuracy_param
         self.dim = self.axis(options.axis, bottoms[0])

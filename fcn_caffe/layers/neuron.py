@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +21,7 @@ class ReLU(SameShapeLayer):
     output, so that it is 1 on both sides of 0. Source: Caffe ReLULayer.
     """
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         self.negative_slope: float = param.relu_param.negative_slope
         self.reads_output = self.negative_slope < 0 and list(param.bottom) == list(param.top)
@@ -57,7 +56,7 @@ class Dropout(SameShapeLayer):
     Raises: LayerError for a ratio outside [0, 1). Source: Caffe DropoutLayer.
     """
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         self.ratio: float = param.dropout_param.dropout_ratio
         if not 0 <= self.ratio < 1:
@@ -99,7 +98,7 @@ class Clip(SameShapeLayer):
     Shapes: any -> the same. Gradient: where min <= x <= max. Source: Caffe ClipLayer.
     """
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.clip_param
         missing = [name for name in ("min", "max") if not options.HasField(name)]
@@ -118,7 +117,7 @@ class ELU(SameShapeLayer):
     Shapes: any -> the same. Gradient: to the bottom. Source: Caffe ELULayer.
     """
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         self.alpha: float = param.elu_param.alpha
 
@@ -134,7 +133,7 @@ class Exp(SameShapeLayer):
     Raises: LayerError for another base that is not positive. Source: Caffe ExpLayer.
     """
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.exp_param
         log_base = _log_base(self, options.base)
@@ -153,7 +152,7 @@ class Log(SameShapeLayer):
     Raises: LayerError for another base that is not positive, or is 1. Source: Caffe LogLayer.
     """
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.log_param
         log_base = _log_base(self, options.base)
@@ -184,7 +183,7 @@ class Power(SameShapeLayer):
 
     fresh_top = True
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.power_param
         self.power, self.scale, self.shift = options.power, options.scale, options.shift
@@ -214,7 +213,7 @@ class PReLU(SameShapeLayer):
 
     fresh_top = True
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.prelu_param
         if bottoms[0].ndim < 2:
@@ -241,7 +240,7 @@ class Swish(SameShapeLayer):
 
     fresh_top = True
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         self.beta: float = param.swish_param.beta
 
@@ -270,7 +269,7 @@ class Threshold(SameShapeLayer):
     fresh_top = True
     undifferentiable = (0,)
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         self.threshold: float = param.threshold_param.threshold
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,7 +22,7 @@ class LRN(SameShapeLayer):
 
     fresh_top = True
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.lrn_param
         self.size: int = options.local_size
@@ -61,7 +59,7 @@ class BatchNorm(SameShapeLayer):
 
     fresh_top = True
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.batch_norm_param
         self.fixed: bool | None = options.use_global_stats if options.HasField("use_global_stats") else None
@@ -117,7 +115,7 @@ class MVN(SameShapeLayer):
 
     fresh_top = True
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.mvn_param
         self.variance: bool = options.normalize_variance

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import Layer, of_shape, register
+from fcn_caffe.proto import caffe_pb2
 
 
 @register("EuclideanLoss", bottoms=2)
@@ -52,7 +51,7 @@ class ContrastiveLoss(Layer):
     loss = True
     undifferentiable = (2,)
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.contrastive_loss_param
         self.margin: float = options.margin

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -44,7 +42,7 @@ class Pooling(Layer):
 
     fresh_top = True
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.pooling_param
         if bottoms[0].ndim != 4:
@@ -193,7 +191,7 @@ class SPP(Layer):
     Source: Caffe SPPLayer.
     """
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         if param.spp_param.pyramid_height < 1:
             raise self.error(f"pyramid_height must be at least 1, got {param.spp_param.pyramid_height}.")

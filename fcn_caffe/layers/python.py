@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from fcn_caffe.errors import FcnCaffeError, LayerError
 from fcn_caffe.host.paths import Surroundings
 from fcn_caffe.layers.base import Layer, register
+from fcn_caffe.proto import caffe_pb2
 
 Array = npt.NDArray[Any]
+Result = TypeVar("Result")
 
 # Packages whose modules a net may name by their last name alone. The reference's data layers add theirs.
 PACKAGES: list[str] = []
@@ -175,17 +177,26 @@ def _packages() -> str:
     return f"in {', '.join(PACKAGES)}" if PACKAGES else "in a package of layers"
 
 
+class _Context(torch.autograd.function.FunctionCtx):
+    """What `_Run` keeps from its forward for its backward."""
+
+    layer: Python
+    bottoms: list[Blob]
+    device: torch.device
+    needs_input_grad: tuple[bool, ...]
+
+
 class _Run(torch.autograd.Function):
     """The user's forward and backward as one autograd step: bottoms, then the layer's own blobs."""
 
     @staticmethod
-    def forward(ctx: Any, layer: Python, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: _Context, layer: Python, *tensors: Tensor) -> tuple[Tensor, ...]:
         bottoms = layer.run_forward(tensors)
         ctx.layer, ctx.bottoms, ctx.device = layer, bottoms, tensors[0].device
         return tuple(torch.tensor(top.data, device=ctx.device) for top in layer.top_blobs)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
         diffs = ctx.layer.run_backward(ctx.bottoms, grads, ctx.needs_input_grad[1 : 1 + len(ctx.bottoms)])
         return (None, *(torch.tensor(diff, device=ctx.device) for diff in diffs))
 
@@ -202,7 +213,7 @@ class Python(Layer):
 
     untraced = "runs any Python on arrays"
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.python_param
         module = find_module(options.module, self.surroundings.folder)
@@ -236,7 +247,7 @@ class Python(Layer):
             if top in names:
                 self.top_blobs[position] = bottoms[names.index(top)]
 
-    def _call(self, method: Any, *arguments: Any) -> Any:
+    def _call(self, method: Callable[..., Result], *arguments: object) -> Result:
         try:
             return method(*arguments)
         except FcnCaffeError as error:
@@ -287,10 +298,10 @@ class Python(Layer):
             return tuple(torch.tensor(top.data, device=device) for top in self.top_blobs)
         return _Run.apply(self, *tensors)  # type: ignore[no-any-return, no-untyped-call]
 
-    def data_state(self) -> Any:
+    def data_state(self) -> dict[str, Any] | None:
         return self.user.get_state() if hasattr(self.user, "get_state") else None
 
-    def load_data_state(self, state: Any) -> None:
+    def load_data_state(self, state: dict[str, Any]) -> None:
         self._call(self.user.set_state, state)
 
 

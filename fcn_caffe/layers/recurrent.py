@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import Layer, of_shape, register
+from fcn_caffe.proto import caffe_pb2
 
 STATE_WHEN_COMPILED = "compiled, the state starts at zero in each forward unless it is exposed"
 
@@ -27,7 +28,7 @@ class _RecurrentLayer(Layer):
     undifferentiable = (1,)
     states: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = self.options = param.recurrent_param
         self.size: int = options.num_output

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ class Reduction(Layer):
 
     fresh_top = True
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.reduction_param
         self.first = self.axis(options.axis, bottoms[0])
@@ -56,7 +55,7 @@ class ArgMax(Layer):
 
     undifferentiable = (0,)
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.argmax_param
         self.dim = self.axis(options.axis, bottoms[0]) if options.HasField("axis") else None
@@ -130,7 +129,7 @@ class Filter(Layer):
 
     fresh_top = True
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         self.undifferentiable = (len(bottoms) - 1,)  # type: ignore[misc]
         if len(param.top) != len(bottoms) - 1:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import Layer, register
+from fcn_caffe.proto import caffe_pb2
 
 
 @register("Crop", bottoms=2)
@@ -25,7 +25,7 @@ class Crop(Layer):
 
     undifferentiable = (1,)
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.crop_param
         self.first = self.axis(options.axis, bottoms[0])
@@ -62,7 +62,7 @@ class Flatten(Layer):
 
     takes_in_place = False
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         self.start = self.axis(param.flatten_param.axis, bottoms[0])
         self.end = self.axis(param.flatten_param.end_axis, bottoms[0])
@@ -84,7 +84,7 @@ class Reshape(Layer):
 
     takes_in_place = False
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options, axes = param.reshape_param, bottoms[0].ndim
         self.wanted = list(options.shape.dim)
@@ -133,7 +133,7 @@ class Tile(Layer):
 
     fresh_top = True
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         self.dim = self.axis(param.tile_param.axis, bottoms[0])
         self.tiles: int = param.tile_param.tiles

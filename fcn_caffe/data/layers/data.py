@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +25,9 @@ _TRANSFORM, _SKIP = 0, 1  # streams of random numbers
 class DatumSource:
     """Batches of transformed Datums in the order of their keys, round and round."""
 
-    def __init__(self, path: str, backend: str, options: Any, transformer: Transformer, seed: int) -> None:
+    def __init__(
+        self, path: str, backend: str, options: caffe_pb2.DataParameter, transformer: Transformer, seed: int
+    ) -> None:
         self.path, self.backend, self.transformer, self.seed = path, backend, transformer, seed
         self.size, self.rand_skip = int(options.batch_size), int(options.rand_skip)
         self.force_color = bool(options.force_encoded_color)
@@ -106,7 +107,7 @@ class Data(PrefetchedLayer):
     Source: Caffe DataLayer.
     """
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.data_param
         size = self.batch_size(options.batch_size)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -26,7 +24,7 @@ class DummyData(Layer):
 
     untraced = "constants are kept between forwards"
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options, count = param.dummy_data_param, len(param.top)
         fillers = list(options.data_filler) or [caffe_pb2.FillerParameter()]
@@ -41,7 +39,7 @@ class DummyData(Layer):
                 # A buffer follows the net to its device; it is no part of what the net has learned.
                 self.register_buffer(f"top{index}", torch.full(shape, filler.value, device="cpu"), persistent=False)
 
-    def _shapes(self, options: Any, count: int) -> list[tuple[int, ...]]:
+    def _shapes(self, options: caffe_pb2.DummyDataParameter, count: int) -> list[tuple[int, ...]]:
         given = {name: list(getattr(options, name)) for name in _LEGACY}
         if not any(given.values()):
             shapes = [tuple(shape.dim) for shape in options.shape]

@@ -18,6 +18,7 @@ from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import Layer, register
+from fcn_caffe.proto import caffe_pb2
 
 _FILES, _ROWS = 0, 1  # streams of random numbers
 
@@ -35,7 +36,7 @@ class HDF5Data(Layer):
 
     untraced = "reads files"
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         if param.HasField("transform_param"):
             raise self.error("does not transform data: take transform_param out, or transform the data sets.")
@@ -96,7 +97,7 @@ class HDF5Data(Layer):
     def data_state(self) -> dict[str, int]:
         return {"seed": self.seed, "load": self.load, "row": self.row, "files": len(self.files)}
 
-    def load_data_state(self, state: Any) -> None:
+    def load_data_state(self, state: dict[str, Any]) -> None:
         try:
             seed, load, row, files = (int(state[key]) for key in ("seed", "load", "row", "files"))
         except (KeyError, TypeError, ValueError) as error:
@@ -150,7 +151,7 @@ class HDF5Output(Layer):
 
     undifferentiable = (0, 1)
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         self.path = param.hdf5_output_param.file_name
         self.written = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ from fcn_caffe.data.transformer import Transformer
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.paths import Surroundings
 from fcn_caffe.layers.base import register
+from fcn_caffe.proto import caffe_pb2
 
 _TRANSFORM, _SKIP, _ORDER = 0, 1, 2  # streams of random numbers
 
@@ -28,7 +28,7 @@ class ImageSource:
     def __init__(
         self,
         lines: list[tuple[str, int]],
-        options: Any,
+        options: caffe_pb2.ImageDataParameter,
         transformer: Transformer,
         seed: int,
         surroundings: Surroundings,
@@ -96,7 +96,7 @@ class ImageData(PrefetchedLayer):
     Source: Caffe ImageDataLayer.
     """
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.image_data_param
         size = self.batch_size(options.batch_size)

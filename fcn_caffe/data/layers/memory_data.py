@@ -16,6 +16,7 @@ from fcn_caffe.data.readers.datum import array_of_datum
 from fcn_caffe.data.transformer import Transformer
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import Layer, of_shape, register
+from fcn_caffe.proto import caffe_pb2
 
 Array = npt.NDArray[Any]
 _log = logging.getLogger("fcn_caffe.data")
@@ -33,7 +34,7 @@ class MemoryData(Layer):
 
     untraced = "walks through arrays"
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.memory_data_param
         self.size = int(options.batch_size)
@@ -91,7 +92,7 @@ class MemoryData(Layer):
             raise self.error("images must be uint8 arrays, height x width x channels.")
         self._add([image.transpose(2, 0, 1) for image in images], labels)
 
-    def add_datums(self, datums: Sequence[Any]) -> None:
+    def add_datums(self, datums: Sequence[caffe_pb2.Datum]) -> None:
         """Take Datum messages as `add_images` takes images; encoded ones are decoded. Source: Caffe AddDatumVector."""
         arrays = [array_of_datum(datum, "Datum", self.transformer.colour(datum.encoded)) for datum in datums]
         self._add(arrays, [datum.label for datum in datums])
@@ -127,7 +128,7 @@ class MemoryData(Layer):
     def data_state(self) -> dict[str, int]:
         return {"seed": self.seed, "added": self.added, "position": self.position}
 
-    def load_data_state(self, state: Any) -> None:
+    def load_data_state(self, state: dict[str, Any]) -> None:
         try:
             self.seed, self.added, position = (int(state[key]) for key in ("seed", "added", "position"))
         except (KeyError, TypeError, ValueError) as error:

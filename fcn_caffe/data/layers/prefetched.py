@@ -12,6 +12,7 @@ from torch import Tensor
 from fcn_caffe.data.prefetch import Prefetch, Source, State
 from fcn_caffe.errors import DataError
 from fcn_caffe.layers.base import Layer
+from fcn_caffe.proto import caffe_pb2
 
 
 class PrefetchedLayer(Layer):
@@ -26,7 +27,7 @@ class PrefetchedLayer(Layer):
     source: Source
     top_shapes: list[tuple[int, ...]]
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         self.depth = int(param.data_param.prefetch)
         self._feed: Prefetch | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ from fcn_caffe.data.transformer import read_means
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.paths import Surroundings
 from fcn_caffe.layers.base import register
+from fcn_caffe.proto import caffe_pb2
 
 _WINDOWS = 0  # stream of random numbers
 
@@ -26,7 +26,9 @@ _WINDOWS = 0  # stream of random numbers
 class WindowSource:
     """Batches of windows drawn at random with replacement, background ones first."""
 
-    def __init__(self, windows: WindowList, param: Any, seed: int, surroundings: Surroundings) -> None:
+    def __init__(
+        self, windows: WindowList, param: caffe_pb2.LayerParameter, seed: int, surroundings: Surroundings
+    ) -> None:
         options, transform = param.window_data_param, param.transform_param
         self.windows, self.seed = windows, seed
         self.surroundings, self.root = surroundings, options.root_folder
@@ -134,7 +136,7 @@ class WindowData(PrefetchedLayer):
     Source: Caffe WindowDataLayer.
     """
 
-    def __init__(self, param: Any, *bottoms: Tensor) -> None:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options, crop = param.window_data_param, int(param.transform_param.crop_size)
         size = self.batch_size(options.batch_size)

@@ -13,6 +13,7 @@ from fcn_caffe.data.prepare.archives import Archive, check_md5, find, new_file, 
 from fcn_caffe.data.readers.image_files import read_split
 from fcn_caffe.data.sets.one_image_layer import OneImageLayer
 from fcn_caffe.errors import DataError
+from fcn_caffe.layers.python import Blob
 
 __all__ = ["DataSet", "Job", "disjoint", "write_split"]
 
@@ -165,7 +166,7 @@ def disjoint(one: Path, names: Iterable[str], other: Path, others: Iterable[str]
 def _reader(cls: type[OneImageLayer], options: Mapping[str, Any]) -> OneImageLayer:
     layer = cls()
     layer.param_str = repr(dict(options))
-    layer.setup([], [None] * len(options.get("tops", cls.top_names)))
+    layer.setup([], [Blob() for _ in options.get("tops", cls.top_names)])
     return layer
 
 

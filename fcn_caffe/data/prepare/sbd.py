@@ -13,6 +13,7 @@ from fcn_caffe.data.prepare.data_set import DataSet, Job
 from fcn_caffe.data.prepare.voc import SBD_FOLDER, write_seg11valid
 from fcn_caffe.data.sets.voc_layers import CLASSES, SBDDSegDataLayer
 from fcn_caffe.host.pictures import palette
+from fcn_caffe.layers.python import Blob
 
 __all__ = ["Sbd"]
 
@@ -53,7 +54,7 @@ class Sbd(DataSet):
         for split in job.counts or self.counts:
             layer = SBDDSegDataLayer()
             layer.param_str = repr(self.layer(job, split)[1])
-            layer.setup([], [None, None])
+            layer.setup([], [Blob(), Blob()])
             for name in layer.indices:
                 path = self.root(job) / PNG_FOLDER / f"{name}.png"
                 if path.is_file():

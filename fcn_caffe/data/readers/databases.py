@@ -12,10 +12,11 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Protocol
 
 from fcn_caffe.errors import DataError
 
@@ -25,8 +26,49 @@ BACKENDS = ("lmdb", "leveldb")
 _LEVELDB_TABLES = (".sst", ".ldb")  # old LevelDB's and new LevelDB's name for the same files
 _PACKAGE = {"lmdb": "lmdb", "leveldb": "plyvel"}
 
+
+class _Cursor(Protocol):
+    """What is used of lmdb.Cursor; neither package has types of its own."""
+
+    def first(self) -> bool: ...
+
+    def next(self) -> bool: ...
+
+    def set_range(self, key: bytes) -> bool: ...
+
+    def key(self) -> bytes: ...
+
+    def item(self) -> tuple[bytes, bytes]: ...
+
+    def close(self) -> None: ...
+
+
+class _Transaction(Protocol):
+    """What is used of lmdb.Transaction."""
+
+    def cursor(self) -> _Cursor: ...
+
+    def abort(self) -> None: ...
+
+
+class _Environment(Protocol):
+    """What is used of lmdb.Environment."""
+
+    def begin(self) -> _Transaction: ...
+
+    def close(self) -> None: ...
+
+
+class _LevelDB(Protocol):
+    """What is used of plyvel.DB."""
+
+    def iterator(
+        self, *, start: bytes | None, include_start: bool
+    ) -> AbstractContextManager[Iterator[tuple[bytes, bytes]]]: ...
+
+
 # LMDB refuses to open a database twice in a process: readers share. By real path: the environment and its readers.
-_environments: dict[str, tuple[Any, int]] = {}
+_environments: dict[str, tuple[_Environment, int]] = {}
 _environments_lock = threading.RLock()
 
 
@@ -78,7 +120,7 @@ def write_records(path: str | os.PathLike[str], backend: str, records: Iterator[
     return count
 
 
-def _import(backend: str) -> Any:
+def _import(backend: str) -> ModuleType:
     if backend not in BACKENDS:
         raise DataError(f"database backend {backend!r} is unknown. Known: {', '.join(BACKENDS)}.")
     try:
@@ -109,12 +151,12 @@ def _check(place: Path, backend: str) -> Path:
 
 
 @contextmanager
-def _shared_environment(lmdb: Any, place: Path) -> Iterator[Any]:
+def _shared_environment(lmdb: ModuleType, place: Path) -> Iterator[_Environment]:
     key = os.path.realpath(place)
     with _environments_lock:
-        environment, readers = _environments.get(key, (None, 0))
-        if environment is None:
-            environment = lmdb.open(key, readonly=True, lock=False, subdir=place.is_dir())
+        if key not in _environments:
+            _environments[key] = lmdb.open(key, readonly=True, lock=False, subdir=place.is_dir()), 0
+        environment, readers = _environments[key]
         _environments[key] = environment, readers + 1
     try:
         yield environment
@@ -142,7 +184,7 @@ if hasattr(os, "register_at_fork"):  # a prefetching thread may hold the lock ju
     )
 
 
-def _lmdb_records(environment: Any, after: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+def _lmdb_records(environment: _Environment, after: bytes | None) -> Iterator[tuple[bytes, bytes]]:
     # Every call into LMDB holds the lock: a process never forks in the middle of one, which would lock the child up.
     with _environments_lock:
         transaction = environment.begin()
@@ -162,7 +204,7 @@ def _lmdb_records(environment: Any, after: bytes | None) -> Iterator[tuple[bytes
             transaction.abort()
 
 
-def _write_lmdb(lmdb: Any, folder: Path, records: Iterator[tuple[bytes, bytes]]) -> int:
+def _write_lmdb(lmdb: ModuleType, folder: Path, records: Iterator[tuple[bytes, bytes]]) -> int:
     count, size = 0, 1 << 26
     # Nobody sees the folder before it is whole: one flush at the end is enough.
     environment = lmdb.open(os.fspath(folder), map_size=size, sync=False)
@@ -187,7 +229,7 @@ def _write_lmdb(lmdb: Any, folder: Path, records: Iterator[tuple[bytes, bytes]])
 
 
 @contextmanager
-def _private_leveldb(plyvel: Any, place: Path) -> Iterator[Any]:
+def _private_leveldb(plyvel: ModuleType, place: Path) -> Iterator[_LevelDB]:
     """Open a LevelDB without touching its folder: LevelDB writes a lock and a new manifest wherever it opens."""
     folder, owner = tempfile.mkdtemp(prefix="fcn-caffe-leveldb-"), os.getpid()
     try:
@@ -211,12 +253,12 @@ def _private_leveldb(plyvel: Any, place: Path) -> Iterator[Any]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _leveldb_records(database: Any, after: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+def _leveldb_records(database: _LevelDB, after: bytes | None) -> Iterator[tuple[bytes, bytes]]:
     with database.iterator(start=after, include_start=False) as iterator:
         yield from iterator
 
 
-def _write_leveldb(plyvel: Any, folder: Path, records: Iterator[tuple[bytes, bytes]]) -> int:
+def _write_leveldb(plyvel: ModuleType, folder: Path, records: Iterator[tuple[bytes, bytes]]) -> int:
     count = 0
     database = plyvel.DB(os.fspath(folder), create_if_missing=True, write_buffer_size=1 << 26)
     try:

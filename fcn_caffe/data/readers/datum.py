@@ -14,7 +14,7 @@ from fcn_caffe.proto import caffe_pb2
 __all__ = ["array_of_datum", "datum_of_encoded", "datum_of_image", "parse_datum"]
 
 
-def parse_datum(data: bytes, name: str) -> Any:
+def parse_datum(data: bytes, name: str) -> caffe_pb2.Datum:
     """A Datum from its bytes. Raises: DataError, with `name` in front, if they are not one."""
     try:
         return caffe_pb2.Datum.FromString(data)
@@ -22,7 +22,7 @@ def parse_datum(data: bytes, name: str) -> Any:
         raise DataError(f"{name}: not a Datum ({error}). Which program wrote the database?") from error
 
 
-def array_of_datum(datum: Any, name: str, colour: Colour = "native") -> npt.NDArray[Any]:
+def array_of_datum(datum: caffe_pb2.Datum, name: str, colour: Colour = "native") -> npt.NDArray[Any]:
     """The numbers of a Datum; `colour` says how an encoded image is decoded.
 
     Shapes: (C, H, W), uint8 or float32, BGR as Caffe stores it.
@@ -39,7 +39,7 @@ def array_of_datum(datum: Any, name: str, colour: Colour = "native") -> npt.NDAr
     return values.reshape(shape)
 
 
-def datum_of_image(image: npt.NDArray[np.uint8], label: int | None = None) -> Any:
+def datum_of_image(image: npt.NDArray[np.uint8], label: int | None = None) -> caffe_pb2.Datum:
     """A raw Datum of an image as OpenCV lays it out. Shapes: (H, W, C), uint8. Source: Caffe CVMatToDatum."""
     height, width, channels = image.shape
     data = np.ascontiguousarray(image.transpose(2, 0, 1)).tobytes()
@@ -49,7 +49,7 @@ def datum_of_image(image: npt.NDArray[np.uint8], label: int | None = None) -> An
     return datum
 
 
-def datum_of_encoded(data: bytes, shape: tuple[int, ...], label: int) -> Any:
+def datum_of_encoded(data: bytes, shape: tuple[int, ...], label: int) -> caffe_pb2.Datum:
     """A Datum of a compressed image. Shapes: `shape` is (H, W, C)."""
     height, width, channels = shape
     return caffe_pb2.Datum(channels=channels, height=height, width=width, data=data, label=label, encoded=True)

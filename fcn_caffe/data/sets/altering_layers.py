@@ -15,7 +15,7 @@ import torch
 
 from fcn_caffe.data.sets.options import read_options
 from fcn_caffe.errors import DataError
-from fcn_caffe.layers.python import PythonLayer
+from fcn_caffe.layers.python import Blob, PythonLayer
 from fcn_caffe.proto.phases import TEST
 
 __all__ = ["LossSampling", "MaskedInput", "MirrorJitter", "ignore_cells", "mirror_and_shift"]
@@ -62,14 +62,14 @@ class _Change(PythonLayer):
     def who(self) -> str:
         return type(self).__name__
 
-    def setup(self, bottom: Any, top: Any) -> None:
+    def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         self.options = read_options(self.param_str, self.who, required=self.required, defaults=self.defaults)
         self.check(bottom, top)
 
-    def check(self, bottom: Any, top: Any) -> None:
+    def check(self, bottom: list[Blob], top: list[Blob]) -> None:
         """Check the options, and how many blobs there are."""
 
-    def count(self, bottom: Any, top: Any, bottoms: str, tops: str, right: bool) -> None:
+    def count(self, bottom: list[Blob], top: list[Blob], bottoms: str, tops: str, right: bool) -> None:
         """Refuse a wrong number of blobs."""
         if not right:
             raise DataError(
@@ -90,18 +90,18 @@ class _Change(PythonLayer):
             raise DataError(f"{self.who}: {key} should be a number, got {value!r}.")
         return float(value)
 
-    def reshape(self, bottom: Any, top: Any) -> None:
+    def reshape(self, bottom: list[Blob], top: list[Blob]) -> None:
         for source, made in zip(bottom, top, strict=False):
             made.reshape(*source.data.shape)
 
-    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+    def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
         """Data has no gradient."""
 
 
 class _RandomChange(_Change):
     """A change that is drawn anew in each pass, from a seed and the pass's number."""
 
-    def setup(self, bottom: Any, top: Any) -> None:
+    def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         super().setup(bottom, top)
         seed = self.options["seed"]
         if seed is not None and not _whole(seed, 0):
@@ -134,7 +134,7 @@ class LossSampling(_RandomChange):
     required = ("keep",)
     defaults: ClassVar[Mapping[str, Any]] = {"cell": 32, "offset": 0, "seed": None, "ignore": VOID}
 
-    def check(self, bottom: Any, top: Any) -> None:
+    def check(self, bottom: list[Blob], top: list[Blob]) -> None:
         self.count(bottom, top, "the label", "the sampled label", len(bottom) == len(top) == 1)
         self.keep, self.cell = self.number("keep"), self.whole("cell", 1)
         self.offset, self.ignore = self.whole("offset", -(2**31)), self.number("ignore")
@@ -143,7 +143,7 @@ class LossSampling(_RandomChange):
         if len(bottom[0].data.shape) < 3:
             raise DataError(f"{self.who}: the label is {bottom[0].data.shape}, wanted (N, 1, H, W) or (N, H, W).")
 
-    def forward(self, bottom: Any, top: Any) -> None:
+    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         label = bottom[0].data
         if self.phase != TEST:
             cells = [int(_cell_of(extent, self.cell, self.offset)[-1]) + 1 for extent in label.shape[-2:]]
@@ -165,14 +165,14 @@ class MirrorJitter(_RandomChange):
 
     defaults: ClassVar[Mapping[str, Any]] = {"mirror": True, "jitter": 0, "seed": None, "fill": 0, "ignore": VOID}
 
-    def check(self, bottom: Any, top: Any) -> None:
+    def check(self, bottom: list[Blob], top: list[Blob]) -> None:
         self.count(bottom, top, "images and their label", "as many tops", len(bottom) == len(top) >= 2)
         self.mirror, self.jitter = self.options["mirror"], self.whole("jitter", 0)
         self.fill, self.ignore = self.number("fill"), self.number("ignore")
         if not isinstance(self.mirror, bool):
             raise DataError(f"{self.who}: mirror should be True or False, got {self.mirror!r}.")
 
-    def reshape(self, bottom: Any, top: Any) -> None:
+    def reshape(self, bottom: list[Blob], top: list[Blob]) -> None:
         super().reshape(bottom, top)
         shapes = {(blob.data.shape[0], *blob.data.shape[-2:]) for blob in bottom}
         if len(shapes) > 1 or any(blob.data.ndim < 3 for blob in bottom):
@@ -182,7 +182,7 @@ class MirrorJitter(_RandomChange):
         if self.jitter >= least:
             raise DataError(f"{self.who}: a jitter of {self.jitter} may leave nothing of images {least} pixels wide.")
 
-    def forward(self, bottom: Any, top: Any) -> None:
+    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         arrays = [blob.data for blob in bottom]
         if self.phase != TEST:
             draw, images = self.drawing(), len(arrays[0])
@@ -214,14 +214,14 @@ class MaskedInput(_Change):
     required = ("keep",)
     defaults: ClassVar[Mapping[str, Any]] = {"background": 0, "fill": 0, "ignore": VOID}
 
-    def check(self, bottom: Any, top: Any) -> None:
+    def check(self, bottom: list[Blob], top: list[Blob]) -> None:
         self.count(bottom, top, "data and label", "the masked data", (len(bottom), len(top)) == (2, 1))
         self.background, self.ignore = self.number("background"), self.number("ignore")
         self.fill = self.number("fill")
         if self.options["keep"] not in ("foreground", "background"):
             raise DataError(f"{self.who}: keep should be 'foreground' or 'background', got {self.options['keep']!r}.")
 
-    def forward(self, bottom: Any, top: Any) -> None:
+    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         data, label = bottom[0].data, bottom[1].data
         if label.shape != (data.shape[0], 1, *data.shape[2:]):
             raise DataError(f"{self.who}: data is {data.shape} and label {label.shape}: wanted one label a pixel.")
@@ -230,5 +230,5 @@ class MaskedInput(_Change):
         top[0].data[...] = np.where(shown & (label != self.ignore), data, np.float32(self.fill))
 
 
-def _whole(value: Any, least: int) -> bool:
+def _whole(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least

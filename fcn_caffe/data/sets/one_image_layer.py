@@ -12,7 +12,7 @@ from fcn_caffe.data.prefetch import Batch, Prefetch
 from fcn_caffe.data.sets.options import read_options
 from fcn_caffe.data.sets.sampling import Draws
 from fcn_caffe.errors import DataError
-from fcn_caffe.layers.python import PythonLayer
+from fcn_caffe.layers.python import Blob, PythonLayer
 
 __all__ = ["OneImageLayer"]
 
@@ -97,7 +97,7 @@ class OneImageLayer(PythonLayer):
     def who(self) -> str:
         return type(self).__name__
 
-    def setup(self, bottom: Any, top: Any) -> None:
+    def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         common = {"randomize": True, "seed": None, "prefetch": None}
         self.options = read_options(
             self.param_str,
@@ -142,7 +142,7 @@ class OneImageLayer(PythonLayer):
         """The name of the image that the next forward gives, or, after it, gave last."""
         return self.indices[self.idx] if self._last is None else self._last
 
-    def reshape(self, bottom: Any, top: Any) -> None:
+    def reshape(self, bottom: list[Blob], top: list[Blob]) -> None:
         place, name = self.idx, self.indices[self.idx]
         if self._held is None or self._held[:2] != (place, name):
             self._held = place, name, self._read(place, name)
@@ -151,7 +151,7 @@ class OneImageLayer(PythonLayer):
         for blob, array in zip(top, self.shown(), strict=True):
             blob.reshape(1, *array.shape)
 
-    def forward(self, bottom: Any, top: Any) -> None:
+    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         for blob, array in zip(top, self.shown(), strict=True):
             blob.data[...] = array
         self._last, self._held = self.indices[self.idx], None
@@ -168,7 +168,7 @@ class OneImageLayer(PythonLayer):
             self._feed = Prefetch(images, self._ahead(), self.who)
             self._finalizer = weakref.finalize(self, self._feed.close)
 
-    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+    def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
         """Data has no gradient."""
 
     def _ahead(self) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, SupportsFloat
 
 from fcn_caffe.errors import DataError
 
@@ -46,7 +46,7 @@ def read_options(
     return {**defaults, **given}
 
 
-def read_mean(value: Any, who: str, channels: int = 3) -> tuple[float, ...]:
+def read_mean(value: Iterable[SupportsFloat], who: str, channels: int = 3) -> tuple[float, ...]:
     """Check a per-channel mean, in the order of the blob's channels."""
     try:
         mean = tuple(float(part) for part in value)

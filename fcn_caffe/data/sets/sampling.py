@@ -16,7 +16,7 @@ class Draws:
     can shift it.
     """
 
-    def __init__(self, seed: Any = None) -> None:
+    def __init__(self, seed: int | float | str | bytes | bytearray | None = None) -> None:
         self._random = random.Random(seed)
 
     def next(self, count: int) -> int:

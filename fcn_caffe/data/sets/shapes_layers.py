@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -11,11 +9,11 @@ from fcn_caffe.data.readers.image_files import image_blob
 from fcn_caffe.data.sets.options import read_mean, read_options
 from fcn_caffe.data.sets.shapes_scenes import CLASSES, MEAN, SPLITS, draw_crop, draw_scene
 from fcn_caffe.errors import DataError
-from fcn_caffe.layers.python import PythonLayer
+from fcn_caffe.layers.python import Blob, PythonLayer
 
 __all__ = ["CLASSES", "ShapesClassData", "ShapesSegData"]
 
-Blob = npt.NDArray[np.float32]
+Float32 = npt.NDArray[np.float32]
 
 
 class _ShapesLayer(PythonLayer):
@@ -29,7 +27,7 @@ class _ShapesLayer(PythonLayer):
     size = 0
     batch = 1
 
-    def setup(self, bottom: Any, top: Any) -> None:
+    def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         who = type(self).__name__
         defaults = {"seed": 1337, "size": self.size, "batch": self.batch, "count": 0, "mean": MEAN}
         options = read_options(self.param_str, who, required=("split",), defaults=defaults)
@@ -53,7 +51,7 @@ class _ShapesLayer(PythonLayer):
         indices = range(self.position, self.position + self.batch)
         return [index % self.count if self.count else index for index in indices]
 
-    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+    def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
         """Data has no gradient."""
 
     def get_state(self) -> dict[str, int]:
@@ -68,13 +66,13 @@ class ShapesSegData(_ShapesLayer):
 
     size = 112
 
-    def reshape(self, bottom: Any, top: Any) -> None:
+    def reshape(self, bottom: list[Blob], top: list[Blob]) -> None:
         top[0].reshape(self.batch, 3, self.size, self.size)
         top[1].reshape(self.batch, 1, self.size, self.size)
 
-    def forward(self, bottom: Any, top: Any) -> None:
-        data: Blob = np.empty((self.batch, 3, self.size, self.size), dtype=np.float32)
-        label: Blob = np.empty((self.batch, 1, self.size, self.size), dtype=np.float32)
+    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
+        data: Float32 = np.empty((self.batch, 3, self.size, self.size), dtype=np.float32)
+        label: Float32 = np.empty((self.batch, 1, self.size, self.size), dtype=np.float32)
         for place, index in enumerate(self.indices()):
             image, label[place, 0] = draw_scene(self.seed, self.split, index, self.size)
             data[place] = image_blob(image, self.mean)[0]
@@ -88,12 +86,12 @@ class ShapesClassData(_ShapesLayer):
     size = 64
     batch = 32
 
-    def reshape(self, bottom: Any, top: Any) -> None:
+    def reshape(self, bottom: list[Blob], top: list[Blob]) -> None:
         top[0].reshape(self.batch, 3, self.size, self.size)
         top[1].reshape(self.batch)
 
-    def forward(self, bottom: Any, top: Any) -> None:
-        data: Blob = np.empty((self.batch, 3, self.size, self.size), dtype=np.float32)
+    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
+        data: Float32 = np.empty((self.batch, 3, self.size, self.size), dtype=np.float32)
         for place, index in enumerate(self.indices()):
             image, top[1].data[place] = draw_crop(self.seed, self.split, index, self.size)
             data[place] = image_blob(image, self.mean)[0]
