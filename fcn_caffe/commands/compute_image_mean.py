@@ -13,6 +13,7 @@ from fcn_caffe.commands import command
 from fcn_caffe.data.readers.databases import BACKENDS, read_records
 from fcn_caffe.data.readers.datum import array_of_datum, parse_datum
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.text import show
 from fcn_caffe.proto.blob_file import write_blob
 
 REPORT_EVERY = 10000
@@ -41,8 +42,10 @@ def mean_image(path: str, backend: str) -> npt.NDArray[np.float32]:
             if count == 0:
                 total = np.zeros(image.shape)
             if image.shape != total.shape:
-                have, want = ("x".join(map(str, shape)) for shape in (image.shape, total.shape))
-                raise DataError(f"{name} is {have}, the first {want}. Make the database with one size of images.")
+                raise DataError(
+                    f"{name} is {show(image.shape)}, the first {show(total.shape)}. "
+                    "Make the database with one size of images."
+                )
             total += image
             count += 1
             if count % REPORT_EVERY == 0:

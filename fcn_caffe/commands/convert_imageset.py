@@ -16,6 +16,7 @@ from fcn_caffe.data.readers.datum import datum_of_encoded, datum_of_image
 from fcn_caffe.data.readers.image_list import read_image_list
 from fcn_caffe.data.readers.opencv_images import Colour, encode_image, image_format, read_image_bgr
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.text import show
 
 REPORT_EVERY = 1000
 
@@ -68,8 +69,9 @@ class _Images:
                 self.left_out += 1
                 continue
             if self.arguments.check_size and shape != (size or shape):
-                have, want = ("x".join(map(str, pair)) for pair in (shape, size))
-                raise DataError(f"{name}: the image is {have}, the first {want}. Give --resize_height and _width.")
+                raise DataError(
+                    f"{name}: the image is {show(shape)}, the first {show(size)}. Give --resize_height and _width."
+                )
             size = size or shape
             yield f"{number:08d}_{name}".encode(errors="surrogateescape"), datum.SerializeToString()
             if (number + 1) % REPORT_EVERY == 0:

@@ -14,6 +14,7 @@ from fcn_caffe.data.hha import KINECT_COLOUR, Camera, hha
 from fcn_caffe.data.readers.image_files import open_image
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.pictures import save_image
+from fcn_caffe.host.text import show
 
 KINECT_SIZE = (480, 640)
 UNITS = (1000, 10000)  # of a depth image's numbers in a metre: millimetres, or tenths of them
@@ -60,7 +61,9 @@ def _read(path: Path) -> npt.NDArray[np.float64]:
     with open_image(path) as image:
         depth = np.asarray(image)
     if depth.ndim != 2 or depth.dtype.kind not in "iu" or depth.size == 0:
-        raise DataError(f"{path}: is {depth.dtype} of shape {depth.shape}: a depth image has one channel of integers.")
+        raise DataError(
+            f"{path}: is {depth.dtype} of shape {show(depth.shape)}: a depth image has one channel of integers."
+        )
     if not (depth > 0).any():
         raise DataError(f"{path}: no pixel has a depth; all are 0.")
     return depth.astype(np.float64)

@@ -17,6 +17,7 @@ from fcn_caffe.commands import command
 from fcn_caffe.data.readers.labels import read_classes
 from fcn_caffe.errors import DataError, WeightsError
 from fcn_caffe.evaluation.net_inputs import file_mean, known_preprocessing, net_preprocessing, refuse_differences
+from fcn_caffe.host.text import show
 from fcn_caffe.net.net import Net
 from fcn_caffe.weights.formats import Format, format_of, format_to_write
 from fcn_caffe.weights.record import ORDERS, Preprocessing, read_preprocessing, sha256_of, write_preprocessing
@@ -88,7 +89,7 @@ def _table(weights: Weights) -> str:
     values = sum(blob.size for blob in present)
     lines = [f"{len(weights)} layers, {len(present)} blobs, {values:,} values"]
     for layer, blobs in weights.items():
-        shapes = ("shared" if blob is ABSENT else "x".join(map(str, blob.shape)) or "one value" for blob in blobs)
+        shapes = ("shared" if blob is ABSENT else show(blob.shape) for blob in blobs)
         lines.append(f"  {layer:<{width}}  {', '.join(shapes)}")
     return "\n".join(lines)
 

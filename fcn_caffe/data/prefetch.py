@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.text import show
 
 __all__ = ["Arrays", "Batch", "Prefetch", "Source", "State", "draws", "fill_batch"]
 
@@ -52,10 +53,9 @@ def fill_batch(size: int, items: Iterable[tuple[npt.NDArray[np.float32], float, 
         if index == 0:
             data = np.empty((size, *image.shape), np.float32)
         if image.shape != data.shape[1:]:
-            have, want = ("x".join(map(str, shape)) for shape in (image.shape, data.shape[1:]))
             raise DataError(
-                f"{name}: the image is {have}, the first of its batch {want}. Resize or crop them to one size, "
-                "or set batch_size to 1."
+                f"{name}: the image is {show(image.shape)}, the first of its batch {show(data.shape[1:])}. "
+                "Resize or crop them to one size, or set batch_size to 1."
             )
         data[index], labels[index] = image, label
     return [data, labels]

@@ -12,6 +12,7 @@ from fcn_caffe.data.readers.mean_image import read_mean_image
 from fcn_caffe.data.readers.opencv_images import Colour
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.paths import Surroundings
+from fcn_caffe.host.text import show
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.phases import TRAIN
 
@@ -72,11 +73,11 @@ class Transformer:
     def check(self, shape: tuple[int, ...], name: str) -> None:
         """Raise DataError where an image (C, H, W) is smaller than the crop, or the mean is not for it."""
         channels, height, width = shape
-        shown = f"{name}: the image is {channels}x{height}x{width},"
+        shown = f"{name}: the image is {show(shape)},"
         if self.crop > min(height, width):
             raise DataError(f"{shown} smaller than crop_size {self.crop}. Resize the images or crop less.")
         if self.mean_image is not None and self.mean_image.shape != shape:
-            mean = "x".join(map(str, self.mean_image.shape))
+            mean = show(self.mean_image.shape)
             raise DataError(f"{shown} the mean_file {mean}. Make the mean of the same images, or use mean_value.")
         if self.mean_values is not None and len(self.mean_values) not in (1, channels):
             raise DataError(f"{shown} but mean_value is given {len(self.mean_values)} times: once, or once a channel.")

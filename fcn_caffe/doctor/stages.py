@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fcn_caffe.errors import FcnCaffeError, SolverError
 from fcn_caffe.evaluation.score import data_layer, heads
+from fcn_caffe.host.text import show
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.training.plan import Stage
@@ -68,8 +69,8 @@ def _check_fit(path: Path, coarse: Net, fine: Net) -> None:
         for index, (blob, other) in enumerate(zip(blobs, coarse.params.get(layer, []), strict=False)):
             if blob.numel() != other.numel():
                 raise SolverError(
-                    f"{path} will have layer '{layer}' blob {index} as {tuple(other.shape)}, net '{fine.name}' wants "
-                    f"{tuple(blob.shape)}. Rename the layer to learn it from scratch."
+                    f"{path} will have layer '{layer}' blob {index} as {show(other.shape)}, net '{fine.name}' wants "
+                    f"{show(blob.shape)}. Rename the layer to learn it from scratch."
                 )
 
 

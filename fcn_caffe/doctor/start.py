@@ -11,6 +11,7 @@ import numpy as np
 from fcn_caffe.doctor.findings import ERROR, NOTE, Examination, Finding
 from fcn_caffe.doctor.subject import Built, Subject, data_nodes
 from fcn_caffe.errors import SolverError
+from fcn_caffe.host.text import show
 from fcn_caffe.models import Start, starts_of
 from fcn_caffe.net.net import Net
 from fcn_caffe.training.solver.settings import Settings
@@ -120,7 +121,7 @@ def _fit(
                 seen.skip(f"weights of layer '{name}'", "their shape follows from images that are not here")
                 fitting[name] = list(arrays)
                 continue
-            problem = f"blob {wrong[0]} is {_show(old)} in {path}, the net wants {_show(new)}."
+            problem = f"blob {wrong[0]} is {show(old)} in {path}, the net wants {show(new)}."
             advice = _size_advice(net.layer(name).param.convolution_param.group, old, new, set(bottoms) <= of_images)
         seen.add([Finding(ERROR, "weights", f"layer '{name}'", problem, advice)])
         fitting[name] = [np.ones(1, np.float32)] * len(targets)  # said once; its values are not judged
@@ -176,7 +177,3 @@ def _tell_missing(subject: Subject, net: Net, start: FilledFrom, starts: list[St
 
 def _names(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-
-
-def _show(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

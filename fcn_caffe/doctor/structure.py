@@ -11,6 +11,7 @@ import torch
 from fcn_caffe.doctor.findings import ERROR, NOTE, WARNING, Finding
 from fcn_caffe.errors import GraphError
 from fcn_caffe.host.free_memory import free_bytes, show_bytes
+from fcn_caffe.host.text import show
 from fcn_caffe.net.coord_map import FIRST_SPATIAL_AXIS, crop_offset
 from fcn_caffe.net.graph import Graph
 from fcn_caffe.net.net import Net
@@ -75,7 +76,7 @@ def memory_needed(net: Net, training: bool, solver_type: str = "SGD") -> Iterato
             f"parameters {show_bytes(parameters)}, blobs at their most {show_bytes(blobs)}",
         )
     shape = next((net.blob_shapes[node.tops[0]] for node in net.graph.nodes if node.tops), ())
-    what = f"{'training' if training else 'one forward pass'} on {'x'.join(map(str, shape))}"
+    what = f"{'training' if training else 'one forward pass'} on {show(shape)}"
     yield Finding(
         NOTE,
         "memory",

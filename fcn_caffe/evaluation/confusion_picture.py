@@ -9,6 +9,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.text import show
 
 __all__ = ["draw_confusion"]
 
@@ -32,7 +33,9 @@ def draw_confusion(counts: npt.NDArray[np.integer], names: Sequence[str] | None 
     classes = len(counts)
     names = [str(index) for index in range(classes)] if names is None else list(names)
     if counts.shape != (classes, classes) or len(names) != classes or not classes:
-        raise DataError(f"a confusion matrix of shape {counts.shape} with {len(names)} names: expected (C, C) and C.")
+        raise DataError(
+            f"a confusion matrix of shape {show(counts.shape)} with {len(names)} names: expected (C, C) and C."
+        )
     side = 30 if classes <= WITH_NUMBERS else 16
     label = int(max(_FONT.getlength(name) for name in names)) + GAP
     left, top = label + 2 * GAP + _height(), label + 3 * GAP + 2 * _height()

@@ -15,6 +15,7 @@ from fcn_caffe.data.readers.image_files import IMAGE_SUFFIXES, image_blob, read_
 from fcn_caffe.errors import DataError, WeightsError
 from fcn_caffe.evaluation.net_inputs import photograph_mean
 from fcn_caffe.host.paths import Paths
+from fcn_caffe.host.text import show
 from fcn_caffe.net.graph import read_net
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto.phases import TEST, TRAIN
@@ -105,8 +106,8 @@ class Segmenter:
         scores: Any = self.net({self.input: blob}, keep=(self.score,))[self.score]
         if tuple(scores.shape[2:]) != rgb.shape[:2]:
             raise DataError(
-                f"net '{self.net.name}': blob '{self.score}' is {tuple(scores.shape)} for an image of {rgb.shape[:2]}. "
-                "It should have the image's height and width."
+                f"net '{self.net.name}': blob '{self.score}' is {show(scores.shape)} for an image of "
+                f"{show(rgb.shape[:2])}. It should have the image's height and width."
             )
         return np.asarray(scores[0].argmax(0).to(torch.uint8).cpu().numpy())
 

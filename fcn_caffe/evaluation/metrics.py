@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.text import show
 
 __all__ = ["METRICS", "NAMES", "ConfusionMatrix", "Scores"]
 
@@ -66,7 +67,9 @@ class ConfusionMatrix:
         """
         label, prediction = np.asarray(label), np.asarray(prediction)
         if label.shape != prediction.shape:
-            raise DataError(f"label is {label.shape} and prediction {prediction.shape}: they should be of one shape.")
+            raise DataError(
+                f"label is {show(label.shape)} and prediction {show(prediction.shape)}: they should be of one shape."
+            )
         counted = (label >= 0) & (label < self.classes)
         truth = label[counted].astype(np.int64)
         answer = prediction[counted].astype(np.int64)

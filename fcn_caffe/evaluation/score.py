@@ -16,6 +16,7 @@ from torch import Tensor
 from fcn_caffe.data.readers.labels import read_classes
 from fcn_caffe.errors import DataError
 from fcn_caffe.evaluation.metrics import ConfusionMatrix, Scores
+from fcn_caffe.host.text import show
 from fcn_caffe.net.net import Net
 
 __all__ = [
@@ -60,7 +61,7 @@ def _check(net: Net, score: str, label: str) -> int:
             raise DataError(f"net '{net.name}' has no {what} blob '{blob}'. It has: {near}.")
     shape = net.blob_shapes[score]
     if len(shape) < 2:
-        raise DataError(f"net '{net.name}': score blob '{score}' is {shape}: expected (N, classes, ...).")
+        raise DataError(f"net '{net.name}': score blob '{score}' is {show(shape)}: expected (N, classes, ...).")
     return shape[1]
 
 
@@ -132,7 +133,7 @@ def score_heads(
                 if truth.numel() != prediction.numel():
                     raise DataError(
                         f"net '{net.name}': score '{score}' is {tuple(blobs[score].shape)} and label '{label}' "
-                        f"{tuple(truth.shape)}. The score should have the label's height and width."
+                        f"{show(truth.shape)}. The score should have the label's height and width."
                     )
                 labels = truth.reshape(prediction.shape).cpu().numpy()
                 matrices[score].add(_placed(labels, places[score]), prediction.cpu().numpy())

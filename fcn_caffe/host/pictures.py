@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write
+from fcn_caffe.host.text import show
 
 __all__ = ["VOID_COLOUR", "colour", "overlay", "palette", "panel", "save_image", "save_labels"]
 
@@ -56,7 +57,9 @@ def overlay(image: UInt8, label: npt.NDArray[Any], opacity: float = 0.55, colour
     """
     label = np.asarray(label)
     if image.shape[:2] != label.shape:
-        raise DataError(f"the image is {image.shape[:2]}, the labels are {label.shape}: they should be of one size.")
+        raise DataError(
+            f"the image is {show(image.shape[:2])}, the labels are {show(label.shape)}: they should be of one size."
+        )
     painted = image.astype(np.float32) * (1 - opacity) + colour(label, colours).astype(np.float32) * opacity
     result: UInt8 = np.where((label == 0)[:, :, None], image, painted.astype(np.uint8))
     edge = np.zeros(label.shape, dtype=np.bool_)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fcn_caffe.errors import LayerError
+from fcn_caffe.host.text import show
 from fcn_caffe.proto import caffe_pb2
 
 
@@ -56,7 +57,7 @@ def _msra(blob: Tensor, filler: caffe_pb2.FillerParameter) -> None:
 
 def _bilinear(blob: Tensor, filler: caffe_pb2.FillerParameter) -> None:
     if blob.ndim != 4 or blob.shape[2] != blob.shape[3]:
-        raise LayerError(f"the bilinear filler wants a square 4-D blob, got {tuple(blob.shape)}.")
+        raise LayerError(f"the bilinear filler wants a square 4-D blob, got {show(blob.shape)}.")
     blob.copy_(bilinear_kernel(blob.shape[2]).to(blob))
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.host.paths import Surroundings
+from fcn_caffe.host.text import show
 from fcn_caffe.proto import caffe_pb2
 
 Float32 = npt.NDArray[np.float32]
@@ -27,8 +28,7 @@ def array_of_blob(blob: Any, name: str | os.PathLike[str] = "<blob>") -> Float32
     legacy = any(blob.HasField(axis) for axis in old)
     shape = tuple(getattr(blob, axis) for axis in old) if legacy else tuple(blob.shape.dim)
     if any(size < 0 for size in shape) or prod(shape) != values.size:
-        shown = "x".join(map(str, shape)) or "(none)"
-        raise DataError(f"{os.fspath(name)}: the blob's shape is {shown}, but it holds {values.size} numbers.")
+        raise DataError(f"{os.fspath(name)}: the blob's shape is {show(shape)}, but it holds {values.size} numbers.")
     try:
         return values.reshape(shape)
     except ValueError as error:  # an extent beyond memory beside a 0

@@ -15,6 +15,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from fcn_caffe.host.text import show
+
 from ..errors import WeightsError
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
@@ -193,13 +195,14 @@ class _Reader:
         dims = tuple(legacy.get(number, 0) for number in _LEGACY_SHAPE) if legacy else tuple(shape)
         chosen = parts[_DOUBLE_DATA] or parts[_DATA]
         values = chosen[0] if len(chosen) == 1 else np.concatenate(chosen or [np.zeros(0, "<f4")])
-        shown = "x".join(map(str, dims)) or "(none)"
         if values.size != prod(dims):
-            self.corrupt(start, f"{what} has shape {shown}, which takes {prod(dims)} values; {values.size} are stored")
+            self.corrupt(
+                start, f"{what} has shape {show(dims)}, which takes {prod(dims)} values; {values.size} are stored"
+            )
         try:
             return values.astype(np.float32, copy=False).reshape(dims)
         except (ValueError, OverflowError):  # too many axes, or an extent beyond memory beside a 0
-            self.corrupt(start, f"{what} has shape {shown}, which no array can have")
+            self.corrupt(start, f"{what} has shape {show(dims)}, which no array can have")
 
     def packed(self, start: int, end: int, dtype: str, what: str) -> np.ndarray[Any, Any]:
         size = np.dtype(dtype).itemsize

@@ -15,6 +15,7 @@ from scipy import ndimage  # type: ignore[import-untyped]
 
 from fcn_caffe.data.readers.image_files import open_image
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.text import show
 from fcn_caffe.pycaffe.proto import caffe_pb2
 
 __all__ = [
@@ -56,8 +57,7 @@ def _shaped(values: Array, shape: tuple[int, ...], what: str) -> Array:
     try:
         return values.reshape(shape)
     except ValueError as error:
-        shown = "x".join(map(str, shape)) or "no shape"
-        raise InputError(f"the {what} says {shown}, but holds {values.size} numbers.") from error
+        raise InputError(f"the {what} says {show(shape)}, but holds {values.size} numbers.") from error
 
 
 def array_to_blobproto(arr: Array, diff: Array | None = None) -> Any:
@@ -193,11 +193,13 @@ class Transformer:
                 raise InputError(f"Mean channels incompatible with input: {len(mean)}, the net takes {shape[0]}.")
             mean = mean[:, np.newaxis, np.newaxis]
         elif mean.ndim not in (2, 3):
-            raise InputError(f"Mean shape invalid: {mean.shape}, wanted channels, or channels x height x width.")
+            raise InputError(f"Mean shape invalid: {show(mean.shape)}, wanted channels, or channels x height x width.")
         else:
             image = mean[np.newaxis] if mean.ndim == 2 else mean
             if image.shape[0] != shape[0]:
-                raise InputError(f"Mean shape incompatible with input shape: {mean.shape}, the net takes {shape}.")
+                raise InputError(
+                    f"Mean shape incompatible with input shape: {show(mean.shape)}, the net takes {show(shape)}."
+                )
             if image.shape != shape:
                 mean = resize_image(image.transpose(1, 2, 0), shape[1:]).transpose(2, 0, 1)
         self.mean[in_] = mean

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fcn_caffe.host.text import show
 from fcn_caffe.net.graph import AUTOMATIC
 from fcn_caffe.net.net import Net as CoreNet
 from fcn_caffe.pycaffe import modes
@@ -213,7 +214,7 @@ class Net:
         blob = self.blobs[name]
         if array.shape[:1] != tuple(blob.shape[:1]):
             raise Exception(
-                f"{complaint}: '{name}' is {tuple(array.shape)}, the blob {tuple(blob.shape)}. Reshape the blob first."
+                f"{complaint}: '{name}' is {show(array.shape)}, the blob {show(blob.shape)}. Reshape the blob first."
             )
         getattr(blob, what)[...] = array
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fcn_caffe.errors import WeightsError
+from fcn_caffe.host.text import show
 from fcn_caffe.layers.fillers import bilinear_kernel
 from fcn_caffe.weights.transfer import Array, CopyReport, Weights, net_weights
 
@@ -49,16 +50,16 @@ def transplant(net: Any, source: Mapping[str, list[Array]] | Any, suffix: str = 
         for index, (array, target) in enumerate(zip(arrays, targets, strict=False)):
             if array.size != target.numel():
                 raise WeightsError(
-                    f"layer '{name}' blob {index}: the source has {_show(array.shape)}, the net wants "
-                    f"{_show(target.shape)}: {array.size} numbers for {target.numel()}. "
+                    f"layer '{name}' blob {index}: the source has {show(array.shape)}, the net wants "
+                    f"{show(target.shape)}: {array.size} numbers for {target.numel()}. "
                     "Rename the layer to learn it from scratch, or use expand_score or widen."
                 )
             if array.shape != tuple(target.shape):
-                report.coerced.append(f"{name} blob {index} {_show(array.shape)} to {_show(target.shape)}")
+                report.coerced.append(f"{name} blob {index} {show(array.shape)} to {show(target.shape)}")
             pairs.append((target, array))
             reached.add(id(target))
         dropped = range(len(targets), len(arrays))
-        report.coerced += [f"{name} blob {index} {_show(arrays[index].shape)} dropped" for index in dropped]
+        report.coerced += [f"{name} blob {index} {show(arrays[index].shape)} dropped" for index in dropped]
     report.missing = [
         layer
         for layer, blobs in params.items()
@@ -91,7 +92,7 @@ def interp(net: Any, layer_names: Iterable[str] | None = None) -> list[str]:
         grouped = outputs == 1 and known[name].param.convolution_param.group == inputs
         if not grouped and inputs != outputs:
             raise WeightsError(
-                f"layer '{name}': weight {_show(weight.shape)} maps {inputs} channels to {outputs} in a group; "
+                f"layer '{name}': weight {show(weight.shape)} maps {inputs} channels to {outputs} in a group; "
                 "interpolation needs as many. Set num_output to the channels of its bottom."
             )
         if height != width:
@@ -123,7 +124,7 @@ def expand_score(net: Any, layer: str, source: Mapping[str, list[Array]] | Any, 
         new, old = tuple(target.shape), tuple(array.shape)
         if len(new) != len(old) or new[1:] != old[1:] or new[0] < old[0]:
             raise WeightsError(
-                f"layer '{layer}' blob {index}: {_show(old)} of '{source_layer}' does not expand to {_show(new)}. "
+                f"layer '{layer}' blob {index}: {show(old)} of '{source_layer}' does not expand to {show(new)}. "
                 "Only the first dimension may grow."
             )
     _check_memory(targets)
@@ -153,7 +154,7 @@ def widen(
     fits = len(new) == len(old) > 1 and new[0] == old[0] and new[1] >= old[1] and new[2:] == old[2:]
     if not fits or old_rest[: len(new_rest)] != new_rest:
         raise WeightsError(
-            f"layer '{layer}': {_show(old)} of '{source_layer}' does not widen to {_show(new)}. "
+            f"layer '{layer}': {show(old)} of '{source_layer}' does not widen to {show(new)}. "
             "Only the number of input channels may grow, and the bias must be the same."
         )
     node = next(node for node in net.graph.nodes if node.name == layer)
@@ -167,7 +168,7 @@ def widen(
     for target, array in zip(targets, [value, *arrays[1:]], strict=False):
         _set(target, array)
     scaled = "" if scale == 1 else f" times {scale:g}"
-    told = f"{layer} blob 0 {_show(old)} to {_show(new)}, {new[1] - old[1]} channel(s) of {words}{scaled} added"
+    told = f"{layer} blob 0 {show(old)} to {show(new)}, {new[1] - old[1]} channel(s) of {words}{scaled} added"
     return CopyReport(copied=[layer], coerced=[told] if old != new else [])
 
 
@@ -177,7 +178,7 @@ def _added(layer: str, old: Array, shape: tuple[int, ...], added: str | Array) -
         filters = np.asarray(added, np.float32)
         if filters.shape != shape:
             raise WeightsError(
-                f"layer '{layer}': the new channels' filters are {_show(filters.shape)}, {_show(shape)} is wanted: "
+                f"layer '{layer}': the new channels' filters are {show(filters.shape)}, {show(shape)} is wanted: "
                 "outputs x new channels x kernel."
             )
         return filters, "given filters"
@@ -203,7 +204,3 @@ def _check_memory(targets: Iterable[Tensor]) -> None:
 def _set(target: Tensor, array: Array) -> None:
     with torch.no_grad():
         target.copy_(torch.from_numpy(np.ascontiguousarray(array, np.float32).copy()))
-
-
-def _show(shape: Iterable[int]) -> str:
-    return "x".join(str(size) for size in shape)

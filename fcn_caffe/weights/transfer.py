@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fcn_caffe.errors import WeightsError
+from fcn_caffe.host.text import show
 from fcn_caffe.weights.formats import ABSENT, Array, Weights, as_float32, format_of, format_to_write
 
 __all__ = ["ABSENT", "Array", "CopyReport", "Weights", "copy_weights", "load_weights", "net_weights", "save_weights"]
@@ -134,7 +135,7 @@ def copy_weights(
                 if array.ndim != 4 or array.shape != (1,) * (4 - len(shape)) + shape:
                     problems.append(_mismatch(layer, index, array.shape, shape))
                     continue
-                report.coerced.append(f"{layer} blob {index} {_shape(array.shape)} to {_shape(shape)}")
+                report.coerced.append(f"{layer} blob {index} {show(array.shape)} to {show(shape)}")
             pairs.append((target, array))
             reached.add(_memory(target))
     for layer, targets in net.params.items():
@@ -189,7 +190,7 @@ def _copy(target: Tensor, array: Array) -> None:
 
 
 def _mismatch(layer: str, index: int, have: tuple[int, ...], want: tuple[int, ...]) -> str:
-    message = f"layer '{layer}' blob {index} is {_shape(have)}, the net wants {_shape(want)}."
+    message = f"layer '{layer}' blob {index} is {show(have)}, the net wants {show(want)}."
     if np.prod(have, dtype=object) == np.prod(want, dtype=object):
         return f"{message} Same count: use transplant, or rename the layer to learn it from scratch."
     differing = {pair for pair in zip(have, want, strict=False) if pair[0] != pair[1]}
@@ -198,10 +199,6 @@ def _mismatch(layer: str, index: int, have: tuple[int, ...], want: tuple[int, ..
         message += f" The weights have {have[0]} outputs, the net {want[0]}; if classes differ,"
         return f"{message} rename the layer to learn it from scratch."
     return f"{message} Rename the layer to learn it from scratch."
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) or "a single value"
 
 
 def _count(number: int, noun: str) -> str:

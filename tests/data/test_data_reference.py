@@ -194,7 +194,7 @@ def test_mat_errors(tmp_path):
     mat(tmp_path / "a.mat", S=np.zeros((2, 2)), T=np.zeros((2, 2, 2)))
     with pytest.raises(DataError, match=r"a\.mat: has no LabelMap; found S, T\."):
         read_mat(tmp_path / "a.mat", "LabelMap")
-    with pytest.raises(DataError, match=r"a\.mat: T is float64 of shape \(2, 2, 2\), expected labels"):
+    with pytest.raises(DataError, match=r"a\.mat: T is float64 of shape 2x2x2, expected labels"):
         read_mat(tmp_path / "a.mat", "T")
     with pytest.raises(DataError, match=r"b\.mat: no such label file"):
         read_mat(tmp_path / "b.mat", "S")

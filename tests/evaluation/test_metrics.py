@@ -85,7 +85,7 @@ def test_formulas_written_out(label, prediction):
 @pytest.mark.parametrize(
     ("label", "prediction", "message"),
     [
-        (np.zeros((2, 2)), np.zeros((2, 3)), "label is (2, 2) and prediction (2, 3): they should be of one shape."),
+        (np.zeros((2, 2)), np.zeros((2, 3)), "label is 2x2 and prediction 2x3: they should be of one shape."),
         (np.zeros(2), np.array([0, 2]), "predictions run from 0 to 2, classes from 0 to 1."),
     ],
 )

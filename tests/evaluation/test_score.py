@@ -103,7 +103,7 @@ def test_errors(net):
         score_net(net, label="sem")
     with pytest.raises(DataError, match="how many iterations to score is not known"):
         score_net(net, 0)
-    with pytest.raises(DataError, match=r"score blob 'loss' is \(\): expected \(N, classes"):
+    with pytest.raises(DataError, match=r"score blob 'loss' is \(scalar\): expected \(N, classes"):
         score_net(net, score="loss")
 
 

@@ -26,7 +26,7 @@ def test_blobs_of_either_shape():
     assert io.blobproto_to_array(new).tolist() == [[0, 1, 2], [3, 4, 5]]
     assert io.blobproto_to_array(caffe_pb2.BlobProto(data=[123.0])) == 123
     assert io.blobproto_to_array(caffe_pb2.BlobProto(double_data=[0.1], shape={"dim": [1]})).tolist() == [0.1]
-    with pytest.raises(ValueError, match="BlobProto says no shape, but holds 2 numbers"):
+    with pytest.raises(ValueError, match=r"BlobProto says \(scalar\), but holds 2 numbers"):
         io.blobproto_to_array(caffe_pb2.BlobProto(data=[1, 2]))
 
 

@@ -203,7 +203,7 @@ def test_any_damaged_byte_is_read_or_a_weights_error(tmp_path_factory: Any, posi
     (in_net(length_delimited(7, b"\x08\x03") + length_delimited(5, bytes(8))),
      "byte 8: layer 'a' blob 0 has shape 3, which takes 3 values; 2 are stored. The file is truncated or corrupt."),
     (in_net(length_delimited(5, bytes(8))),
-     "byte 8: layer 'a' blob 0 has shape (none), which takes 1 values; 2 are stored. "
+     "byte 8: layer 'a' blob 0 has shape (scalar), which takes 1 values; 2 are stored. "
      "The file is truncated or corrupt."),
     (in_net(length_delimited(7, b"\x08\x03") + length_delimited(5, bytes(7))),
      "byte 14: the data of layer 'a' blob 0 is 7 bytes, not a multiple of 4. The file is truncated or corrupt."),
@@ -350,7 +350,7 @@ def test_net_weights_round_trip(tmp_path: Path) -> None:
     ((2, 3, 1, 1), (2, 3), "layer 'fc6' blob 0 is 2x3x1x1, the net wants 2x3. "
      "Same count: use transplant, or rename the layer to learn it from scratch."),
     ((2, 4), (2, 3), "layer 'fc6' blob 0 is 2x4, the net wants 2x3. Rename the layer to learn it from scratch."),
-    ((), (2, 3), "layer 'fc6' blob 0 is a single value, the net wants 2x3. Rename the layer to learn it from scratch."),
+    ((), (2, 3), "layer 'fc6' blob 0 is (scalar), the net wants 2x3. Rename the layer to learn it from scratch."),
 ])  # fmt: skip
 def test_shapes_that_do_not_fit(have: tuple[int, ...], want: tuple[int, ...], message: str) -> None:
     net = stub_net(first=[(2,)], fc6=[want])

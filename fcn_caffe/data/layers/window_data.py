@@ -17,6 +17,7 @@ from fcn_caffe.data.readers.window_list import Window, WindowList, place_window,
 from fcn_caffe.data.transformer import read_means
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.paths import Surroundings
+from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import register
 from fcn_caffe.proto import caffe_pb2
 
@@ -53,7 +54,7 @@ class WindowSource:
             self.offset = (mean[2] - self.crop) // 2
             if mean[0] != channels or self.offset < 0 or self.offset + self.crop > mean[1]:
                 raise DataError(
-                    f"the mean_file is {'x'.join(map(str, mean))}, wanted {channels} channels and a square of "
+                    f"the mean_file is {show(mean)}, wanted {channels} channels and a square of "
                     f"crop_size {self.crop} or more."
                 )
         wanted = {"background": self.size - self.foreground, "foreground": self.foreground}

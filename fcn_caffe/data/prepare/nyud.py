@@ -22,6 +22,7 @@ from fcn_caffe.data.prepare.archives import Archive, find, new_file, unpack
 from fcn_caffe.data.prepare.data_set import REPORT_EVERY, DataSet, Job, write_split
 from fcn_caffe.data.sets.nyud_layers import CLASSES, NYUDSegDataLayer
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.text import show
 
 __all__ = ["Nyud"]
 
@@ -123,7 +124,10 @@ def convert(labeled: Path, splits: Path, mapping: Path, root: Path, job: Job) ->
             images, depths, labels = (file[key] for key in ("images", "depths", "labels"))
             count, height, width = len(images), images.shape[3], images.shape[2]
             if images.shape[1] != 3 or not depths.shape == labels.shape == (count, width, height):
-                raise DataError(f"{labeled}: images are {images.shape}, depths {depths.shape}, labels {labels.shape}.")
+                raise DataError(
+                    f"{labeled}: images are {show(images.shape)}, depths {show(depths.shape)}, "
+                    f"labels {show(labels.shape)}."
+                )
             for index in range(count):
                 if index % REPORT_EVERY == 0:
                     job.report(f"{labeled.name}: image {index + 1} of {count}")

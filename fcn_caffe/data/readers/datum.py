@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from fcn_caffe.data.readers.opencv_images import Colour, decode_image
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.text import show
 from fcn_caffe.proto import caffe_pb2
 
 __all__ = ["array_of_datum", "datum_of_encoded", "datum_of_image", "parse_datum"]
@@ -35,7 +36,7 @@ def array_of_datum(datum: caffe_pb2.Datum, name: str, colour: Colour = "native")
         np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
     )
     if min(shape) < 1 or shape[0] * shape[1] * shape[2] != values.size:
-        raise DataError(f"{name}: the Datum says {'x'.join(map(str, shape))}, but holds {values.size} numbers.")
+        raise DataError(f"{name}: the Datum says {show(shape)}, but holds {values.size} numbers.")
     return values.reshape(shape)
 
 

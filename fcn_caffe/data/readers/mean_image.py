@@ -6,6 +6,7 @@ import os
 
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.paths import Surroundings
+from fcn_caffe.host.text import show
 from fcn_caffe.proto.blob_file import Float32, read_blob
 
 __all__ = ["read_mean_image"]
@@ -21,7 +22,7 @@ def read_mean_image(path: str | os.PathLike[str], surroundings: Surroundings | N
         mean = mean[0]
     if mean.ndim != 3 or not mean.size:
         raise DataError(
-            f"{os.fspath(path)}: holds a blob of {'x'.join(map(str, mean.shape))}, wanted one image, 1 x channels x "
+            f"{os.fspath(path)}: holds a blob of {show(mean.shape)}, wanted one image, 1 x channels x "
             "height x width. compute_image_mean writes one."
         )
     return mean

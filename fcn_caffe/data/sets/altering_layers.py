@@ -15,6 +15,7 @@ import torch
 
 from fcn_caffe.data.sets.options import read_options
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.text import show
 from fcn_caffe.layers.python import Blob, PythonLayer
 from fcn_caffe.proto.phases import TEST
 
@@ -141,7 +142,7 @@ class LossSampling(_RandomChange):
         if not 0 < self.keep <= 1:
             raise DataError(f"{self.who}: keep should be a share above 0 and up to 1, got {self.keep:g}.")
         if len(bottom[0].data.shape) < 3:
-            raise DataError(f"{self.who}: the label is {bottom[0].data.shape}, wanted (N, 1, H, W) or (N, H, W).")
+            raise DataError(f"{self.who}: the label is {show(bottom[0].data.shape)}, wanted (N, 1, H, W) or (N, H, W).")
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         label = bottom[0].data
@@ -224,7 +225,9 @@ class MaskedInput(_Change):
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         data, label = bottom[0].data, bottom[1].data
         if label.shape != (data.shape[0], 1, *data.shape[2:]):
-            raise DataError(f"{self.who}: data is {data.shape} and label {label.shape}: wanted one label a pixel.")
+            raise DataError(
+                f"{self.who}: data is {show(data.shape)} and label {show(label.shape)}: wanted one label a pixel."
+            )
         behind = label == self.background
         shown = behind if self.options["keep"] == "background" else ~behind
         top[0].data[...] = np.where(shown & (label != self.ignore), data, np.float32(self.fill))

@@ -15,6 +15,7 @@ from fcn_caffe.data.sets.one_image_layer import OneImageLayer
 from fcn_caffe.data.sets.options import read_mean
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.paths import DATA_ROOT_VARIABLE
+from fcn_caffe.host.text import show
 
 __all__ = ["COMMON", "ReferenceLayer", "as_label", "load_bgr", "load_channels", "read_mat"]
 
@@ -43,7 +44,9 @@ def read_mat(path: Path, *keys: str) -> npt.NDArray[Any]:
             value = value.reshape(-1)[0]
     array = np.asarray(value)
     if array.ndim != 2 or array.dtype.kind not in "iuf":
-        raise DataError(f"{path}: {'.'.join(keys)} is {array.dtype} of shape {array.shape}, expected labels (H, W).")
+        raise DataError(
+            f"{path}: {'.'.join(keys)} is {array.dtype} of shape {show(array.shape)}, expected labels (H, W)."
+        )
     return array
 
 

@@ -109,7 +109,9 @@ def convolutional_weights(conversion: Conversion, weights: Mapping[str, Sequence
             if layer.param.inner_product_param.transpose:
                 wanted = tuple(layer.blobs[0].shape)
                 if converted[0].size != prod(wanted):
-                    raise WeightsError(f"layer '{name}' blob 0: {converted[0].shape}, the classifier wants {wanted}.")
+                    raise WeightsError(
+                        f"layer '{name}' blob 0 is {show(converted[0].shape)}, the classifier wants {show(wanted)}."
+                    )
                 converted[0] = np.ascontiguousarray(converted[0].reshape(wanted).T)
         found[conversion.layers.get(name, name)] = converted
     return found

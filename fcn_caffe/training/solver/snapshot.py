@@ -22,6 +22,7 @@ import torch
 
 from fcn_caffe.errors import FcnCaffeError, SolverError, WeightsError
 from fcn_caffe.host.atomic import atomic_write
+from fcn_caffe.host.text import show
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.parameters import LearnableParam
 from fcn_caffe.proto.wire import BinaryState, read_solver_state
@@ -264,8 +265,8 @@ def read(path: Path, net: Net, rule: UpdateRule) -> Snapshot:
         shape = tuple(item.blob.shape)
         if array.shape != shape and (array.ndim != 4 or array.shape != (1,) * (4 - len(shape)) + shape):
             raise SolverError(
-                f"{path}: the history of layer '{item.layer}' blob {item.index} is {_show(array.shape)}, "
-                f"the net wants {_show(shape)}. It belongs to another net."
+                f"{path}: the history of layer '{item.layer}' blob {item.index} is {show(array.shape)}, "
+                f"the net wants {show(shape)}. It belongs to another net."
             )
     weights_path = _find_weights(path, state.learned_net)
     rng = _beside(path, ".rngstate")
@@ -325,7 +326,3 @@ def _not_random_states(path: Path, error: Exception) -> str:
         f"{path}: not the random states of a snapshot ({type(error).__name__}: {error}). "
         "Remove it to restore without them."
     )
-
-
-def _show(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) or "a single value"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from fcn_caffe.errors import FcnCaffeError
+from fcn_caffe.host.text import show
 from fcn_caffe.net.coord_map import crop_offset
 from fcn_caffe.net.graph import Graph
 from fcn_caffe.paper.audit.checks.table1_and_section4 import DECAYS
@@ -369,7 +370,7 @@ def early(audited: Audited) -> Result:
     net = "nyud-fcn32s-color-d"
     result = Result("REL.early", "nets", "four channels into conv1_1_bgrd")
     blobs = audited.built(net).net.params.get("conv1_1_bgrd")
-    shape = "x".join(map(str, blobs[0].shape)) if blobs else NO_LAYER
+    shape = show(blobs[0].shape) if blobs else NO_LAYER
     result.measure(f"{net}, conv1_1_bgrd", shape, "64x4x3x3", shape == "64x4x3x3")
     return result
 
