@@ -20,7 +20,7 @@ from fcn_caffe.evaluation.infer import trained_net
 from fcn_caffe.evaluation.metrics import Scores
 from fcn_caffe.evaluation.net_inputs import check_preprocessing
 from fcn_caffe.evaluation.predictions import VOC_LAYOUT, PredictionWriter, voc_writer
-from fcn_caffe.evaluation.score import chosen_classes, class_names, format_scores, leaves_out_absent, score_heads
+from fcn_caffe.evaluation.score import class_indices, class_names, is_scored_without_absent, print_scores, score_heads
 from fcn_caffe.evaluation.score import heads as loss_heads
 from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.host.pictures import save_image
@@ -122,7 +122,7 @@ def _only(arguments: argparse.Namespace, net: Net, heads: dict[str, str]) -> lis
     if len(heads) > 1:
         raise DataError(f"{option}: the net has heads {', '.join(heads)}. Choose one with --score and --label.")
     head = next(iter(heads))
-    found = chosen_classes(net, head, given)
+    found = class_indices(net, head, given)
     if arguments.only:
         return found
     return [index for index in range(net.blob_shapes[head][1]) if index not in found]
@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_preprocessing(arguments.weights, arguments.net)
     net = trained_net(arguments.net, arguments.weights, stages=arguments.stage, device=arguments.device)
     # The paper leaves classes that the SIFT Flow test images never show out of the means.
-    leave_out = arguments.leave_out_absent or leaves_out_absent(net)
+    leave_out = arguments.leave_out_absent or is_scored_without_absent(net)
     heads = _heads(arguments, net)
     only = _only(arguments, net, heads)
     writers: list[PredictionWriter] = []
@@ -176,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             names = [names[index] if names else str(index) for index in only]
         if several:
             print(f"== {head}")
-        print(format_scores(scores, names))
+        print_scores(scores, names)
         records.append(_record(arguments, head, scores, names))
         if arguments.per_class:
             _write_classes(_beside(arguments.per_class, head, several), scores, names)

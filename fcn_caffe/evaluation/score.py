@@ -1,12 +1,12 @@
-"""Score a net over its data layer's images: one global confusion histogram, as the paper does."""
+"""Score a net over its data layer's images: one confusion matrix over all pixels, as in the paper."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,16 +16,19 @@ from torch import Tensor
 from fcn_caffe.data.readers.labels import read_classes
 from fcn_caffe.errors import DataError
 from fcn_caffe.evaluation.metrics import ConfusionMatrix, Scores
+from fcn_caffe.host.tables import Table, print_tables
 from fcn_caffe.host.text import show
 from fcn_caffe.net.net import Net
 
 __all__ = [
-    "chosen_classes",
+    "best_classes",
+    "class_indices",
     "class_names",
     "data_layer",
     "format_scores",
     "heads",
-    "leaves_out_absent",
+    "is_scored_without_absent",
+    "print_scores",
     "score_heads",
     "score_net",
 ]
@@ -33,28 +36,70 @@ __all__ = [
 OnImage = Callable[[int, Mapping[str, Tensor]], None]
 
 
-def data_layer(net: Net) -> Any | None:
-    """The net's first Python layer that knows how many images it has, or None."""
+def data_layer(net: Net) -> Sized | None:
+    """Return the net's first Python layer that knows how many images it has, or None."""
     for layer in net.layers.values():
-        user = getattr(layer, "user", None)
-        if user is not None and hasattr(user, "__len__"):
+        user: object = getattr(layer, "user", None)
+        if isinstance(user, Sized):
             return user
     return None
 
 
-def _iterations(net: Net, iterations: int | None) -> int:
-    if iterations is None:
-        source = data_layer(net)
-        batch = getattr(source, "batch", 1)
-        iterations = -(-len(source) // batch) if source is not None else 0
-    if iterations < 1:
-        raise DataError(
-            f"net '{net.name}': how many iterations to score is not known from its data layer. Give their number."
-        )
-    return iterations
+def heads(net: Net) -> dict[str, str]:
+    """Return the label blob of each score blob: the bottoms of every softmax loss of the net."""
+    return {node.bottoms[0]: node.bottoms[1] for node in net.graph.nodes if node.type == "SoftmaxWithLoss"}
 
 
-def _check(net: Net, score: str, label: str) -> int:
+def is_scored_without_absent(net: Net) -> bool:
+    """Say whether the means leave out classes that the ground truth never shows, as the paper's do for SIFT Flow."""
+    return bool(getattr(data_layer(net), "leaves_out_absent", False))
+
+
+def best_classes(scores: Tensor, only: Sequence[int] | None = None) -> Tensor:
+    """Return the index of the highest score at each pixel, the first of equals.
+
+    Shapes: (N, C, H, W) -> (N, H, W).
+
+    Args:
+        scores: the scores of C classes.
+        only: the classes to choose from; the result then is an index into `only`.
+    """
+    return (scores if only is None else scores[:, list(only)]).argmax(1)
+
+
+# -- scoring -------------------------------------------------------------------------------------------------------
+
+
+class _Head:
+    """A score blob with its label blob, and the confusion matrix that the pixels of both are counted in.
+
+    Raises:
+        DataError: the net lacks a blob, or `only` names a class that the head does not have.
+    """
+
+    def __init__(self, net: Net, score: str, label: str, only: Sequence[int] | None) -> None:
+        self.net_name, self.score, self.label, self.only = net.name, score, label, only
+        classes = _count_classes(net, score, label)
+        self.rows = None if only is None else _matrix_rows(net, score, classes, only)
+        self.matrix = ConfusionMatrix(classes if only is None else len(only))
+
+    def add(self, blobs: Mapping[str, Tensor]) -> None:
+        """Count the pixels of one pass. Raises: DataError for a label of another size than the score."""
+        prediction, label = best_classes(blobs[self.score], self.only), blobs[self.label]
+        if label.numel() != prediction.numel():
+            raise DataError(
+                f"net '{self.net_name}': score '{self.score}' is {show(blobs[self.score].shape)} and label "
+                f"'{self.label}' {show(label.shape)}. The score should have the label's height and width."
+            )
+        truth = label.reshape(prediction.shape).cpu().numpy()
+        if self.rows is not None:
+            is_class = (truth >= 0) & (truth < len(self.rows))
+            truth = np.where(is_class, self.rows[np.where(is_class, truth, 0).astype(np.int64)], -1)
+        self.matrix.add(truth, prediction.cpu().numpy())
+
+
+def _count_classes(net: Net, score: str, label: str) -> int:
+    """Return how many classes a score blob has. Raises: DataError where the net lacks it, or the label."""
     for what, blob in (("score", score), ("label", label)):
         if blob not in net.blob_shapes:
             near = ", ".join(name for name in net.blob_shapes if what in name) or ", ".join(net.graph.outputs)
@@ -65,31 +110,17 @@ def _check(net: Net, score: str, label: str) -> int:
     return shape[1]
 
 
-def _places(net: Net, score: str, classes: int, only: Sequence[int] | None) -> npt.NDArray[np.int64] | None:
-    """The row of the matrix that each class is counted in, -1 for none; None where each has its own."""
-    if only is None:
-        return None
+def _matrix_rows(net: Net, score: str, classes: int, only: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Return the row of the matrix that each class is counted in, -1 for a class that is not in `only`."""
     wrong = [index for index in only if not 0 <= index < classes]
     if wrong or not only or len(set(only)) < len(only):
         listed = ", ".join(map(str, wrong or only)) or "none"
         raise DataError(
             f"net '{net.name}': classes to score alone: {listed}. Give each once, from 0 to {classes - 1} ('{score}')."
         )
-    places = np.full(classes, -1, np.int64)
-    places[list(only)] = np.arange(len(only))
-    return places
-
-
-def _placed(labels: npt.NDArray[Any], places: npt.NDArray[np.int64] | None) -> npt.NDArray[Any]:
-    if places is None:
-        return labels
-    known = (labels >= 0) & (labels < len(places))
-    return np.where(known, places[np.where(known, labels, 0).astype(np.int64)], -1)
-
-
-def best_classes(scores: Tensor, only: Sequence[int] | None = None) -> Tensor:
-    """Place of the highest score in `only`, or among all classes, the first of equals: (N, C, H, W) to (N, H, W)."""
-    return (scores if only is None else scores[:, list(only)]).argmax(1)
+    rows = np.full(classes, -1, np.int64)
+    rows[list(only)] = np.arange(len(only))
+    return rows
 
 
 @torch.no_grad()
@@ -105,56 +136,77 @@ def score_heads(
 ) -> dict[str, Scores]:
     """Score several heads in one pass over the images.
 
-    heads: label blob by score blob. Each score is (N, C, H, W) and its label (N, 1, H, W); the prediction is the
-    class of the highest score, the first of equals. Averaged along is the loss that reads a head's score; where none
-    does, the blob called `loss`, unless it is another score's.
-    only: score these classes, as a task of their own: other pixels are void, the answer is the best of them, and the
-    scores are in their order.
-    `on_image(iteration, blobs)` sees the score and label blobs, and `data`, of every iteration.
-    Returns scores by score blob. The net runs in eval mode and is put back as it was.
-    Raises: DataError for blobs the net lacks, or scores and labels of different sizes.
+    The net runs in eval mode; afterwards its mode is what it was. The prediction at a pixel is the class of the highest
+    score, the first of equals. Each head's own loss is averaged too; a head without one uses `loss`.
+
+    Shapes: score (N, C, H, W), label (N, 1, H, W).
+
+    Args:
+        net: a TEST net.
+        iterations: the number of passes; by default one over the data layer's images.
+        heads: the label blob of each score blob; by default `label` of `score`.
+        loss: the loss blob of heads without a loss of their own, unless it is another head's.
+        leave_out_absent: leave classes that the ground truth never shows out of the means.
+        only: score these classes as a task of their own. Other pixels are void, the prediction is the best of these,
+            and the scores are in their order.
+        on_image: a function that gets the iteration and the blobs of each pass: scores, labels, and `data`.
+    Returns:
+        The scores of each score blob.
+    Raises:
+        DataError: the net lacks a blob, or a score and its label differ in size.
     """
     heads = heads or {"score": "label"}
-    counts = {score: _check(net, score, label) for score, label in heads.items()}
-    places = {score: _places(net, score, count, only) for score, count in counts.items()}
-    matrices = {score: ConfusionMatrix(len(only) if only is not None else count) for score, count in counts.items()}
-    iterations = _iterations(net, iterations)
+    counters = {score: _Head(net, score, label, only) for score, label in heads.items()}
+    iterations = _count_iterations(net, iterations)
     losses = _losses(net, heads, loss)
     keep = {*heads, *heads.values(), *losses.values()}
     if on_image is not None and "data" in net.blob_shapes:
         keep.add("data")
-    was_training, summed = net.training, dict.fromkeys(losses.values(), 0.0)
-    net.eval()
-    try:
+    sums = dict.fromkeys(losses.values(), 0.0)
+    with _eval_mode(net):
         for iteration in range(iterations):
             blobs = net(keep=keep)
-            for score, label in heads.items():
-                prediction, truth = best_classes(blobs[score], only), blobs[label]
-                if truth.numel() != prediction.numel():
-                    raise DataError(
-                        f"net '{net.name}': score '{score}' is {tuple(blobs[score].shape)} and label '{label}' "
-                        f"{show(truth.shape)}. The score should have the label's height and width."
-                    )
-                labels = truth.reshape(prediction.shape).cpu().numpy()
-                matrices[score].add(_placed(labels, places[score]), prediction.cpu().numpy())
-            for blob in summed:
-                summed[blob] += float(blobs[blob].sum())
+            for head in counters.values():
+                head.add(blobs)
+            for blob in sums:
+                sums[blob] += float(blobs[blob].sum())
             if on_image is not None:
                 on_image(iteration, blobs)
-    finally:
-        net.train(was_training)
-    means = {score: summed[blob] / iterations for score, blob in losses.items()}
+    means = {score: sums[blob] / iterations for score, blob in losses.items()}
     return {
-        score: matrix.scores(leave_out_absent=leave_out_absent, loss=means.get(score))
-        for score, matrix in matrices.items()
+        score: head.matrix.scores(leave_out_absent=leave_out_absent, loss=means.get(score))
+        for score, head in counters.items()
     }
 
 
+def _count_iterations(net: Net, iterations: int | None) -> int:
+    """Return the number of passes, by default one over the data layer's images."""
+    if iterations is None:
+        source = data_layer(net)
+        batch = getattr(source, "batch", 1)
+        iterations = -(-len(source) // batch) if source is not None else 0
+    if iterations < 1:
+        raise DataError(
+            f"net '{net.name}': how many iterations to score is not known from its data layer. Give their number."
+        )
+    return iterations
+
+
 def _losses(net: Net, heads: Mapping[str, str], other: str) -> dict[str, str]:
-    """The loss blob of each score blob: its own, or `other` where that is nobody's."""
+    """Return the loss blob of each score blob: its own, or `other` where that is no head's own."""
     own = {node.bottoms[0]: node.tops[0] for node in net.graph.nodes if node.type == "SoftmaxWithLoss"}
     shared = [other] if other in net.blob_shapes and other not in own.values() else []
     return {score: blob for score in heads for blob in ([own[score]] if score in own else shared)}
+
+
+@contextmanager
+def _eval_mode(net: Net) -> Iterator[None]:
+    was_training = net.training
+    net.eval()
+    try:
+        yield
+    finally:
+        net.train(was_training)
 
 
 def score_net(
@@ -166,19 +218,21 @@ def score_net(
     leave_out_absent: bool = False,
     on_image: OnImage | None = None,
 ) -> Scores:
-    """Score one head of a TEST net over `iterations` passes; by default once over its data layer's images.
+    """Score one head of a TEST net, as `score_heads` scores several.
 
-    Shapes: score (N, C, H, W), label (N, 1, H, W).
-    Raises: DataError, see `score_heads`.
+    Raises:
+        DataError: see `score_heads`.
     """
-    found = score_heads(net, iterations, {score: label}, leave_out_absent=leave_out_absent, on_image=on_image)
-    return found[score]
+    return score_heads(net, iterations, {score: label}, leave_out_absent=leave_out_absent, on_image=on_image)[score]
+
+
+# -- classes -------------------------------------------------------------------------------------------------------
 
 
 def class_names(net: Net, classes: int) -> list[str] | None:
-    """Names of the classes: from `classes.txt` beside the net's file, or what its data layer's module calls CLASSES.
+    """Return the names of a net's classes; None where nothing names that many.
 
-    None where neither has as many names as there are classes.
+    They are read from `classes.txt` beside the net's file, else from `CLASSES` of the data layer's module.
     """
     if net.path is not None and (card := Path(net.path).parent / "classes.txt").is_file():
         names = read_classes(card)
@@ -196,47 +250,57 @@ def class_names(net: Net, classes: int) -> list[str] | None:
     return None
 
 
-def chosen_classes(net: Net, score: str, given: Sequence[str]) -> list[int]:
-    """The indices of classes of a score blob, in the order given.
+def class_indices(net: Net, score: str, texts: Sequence[str]) -> list[int]:
+    """Find the indices of classes of a score blob, in the order of the texts.
 
-    given: names, indices, and files of them, one a line; in files `INDEX: NAME` counts by its name, as the reference's
-    lists have the numbers of another task, and text after `#` is a comment. Upper case, blanks, dashes and underscores
-    of names do not matter, and the data set's other spellings are known.
-    Raises: DataError naming the file and line, or the class, that is none of the net's.
+    A text is a class's name, its index, or a file that lists either, one a line. In a file, `INDEX: NAME` is read as
+    the name, because the reference's lists have the numbers of another task; `#` begins a comment. Upper case, blanks,
+    dashes and underscores in a name do not matter, and the data set's other spellings are known.
+
+    Raises:
+        DataError: names the file and line, or the class, that the net does not have.
     """
-    count = _check(net, score, score)
+    count = _count_classes(net, score, score)
     names = class_names(net, count) or []
-    source = data_layer(net)
-    other = getattr(inspect.getmodule(type(source)), "OTHER_SPELLING", {}) if source is not None else {}
-    places = {_plain(name): index for index, name in enumerate(names)}
-    places = {_plain(new): places[_plain(old)] for new, old in other.items() if _plain(old) in places} | places
-    found = []
-    for where, text in _class_lines(given, places):
-        index = int(text) if text.isdecimal() else places.get(_plain(text.rpartition(":")[2]), -1)
+    known = _known_names(net, names)
+    indices: list[int] = []
+    for where, text in _class_lines(texts, known):
+        name = _plain(text.rpartition(":")[2])
+        index = int(text) if text.isdecimal() else known.get(name, -1)
         if not 0 <= index < count:
-            near = get_close_matches(_plain(text.rpartition(":")[2]), places, 1)
-            none = (
-                "" if names else " The classes have no names here: put a classes.txt beside the net, or give indices."
-            )
-            hint = f" Did you mean {names[places[near[0]]]!r}?" if near else none
             raise DataError(
-                f"{where}: {text!r} is no class of '{score}'.{hint} "
+                f"{where}: {text!r} is no class of '{score}'.{_class_hint(name, names, known)} "
                 f"Give names, or indices from 0 to {count - 1}; in a file one a line."
             )
-        found.append(index)
-    if len(set(found)) < len(found):
-        twice = next(index for index in found if found.count(index) > 1)
+        indices.append(index)
+    if len(set(indices)) < len(indices):
+        twice = next(index for index in indices if indices.count(index) > 1)
         raise DataError(f"class {names[twice] if names else twice} is chosen twice. Give each class once.")
-    return found
+    return indices
+
+
+def _known_names(net: Net, names: Sequence[str]) -> dict[str, int]:
+    """Return the index of each class by its plain name, and by the data set's other spellings of it."""
+    source = data_layer(net)
+    others = getattr(inspect.getmodule(type(source)), "OTHER_SPELLING", {}) if source is not None else {}
+    indices = {_plain(name): index for index, name in enumerate(names)}
+    return {_plain(new): indices[_plain(old)] for new, old in others.items() if _plain(old) in indices} | indices
+
+
+def _class_hint(name: str, names: Sequence[str], known: Mapping[str, int]) -> str:
+    near = get_close_matches(name, known, 1)
+    if near:
+        return f" Did you mean {names[known[near[0]]]!r}?"
+    return "" if names else " The classes have no names here: put a classes.txt beside the net, or give indices."
 
 
 def _plain(name: str) -> str:
     return "".join(name.lower().replace("-", "").replace("_", "").split())
 
 
-def _class_lines(given: Sequence[str], known: Mapping[str, int]) -> Iterator[tuple[str, str]]:
-    """Where a class is named, and how. A class's name comes before a file of that name."""
-    for text in given:
+def _class_lines(texts: Sequence[str], known: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    """Give each place that names a class, with what it says. A class's name is preferred to a file of that name."""
+    for text in texts:
         if text.isdecimal() or _plain(text) in known or not Path(text).is_file():
             yield "classes", text
             continue
@@ -250,8 +314,11 @@ def _class_lines(given: Sequence[str], known: Mapping[str, int]) -> Iterator[tup
         yield from ((f"{text}:{number}", line) for number, line in stripped if line)
 
 
-def format_scores(scores: Scores, names: list[str] | None = None) -> str:
-    """The four metrics in per cent, then IU and accuracy of every class; absent classes say so."""
+# -- text ----------------------------------------------------------------------------------------------------------
+
+
+def format_scores(scores: Scores, names: Sequence[str] | None = None) -> str:
+    """Write the four metrics in per cent, then IU and accuracy of each class, and which classes are absent."""
     lines = [
         f"pixel accuracy  {scores.pixel_accuracy * 100:6.2f}",
         f"mean accuracy   {scores.mean_accuracy * 100:6.2f}",
@@ -260,25 +327,45 @@ def format_scores(scores: Scores, names: list[str] | None = None) -> str:
     ]
     if scores.loss is not None:
         lines.append(f"loss        {scores.loss:10.5g}")
-    names = names or [str(index) for index in range(len(scores.class_iu))]
-    width = max(5, *(len(name) for name in names))
+    rows = _class_rows(scores, names)
+    width = max(5, *(len(name) for name, *_ in rows))
     lines.append(f"\n{'class':<{width}}     IU    acc")
-    for index, name in enumerate(names):
-        iu, accuracy = scores.class_iu[index] * 100, scores.class_accuracy[index] * 100
-        note = "  absent from the ground truth" if index in scores.absent else ""
-        lines.append(f"{name:<{width}} {_cell(iu)} {_cell(accuracy)}{note}")
+    for name, iu, accuracy, note in rows:
+        lines.append(f"{name:<{width}} {iu:>6} {accuracy:>6}{f'  {note}' if note else ''}")
     return "\n".join(lines)
 
 
-def _cell(value: float) -> str:
-    return "     -" if value != value else f"{value:6.2f}"
+def print_scores(scores: Scores, names: Sequence[str] | None = None) -> None:
+    """Print the scores: as tables on a terminal, else the text of `format_scores`."""
+    metrics = {
+        "pixel accuracy": scores.pixel_accuracy,
+        "mean accuracy": scores.mean_accuracy,
+        "mean IU": scores.mean_iu,
+        "f.w. IU": scores.frequency_weighted_iu,
+    }
+    rows = [(name, _per_cent(value)) for name, value in metrics.items()]
+    if scores.loss is not None:
+        rows.append(("loss", f"{scores.loss:.5g}"))
+    classes = _class_rows(scores, names)
+    columns: tuple[str, ...] = ("class", "IU", "acc", "")
+    if not scores.absent:
+        columns, classes = columns[:-1], [row[:-1] for row in classes]
+    print_tables(format_scores(scores, names), [Table(("metric", "per cent"), rows), Table(columns, classes)])
 
 
-def heads(net: Net) -> dict[str, str]:
-    """Score blob -> label blob: the bottoms of every softmax loss of the net."""
-    return {node.bottoms[0]: node.bottoms[1] for node in net.graph.nodes if node.type == "SoftmaxWithLoss"}
+def _class_rows(scores: Scores, names: Sequence[str] | None) -> list[tuple[str, ...]]:
+    """Return name, IU, accuracy and a remark for each class."""
+    names = names or [str(index) for index in range(len(scores.class_iu))]
+    return [
+        (
+            name,
+            _per_cent(scores.class_iu[index]),
+            _per_cent(scores.class_accuracy[index]),
+            "absent from the ground truth" if index in scores.absent else "",
+        )
+        for index, name in enumerate(names)
+    ]
 
 
-def leaves_out_absent(net: Net) -> bool:
-    """Whether classes that the ground truth never shows are left out of the means, as the paper does for SIFT Flow."""
-    return bool(getattr(data_layer(net), "leaves_out_absent", False))
+def _per_cent(value: float) -> str:
+    return "-" if value != value else f"{value * 100:.2f}"

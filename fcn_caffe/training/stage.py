@@ -1,4 +1,4 @@
-"""Train one stage: start it, train in steps, score after each, keep the best snapshot, continue where it stopped."""
+"""Train one stage: start it from weights, train in steps, score after each step and keep the best snapshot."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ import torch
 
 from fcn_caffe.errors import SolverError
 from fcn_caffe.evaluation.metrics import METRICS, NAMES
-from fcn_caffe.evaluation.score import heads, leaves_out_absent, score_heads
+from fcn_caffe.evaluation.score import heads, is_scored_without_absent, score_heads
 from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.host.progress import report
+from fcn_caffe.host.tables import Table
 from fcn_caffe.models import Start
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.training.plan import Stage, classifier_of
 from fcn_caffe.training.solver import Solver
 from fcn_caffe.weights.surgery import interp, interpolated, transplant, widen
-from fcn_caffe.weights.transfer import Weights, copy_weights, load_weights, net_weights, save_weights
+from fcn_caffe.weights.transfer import CopyReport, Weights, copy_weights, load_weights, net_weights, save_weights
 
 COLUMNS = ("iteration", "head", *METRICS, "loss")
 
@@ -34,7 +35,7 @@ OnStep = Callable[[Solver], None]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of scores.csv: the metrics of one head at one iteration, and the test loss."""
+    """One line of scores.csv: the metrics and the test loss of one head at one iteration."""
 
     iteration: int
     head: str
@@ -47,14 +48,18 @@ class Row:
 
 @dataclass
 class ScoreTable:
-    """scores.csv in memory, rewritten whole each time so that it is never half a line."""
+    """The rows of scores.csv. The file is rewritten whole each time, so that no line is ever cut short."""
 
     path: Path
     rows: list[Row] = field(default_factory=list)
 
     @classmethod
     def read(cls, path: Path) -> ScoreTable:
-        """Read the file, or start an empty table where there is none. Raises: SolverError for another format."""
+        """Read a file, or start an empty table where there is none.
+
+        Raises:
+            SolverError: the file is not a table of scores.
+        """
         if not path.is_file():
             return cls(path)
         try:
@@ -77,26 +82,26 @@ class ScoreTable:
             writer.writerows(tuple(vars(row).values()) for row in self.rows)
 
     def forget_after(self, iteration: int) -> None:
-        """Drop what was scored after an iteration that training goes back to."""
+        """Delete the rows after an iteration, to which training goes back."""
         self.rows = [row for row in self.rows if row.iteration <= iteration]
 
     def at(self, iteration: int) -> list[Row]:
-        """The rows of one iteration, one a head."""
+        """List the rows of one iteration, one for each head."""
         return [row for row in self.rows if row.iteration == iteration]
 
     def mean_iu(self, iteration: int) -> float:
-        """Mean IU at an iteration, averaged over the heads."""
+        """Return the mean IU at an iteration, averaged over the heads."""
         return float(np.mean([row.mean_iu for row in self.at(iteration)]))
 
     def best(self) -> int | None:
-        """The iteration of the highest mean IU, the first of equals; None when nothing was scored."""
+        """Return the iteration of the highest mean IU, the first of equals; None where nothing was scored."""
         iterations = dict.fromkeys(row.iteration for row in self.rows)
         return max(iterations, key=self.mean_iu, default=None)
 
 
 @contextmanager
-def undisturbed(net: Net) -> Iterator[None]:
-    """Put the random states of torch, Python and NumPy, and the net's place in its data, back as they were."""
+def keep_random_state(net: Net) -> Iterator[None]:
+    """Put the random states of torch, Python and NumPy, and the net's place in its data, back after the block."""
     python, numpy, data = random.getstate(), np.random.get_state(), net.data_state()
     with torch.random.fork_rng():
         try:
@@ -108,60 +113,83 @@ def undisturbed(net: Net) -> Iterator[None]:
 
 
 def start_from(net: Net, starts: Sequence[Start]) -> None:
-    """Copy or transplant the weights a stage starts from into its net, and set every `up` deconvolution to bilinear
-    interpolation. Inner products become convolutions where the net has those; a first convolution of more channels
-    takes the mean of the old ones' filters for each. Source: the reference's solve scripts.
+    """Fill a stage's net from the weight files that it starts from; interpolate in its `up` deconvolutions.
 
-    An upsampling that the net learns keeps what an earlier stage learned; the reference's are all fixed.
-    A convolutionalised classifier that is not there is made from the classifier, and kept.
-    Raises: WeightsError when a file does not fit.
+    An upsampling that the net learns keeps the weights of an earlier stage; every other one becomes bilinear.
+    A convolutional classifier that is not on disk is made from the classifier it is published as, and saved.
+
+    Raises:
+        WeightsError: a file cannot be read, or does not fit.
+    Source: the reference's solve scripts, whose upsampling is always fixed.
     """
     learned = {item.layer for item in net.learnable_params if item.lr_mult}
     kept: set[str] = set()
     for start in starts:
-        path = Path(start.weights)
-        classifier = None if path.is_file() else classifier_of(path)
-        weights = load_weights(classifier or path)
-        if start.how == "transplant" or classifier is not None or _dense(net, weights):
-            copied = transplant(net, weights, start.suffix)
-        else:
-            copied = copy_weights(net, weights, path)
-        narrow = None
-        if start.wider is not None and start.widens(weights):
-            layer, narrow = start.wider
-            wide = widen(net, layer, weights, narrow, "mean")
-            copied.copied, copied.coerced = copied.copied + wide.copied, copied.coerced + wide.coerced
-            copied.ignored = [name for name in copied.ignored if name != narrow]
-            copied.missing = [name for name in copied.missing if name != layer]
-        kept.update(learned.intersection(copied.copied))
-        report(f"{classifier or path}: {copied}")
-        if classifier is not None:
-            made = net_weights(net)
-            save_weights(
-                path,
-                {
-                    name: made.get(name, weights[name])  # the narrow layer as it was
-                    for name in weights
-                    if name == narrow or name in copied.copied
-                },
-            )
-            report(f"{path}: made from {classifier}")
+        kept |= learned.intersection(_copy_start(net, start).copied)
     interp(net, [name for name in interpolated(net) if name not in kept])
 
 
-def _dense(net: Net, weights: Weights) -> bool:
-    """Whether the weights have an inner product where the net has a convolution."""
+def _copy_start(net: Net, start: Start) -> CopyReport:
+    """Copy one weight file into the net, from the published classifier where the file itself is not there."""
+    path = Path(start.weights)
+    classifier = None if path.is_file() else classifier_of(path)
+    weights = load_weights(classifier or path)
+    if start.how == "transplant" or classifier is not None or _has_inner_products(net, weights):
+        copied = transplant(net, weights, start.suffix)
+    else:
+        copied = copy_weights(net, weights, path)
+    names = set(copied.copied)
+    if start.wider is not None and start.can_widen(weights):
+        layer, narrow = start.wider
+        _widen(net, layer, weights, narrow, copied)
+        names = {narrow, *copied.copied}
+    report(f"{classifier or path}: {copied}")
+    if classifier is not None:
+        convolutional = net_weights(net)
+        # The net has no narrow layer: that one stays as it was.
+        save_weights(path, {name: convolutional.get(name, weights[name]) for name in weights if name in names})
+        report(f"{path}: made from {classifier}")
+    return copied
+
+
+def _has_inner_products(net: Net, weights: Weights) -> bool:
+    """Say whether the weights have an inner product where the net has a convolution."""
     return any(
         name in net.params and net.params[name][0].ndim == 4 > arrays[0].ndim for name, arrays in weights.items()
     )
 
 
-class Training:
-    """One stage being trained.
+def _widen(net: Net, layer: str, weights: Weights, narrow: str, copied: CopyReport) -> None:
+    """Fill a layer from one of fewer channels, with the mean filter for each channel more; add it to the report."""
+    wide = widen(net, layer, weights, narrow, "mean")
+    copied.copied, copied.coerced = copied.copied + wide.copied, copied.coerced + wide.coerced
+    copied.ignored = [name for name in copied.ignored if name != narrow]
+    copied.missing = [name for name in copied.missing if name != layer]
 
-    device: as Solver takes it. on_step: called after each iteration with the solver. resume: go on from the newest
-    snapshot. Training that was interrupted and resumed ends in the same bytes as training that was not.
-    Raises: SolverError, WeightsError, DataError.
+
+def best_scores(stages: Sequence[Stage]) -> Table:
+    """Return the best scores of each stage, in per cent, one row for each head that is scored."""
+    rows = []
+    for stage in stages:
+        scores = ScoreTable.read(stage.folder / "scores.csv")
+        for row in scores.at(scores.best() or 0):
+            head = f" ({row.head})" if row.head != "score" else ""
+            rows.append((stage.name + head, *(f"{getattr(row, name) * 100:.1f}" for name in METRICS)))
+    return Table(("stage", *NAMES.values()), rows)
+
+
+class Training:
+    """The training of one stage: `Training(stage).run()`.
+
+    Training that was interrupted and resumed ends in the same bytes as training that was not.
+
+    Args:
+        stage: what to train.
+        device: the device, as Solver takes it.
+        on_step: a function that gets the solver after each iteration.
+        resume: continue from the newest snapshot.
+    Raises:
+        SolverError, WeightsError, DataError: the stage cannot start.
     """
 
     def __init__(
@@ -170,34 +198,33 @@ class Training:
         self.stage = stage
         param = caffe_pb2.SolverParameter()
         param.CopyFrom(stage.param)
-        param.ClearField("weights")  # the stage is started here, where inner products may become convolutions
+        param.ClearField("weights")  # start_from copies them, and turns inner products into convolutions
         param.snapshot_prefix = str(stage.prefix)
         self.solver = Solver(param, device=device, path=stage.solver)
         if on_step is not None:
             self.solver.on_step.append(on_step)
         self.scores = ScoreTable(stage.folder / "scores.csv")
-        taken = stage.snapshots()
-        if resume and taken:
-            state = stage.snapshot(taken[-1], ".solverstate")
-            self.solver.restore(state)
+        iterations = stage.snapshots()
+        if resume and iterations:
+            self.solver.restore(stage.snapshot(iterations[-1], ".solverstate"))
             self.scores = ScoreTable.read(self.scores.path)
             self.scores.forget_after(self.solver.iter)
         else:
             start_from(self.solver.net, stage.starts)
-            for iteration in taken:
-                self._remove(iteration, ".solverstate", ".rngstate", ".caffemodel")
+            stage.forget_snapshots()
 
     def run(self) -> bool:
-        """Train to the stage's last iteration and put the best snapshot at its result.
+        """Train to the stage's last iteration, and copy the best snapshot to the stage's result.
 
-        Returns whether it got there. SIGINT stops it after a snapshot; then it has not.
+        Returns:
+            True at the end; False where SIGINT stopped the training, after a snapshot.
         """
         stage, solver = self.stage, self.solver
         with solver.signals():
             while True:
                 at = solver.iter
                 if at and (at % stage.step == 0 or at == stage.last) and not self.scores.at(at):
-                    # The snapshot comes first: should scoring be cut short, it is done again from there.
+                    # The snapshot comes first: if scoring is interrupted, it is repeated from there.
                     if at not in stage.snapshots():
                         solver.snapshot()
                     self._score()
@@ -210,11 +237,13 @@ class Training:
         return True
 
     def _score(self) -> None:
-        """Score every head on the first test net, note it, and drop the snapshots that are no longer needed."""
+        """Score every head on the first test net, write the table, and delete the snapshots that are not needed."""
         net, at = self.solver.test_nets[0], self.solver.iter
-        with undisturbed(net):
-            found = score_heads(net, self.stage.param.test_iter[0], heads(net), leave_out_absent=leaves_out_absent(net))
-        for head, scores in found.items():
+        with keep_random_state(net):
+            scores_of = score_heads(
+                net, self.stage.param.test_iter[0], heads(net), leave_out_absent=is_scored_without_absent(net)
+            )
+        for head, scores in scores_of.items():
             loss = math.nan if scores.loss is None else scores.loss
             metrics = scores.summary()
             self.scores.rows.append(Row(at, head, **metrics, loss=loss))

@@ -17,7 +17,7 @@ from fcn_caffe.commands.score import main
 from fcn_caffe.data.sets.nyud_layers import CLASSES as NYUD
 from fcn_caffe.data.sets.siftflow_layers import SCENES
 from fcn_caffe.evaluation.predictions import VOC_LAYOUT
-from fcn_caffe.evaluation.score import chosen_classes
+from fcn_caffe.evaluation.score import class_indices
 from fcn_caffe.models import make_net
 from fcn_caffe.net.rewrite.convolution_proof import fill_at_random
 from fcn_caffe.proto import write_text
@@ -186,10 +186,10 @@ def test_pascal_context_counts_60_59_or_33_classes(place):
 def test_classes_are_named_as_people_name_them(place, tmp_path):
     context(place)
     net, _ = started("pascalcontext-fcn32s")
-    assert chosen_classes(net, "score", ["Sky", "0", "Thing_3", "dining-table", "33"]) == [20, 0, 3, 10, 33]
-    assert chosen_classes(net, "score", ["33_labels.txt", "background"]) == [*range(1, 34), 0]
+    assert class_indices(net, "score", ["Sky", "0", "Thing_3", "dining-table", "33"]) == [20, 0, 3, 10, 33]
+    assert class_indices(net, "score", ["33_labels.txt", "background"]) == [*range(1, 34), 0]
     Path("own.txt").write_text("sky  # blue\n\n12\n400: thing 7\n")
-    assert chosen_classes(net, "score", ["own.txt"]) == [20, 12, 7]
+    assert class_indices(net, "score", ["own.txt"]) == [20, 12, 7]
     Path("bad.txt").write_text("sky\nskye\n")
     Path("empty.txt").write_text("# nothing\n")
     Path("twice.txt").write_text("sky\n20\n")
@@ -201,7 +201,7 @@ def test_classes_are_named_as_people_name_them(place, tmp_path):
         ("twice.txt", "class sky is chosen twice"),
     ):
         with pytest.raises(DataError, match=message):
-            chosen_classes(net, "score", [given])
+            class_indices(net, "score", [given])
 
 
 def test_voc_counts_seg11valid_and_writes_what_the_server_takes(place, capsys):

@@ -20,7 +20,7 @@ from fcn_caffe.errors import DataError
 from fcn_caffe.evaluation.infer import trained_net
 from fcn_caffe.evaluation.metrics import NAMES, Scores
 from fcn_caffe.evaluation.net_inputs import check_preprocessing
-from fcn_caffe.evaluation.score import chosen_classes, data_layer, leaves_out_absent, score_heads
+from fcn_caffe.evaluation.score import class_indices, data_layer, is_scored_without_absent, score_heads
 from fcn_caffe.models.published import how_to_get
 from fcn_caffe.paper.audit.claims import DATA, Claim, check, read_claims
 from fcn_caffe.paper.audit.files import Audited
@@ -99,7 +99,7 @@ def _images(net: str) -> int:
 
 def _other_count(audited: Audited, part: Scored) -> list[str]:
     """What to say where the split has not the images that the number was measured on."""
-    source = data_layer(audited.built(part.net).net)
+    source: Any = data_layer(audited.built(part.net).net)
     count, wanted = len(source.indices) if source is not None else 0, _images(part.net)
     if count == wanted:
         return []
@@ -130,7 +130,7 @@ def _classes(net: Any, only: int | None) -> list[int] | None:
     if only is None:
         return None
     if only == 33:
-        return chosen_classes(net, "score", [str(_context_list(net))])
+        return class_indices(net, "score", [str(_context_list(net))])
     return list(range(1, net.blob_shapes["score"][1]))
 
 
@@ -145,7 +145,7 @@ def _score(audited: Audited, part: Scored) -> dict[str, Scores]:
         net = trained_net(path, weights, device=device)
         labels = {score: label for score, (label, _) in part.heads.items()}
         known[key] = score_heads(
-            net, None, labels, leave_out_absent=leaves_out_absent(net), only=_classes(net, part.only)
+            net, None, labels, leave_out_absent=is_scored_without_absent(net), only=_classes(net, part.only)
         )
     return known[key]
 
@@ -340,7 +340,7 @@ def _bound(audited: Audited) -> Result:
         result.remarks += generated.remarks
         result.missing.append(str(built.data_error))
         return result
-    source = data_layer(built.net)
+    source: Any = data_layer(built.net)
     assert source is not None  # or its data had been absent
     labels = (source.load_label(name)[0] for name in source.indices)
     bounds = upper_bounds(labels, classes=21)
