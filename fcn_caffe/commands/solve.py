@@ -20,13 +20,13 @@ from fcn_caffe.commands import INTERRUPTED, command
 from fcn_caffe.commands._options import positive
 from fcn_caffe.doctor.stages import problems, segments
 from fcn_caffe.errors import SolverError
-from fcn_caffe.evaluation.metrics import NAMES
 from fcn_caffe.evaluation.net_inputs import check_preprocessing
 from fcn_caffe.host.paths import DATA_ROOT_VARIABLE
 from fcn_caffe.host.progress import Screen, duration, logging_to, report
+from fcn_caffe.host.tables import print_tables
 from fcn_caffe.training.plan import Planned, Stage, make_plan
 from fcn_caffe.training.solver import Solver
-from fcn_caffe.training.stage import ScoreTable, Training
+from fcn_caffe.training.stage import ScoreTable, Training, best_scores
 from fcn_caffe.training.stage_picture import draw_stages
 
 DEFAULT = "solvers/shapes-fcn8s.prototxt"
@@ -80,16 +80,12 @@ def _working_in(solver: Path, data: Path | None) -> Iterator[Path]:
             os.environ[DATA_ROOT_VARIABLE] = known
 
 
-def table(stages: Sequence[Stage]) -> str:
-    """The best scores of each stage, in per cent, as a Markdown table."""
-    lines = [f"| stage | {' | '.join(NAMES.values())} |", "|---" * (1 + len(NAMES)) + "|"]
-    for stage in stages:
-        scores = ScoreTable.read(stage.folder / "scores.csv")
-        for row in scores.at(scores.best() or 0):
-            head = f" ({row.head})" if row.head != "score" else ""
-            metrics = (f"{getattr(row, name) * 100:.1f}" for name in NAMES)
-            lines.append(f"| {stage.name}{head} | {' | '.join(metrics)} |")
-    return "\n".join(lines)
+def _print_scores(stages: Sequence[Stage]) -> None:
+    """Print the best scores of each stage: as a table on a terminal, else in Markdown."""
+    table = best_scores(stages)
+    head, *rows = (f"| {' | '.join(cells)} |" for cells in (table.columns, *table.rows))
+    markdown = "\n".join([head, "|---" * len(table.columns) + "|", *rows])
+    print_tables(f"\n{markdown}\n", [table])
 
 
 def _train(planned: Planned, device: str | None, screen: Screen) -> bool:
@@ -139,14 +135,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when all stages are there, 130 when interrupted."""
     given = list(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(given)
-    begin = arguments.begin
-    if begin is not None and Path(begin).suffix:
-        begin = str(Path(begin).absolute())
+    # A stage has a name without an ending, a weight file has one.
+    begin: str | None = arguments.begin
+    from_weights = Path(begin).absolute() if begin is not None and Path(begin).suffix else None
     with _working_in(Path(arguments.solver), arguments.data) as solver:
         plan = make_plan(
-            solver, begin=begin, resume=arguments.resume, steps=arguments.steps, max_iter=arguments.max_iter
+            solver,
+            from_stage=begin if from_weights is None else None,
+            from_weights=from_weights,
+            resume=arguments.resume,
+            steps=arguments.steps,
+            max_iter=arguments.max_iter,
         )
-        print(plan, flush=True)
+        plan.print()
         lacking = [*plan.missing, *map(str, problems([planned.stage for planned in plan.to_run]))]
         for line in lacking[len(plan.missing) :]:
             print(f"missing: {line}", flush=True)
@@ -169,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return INTERRUPTED
             _gate(planned.stage, made)
         stages = [planned.stage for planned in plan.stages if segments(planned.stage)]
-        print(f"\n{table(stages)}\n")
+        _print_scores(stages)
         # The ablation that trains the last layer alone has its row in the table; the picture shows the recipe.
         picture = draw_stages([stage for stage in stages if not stage.name.endswith("-fixed")])
         if picture is not None:

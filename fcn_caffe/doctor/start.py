@@ -67,7 +67,7 @@ def filled_from(subject: Subject, built: Built, starts: list[Start], given: bool
         )
         loose = subject.settings is not None and (start.how == "transplant" or dense)
         fitting = _fit(built, arrays, path, start.suffix, loose, seen)
-        if start.wider is not None and start.widens(arrays):
+        if start.wider is not None and start.can_widen(arrays):
             wide, narrow = start.wider  # as training widens it: no blob of zeros becomes one that is not
             fitting[wide] = list(arrays[narrow])
         result.arrays.update(fitting)

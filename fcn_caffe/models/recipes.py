@@ -24,8 +24,8 @@ class Start(NamedTuple):
     how: str = "copy"
     wider: tuple[str, str] | None = None
 
-    def widens(self, layers: Container[str]) -> bool:
-        """Whether a file of these layers has the narrow convolution, and not the wide one already."""
+    def can_widen(self, layers: Container[str]) -> bool:
+        """Say whether a file of these layers has the narrow convolution and lacks the wide one."""
         return self.wider is not None and self.wider[1] in layers and self.wider[0] not in layers
 
 

@@ -1,18 +1,20 @@
-"""The order of stages: what a solver starts from, what that starts from, and which of them are still to be trained.
+"""Plans: the stages that lead to a solver's net, in order, and which of them have to be trained.
 
-A stage is a solver file, `solvers/NAME.prototxt`. Its result is `weights/NAME.caffemodel`, and its `weights:` field
-names the result of the stage before it. The two folders lie side by side, at the top or in a task's own folder; a
-solver outside a folder `solvers` has `weights/` beside it. Paths are relative to the working directory.
+A stage is a solver file, `solvers/NAME.prototxt`. Its result is `weights/NAME.caffemodel`. Its `weights:` field names
+the result of the stage before it. The folders solvers/ and weights/ lie side by side; a solver outside a folder
+`solvers` has weights/ beside itself.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fcn_caffe.errors import SolverError
+from fcn_caffe.host.tables import Table, print_tables
 from fcn_caffe.models import RECIPES, Start, starts_of
 from fcn_caffe.models.published import PUBLISHED, how_to_get
 from fcn_caffe.proto import caffe_pb2
@@ -26,10 +28,15 @@ ITERATION = "_iter_"  # between a snapshot's prefix and its iteration, as Caffe 
 
 @dataclass(frozen=True)
 class Stage:
-    """One solver file, and how far it is trained.
+    """One solver file and how far it is trained.
 
-    starts: the weight files it starts from, and how. step: after how many iterations each it is scored. last: the
-    iteration it ends at.
+    Attributes:
+        name: the solver file's name without its ending.
+        solver: the solver file.
+        param: what it says.
+        starts: the weight files that training starts from, and how each is copied.
+        step: the number of iterations from one scoring to the next.
+        last: the iteration that training ends at.
     """
 
     name: str
@@ -41,70 +48,76 @@ class Stage:
 
     @property
     def result(self) -> Path:
-        """Where the best snapshot goes, and where the next stage looks."""
+        """The weight file that the best snapshot is copied to and that the next stage starts from."""
         folder = self.solver.parent
         root = folder.parent if folder.name == SOLVERS else folder
         return root / WEIGHTS / f"{self.name}.caffemodel"
 
     @property
     def prefix(self) -> Path:
-        """What every snapshot's path starts with."""
+        """The path that every snapshot's name begins with."""
         return Path(self.param.snapshot_prefix or f"snapshot/{self.name}/train")
 
     @property
     def folder(self) -> Path:
-        """Where snapshots, the log and the scores lie."""
+        """The folder of the snapshots, the log and the scores."""
         return self.prefix.parent
 
     def snapshot(self, iteration: int, suffix: str = ".caffemodel") -> Path:
-        """The file of one snapshot."""
+        """Return the path of one snapshot's file with this ending."""
         return self.prefix.with_name(f"{self.prefix.name}{ITERATION}{iteration}{self._ending(suffix)}")
 
     def _ending(self, suffix: str) -> str:
-        """A file's ending in the solver's snapshot_format; random states have one form."""
+        """Return a file's ending in the solver's snapshot_format; random states have only one form."""
         hdf5 = self.param.snapshot_format == caffe_pb2.SolverParameter.HDF5 and suffix != ".rngstate"
         return f"{suffix}.h5" if hdf5 else suffix
 
     @property
     def sources(self) -> list[Path]:
-        """The weight files it starts from."""
+        """The weight files that training starts from."""
         return [Path(start.weights) for start in self.starts]
 
     @property
     def net(self) -> Path:
-        """The net file, found as `candidate_paths` says; as the solver names it where it is not there."""
+        """The net's file, found as `candidate_paths` says; as the solver names it where it is not there."""
         named = Path(self.param.net or self.param.train_net)
         return find_file(named, self.solver) or named
 
     def weights(self) -> list[Path]:
-        """The weight files of the snapshots there are."""
+        """List the weight files of the snapshots on disk."""
         return sorted(self.folder.glob(f"{self.prefix.name}{ITERATION}*{self._ending('.caffemodel')}"))
 
     def forget_snapshots(self) -> None:
-        """Remove the snapshots there are; the result in weights/ stays."""
+        """Delete the snapshots on disk. The result in weights/ stays."""
         for iteration in self.snapshots():
             for suffix in (".solverstate", ".rngstate", ".caffemodel"):
                 self.snapshot(iteration, suffix).unlink(missing_ok=True)
 
     def snapshots(self) -> list[int]:
-        """Iterations of the whole snapshots there are, in order. The state is written last, so it tells."""
-        ending = self._ending(".solverstate")
-        found = self.folder.glob(f"{self.prefix.name}{ITERATION}*{ending}")
-        numbers = (path.name[len(self.prefix.name + ITERATION) : -len(ending)] for path in found)
+        """List the iterations of the complete snapshots on disk, in order."""
+        ending = self._ending(".solverstate")  # written last: where it is there, the other files are
+        states = self.folder.glob(f"{self.prefix.name}{ITERATION}*{ending}")
+        numbers = (path.name[len(self.prefix.name + ITERATION) : -len(ending)] for path in states)
         return sorted(int(number) for number in numbers if number.isdigit())
 
 
 def read_stage(solver: str | os.PathLike[str], steps: int | None = None, max_iter: int | None = None) -> Stage:
     """Read a solver file as a stage.
 
-    The steps are those of the reference for its solvers; for others, a step is what `snapshot` says and there are as
-    many as `max_iter` holds. steps, max_iter: at most so many steps; so many iterations in all instead.
-    Raises: SolverError when there is no such file or nothing to do; PrototxtError.
+    A reference solver has the reference's steps. For another one a step is `snapshot` iterations, up to `max_iter`.
+
+    Args:
+        solver: the solver's file.
+        steps: the greatest number of steps.
+        max_iter: the number of iterations, in place of the solver's.
+    Raises:
+        SolverError: there is no such file, or nothing to train.
+        PrototxtError: the file cannot be read.
     """
     path = Path(solver)
     if not path.is_file():
-        near = ", ".join(sorted(known.stem for known in Path(SOLVERS).glob("*.prototxt")))
-        raise SolverError(f"{path}: no such solver file. {SOLVERS}/ has: {near or 'none'}.")
+        known = ", ".join(sorted(file.stem for file in Path(SOLVERS).glob("*.prototxt")))
+        raise SolverError(f"{path}: no such solver file. {SOLVERS}/ has: {known or 'none'}.")
     param = read_solver(path)
     recipe = RECIPES.get(path.stem)
     step = recipe.step if recipe else param.snapshot or param.max_iter
@@ -122,39 +135,57 @@ def read_stage(solver: str | os.PathLike[str], steps: int | None = None, max_ite
 
 
 def _weights_path(name: str, solver: Path) -> Path:
-    """The weight file that a solver names: where it is, else where a stage makes it, else as it is named."""
+    """Return the weight file that a solver names: where it is, else where a stage puts it, else as it is named."""
     paths = candidate_paths(name, solver)
-    return next((path for path in paths if available(path) or _made_by(path) is not None), Path(name))
+    return next((path for path in paths if is_available(path) or _solver_of(path) is not None), Path(name))
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A stage and what is to be done with it: "train", "resume", or "keep" where its result is there already."""
+    """A stage and what to do with it: "train", "resume", or "keep" where training it is not needed."""
 
     stage: Stage
     action: str
 
-    def __str__(self) -> str:
-        stage, starts = self.stage, ", ".join(start.weights for start in self.stage.starts) or "its fillers"
+    @property
+    def description(self) -> str:
+        """What is done with the stage, in words."""
+        stage = self.stage
         if self.action == "keep":
-            there = stage.result.is_file()
-            return f"{stage.name:<28} {f'{stage.result} is there' if there else 'not needed'}"
-        taken = stage.snapshots()
-        onward = f" from iteration {taken[-1]}" if self.action == "resume" else f" from {starts}"
-        return f"{stage.name:<28} {self.action}{onward} to iteration {stage.last}, scored every {stage.step}"
+            return f"{stage.result} is there" if stage.result.is_file() else "not needed"
+        if self.action == "resume":
+            start = f"iteration {stage.snapshots()[-1]}"
+        else:
+            start = ", ".join(start.weights for start in stage.starts) or "its fillers"
+        return f"{self.action} from {start} to iteration {stage.last}, scored every {stage.step}"
+
+    def __str__(self) -> str:
+        return f"{self.stage.name:<28} {self.description}"
 
 
 @dataclass
 class Plan:
-    """Stages from the coarsest to the one asked for, and what is missing before they can run."""
+    """The stages from the coarsest to the one that was asked for, and the files that are missing.
+
+    Attributes:
+        stages: every stage with what to do with it, in the order of training.
+        missing: one sentence for each missing weight file, which says how to get it.
+    """
 
     stages: list[Planned] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
     @property
     def to_run(self) -> list[Planned]:
-        """The stages that are to be trained, in order."""
+        """The stages that have to be trained, in order."""
         return [planned for planned in self.stages if planned.action != "keep"]
+
+    def print(self) -> None:
+        """Print the plan: as tables on a terminal, else the text that `str` gives."""
+        tables = [Table(("stage", "action"), [(planned.stage.name, planned.description) for planned in self.stages])]
+        if self.missing:
+            tables.append(Table(("missing",), [(line,) for line in self.missing]))
+        print_tables(str(self), tables)
 
     def __str__(self) -> str:
         return "\n".join([*map(str, self.stages), *(f"missing: {line}" for line in self.missing)])
@@ -163,65 +194,94 @@ class Plan:
 def make_plan(
     target: str | os.PathLike[str],
     *,
-    begin: str | None = None,
+    from_stage: str | None = None,
+    from_weights: str | os.PathLike[str] | None = None,
     resume: bool = False,
     steps: int | None = None,
     max_iter: int | None = None,
 ) -> Plan:
-    """Find the stages below a solver and decide which of them run: those whose result is needed and not there.
+    """Find the stages that a solver needs, and decide which of them have to be trained.
 
-    begin: a weight file, which `target` then starts from; or the name of a stage, which is trained again with
-    everything after it. resume: go on from the snapshots there are.
-    Raises: SolverError for an unknown stage, or an unfinished run of which neither resume nor begin speaks.
+    A stage is trained where its result is needed and is not there.
+
+    Args:
+        target: the solver of the last stage.
+        from_stage: train this stage again, and every stage after it.
+        from_weights: start `target` from this weight file, and train no other stage.
+        resume: continue from the snapshots on disk.
+        steps: the greatest number of steps of each stage.
+        max_iter: the number of iterations of each stage, in place of the solver's.
+    Raises:
+        SolverError: the stage is unknown, or an unfinished run is on disk and no argument says what to do with it.
+        WeightsError: `from_weights` is no weight file.
     """
-    first = read_stage(target, steps, max_iter)
-    if begin is not None and Path(begin).suffix:
-        if not Path(begin).is_file():
-            raise SolverError(f"--from {begin}: no such weight file.")
-        format_of(begin)  # a net given by mistake is said before anything runs
-        # The file may be the result of any stage: what made it does not matter now.
-        first, begin = replace(first, starts=(starts_of(first.name, begin),)), first.name
-        chain = [first]
+    if from_stage is not None and from_weights is not None:
+        raise SolverError("a plan begins at a stage or from a weight file: give one of them, not both.")
+    last = read_stage(target, steps, max_iter)
+    if from_weights is not None:
+        chain, from_stage = [_with_weights(last, from_weights)], last.name
     else:
-        chain = _chain(first, steps, max_iter)
-        begin = begin and Path(begin).name
-    if begin is not None and begin not in {stage.name for stage in chain}:
-        raise SolverError(f"--from {begin}: not a stage of {target}: {', '.join(stage.name for stage in chain)}.")
-    made = {stage.result: stage for stage in chain}
-    again: set[str] = set()
+        chain = _chain(last, steps, max_iter)
+        from_stage = None if from_stage is None else Path(from_stage).name
+    names = [stage.name for stage in chain]
+    if from_stage is not None and from_stage not in names:
+        raise SolverError(f"--from {from_stage}: not a stage of {target}: {', '.join(names)}.")
+    return _plan_of(chain, _trained_again(chain, from_stage), resume)
+
+
+def _with_weights(stage: Stage, weights: str | os.PathLike[str]) -> Stage:
+    """Return the stage as it starts from one given file."""
+    if not Path(weights).is_file():
+        raise SolverError(f"--from {os.fspath(weights)}: no such weight file.")
+    format_of(weights)  # refuse a net, given by mistake, before anything runs
+    return replace(stage, starts=(starts_of(stage.name, os.fspath(weights)),))
+
+
+def _trained_again(chain: Sequence[Stage], begin: str | None) -> set[str]:
+    """Return the names of a stage and of those that start from its result, directly or not."""
+    names: set[str] = set()
+    results: set[Path] = set()
     for stage in chain:
-        if stage.name == begin or any(path in made and made[path].name in again for path in stage.sources):
-            again.add(stage.name)
-    plan, needed = Plan(), {first.name}
+        if stage.name == begin or results.intersection(stage.sources):
+            names.add(stage.name)
+            results.add(stage.result)
+    return names
+
+
+def _plan_of(chain: Sequence[Stage], again: set[str], resume: bool) -> Plan:
+    """Decide what to do with each stage of a chain, from the last to the first that is needed."""
+    plan, needed = Plan(), {chain[-1].name}
+    names = {stage.result: stage.name for stage in chain}
     for stage in reversed(chain):
-        wanted = stage.name in needed and (stage.name in again or not stage.result.is_file())
-        plan.stages.insert(0, Planned(stage, _action(stage, resume, stage.name in again) if wanted else "keep"))
-        if plan.stages[0].action == "train":
-            needed |= {made[path].name for path in stage.sources if path in made}
-            absent = [path for path in stage.sources if path not in made and not available(path)]
+        is_wanted = stage.name in needed and (stage.name in again or not stage.result.is_file())
+        action = _action(stage, resume, stage.name in again) if is_wanted else "keep"
+        plan.stages.insert(0, Planned(stage, action))
+        if action == "train":
+            needed |= {names[path] for path in stage.sources if path in names}
+            absent = [path for path in stage.sources if path not in names and not is_available(path)]
             plan.missing += [line for line in map(how_to_get, absent) if line not in plan.missing]
     return plan
 
 
-def _chain(first: Stage, steps: int | None, max_iter: int | None) -> list[Stage]:
-    """The stages below a stage, and it, each after those it starts from."""
-    found: dict[str, Stage] = {}
+def _chain(last: Stage, steps: int | None, max_iter: int | None) -> list[Stage]:
+    """List a stage and those below it, each after the stages that it starts from."""
+    stages: dict[str, Stage] = {}
 
     def visit(stage: Stage, above: tuple[str, ...]) -> None:
         if stage.name in above:
             raise SolverError(f"{stage.solver}: starts from itself, through {' <- '.join((*above, stage.name))}.")
         for path in stage.sources:
-            solver = _made_by(path)
-            if solver is not None and path.stem not in found:
+            solver = _solver_of(path)
+            if solver is not None and path.stem not in stages:
                 visit(read_stage(solver, steps, max_iter), (*above, stage.name))
-        found.setdefault(stage.name, stage)
+        stages.setdefault(stage.name, stage)
 
-    visit(first, ())
-    return list(found.values())
+    visit(last, ())
+    return list(stages.values())
 
 
-def _made_by(weights: Path) -> Path | None:
-    """The solver file whose result a weight file is."""
+def _solver_of(weights: Path) -> Path | None:
+    """Return the solver file whose result a weight file is."""
     if weights.parent.name != WEIGHTS or weights.suffix != ".caffemodel":
         return None
     root, file = weights.parent.parent, f"{weights.stem}.prototxt"
@@ -232,30 +292,35 @@ def _made_by(weights: Path) -> Path | None:
 
 
 def _action(stage: Stage, resume: bool, again: bool) -> str:
-    taken = stage.snapshots()
-    if not taken:
+    """Choose what to do with a stage that is needed. again: it is trained although its result may be there."""
+    iterations = stage.snapshots()
+    if not iterations:
         return "train"
     if resume:
-        # Trained again to its end before the interruption came: its result is the new one.
-        finished = again and taken[-1] >= stage.last and stage.result.is_file()
-        return "keep" if finished else "resume"
+        # A stage that was trained again to its end, before the interruption came, has its new result already.
+        is_finished = again and iterations[-1] >= stage.last and stage.result.is_file()
+        return "keep" if is_finished else "resume"
     if again:
         return "train"
     raise SolverError(
-        f"{stage.folder}/ holds an unfinished run of {stage.name}, at iteration {taken[-1]} of {stage.last}. "
+        f"{stage.folder}/ holds an unfinished run of {stage.name}, at iteration {iterations[-1]} of {stage.last}. "
         f"Add --resume to go on with it, or --from {stage.name} to train it again from the start."
     )
 
 
 def classifier_of(weights: Path) -> Path | None:
-    """The file a published classifier came as, beside the name the nets know it by; None for other weights."""
+    """Return the file that a published classifier comes as, beside the name that the nets know it by.
+
+    Returns:
+        The path, or None where the weights are no published classifier's.
+    """
     entry = PUBLISHED.get(weights.name)
     if entry is None or weights.stem in RECIPES:
         return None
     return weights.with_name(entry.source.rpartition("/")[2])
 
 
-def available(weights: Path) -> bool:
-    """Whether a weight file is there, or the classifier it is made from."""
+def is_available(weights: Path) -> bool:
+    """Say whether a weight file is there, or the classifier that it is made from."""
     classifier = classifier_of(weights)
     return weights.is_file() or (classifier is not None and classifier.is_file())

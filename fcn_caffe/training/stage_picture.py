@@ -1,4 +1,4 @@
-"""The stages of a run side by side on a few images that it was scored on: image, truth, and each stage's answer."""
+"""A picture of a run's stages on a few of the images that they are scored on: image, truth, each stage's answer."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ from torch import Tensor
 from fcn_caffe.evaluation.infer import net_mean, trained_net
 from fcn_caffe.evaluation.score import score_net
 from fcn_caffe.host.pictures import colour, panel, save_image
+from fcn_caffe.net.net import Net
 from fcn_caffe.training.plan import Stage
-
-Seen = list[tuple[npt.NDArray[Any], ...]]
 
 IMAGES = 4
 SMALL = 160  # pixels a side, up to which images are shown at twice their size
 
 
 def draw_stages(stages: Sequence[Stage], images: int = IMAGES) -> Path | None:
-    """Write picture.png into the last stage's folder; returns where, or None when there is nothing to draw.
+    """Write picture.png into the last stage's folder.
 
-    Stages without weights are left out, and those with several heads, whose labels do not share colours.
+    A stage without weights is left out. So is one of several heads, whose labels do not share colours.
+
+    Args:
+        stages: the stages, one column each.
+        images: the number of images, one row each.
+    Returns:
+        The picture's path, or None where there is nothing to draw.
     """
     rows: list[list[npt.NDArray[np.uint8]]] = []
     titles = ["image", "truth"]
@@ -34,18 +39,9 @@ def draw_stages(stages: Sequence[Stage], images: int = IMAGES) -> Path | None:
         net = trained_net(stage.net, stage.result)
         if not {"data", "score", "label"} <= net.blob_shapes.keys():
             continue
-        batch = max(net.blob_shapes["data"][0], 1)
         mean = np.asarray(net_mean(stage.net) or (0, 0, 0), np.float32)
-        seen: Seen = []
-
-        def look(iteration: int, blobs: Mapping[str, Tensor], seen: Seen = seen) -> None:
-            answers = blobs["score"].argmax(1)
-            for image, label, answer in zip(blobs["data"], blobs["label"], answers, strict=True):
-                seen.append((image[:3].numpy(), label[0].numpy(), answer.numpy()))
-
-        score_net(net, -(-images // batch), on_image=look)
         titles.append(stage.name)
-        for place, (image, label, answer) in enumerate(seen[:images]):
+        for place, (image, label, answer) in enumerate(_examples(net, images)):
             if place == len(rows):
                 rgb = (image + mean[:, None, None])[::-1].transpose(1, 2, 0).round().clip(0, 255).astype(np.uint8)
                 rows.append([rgb, colour(label)])
@@ -56,3 +52,16 @@ def draw_stages(stages: Sequence[Stage], images: int = IMAGES) -> Path | None:
     side = max(rows[0][0].shape[:2])
     save_image(path, panel(rows, titles, scale=2 if side <= SMALL else 1))
     return path
+
+
+def _examples(net: Net, images: int) -> list[tuple[npt.NDArray[Any], ...]]:
+    """Return image, label and answer of the first images. Shapes: (3, H, W), (H, W), (H, W)."""
+    examples: list[tuple[npt.NDArray[Any], ...]] = []
+
+    def look(iteration: int, blobs: Mapping[str, Tensor]) -> None:
+        answers = blobs["score"].argmax(1)
+        for image, label, answer in zip(blobs["data"], blobs["label"], answers, strict=True):
+            examples.append((image[:3].numpy(), label[0].numpy(), answer.numpy()))
+
+    score_net(net, -(-images // max(net.blob_shapes["data"][0], 1)), on_image=look)
+    return examples[:images]

@@ -60,26 +60,30 @@ def test_a_missing_file_that_no_solver_makes_is_named(task):
 def test_from_a_stage_trains_it_and_all_after_it_again(task):
     finish("coarse", task)
     finish("fine", task)
-    assert actions(make_plan(FINE, begin="fine")) == {"coarse": "keep", "fine": "train"}
-    assert actions(make_plan(FINE, begin="coarse")) == {"coarse": "train", "fine": "train"}
+    assert actions(make_plan(FINE, from_stage="fine")) == {"coarse": "keep", "fine": "train"}
+    assert actions(make_plan(FINE, from_stage="coarse")) == {"coarse": "train", "fine": "train"}
 
 
 def test_from_a_file_starts_the_stage_there(task):
     (task / "other.caffemodel").touch()
-    plan = make_plan(FINE, begin="other.caffemodel")
+    plan = make_plan(FINE, from_weights="other.caffemodel")
     assert actions(plan) == {"fine": "train"} and plan.stages[0].stage.starts[0].weights == "other.caffemodel"
 
 
 @pytest.mark.parametrize(
     ("begin", "message"),
     [
-        ("fines", "--from fines: not a stage of solvers/fine.prototxt: coarse, fine."),
-        ("no.caffemodel", "--from no.caffemodel: no such weight file."),
+        ({"from_stage": "fines"}, "--from fines: not a stage of solvers/fine.prototxt: coarse, fine."),
+        ({"from_weights": "no.caffemodel"}, "--from no.caffemodel: no such weight file."),
+        (
+            {"from_stage": "coarse", "from_weights": "no.caffemodel"},
+            "a plan begins at a stage or from a weight file: give one of them, not both.",
+        ),
     ],
 )
 def test_from_what_is_not_there(begin, message):
     with pytest.raises(SolverError) as error:
-        make_plan(FINE, begin=begin)
+        make_plan(FINE, **begin)
     assert str(error.value) == message
 
 
@@ -90,7 +94,7 @@ def test_an_unfinished_run_is_not_begun_anew_unasked(task):
     with pytest.raises(SolverError, match="unfinished run of fine, at iteration 4 of 6"):
         make_plan(FINE)
     assert actions(make_plan(FINE, resume=True)) == {"coarse": "keep", "fine": "resume"}
-    assert actions(make_plan(FINE, begin="fine")) == {"coarse": "keep", "fine": "train"}
+    assert actions(make_plan(FINE, from_stage="fine")) == {"coarse": "keep", "fine": "train"}
 
 
 def test_resume_takes_the_stage_that_was_interrupted_and_trains_the_rest(task):
@@ -102,10 +106,10 @@ def test_training_again_that_was_interrupted_is_resumed_though_old_results_are_t
     for name in ("coarse", "fine"):
         finish(name, task)
         snapshot(name, 6, task)
-    for planned in make_plan(FINE, begin="coarse").to_run:
+    for planned in make_plan(FINE, from_stage="coarse").to_run:
         planned.stage.forget_snapshots()
     snapshot("coarse", 2, task)  # where Ctrl-C came
-    assert actions(make_plan(FINE, begin="coarse", resume=True)) == {"coarse": "resume", "fine": "train"}
+    assert actions(make_plan(FINE, from_stage="coarse", resume=True)) == {"coarse": "resume", "fine": "train"}
 
 
 def test_a_ring_of_stages(task):
