@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from fcn_caffe.data.readers.labels import read_classes
 from fcn_caffe.errors import DataError
 from fcn_caffe.evaluation.metrics import ConfusionMatrix, Scores
 from fcn_caffe.host.tables import Table, print_tables
-from fcn_caffe.host.text import show
+from fcn_caffe.host.text import nearest_names, show
 from fcn_caffe.net.net import Net
 
 __all__ = [
@@ -288,7 +287,7 @@ def _known_names(net: Net, names: Sequence[str]) -> dict[str, int]:
 
 
 def _class_hint(name: str, names: Sequence[str], known: Mapping[str, int]) -> str:
-    near = get_close_matches(name, known, 1)
+    near = nearest_names(name, known)
     if near:
         return f" Did you mean {names[known[near[0]]]!r}?"
     return "" if names else " The classes have no names here: put a classes.txt beside the net, or give indices."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from fcn_caffe.errors import LayerError
 from fcn_caffe.host.paths import Surroundings
-from fcn_caffe.host.text import show
+from fcn_caffe.host.text import did_you_mean, show
 from fcn_caffe.proto import caffe_pb2
 
 Count = int | tuple[int, int | None]
@@ -192,8 +191,7 @@ def layer_class(param: caffe_pb2.LayerParameter) -> type[Layer]:
     """
     cls = REGISTRY.get(param.type)
     if cls is None:
-        near = get_close_matches(param.type, REGISTRY, 1, 0.6)
-        hint = f" Did you mean {near[0]!r}?" if near else f" Known types: {', '.join(known_types())}."
+        hint = did_you_mean(param.type, REGISTRY) or f" Known types: {', '.join(known_types())}."
         raise LayerError(f"unknown layer type {param.type!r}.{hint}", param.name, param.type)
     for kind, count, names in (("bottom", cls.bottoms, param.bottom), ("top", cls.tops, param.top)):
         least, most = (count, count) if isinstance(count, int) else count

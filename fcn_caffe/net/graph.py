@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from fcn_caffe.errors import GraphError, PrototxtError
+from fcn_caffe.host.text import did_you_mean
 from fcn_caffe.proto import caffe_pb2, read_text
 from fcn_caffe.proto.phases import TEST
 from fcn_caffe.proto.upgrade import upgrade_net
@@ -168,8 +168,7 @@ class Graph:
 def _hint(bottom: str, maker: Iterable[str], param: Any) -> str:
     if any(bottom in layer.top for layer in param.layer):
         return "Layers run in file order: move the layer that makes it up."
-    near = get_close_matches(bottom[:100], list(maker), 1, 0.6)
-    return f"Layers run in file order. Did you mean '{near[0]}'?" if near else "Layers run in file order."
+    return f"Layers run in file order.{did_you_mean(bottom, maker)}"
 
 
 def _last_use(nodes: Sequence[Node], outputs: Iterable[str]) -> tuple[tuple[str, ...], ...]:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
 from fcn_caffe.errors import GraphError
+from fcn_caffe.host.text import did_you_mean
 from fcn_caffe.proto import caffe_pb2
 
 __all__ = [
@@ -165,7 +165,7 @@ class NetSpec:
         try:
             return self.tops[name]
         except KeyError:
-            raise NoSuchTop(f"the net has no top '{name}'.{_nearest(name, self.tops)}") from None
+            raise NoSuchTop(f"the net has no top '{name}'.{did_you_mean(name, self.tops)}") from None
 
     def __delitem__(self, name: str) -> None:
         self[name]  # raises where there is none
@@ -239,7 +239,7 @@ def _assign_option(layer: Any, key: str, value: Any) -> None:
     elif key in _LAYER_FIELDS:
         _assign(layer, key, value, layer)
     else:
-        raise NoSuchOption(f"layer '{layer.name}' ({layer.type}): no option '{key}'.{_nearest(key, own_fields)}")
+        raise NoSuchOption(f"layer '{layer.name}' ({layer.type}): no option '{key}'.{did_you_mean(key, own_fields)}")
 
 
 def _assign(message: Any, key: str, value: Any, layer: Any) -> None:
@@ -256,7 +256,7 @@ def assign_proto(proto: Any, name: str, val: Any) -> None:
     """
     fields = proto.DESCRIPTOR.fields_by_name
     if name not in fields:
-        raise NoSuchOption(f"{proto.DESCRIPTOR.name} has no field '{name}'.{_nearest(name, fields)}")
+        raise NoSuchOption(f"{proto.DESCRIPTOR.name} has no field '{name}'.{did_you_mean(name, fields)}")
     target = getattr(proto, name)
     try:
         if hasattr(target, "extend"):
@@ -290,11 +290,6 @@ def param_name_dict() -> dict[str, str]:
     return {kind: field.removesuffix("_param") for kind, field in _OWN_FIELD.items()}
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = get_close_matches(name, list(known), 1, 0.6)
-    return f" Did you mean '{near[0]}'?" if near else ""
-
-
 class Layers:
     """`layers.TYPE(*bottoms, **options)` makes a layer and gives its top, or a tuple of them, or itself for none."""
 
@@ -319,7 +314,7 @@ class _Enum:
         except AttributeError:
             name = self._message.DESCRIPTOR.name
             known = [value for enum in self._message.DESCRIPTOR.enum_types for value in enum.values_by_name]
-            raise AttributeError(f"{name} has no value '{value}'.{_nearest(value, known)}") from None
+            raise AttributeError(f"{name} has no value '{value}'.{did_you_mean(value, known)}") from None
         return number
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
+
+from fcn_caffe.host.text import did_you_mean
 
 from ..errors import PrototxtError
 from .schema import Field, Message, describe
@@ -236,7 +237,7 @@ class _Parser:
             if number in field.values.values():
                 return number
         known = f"one of {', '.join(field.values)}" if len(field.values) <= 10 else "a known name"
-        hint = self.unquoted(field.values) or _nearest(self.value.strip("\"'").upper(), field.values)
+        hint = self.unquoted(field.values) or did_you_mean(self.value.strip("\"'").upper(), field.values, '"')
         self.fail(f"{field.name} is {known}, got {self.shown()}.{hint}")
 
     def read_string(self, field: Field) -> str | bytes:
@@ -318,7 +319,7 @@ class _Parser:
             )
 
     def unknown_field(self, name: str, about: Message, outer: list[_Opened]) -> NoReturn:
-        hint = _nearest(name, about.fields)
+        hint = did_you_mean(name, about.fields, '"')
         for depth in range(len(outer) - 1, -1, -1):
             parent, field, mark, start = outer[depth]
             if name in parent.fields:
@@ -350,9 +351,3 @@ def _integer(digits: str) -> int | None:
         return None
     # No field holds more than 64 bits; Python refuses to read thousands of digits.
     return sign * (int(digits, base) if len(digits) < 100 else 2**64)
-
-
-def _nearest(name: str, known: Any) -> str:
-    # Of a name as long as a file the matcher would make a table many times as large.
-    found = get_close_matches(name[:100], list(known), 1, 0.6)
-    return f' Did you mean "{found[0]}"?' if found else ""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, SupportsFloat
 
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.text import did_you_mean
 
 __all__ = ["parse_param_str", "read_mean", "read_options"]
 
@@ -37,8 +37,7 @@ def read_options(
     known = [*required, *defaults]
     for key in given:
         if key not in known and not others:
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f' Did you mean "{near[0]}"?' if near else f" Known: {', '.join(known)}."
+            hint = did_you_mean(str(key), known, '"') or f" Known: {', '.join(known)}."
             raise DataError(f'{who}: param_str has an unknown option "{key}".{hint}')
     for key in required:
         if key not in given:

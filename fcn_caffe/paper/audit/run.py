@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import torch
 
 from fcn_caffe.errors import DataError, FcnCaffeError
 from fcn_caffe.host.paths import DATA_ROOT_VARIABLE
+from fcn_caffe.host.text import nearest_names
 from fcn_caffe.paper.audit.checks import behaviour, release, scores, table1_and_section4
 from fcn_caffe.paper.audit.claims import BEHAVIOURAL, CHECKS, DATA, STATIC, UNVERIFIED, Claim, read_claims
 from fcn_caffe.paper.audit.differences import differences
@@ -52,7 +52,7 @@ def chosen(wanted: Sequence[str]) -> list[Claim]:
         if word in KINDS:
             meant = {one for one in ids if one in CHECKS and CHECKS[one].kind == word}
         if not meant:
-            near = get_close_matches(word, [*ids, *KINDS], 3, 0.4)
+            near = nearest_names(word, [*ids, *KINDS], 3, 0.4)
             hint = f"Did you mean {' or '.join(near)}?" if near else f"Kinds: {', '.join(KINDS)}."
             raise DataError(f"no claim is called {word!r}, begins so, or is of such a kind. {hint}")
         found |= meant

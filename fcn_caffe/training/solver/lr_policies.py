@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any
 
 from fcn_caffe.errors import SolverError
+from fcn_caffe.host.text import did_you_mean
 
 # The fields of SolverParameter that a policy cannot do without, `base_lr` aside.
 _NEEDED: dict[str, tuple[str, ...]] = {
@@ -36,8 +36,7 @@ class LearningRate:
         if not policy:
             raise SolverError(f"{place}: lr_policy is not set. Known: {known}.")
         if policy not in _NEEDED:
-            near = get_close_matches(policy, _NEEDED, 1, 0.6)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(policy, _NEEDED)
             raise SolverError(f"{place}: lr_policy {policy!r} is unknown. Known: {known}.{hint}")
         for name in ("base_lr", *_NEEDED[policy]):
             given = len(param.stepvalue) > 0 if name == "stepvalue" else param.HasField(name)

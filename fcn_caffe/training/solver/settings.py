@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from fcn_caffe.errors import FcnCaffeError, SolverError
 from fcn_caffe.host.devices import torch_device
 from fcn_caffe.host.glog import logger
+from fcn_caffe.host.text import did_you_mean
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2, read_text
 from fcn_caffe.proto.phases import TEST, TRAIN
@@ -87,8 +87,7 @@ class Settings:
     def _check(self) -> None:
         param = self.param
         if param.type not in RULES:
-            near = get_close_matches(param.type, RULES, 1, 0.5)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(param.type, RULES)
             raise self.error(f"type {param.type!r} is unknown. Known: {', '.join(sorted(RULES))}.{hint}")
         for name, least in (("iter_size", 1), ("average_loss", 1), ("max_iter", 0), ("display", 0), ("snapshot", 0)):
             if getattr(param, name) < least:
