@@ -55,7 +55,10 @@ KINECT_COLOUR = Camera(518.85790117450188, 519.46961112127485, 325.5824494111903
 
 
 def points(depth: Float, camera: Camera) -> Float:
-    """Where each pixel lies in space. Shapes: (H, W) metres -> (H, W, 3) centimetres: x right, y down, z forward."""
+    """Where each pixel lies in space.
+
+    Shapes: (H, W) metres -> (H, W, 3) centimetres: x right, y down, z forward.
+    """
     z = np.asarray(depth, np.float64) * 100
     row, column = np.indices(z.shape) + 1
     x = (column - camera.centre_x) * z / camera.focal_x
@@ -66,8 +69,9 @@ def points(depth: Float, camera: Camera) -> Float:
 def normals(cloud: Float, radius: int) -> Float:
     """The normal of the plane through each pixel's window, of 2 radius + 1 pixels a side, away from the camera.
 
-    A plane n p = 1 is linear in image coordinates for 1 / z: n (x/z, y/z, 1) = 1/z. The window's least squares have a
-    3 x 3 matrix, which is inverted by cofactors. Shapes: (H, W, 3) -> (H, W, 3), NaN where a window has no plane.
+    A plane n p = 1 is linear in image coordinates for 1 / z: n (x/z, y/z, 1) = 1/z. The window's least squares have a 3
+    x 3 matrix, which is inverted by cofactors.
+    Shapes: (H, W, 3) -> (H, W, 3), NaN where a window has no plane.
     """
     x, y, z = np.moveaxis(cloud, -1, 0)
     inverse = 1 / z
@@ -100,7 +104,8 @@ def gravity(normal: Float, start: tuple[float, float, float] = (0.0, 1.0, 0.0)) 
 
     From `start`, the camera's down, five rounds that take normals within 45 degrees of the direction, or of its right
     angles, as floor or wall, then five with 15 degrees; each takes the direction with the least of walls and the most
-    of floors: the last eigenvector of sum w w' - sum f f'. Shapes: (..., 3) -> (3).
+    of floors: the last eigenvector of sum w w' - sum f f'.
+    Shapes: (..., 3) -> (3).
     """
     known = normal.reshape(-1, 3)
     known = known[np.isfinite(known).all(1)]
@@ -122,21 +127,30 @@ def gravity(normal: Float, start: tuple[float, float, float] = (0.0, 1.0, 0.0)) 
 
 
 def height_above_ground(cloud: Float, down: Float) -> Float:
-    """Centimetres above the lowest point, or above a guessed floor where none is seen. Shape: (H, W)."""
+    """Centimetres above the lowest point, or above a guessed floor where none is seen.
+
+    Shape: (H, W).
+    """
     height = -(cloud @ down)
     lowest = float(height.min())
     return np.asarray(height - (lowest if lowest <= FLOOR_SEEN else -CAMERA_HEIGHT))
 
 
 def angle_with(normal: Float, down: Float) -> Float:
-    """The angle between normals and gravity in degrees: floor 0, wall 90, ceiling 180. Shape: (H, W)."""
+    """The angle between normals and gravity in degrees: floor 0, wall 90, ceiling 180.
+
+    Shape: (H, W).
+    """
     return np.asarray(np.degrees(np.arccos(np.clip(normal @ down, -1, 1))))
 
 
 def fill_depth(depth: npt.NDArray[np.floating]) -> Float:
-    """Give pixels of no depth (0, NaN, infinite) that of the nearest pixel that has one. Shapes: (H, W) -> (H, W).
+    """Give pixels of no depth (0, NaN, infinite) that of the nearest pixel that has one.
 
-    Raises: DataError where no pixel has a depth.
+    Shapes: (H, W) -> (H, W).
+
+    Raises:
+        DataError: where no pixel has a depth.
     """
     values = np.asarray(depth, np.float64)
     missing = ~(np.isfinite(values) & (values > 0))
@@ -149,11 +163,15 @@ def fill_depth(depth: npt.NDArray[np.floating]) -> Float:
 
 
 def hha(depth: npt.NDArray[np.floating], camera: Camera = KINECT_COLOUR) -> npt.NDArray[np.uint8]:
-    """Encode a depth image as HHA. Shapes: (H, W) metres -> (H, W, 3) uint8, in the order the nets' hha PNGs have.
+    """Encode a depth image as HHA.
+
+    Shapes: (H, W) metres -> (H, W, 3) uint8, in the order the nets' hha PNGs have.
 
     Channels: 31000 / z for z in centimetres, at least 100; the height in centimetres; the angle in degrees + 38, so
     that walls are 128. Rounded, and cut at 0 and 255. Pixels without depth are filled first (fill_depth).
-    Raises: DataError for another shape, or an image without any depth.
+
+    Raises:
+        DataError: for another shape, or an image without any depth.
     """
     if np.ndim(depth) != 2:
         raise DataError(f"a depth image has two axes, this one {np.ndim(depth)}: {np.shape(depth)}.")

@@ -32,7 +32,11 @@ class Source(Protocol):
         """The state before the first batch."""
 
     def read_state(self, state: State) -> State:
-        """A state that a snapshot held. Raises: DataError, KeyError, TypeError, ValueError if it is not one."""
+        """A state that a snapshot held.
+
+        Raises:
+            DataError, KeyError, TypeError, ValueError: if it is not one.
+        """
 
     def batches(self, state: State) -> Generator[Batch, None, None]:
         """Batches without end from a state on; closing the generator closes the files."""
@@ -46,7 +50,10 @@ def draws(seed: int, *stream: int) -> np.random.Generator:
 def fill_batch(size: int, items: Iterable[tuple[npt.NDArray[np.float32], float, str]]) -> Arrays:
     """Images and labels side by side, of the first image's shape; an item is an image, its label and its name.
 
-    Shapes: (C, H, W) each -> (size, C, H, W), (size,). Raises: DataError for an image of another shape.
+    Shapes: (C, H, W) each -> (size, C, H, W), (size,).
+
+    Raises:
+        DataError: for an image of another shape.
     """
     labels, data = np.empty(size, np.float32), np.empty(0, np.float32)
     for index, (image, label, name) in enumerate(items):
@@ -83,7 +90,10 @@ class Prefetch:
         return self._process == os.getpid()
 
     def get(self) -> Batch:
-        """The next batch. Raises: what making it raised."""
+        """The next batch.
+
+        Raises: what making it raised.
+        """
         return next(self._batches) if self._channel is None else self._channel.get()
 
     def close(self) -> None:

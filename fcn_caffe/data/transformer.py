@@ -27,7 +27,8 @@ def read_means(
 ) -> tuple[Float32 | None, Float32 | None]:
     """The mean image (C, H, W) and the mean values (C or 1, 1, 1) of a TransformationParameter, at most one of them.
 
-    Raises: DataError for both; what read_mean_image raises.
+    Raises:
+        DataError: for both; what read_mean_image raises.
     """
     if param.HasField("mean_file"):
         if param.mean_value:
@@ -41,10 +42,12 @@ def read_means(
 class Transformer:
     """(x - mean) * scale of an image, cropped and mirrored.
 
-    The crop lies at random in TRAIN and in the centre in TEST; the mirror is random in both; the mean image is
-    cropped with the image. `surroundings`: those of the layer that has the transform_param, for its mean_file.
-    Raises: DataError for mean_file with mean_value, and a mean file that cannot be read.
+    The crop lies at random in TRAIN and in the centre in TEST; the mirror is random in both; the mean image is cropped
+    with the image. `surroundings`: those of the layer that has the transform_param, for its mean_file.
     Source: Caffe DataTransformer.
+
+    Raises:
+        DataError: for mean_file with mean_value, and a mean file that cannot be read.
     """
 
     def __init__(
@@ -61,7 +64,11 @@ class Transformer:
         return self.mirror or (self.random_crop and self.crop > 0)
 
     def colour(self, encoded: bool) -> Colour:
-        """How an encoded image is decoded. Raises: DataError for force_color with force_gray, if it is encoded."""
+        """How an encoded image is decoded.
+
+        Raises:
+            DataError: for force_color with force_gray, if it is encoded.
+        """
         if not encoded:
             if self.force_color or self.force_gray:
                 _log.warning("force_color and force_gray are only for encoded images: this one is raw.")
@@ -83,7 +90,11 @@ class Transformer:
             raise DataError(f"{shown} but mean_value is given {len(self.mean_values)} times: once, or once a channel.")
 
     def __call__(self, image: npt.NDArray[Any], random: np.random.Generator, name: str = "image") -> Float32:
-        """Shapes: (C, H, W) of numbers -> (C, crop or H, crop or W), float32. Raises: DataError as `check`."""
+        """Shapes: (C, H, W) of numbers -> (C, crop or H, crop or W), float32.
+
+        Raises:
+            DataError: as `check`.
+        """
         self.check(image.shape, name)
         mirrored = self.mirror and bool(random.integers(2))
         mean = self.mean_image if self.mean_image is not None else self.mean_values

@@ -57,7 +57,8 @@ class Layer(nn.Module):
     def add_blob(self, name: str, shape: Sequence[int], filler: caffe_pb2.FillerParameter | None = None) -> None:
         """Add a parameter blob on the meta device; `filler` is a FillerParameter, None fills with zero.
 
-        Raises: LayerError for a shape with a dimension below 1.
+        Raises:
+            LayerError: for a shape with a dimension below 1.
         """
         if any(size < 1 for size in shape):
             raise self.error(f"blob {len(self.blob_names)} ({name}) would be {show(shape)}: sizes must be positive.")
@@ -104,7 +105,8 @@ class Layer(nn.Module):
     def axis(self, axis: int, bottom: Tensor, *, end: bool = False) -> int:
         """Caffe's CanonicalAxisIndex: negative axes count from the end; `end` allows one past the last.
 
-        Raises: LayerError when out of range.
+        Raises:
+            LayerError: when out of range.
         """
         axes = bottom.ndim + end
         if not -axes <= axis < axes:
@@ -149,7 +151,7 @@ def register(
         A decorator of the class, which it leaves as it is.
 
     Raises:
-        LayerError: where another class has the type, and `replace` is False.
+        LayerError: : where another class has the type, and `replace` is False.
     """
 
     def enter(cls: LayerClass) -> LayerClass:
@@ -187,7 +189,8 @@ def known_types() -> list[str]:
 def layer_class(param: caffe_pb2.LayerParameter) -> type[Layer]:
     """The class of a LayerParameter's type, its numbers of bottoms and tops checked.
 
-    Raises: LayerError for an unknown type or a wrong number of bottoms or tops.
+    Raises:
+        LayerError: for an unknown type or a wrong number of bottoms or tops.
     """
     cls = REGISTRY.get(param.type)
     if cls is None:
@@ -213,7 +216,7 @@ def create_layer(param: caffe_pb2.LayerParameter, bottoms: Sequence[Tensor], sur
         surroundings: Where the layer finds its files.
 
     Raises:
-        LayerError: As `layer_class` says; and whatever the layer raises for its options and shapes.
+        LayerError: : As `layer_class` says; and whatever the layer raises for its options and shapes.
     """
     kind = layer_class(param)
     layer = kind.__new__(kind)

@@ -21,9 +21,11 @@ LOG_THRESHOLD = 1e-20  # Caffe's kLOG_THRESHOLD: no probability below it is take
 class SigmoidCrossEntropyLoss(LossLayer):
     """Cross entropy of sigmoid(score) against targets in [0, 1], over the values whose target is not ignore_label.
 
-    Shapes: score, target of equal counts -> (). Units: nats, summed and divided by the normaliser (the batch unless
-    told otherwise). Gradient: to the score.
-    Raises: LayerError where the counts differ. Source: Caffe SigmoidCrossEntropyLossLayer.
+    Shapes: score, target of equal counts -> ().
+    Units: nats, summed and divided by the normaliser (the batch unless told otherwise).
+    Gradient: to the score.
+    Raises: LayerError where the counts differ.
+    Source: Caffe SigmoidCrossEntropyLossLayer.
     """
 
     def default_normalization(self, options: caffe_pb2.LossParameter) -> int:
@@ -60,11 +62,13 @@ def _outer_inner(score: Tensor) -> tuple[int, int]:
 class InfogainLoss(LossLayer):
     """Multinomial logistic loss of the softmax along `axis`, weighed by a matrix H: -sum over k of H[label, k] log p_k.
 
-    Shapes: score (N, C, H, W), label one a place, H C² values in a third bottom or in infogain_loss_param.source
-    (a binary BlobProto) -> (); second top: the softmax.
-    Units: nats, summed and divided by the normaliser (VALID places by default). Gradient: to the score.
-    Raises: LayerError for a missing matrix, counts that do not match, or a label outside [0, C);
-    DataError for a source that cannot be read. Source: Caffe InfogainLossLayer.
+    Shapes: score (N, C, H, W), label one a place, H C² values in a third bottom or in infogain_loss_param.source (a
+    binary BlobProto) -> (); second top: the softmax.
+    Units: nats, summed and divided by the normaliser (VALID places by default).
+    Gradient: to the score.
+    Raises: LayerError for a missing matrix, counts that do not match, or a label outside [0, C); DataError for a source
+    that cannot be read.
+    Source: Caffe InfogainLossLayer.
     """
 
     undifferentiable = (1, 2)
@@ -135,7 +139,9 @@ class _ClassLoss(Layer):
 class MultinomialLogisticLoss(_ClassLoss):
     """Minus the logarithm of the probability given to the label, averaged over the batch: for a softmax's top.
 
-    Shapes: probabilities (N, C), label (N) -> (). Units: nats. Gradient: to the probabilities.
+    Shapes: probabilities (N, C), label (N) -> ().
+    Units: nats.
+    Gradient: to the probabilities.
     Raises: LayerError for another number of labels, or a label outside [0, C).
     Source: Caffe MultinomialLogisticLossLayer.
     """
@@ -154,8 +160,10 @@ class HingeLoss(_ClassLoss):
     """max(0, 1 - x) of the label's score and max(0, 1 + x) of the others, summed (norm L1) or squared and summed
     (L2), averaged over the batch.
 
-    Shapes: score (N, C), label (N) -> (). Gradient: to the score.
-    Raises: LayerError for another number of labels, or a label outside [0, C). Source: Caffe HingeLossLayer.
+    Shapes: score (N, C), label (N) -> ().
+    Gradient: to the score.
+    Raises: LayerError for another number of labels, or a label outside [0, C).
+    Source: Caffe HingeLossLayer.
     """
 
     def forward(self, score: Tensor, label: Tensor) -> Tensor:

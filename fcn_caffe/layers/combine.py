@@ -14,8 +14,9 @@ from fcn_caffe.proto import caffe_pb2
 class Eltwise(Layer):
     """Combine equal-shaped bottoms element by element: SUM with coefficients, PROD or MAX.
 
-    Shapes: bottoms of one shape -> the same. Gradient: to every bottom; MAX sends it to the one that was taken.
-    PROD always computes the stable gradient (stable_prod_grad: false differs only by NaN at zeros).
+    Shapes: bottoms of one shape -> the same.
+    Gradient: to every bottom; MAX sends it to the one that was taken. PROD always computes the stable gradient
+    (stable_prod_grad: false differs only by NaN at zeros).
     Raises: LayerError for unequal shapes, or coefficients that are not one each or not for SUM.
     Source: Caffe EltwiseLayer.
     """
@@ -75,8 +76,10 @@ class Eltwise(Layer):
 class Concat(Layer):
     """Join bottoms along `axis` (or the legacy concat_dim).
 
-    Shapes: equal but for `axis` -> their sizes added there. Gradient: to every bottom.
-    Raises: LayerError where another axis differs. Source: Caffe ConcatLayer.
+    Shapes: equal but for `axis` -> their sizes added there.
+    Gradient: to every bottom.
+    Raises: LayerError where another axis differs.
+    Source: Caffe ConcatLayer.
     """
 
     fresh_top = True
@@ -112,7 +115,8 @@ class Concat(Layer):
 class Slice(Layer):
     """Cut the bottom along `axis` (or the legacy slice_dim) at slice_point, or evenly.
 
-    Shapes: the bottom's, with `axis` shared out to the tops. Gradient: to the bottom.
+    Shapes: the bottom's, with `axis` shared out to the tops.
+    Gradient: to the bottom.
     Raises: LayerError for slice points that are not one less than the tops, not rising, or an uneven cut.
     Source: Caffe SliceLayer.
     """
@@ -146,7 +150,8 @@ class Slice(Layer):
 class Split(Layer):
     """Pass the bottom to every top; their gradients are summed.
 
-    Shapes: any -> the same, once for each top. Source: Caffe SplitLayer.
+    Shapes: any -> the same, once for each top.
+    Source: Caffe SplitLayer.
     """
 
     def forward(self, bottom: Tensor) -> tuple[Tensor, ...]:
@@ -155,7 +160,10 @@ class Split(Layer):
 
 @register("Silence", bottoms=(1, None), tops=0)
 class Silence(Layer):
-    """Read the bottoms, so that they are not outputs. Source: Caffe SilenceLayer."""
+    """Read the bottoms, so that they are not outputs.
+
+    Source: Caffe SilenceLayer.
+    """
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return ()

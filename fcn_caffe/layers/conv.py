@@ -18,7 +18,10 @@ DECONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv
 
 
 class _WindowLayer(Layer):
-    """Windows over the axes after `axis`: their sizes, and how many there are. Source: Caffe BaseConvolutionLayer."""
+    """Windows over the axes after `axis`: their sizes, and how many there are.
+
+    Source: Caffe BaseConvolutionLayer.
+    """
 
     fresh_top = True
     transposed = False
@@ -83,7 +86,10 @@ class _WindowLayer(Layer):
 
 
 class _ConvolutionBase(_WindowLayer):
-    """The weights that both directions share. Source: Caffe BaseConvolutionLayer."""
+    """The weights that both directions share.
+
+    Source: Caffe BaseConvolutionLayer.
+    """
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
@@ -149,8 +155,8 @@ class Convolution(_ConvolutionBase):
 class Deconvolution(_ConvolutionBase):
     """The backward pass of a convolution as a layer: upsampling by `stride`.
 
-    Shapes: (N, C, H, W) -> (N, num_output, h, w), h = stride (H - 1) + dilation (kernel - 1) + 1 - 2 pad;
-    weight (C, num_output / group, *kernel), bias (num_output).
+    Shapes: (N, C, H, W) -> (N, num_output, h, w), h = stride (H - 1) + dilation (kernel - 1) + 1 - 2 pad; weight (C,
+    num_output / group, *kernel), bias (num_output).
     Gradient: to every bottom, weight and bias.
     Raises: LayerError for channels or sizes that do not fit.
     Source: Caffe DeconvolutionLayer; paper section 3.3.
@@ -166,8 +172,10 @@ class Deconvolution(_ConvolutionBase):
 class Im2col(_WindowLayer):
     """Lay the windows that a convolution would read along the channel axis.
 
-    Shapes: (N, C, H, W) -> (N, C kernel_h kernel_w, h, w), h as Convolution's. Gradient: to every bottom.
-    Raises: LayerError for sizes that do not fit. Source: Caffe Im2colLayer.
+    Shapes: (N, C, H, W) -> (N, C kernel_h kernel_w, h, w), h as Convolution's.
+    Gradient: to every bottom.
+    Raises: LayerError for sizes that do not fit.
+    Source: Caffe Im2colLayer.
     """
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:

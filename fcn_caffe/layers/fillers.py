@@ -64,7 +64,8 @@ def _bilinear(blob: Tensor, filler: caffe_pb2.FillerParameter) -> None:
 def bilinear_kernel(size: int) -> Tensor:
     """The bilinear interpolation kernel of an upsampling deconvolution.
 
-    Shapes: size -> (size, size), float64. Source: Caffe BilinearFiller; FCN's upsample_filt is the same numbers.
+    Shapes: size -> (size, size), float64.
+    Source: Caffe BilinearFiller; FCN's upsample_filt is the same numbers.
     """
     factor = (size + 1) // 2
     center = (size - 1) / (2 * factor)
@@ -92,8 +93,10 @@ def check_filler(filler: caffe_pb2.FillerParameter | None) -> None:
 def fill(blob: Tensor, filler: caffe_pb2.FillerParameter | None) -> None:
     """Fill a blob in place from torch's random state; a filler of None leaves Caffe's default, zero.
 
-    Raises: LayerError for an unknown filler, or bilinear on a blob that is not square and 4-D.
     Source: Caffe filler.hpp; fan-in is count / shape[0], fan-out count / shape[1].
+
+    Raises:
+        LayerError: for an unknown filler, or bilinear on a blob that is not square and 4-D.
     """
     with torch.no_grad():
         if filler is None:

@@ -36,7 +36,9 @@ class Input(Layer):
 class Parameter(Layer):
     """A learned blob as a top, zero until weights are loaded.
 
-    Shapes: () -> parameter_param.shape. Gradient: to the blob. Source: Caffe ParameterLayer.
+    Shapes: () -> parameter_param.shape.
+    Gradient: to the blob.
+    Source: Caffe ParameterLayer.
     """
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:

@@ -21,7 +21,9 @@ LOG_FLOAT_MIN = log(torch.finfo(torch.float32).tiny)
 class Softmax(SameShapeLayer):
     """exp(x) / sum exp(x) along `axis`.
 
-    Shapes: any -> the same. Gradient: to the bottom. Source: Caffe SoftmaxLayer.
+    Shapes: any -> the same.
+    Gradient: to the bottom.
+    Source: Caffe SoftmaxLayer.
     """
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:

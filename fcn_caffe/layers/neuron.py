@@ -17,8 +17,10 @@ from fcn_caffe.proto import caffe_pb2
 class ReLU(SameShapeLayer):
     """max(x, 0) + negative_slope * min(x, 0).
 
-    Shapes: any -> the same. Gradient: to the bottom; in place with a slope below 0 Caffe reads the sign off its own
-    output, so that it is 1 on both sides of 0. Source: Caffe ReLULayer.
+    Shapes: any -> the same.
+    Gradient: to the bottom; in place with a slope below 0 Caffe reads the sign off its own output, so that it is 1 on
+    both sides of 0.
+    Source: Caffe ReLULayer.
     """
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
@@ -41,7 +43,9 @@ class ReLU(SameShapeLayer):
 class Sigmoid(SameShapeLayer):
     """1 / (1 + exp(-x)).
 
-    Shapes: any -> the same. Gradient: to the bottom. Source: Caffe SigmoidLayer.
+    Shapes: any -> the same.
+    Gradient: to the bottom.
+    Source: Caffe SigmoidLayer.
     """
 
     def forward(self, bottom: Tensor) -> Tensor:
@@ -52,8 +56,10 @@ class Sigmoid(SameShapeLayer):
 class Dropout(SameShapeLayer):
     """Zero each element with probability dropout_ratio in train(), scaling the rest by 1 / (1 - ratio).
 
-    Shapes: any -> the same; the identity in eval(). Gradient: to the bottom.
-    Raises: LayerError for a ratio outside [0, 1). Source: Caffe DropoutLayer.
+    Shapes: any -> the same; the identity in eval().
+    Gradient: to the bottom.
+    Raises: LayerError for a ratio outside [0, 1).
+    Source: Caffe DropoutLayer.
     """
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
@@ -70,7 +76,9 @@ class Dropout(SameShapeLayer):
 class AbsVal(SameShapeLayer):
     """|x|.
 
-    Shapes: any -> the same; not in place. Gradient: sign(x), 0 at 0. Source: Caffe AbsValLayer.
+    Shapes: any -> the same; not in place.
+    Gradient: sign(x), 0 at 0.
+    Source: Caffe AbsValLayer.
     """
 
     fresh_top = True
@@ -84,7 +92,9 @@ class AbsVal(SameShapeLayer):
 class BNLL(SameShapeLayer):
     """Binomial normal log likelihood: log(1 + exp(x)).
 
-    Shapes: any -> the same. Gradient: to the bottom. Source: Caffe BNLLLayer.
+    Shapes: any -> the same.
+    Gradient: to the bottom.
+    Source: Caffe BNLLLayer.
     """
 
     def forward(self, bottom: Tensor) -> Tensor:
@@ -95,7 +105,9 @@ class BNLL(SameShapeLayer):
 class Clip(SameShapeLayer):
     """max(min, x), then no more than max: x clipped to [min, max].
 
-    Shapes: any -> the same. Gradient: where min <= x <= max. Source: Caffe ClipLayer.
+    Shapes: any -> the same.
+    Gradient: where min <= x <= max.
+    Source: Caffe ClipLayer.
     """
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
@@ -114,7 +126,9 @@ class Clip(SameShapeLayer):
 class ELU(SameShapeLayer):
     """x where x > 0, else alpha * (exp(x) - 1).
 
-    Shapes: any -> the same. Gradient: to the bottom. Source: Caffe ELULayer.
+    Shapes: any -> the same.
+    Gradient: to the bottom.
+    Source: Caffe ELULayer.
     """
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
@@ -129,8 +143,10 @@ class ELU(SameShapeLayer):
 class Exp(SameShapeLayer):
     """base ^ (shift + scale * x); base -1, the default, is e.
 
-    Shapes: any -> the same. Gradient: to the bottom.
-    Raises: LayerError for another base that is not positive. Source: Caffe ExpLayer.
+    Shapes: any -> the same.
+    Gradient: to the bottom.
+    Raises: LayerError for another base that is not positive.
+    Source: Caffe ExpLayer.
     """
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
@@ -148,8 +164,10 @@ class Exp(SameShapeLayer):
 class Log(SameShapeLayer):
     """log_base(shift + scale * x); base -1, the default, is e.
 
-    Shapes: any -> the same. Gradient: to the bottom.
-    Raises: LayerError for another base that is not positive, or is 1. Source: Caffe LogLayer.
+    Shapes: any -> the same.
+    Gradient: to the bottom.
+    Raises: LayerError for another base that is not positive, or is 1.
+    Source: Caffe LogLayer.
     """
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
@@ -178,7 +196,9 @@ def _log_base(layer: SameShapeLayer, base: float) -> float:
 class Power(SameShapeLayer):
     """(shift + scale * x) ^ power.
 
-    Shapes: any -> the same. Gradient: to the bottom, 0 where scale or power is 0. Source: Caffe PowerLayer.
+    Shapes: any -> the same.
+    Gradient: to the bottom, 0 where scale or power is 0.
+    Source: Caffe PowerLayer.
     """
 
     fresh_top = True
@@ -208,7 +228,8 @@ class PReLU(SameShapeLayer):
 
     Shapes: (N, C, ...) -> the same; blob slope (C) or (). A slope without a filler starts at 0.25.
     Gradient: to the bottom and the slope.
-    Raises: LayerError for a bottom without a channel axis, or other channels later. Source: Caffe PReLULayer.
+    Raises: LayerError for a bottom without a channel axis, or other channels later.
+    Source: Caffe PReLULayer.
     """
 
     fresh_top = True
@@ -235,7 +256,9 @@ class PReLU(SameShapeLayer):
 class Swish(SameShapeLayer):
     """x * sigmoid(beta * x).
 
-    Shapes: any -> the same. Gradient: to the bottom. Source: Caffe SwishLayer.
+    Shapes: any -> the same.
+    Gradient: to the bottom.
+    Source: Caffe SwishLayer.
     """
 
     fresh_top = True
@@ -252,7 +275,9 @@ class Swish(SameShapeLayer):
 class TanH(SameShapeLayer):
     """The hyperbolic tangent.
 
-    Shapes: any -> the same. Gradient: to the bottom. Source: Caffe TanHLayer.
+    Shapes: any -> the same.
+    Gradient: to the bottom.
+    Source: Caffe TanHLayer.
     """
 
     def forward(self, bottom: Tensor) -> Tensor:
@@ -263,7 +288,9 @@ class TanH(SameShapeLayer):
 class Threshold(SameShapeLayer):
     """1 where x > threshold, else 0.
 
-    Shapes: any -> the same. Gradient: none. Source: Caffe ThresholdLayer.
+    Shapes: any -> the same.
+    Gradient: none.
+    Source: Caffe ThresholdLayer.
     """
 
     fresh_top = True

@@ -17,7 +17,9 @@ class LRN(SameShapeLayer):
 
     Shapes: (N, C, H, W) -> the same. ACROSS_CHANNELS: scale = k + alpha / local_size * sum over local_size channels;
     WITHIN_CHANNEL: 1 + alpha * mean over local_size² positions, zero padding counted, k ignored.
-    Gradient: to the bottom. Raises: LayerError for an even local_size. Source: Caffe LRNLayer.
+    Gradient: to the bottom.
+    Raises: LayerError for an even local_size.
+    Source: Caffe LRNLayer.
     """
 
     fresh_top = True
@@ -51,10 +53,11 @@ class LRN(SameShapeLayer):
 class BatchNorm(SameShapeLayer):
     """Subtract the mean and divide by the standard deviation of each channel, without an affine part (that is Scale).
 
-    Shapes: (N, C, ...) -> the same; blobs mean (C), variance (C), scale factor (1), never learned.
-    In train() (or use_global_stats: false) the batch's statistics are used and the blobs move:
-    factor = factor * f + 1, mean = mean * f + batch mean, variance likewise with m / (m - 1); in eval() blob / factor.
-    Gradient: to the bottom. Source: Caffe BatchNormLayer.
+    Shapes: (N, C, ...) -> the same; blobs mean (C), variance (C), scale factor (1), never learned. In train() (or
+    use_global_stats: false) the batch's statistics are used and the blobs move: factor = factor * f + 1, mean = mean *
+    f + batch mean, variance likewise with m / (m - 1); in eval() blob / factor.
+    Gradient: to the bottom.
+    Source: Caffe BatchNormLayer.
     """
 
     fresh_top = True
@@ -110,7 +113,8 @@ class MVN(SameShapeLayer):
     """Mean-variance normalisation of each channel of each image, or of each image whole (across_channels).
 
     Shapes: (N, C, ...) -> the same. x minus its mean; with normalize_variance divided by (standard deviation + eps).
-    Gradient: to the bottom. Source: Caffe MVNLayer.
+    Gradient: to the bottom.
+    Source: Caffe MVNLayer.
     """
 
     fresh_top = True

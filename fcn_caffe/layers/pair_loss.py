@@ -15,8 +15,10 @@ from fcn_caffe.proto import caffe_pb2
 class EuclideanLoss(Layer):
     """Half the mean over the batch of the squared distance: sum (a - b)² / (2 N).
 
-    Shapes: (N, ...), (N, ...) of equal counts -> (). Gradient: to both bottoms.
-    Raises: LayerError where the counts differ. Source: Caffe EuclideanLossLayer.
+    Shapes: (N, ...), (N, ...) of equal counts -> ().
+    Gradient: to both bottoms.
+    Raises: LayerError where the counts differ.
+    Source: Caffe EuclideanLossLayer.
     """
 
     loss = True
@@ -43,9 +45,10 @@ class ContrastiveLoss(Layer):
     """Draw similar pairs together, push others apart up to `margin`: the sum over pairs, divided by 2 N, of
     d² where they are similar, else max(margin - d, 0)², or with legacy_version max(margin - d², 0).
 
-    Shapes: features (N, C), features (N, C), similar (N), not 0 for similar pairs -> (). Gradient: to both features;
-    where they differ Caffe divides by d + 1e-4 for d.
-    Raises: LayerError for bottoms of other shapes. Source: Caffe ContrastiveLossLayer.
+    Shapes: features (N, C), features (N, C), similar (N), not 0 for similar pairs -> ().
+    Gradient: to both features; where they differ Caffe divides by d + 1e-4 for d.
+    Raises: LayerError for bottoms of other shapes.
+    Source: Caffe ContrastiveLossLayer.
     """
 
     loss = True

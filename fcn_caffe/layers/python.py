@@ -96,8 +96,9 @@ class BlobVector(list[Blob]):
 class PythonLayer:
     """Base of Python layers: `param_str`, `phase`, `blobs`, `surroundings`, and the four methods to write.
 
-    A data layer that wants resumed training to see its images in the same order also has
-    `get_state()` -> JSON-able and `set_state(state)`. Source: pycaffe's caffe.Layer.
+    A data layer that wants resumed training to see its images in the same order also has `get_state()` -> JSON-able and
+    `set_state(state)`.
+    Source: pycaffe's caffe.Layer.
     """
 
     param_str: str
@@ -132,7 +133,8 @@ class PythonLayer:
 def find_module(name: str, folder: Path | None) -> ModuleType:
     """Import a Python layer's module: beside the net file, on the path, or in a package of PACKAGES, in this order.
 
-    Raises: LayerError if there is none, or it does not import.
+    Raises:
+        LayerError: if there is none, or it does not import.
     """
     if not all(part.isidentifier() for part in name.split(".")):
         raise LayerError(f"python_param module {name!r} is not a module name.")
@@ -205,10 +207,11 @@ class _Run(torch.autograd.Function):
 class Python(Layer):
     """A class from a module of the user's: python_param { module, layer, param_str }.
 
-    Shapes: what the class's reshape gives its tops. Gradient: what its backward writes into the bottoms' diff.
-    Order: setup and reshape when building, then reshape and forward each pass, so that a data layer loads its
-    first image twice, as in Caffe. Data is float32 on the CPU.
-    Raises: LayerError with the layer's name around whatever the class raises. Source: Caffe PythonLayer.
+    Shapes: what the class's reshape gives its tops.
+    Gradient: what its backward writes into the bottoms' diff. Order: setup and reshape when building, then reshape and
+    forward each pass, so that a data layer loads its first image twice, as in Caffe. Data is float32 on the CPU.
+    Raises: LayerError with the layer's name around whatever the class raises.
+    Source: Caffe PythonLayer.
     """
 
     untraced = "runs any Python on arrays"

@@ -19,9 +19,9 @@ STATE_WHEN_COMPILED = "compiled, the state starts at zero in each forward unless
 class _RecurrentLayer(Layer):
     """What LSTM and RNN share: x over T steps, cont gating the state, a static input, states kept or exposed.
 
-    The state after the last step is where the next forward starts (without gradient); cont 0 at a step drops what
-    came before it. With expose_hidden the states are bottoms and tops instead; no gradient goes through them, as in
-    Caffe, which shares their values only.
+    The state after the last step is where the next forward starts (without gradient); cont 0 at a step drops what came
+    before it. With expose_hidden the states are bottoms and tops instead; no gradient goes through them, as in Caffe,
+    which shares their values only.
     Source: Caffe RecurrentLayer.
     """
 
@@ -85,7 +85,10 @@ class _RecurrentLayer(Layer):
         return prod(x.shape[2:])
 
     def reset(self) -> None:
-        """Forget the state: the next forward starts from zero. Source: Caffe RecurrentLayer::Reset."""
+        """Forget the state: the next forward starts from zero.
+
+        Source: Caffe RecurrentLayer::Reset.
+        """
         self.kept = None
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -130,7 +133,8 @@ class LSTM(_RecurrentLayer):
     h_0, c_0 (1, N, num_output) are the last bottoms and h_T, c_T the last tops. Blobs: weight_input (4 num_output, D),
     bias_input, weight_static (4 num_output, D_static) if there is one, weight_hidden (4 num_output, num_output).
     Gradient: to x, x_static and the weights, through one forward; not through the states at its ends.
-    Raises: LayerError for bottoms of other shapes. Source: Caffe LSTMLayer, LSTMUnitLayer.
+    Raises: LayerError for bottoms of other shapes.
+    Source: Caffe LSTMLayer, LSTMUnitLayer.
     """
 
     states = ("h", "c")
@@ -159,7 +163,8 @@ class RNN(_RecurrentLayer):
     h_0 (1, N, num_output) is the last bottom and h_T the last top. Blobs: weight_input (num_output, D), bias_input,
     weight_static if there is one, weight_hidden and weight_output (num_output, num_output), bias_output.
     Gradient: to x, x_static and the weights, through one forward; not through the state at its ends.
-    Raises: LayerError for bottoms of other shapes. Source: Caffe RNNLayer.
+    Raises: LayerError for bottoms of other shapes.
+    Source: Caffe RNNLayer.
     """
 
     states = ("h",)

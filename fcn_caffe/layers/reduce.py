@@ -16,7 +16,8 @@ from fcn_caffe.proto import caffe_pb2
 class Reduction(Layer):
     """Reduce all axes from `axis` on to one value: coeff times the SUM, ASUM (of |x|), SUMSQ (of x²) or MEAN.
 
-    Shapes: (N, C, H, W) -> the axes before `axis`, () by default. Gradient: to the bottom.
+    Shapes: (N, C, H, W) -> the axes before `axis`, () by default.
+    Gradient: to the bottom.
     Source: Caffe ReductionLayer.
     """
 
@@ -48,9 +49,11 @@ class ArgMax(Layer):
     """The positions of the top_k largest values along `axis`, or in each image; ties go to the higher position.
 
     Shapes: with `axis`: its size becomes top_k, and the values take the positions' place where out_max_val is set;
-    without: (N, ...) -> (N, 1, top_k), or (N, 2, top_k) with the values behind the positions, and 1s up to the
-    bottom's number of axes. Gradient: none.
-    Raises: LayerError for a top_k below 1 or above the number of values. Source: Caffe ArgMaxLayer.
+    without: (N, ...) -> (N, 1, top_k), or (N, 2, top_k) with the values behind the positions, and 1s up to the bottom's
+    number of axes.
+    Gradient: none.
+    Raises: LayerError for a top_k below 1 or above the number of values.
+    Source: Caffe ArgMaxLayer.
     """
 
     undifferentiable = (0,)
@@ -95,8 +98,10 @@ class ArgMax(Layer):
 class BatchReindex(Layer):
     """Select, repeat and reorder the items of bottom[0] by the indices in bottom[1].
 
-    Shapes: (N, ...), (M) -> (M, ...). Gradient: to bottom[0], summed over its copies.
-    Raises: LayerError for indices that are not one axis, or outside [0, N). Source: Caffe BatchReindexLayer.
+    Shapes: (N, ...), (M) -> (M, ...).
+    Gradient: to bottom[0], summed over its copies.
+    Raises: LayerError for indices that are not one axis, or outside [0, N).
+    Source: Caffe BatchReindexLayer.
     """
 
     fresh_top = True
@@ -121,8 +126,8 @@ class BatchReindex(Layer):
 class Filter(Layer):
     """Keep the items of each bottom for which the last bottom, the selector, is not 0.
 
-    Shapes: (N, ...) for each bottom but the last, which holds N values -> (kept, ...) for each top. Gradient: to
-    every bottom but the selector. Until a selector's values are seen, shapes are those of the bottoms.
+    Shapes: (N, ...) for each bottom but the last, which holds N values -> (kept, ...) for each top.
+    Gradient: to every bottom but the selector. Until a selector's values are seen, shapes are those of the bottoms.
     Raises: LayerError where tops are not one less than bottoms, or numbers of items differ.
     Source: Caffe FilterLayer.
     """

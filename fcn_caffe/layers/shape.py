@@ -57,7 +57,9 @@ class Crop(Layer):
 class Flatten(Layer):
     """Merge the axes from `axis` to `end_axis` into one.
 
-    Shapes: (N, C, H, W) -> (N, C H W) by default. Gradient: to the bottom. Source: Caffe FlattenLayer.
+    Shapes: (N, C, H, W) -> (N, C H W) by default.
+    Gradient: to the bottom.
+    Source: Caffe FlattenLayer.
     """
 
     takes_in_place = False
@@ -77,7 +79,8 @@ class Flatten(Layer):
 class Reshape(Layer):
     """Give `num_axes` axes from `axis` on a new shape: 0 copies the bottom's size, one -1 is inferred.
 
-    Shapes: any -> of equal count. Gradient: to the bottom.
+    Shapes: any -> of equal count.
+    Gradient: to the bottom.
     Raises: LayerError for two -1, a 0 with no axis to copy, or a count that does not come out.
     Source: Caffe ReshapeLayer.
     """
@@ -127,8 +130,10 @@ class Reshape(Layer):
 class Tile(Layer):
     """Repeat the bottom `tiles` times along `axis`.
 
-    Shapes: (N, C, H, W) -> (N, tiles C, H, W) by default. Gradient: to the bottom, summed over the copies.
-    Raises: LayerError for fewer than 1 tiles. Source: Caffe TileLayer.
+    Shapes: (N, C, H, W) -> (N, tiles C, H, W) by default.
+    Gradient: to the bottom, summed over the copies.
+    Raises: LayerError for fewer than 1 tiles.
+    Source: Caffe TileLayer.
     """
 
     fresh_top = True

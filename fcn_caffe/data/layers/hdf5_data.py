@@ -28,8 +28,8 @@ class HDF5Data(Layer):
     """Rows of the .h5 files that a list names; a top is the data set of its name.
 
     Shapes: () -> (batch_size, ...) each, the data set's axes after the first. A batch goes on into the next file.
-    Units: the data sets' own; transform_param is refused. shuffle orders the files anew each time round, and the
-    rows of each file anew each time it is read.
+    Units: the data sets' own; transform_param is refused. shuffle orders the files anew each time round, and the rows
+    of each file anew each time it is read.
     Raises: DataError for a missing file or data set, data sets of unequal lengths, or text.
     Source: Caffe HDF5DataLayer.
     """
@@ -113,7 +113,10 @@ class HDF5Data(Layer):
 def read_data_sets(path: Path, names: list[str]) -> list[npt.NDArray[np.float32]]:
     """Data sets of an HDF5 file as float32, each with the same number of rows.
 
-    Raises: DataError naming the file and the data set. Source: Caffe hdf5_load_nd_dataset.
+    Source: Caffe hdf5_load_nd_dataset.
+
+    Raises:
+        DataError: naming the file and the data set.
     """
     arrays = []
     try:
@@ -141,8 +144,8 @@ def read_data_sets(path: Path, names: list[str]) -> list[npt.NDArray[np.float32]
 class HDF5Output(Layer):
     """Write bottom[0] as data set `data` and bottom[1] as `label` of hdf5_output_param.file_name.
 
-    Shapes: (N, ...), (N, ...) of at most 4 axes -> none; written as num x channels x height x width. The file is
-    there, whole, after the first forward; a second forward is refused, because the data sets exist then.
+    Shapes: (N, ...), (N, ...) of at most 4 axes -> none; written as num x channels x height x width. The file is there,
+    whole, after the first forward; a second forward is refused, because the data sets exist then.
     Raises: LayerError for unequal N or no file name; DataError where the file cannot be written.
     Source: Caffe HDF5OutputLayer.
     """

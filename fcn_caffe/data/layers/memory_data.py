@@ -27,7 +27,8 @@ class MemoryData(Layer):
     """Batches of arrays given by `set_input_arrays`, or of images given by `add_images` or `add_datums`.
 
     Shapes: () -> (batch_size, channels, height, width), (batch_size,). The arrays are gone through batch by batch,
-    round and round. Units: transform_param's for images and Datums; arrays are taken as they are.
+    round and round.
+    Units: transform_param's for images and Datums; arrays are taken as they are.
     Raises: LayerError for sizes that are not positive, arrays that do not fit, a forward without data.
     Source: Caffe MemoryDataLayer.
     """
@@ -63,8 +64,12 @@ class MemoryData(Layer):
     def set_input_arrays(self, data: Array, labels: Array) -> None:
         """Take arrays, without a transform, and start at their first row.
 
-        Shapes: (n, channels, height, width), (n,) or (n, 1, 1, 1), float32; n a multiple of batch_size.
-        The arrays are not copied. Raises: LayerError for any other. Source: pycaffe's Net.set_input_arrays.
+        Shapes: (n, channels, height, width), (n,) or (n, 1, 1, 1), float32; n a multiple of batch_size. The arrays are
+        not copied.
+        Source: pycaffe's Net.set_input_arrays.
+
+        Raises:
+            LayerError: for any other.
         """
         labels = labels.reshape(len(labels)) if labels.ndim == 4 and labels.shape[1:] == (1, 1, 1) else labels
         for name, array, wanted in (("data", data, self.shape), ("labels", labels, ())):
@@ -84,21 +89,32 @@ class MemoryData(Layer):
     def add_images(self, images: Sequence[npt.NDArray[np.uint8]], labels: Sequence[int]) -> None:
         """Take images, transformed by transform_param, and start at the first.
 
-        Shapes: (H, W, C) uint8 each, BGR as OpenCV has them, (channels, height, width) once transformed; as many
-        as a multiple of batch_size. Raises: LayerError where they are not, or where those added before are not
-        all read yet; DataError as the transform does. Source: Caffe AddMatVector.
+        Shapes: (H, W, C) uint8 each, BGR as OpenCV has them, (channels, height, width) once transformed; as many as a
+        multiple of batch_size.
+        Source: Caffe AddMatVector.
+
+        Raises:
+            LayerError: where they are not, or where those added before are not all read yet.
+            DataError: as the transform does.
         """
         if any(image.dtype != np.uint8 or image.ndim != 3 for image in images):
             raise self.error("images must be uint8 arrays, height x width x channels.")
         self._add([image.transpose(2, 0, 1) for image in images], labels)
 
     def add_datums(self, datums: Sequence[caffe_pb2.Datum]) -> None:
-        """Take Datum messages as `add_images` takes images; encoded ones are decoded. Source: Caffe AddDatumVector."""
+        """Take Datum messages as `add_images` takes images; encoded ones are decoded.
+
+        Source: Caffe AddDatumVector.
+        """
         arrays = [array_of_datum(datum, "Datum", self.transformer.colour(datum.encoded)) for datum in datums]
         self._add(arrays, [datum.label for datum in datums])
 
     def set_batch_size(self, size: int) -> None:
-        """Change the batch size for what is set next. Raises: LayerError while added images are not all read."""
+        """Change the batch size for what is set next.
+
+        Raises:
+            LayerError: while added images are not all read.
+        """
         self._check_read()
         if size < 1:
             raise self.error(f"batch_size must be positive, got {size}.")

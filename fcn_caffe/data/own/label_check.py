@@ -83,7 +83,11 @@ def _image_size(path: Path) -> tuple[int, int]:
 
 
 def look(pair: Pair, mapping: LabelMap | None = None) -> FileReport:
-    """Count the values of one label file. Raises: DataError naming the file, also for a size that differs."""
+    """Count the values of one label file.
+
+    Raises:
+        DataError: naming the file, also for a size that differs.
+    """
     label = read_index_image(pair.label, colours=bool(mapping and mapping.colours))
     if mapping is not None:
         label = mapping.apply(label, pair.label)
@@ -108,7 +112,11 @@ def look(pair: Pair, mapping: LabelMap | None = None) -> FileReport:
 
 
 def check_folder(pairs: Sequence[Pair], mapping: LabelMap | None = None) -> LabelReport:
-    """Look at all label files. Raises: DataError when some are colour-coded and some are not, or one cannot be read."""
+    """Look at all label files.
+
+    Raises:
+        DataError: when some are colour-coded and some are not, or one cannot be read.
+    """
     report = LabelReport()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for found in pool.map(lambda pair: look(pair, mapping), pairs):
@@ -157,7 +165,11 @@ def _channel_sums(path: Path) -> tuple[npt.NDArray[np.float64], int]:
 
 
 def bgr_mean(images: Iterable[Path]) -> tuple[float, float, float]:
-    """The mean blue, green and red over all pixels of the images, to 3 decimals. Raises: DataError naming the file."""
+    """The mean blue, green and red over all pixels of the images, to 3 decimals.
+
+    Raises:
+        DataError: naming the file.
+    """
     total, pixels = np.zeros(3), 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for sums, count in pool.map(_channel_sums, images):

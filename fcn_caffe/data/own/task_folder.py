@@ -30,7 +30,9 @@ def pair_files(images: str | Path, labels: str | Path, label_suffix: str = "") -
     """Match images and labels by name without file suffix; label names carry `label_suffix` after the image's.
 
     One folder may hold both, as .jpg and .png or with a label suffix.
-    Raises: DataError when a folder is missing or nothing matches.
+
+    Raises:
+        DataError: when a folder is missing or nothing matches.
     """
     image_index = FolderIndex(images, IMAGE_SUFFIXES, "image")
     label_index = FolderIndex(labels, LABEL_SUFFIXES, "label")
@@ -80,7 +82,8 @@ def make_splits(
 ) -> Splits:
     """Take the given lists, or draw a validation split of the sorted names from the seed.
 
-    Raises: DataError for a listed name without image and label, names in two splits, or too few images to split.
+    Raises:
+        DataError: for a listed name without image and label, names in two splits, or too few images to split.
     """
     known = {pair.name for pair in pairs}
     if train_list is None and (val_list is not None or test_list is not None):
@@ -134,9 +137,11 @@ class ClassPlan:
 def plan_classes(report: LabelReport, classes: int | None, voids: Sequence[int]) -> ClassPlan:
     """Decide the classes from what the labels hold.
 
-    A single void value outside the classes is ignored where it is; several, or one amid the classes, are mapped to
-    255 and the others close the gap. Without `classes` their number is the highest label and one.
-    Raises: DataError naming files for labels out of range, and for 0/255 masks, which need a mapping.
+    A single void value outside the classes is ignored where it is; several, or one amid the classes, are mapped to 255
+    and the others close the gap. Without `classes` their number is the highest label and one.
+
+    Raises:
+        DataError: naming files for labels out of range, and for 0/255 masks, which need a mapping.
     """
     values = sorted(report.counts)
     labelled = [value for value in values if value not in voids]

@@ -49,7 +49,11 @@ def find(archive: Archive, folder: Path) -> Path | None:
 
 
 def check_md5(archive: Archive, path: Path) -> None:
-    """Compare a file with its published sum, where that is known. Raises: DataError naming the file."""
+    """Compare a file with its published sum, where that is known.
+
+    Raises:
+        DataError: naming the file.
+    """
     if not archive.md5:
         return
     digest = hashlib.md5(usedforsecurity=False)
@@ -120,7 +124,9 @@ def unpack(path: Path, target: Path, place: Callable[[Sequence[str]], str | None
     """Unpack the files of a tar (any compression) or zip that `place` gives a place below `target`; how many it did.
 
     `place` is given the parts of a member's name. Files that are there in their full size are left alone.
-    Raises: DataError naming the archive: damaged, or holding links, devices or places outside `target`.
+
+    Raises:
+        DataError: naming the archive: damaged, or holding links, devices or places outside `target`.
     """
     count = 0
     try:

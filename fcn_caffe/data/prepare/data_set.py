@@ -75,13 +75,21 @@ class DataSet:
         return self.root(job).is_dir()
 
     def prepare(self, job: Job) -> None:
-        """Unpack, convert, write splits, check. Raises: DataError naming the file that is wrong or missing."""
+        """Unpack, convert, write splits, check.
+
+        Raises:
+            DataError: naming the file that is wrong or missing.
+        """
         self.unpack(job)
         self.finish(job)
         self.check(job)
 
     def unpack(self, job: Job) -> None:
-        """Unpack the archives. Raises: DataError that says which to download where."""
+        """Unpack the archives.
+
+        Raises:
+            DataError: that says which to download where.
+        """
         found = {archive: find(archive, job.archives) for archive in self.archives}
         missing = [file for file, path in found.items() if path is None and not self.is_there(file, job)]
         if missing:
@@ -105,7 +113,8 @@ class DataSet:
     def check(self, job: Job) -> None:
         """Check the splits, and every image and label they list, by reading them as training will.
 
-        Raises: DataError naming the first file that is wrong.
+        Raises:
+            DataError: naming the first file that is wrong.
         """
         if not self.root(job).is_dir():
             raise DataError(f"{self.root(job)}: there is no such folder yet. Run without --check to prepare it.")
@@ -125,7 +134,11 @@ class DataSet:
         job.report(f"{self.title} is ready in {self.root(job)}")
 
     def split(self, job: Job, split: str, wanted: int) -> list[str]:
-        """The names of a split. Raises: DataError if they are not as many as wanted, or one is listed twice."""
+        """The names of a split.
+
+        Raises:
+            DataError: if they are not as many as wanted, or one is listed twice.
+        """
         path = self.split_path(job, split)
         names = [line.split()[0] for line in read_split(path)]
         twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []

@@ -114,7 +114,11 @@ def _variable(path: Path, key: str) -> npt.NDArray[Any]:
 
 
 def convert(labeled: Path, splits: Path, mapping: Path, root: Path, job: Job) -> None:
-    """Write images, depth, labels and lists out of NYU's files; images that are there are kept. Raises: DataError."""
+    """Write images, depth, labels and lists out of NYU's files; images that are there are kept.
+
+    Raises:
+        DataError: .
+    """
     to_class = np.concatenate([[0], _variable(mapping, "mapClass").ravel().astype(np.int64)])
     if to_class.min() < 0 or to_class.max() > len(CLASSES):
         raise DataError(f"{mapping}: mapClass runs to {to_class.max()}, expected classes 1 to {len(CLASSES)}.")

@@ -78,7 +78,9 @@ def read_records(
     """Yield (key, value) in the order of the keys, from the first one beyond `after`.
 
     Close the generator to close the database. backend: "lmdb" or "leveldb".
-    Raises: DataError for a missing package, with the pip command; a folder that is not such a database.
+
+    Raises:
+        DataError: for a missing package, with the pip command; a folder that is not such a database.
     """
     package = _import(backend)
     place = _check(Path(path), backend)
@@ -97,7 +99,8 @@ def read_records(
 def write_records(path: str | os.PathLike[str], backend: str, records: Iterator[tuple[bytes, bytes]]) -> int:
     """Write a new database of these records and return how many: whole, or nothing is left behind.
 
-    Raises: DataError if there is something at `path`, for a missing package, or where it cannot be written.
+    Raises:
+        DataError: if there is something at `path`, for a missing package, or where it cannot be written.
     """
     package = _import(backend)
     place = Path(os.path.realpath(path))

@@ -16,7 +16,11 @@ __all__ = ["array_of_datum", "datum_of_encoded", "datum_of_image", "parse_datum"
 
 
 def parse_datum(data: bytes, name: str) -> caffe_pb2.Datum:
-    """A Datum from its bytes. Raises: DataError, with `name` in front, if they are not one."""
+    """A Datum from its bytes.
+
+    Raises:
+        DataError: with `name` in front, if they are not one.
+    """
     try:
         return caffe_pb2.Datum.FromString(data)
     except Exception as error:  # each protobuf runtime has its own DecodeError
@@ -27,7 +31,9 @@ def array_of_datum(datum: caffe_pb2.Datum, name: str, colour: Colour = "native")
     """The numbers of a Datum; `colour` says how an encoded image is decoded.
 
     Shapes: (C, H, W), uint8 or float32, BGR as Caffe stores it.
-    Raises: DataError, with `name` in front, for an image that cannot be decoded, or numbers that do not fill the shape.
+
+    Raises:
+        DataError: with `name` in front, for an image that cannot be decoded, or numbers that do not fill the shape.
     """
     if datum.encoded:
         return np.moveaxis(decode_image(datum.data, name, colour), 2, 0)
@@ -41,7 +47,11 @@ def array_of_datum(datum: caffe_pb2.Datum, name: str, colour: Colour = "native")
 
 
 def datum_of_image(image: npt.NDArray[np.uint8], label: int | None = None) -> caffe_pb2.Datum:
-    """A raw Datum of an image as OpenCV lays it out. Shapes: (H, W, C), uint8. Source: Caffe CVMatToDatum."""
+    """A raw Datum of an image as OpenCV lays it out.
+
+    Shapes: (H, W, C), uint8.
+    Source: Caffe CVMatToDatum.
+    """
     height, width, channels = image.shape
     data = np.ascontiguousarray(image.transpose(2, 0, 1)).tobytes()
     datum = caffe_pb2.Datum(channels=channels, height=height, width=width, data=data, encoded=False)
@@ -51,6 +61,9 @@ def datum_of_image(image: npt.NDArray[np.uint8], label: int | None = None) -> ca
 
 
 def datum_of_encoded(data: bytes, shape: tuple[int, ...], label: int) -> caffe_pb2.Datum:
-    """A Datum of a compressed image. Shapes: `shape` is (H, W, C)."""
+    """A Datum of a compressed image.
+
+    Shapes: `shape` is (H, W, C).
+    """
     height, width, channels = shape
     return caffe_pb2.Datum(channels=channels, height=height, width=width, data=data, label=label, encoded=True)

@@ -57,10 +57,12 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
 def read_image(path: str | os.PathLike[str], *, apply_orientation: bool = True) -> UInt8:
     """Read a photograph as RGB.
 
-    Shapes: (H, W, 3), uint8; grey and palette images become three channels, alpha is dropped, 16 bits become 8.
-    The EXIF orientation is applied unless told otherwise: people label what their viewer shows, and viewers apply
-    it. The reference's own data layers do not, so ours of the same names do not either.
-    Raises: DataError naming the file.
+    Shapes: (H, W, 3), uint8; grey and palette images become three channels, alpha is dropped, 16 bits become 8. The
+    EXIF orientation is applied unless told otherwise: people label what their viewer shows, and viewers apply it. The
+    reference's own data layers do not, so ours of the same names do not either.
+
+    Raises:
+        DataError: naming the file.
     """
     image = open_image(path)
     if apply_orientation:
@@ -78,9 +80,11 @@ def read_image(path: str | os.PathLike[str], *, apply_orientation: bool = True) 
 def read_index_image(path: str | os.PathLike[str], *, colours: bool = False) -> Integers:
     """Read a label image without changing its numbers.
 
-    Shapes: (H, W) of class indices for palette, grey (8 or 16 bits) and 1-bit images; (H, W, 3) uint8 for RGB,
-    which is colour-coded and needs a mapping. With `colours`, palette images come as their colours too.
-    Raises: DataError naming the file.
+    Shapes: (H, W) of class indices for palette, grey (8 or 16 bits) and 1-bit images; (H, W, 3) uint8 for RGB, which is
+    colour-coded and needs a mapping. With `colours`, palette images come as their colours too.
+
+    Raises:
+        DataError: naming the file.
     """
     image = open_image(path)
     if image.mode in ("P", "PA") and colours:
@@ -117,7 +121,8 @@ def label_blob(label: npt.NDArray[np.generic]) -> Float32:
 def read_split(path: str | os.PathLike[str]) -> list[str]:
     """Read the names a split file lists, one a line; blank lines are left out.
 
-    Raises: DataError when the file is missing or lists nothing.
+    Raises:
+        DataError: when the file is missing or lists nothing.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -134,7 +139,8 @@ def read_split(path: str | os.PathLike[str]) -> list[str]:
 class FolderIndex:
     """Find the files of a folder (and its subfolders) by name without suffix.
 
-    Raises: DataError when the folder is missing; `path(name)` when no file, naming the folder and near misses.
+    Raises:
+        DataError: when the folder is missing; `path(name)` when no file, naming the folder and near misses.
     """
 
     def __init__(self, folder: str | os.PathLike[str], suffixes: Iterable[str] = IMAGE_SUFFIXES, what: str = "image"):

@@ -13,7 +13,8 @@ __all__ = ["read_image_list", "read_lines"]
 def read_lines(path: str | os.PathLike[str], what: str) -> list[tuple[int, str]]:
     """The lines of a text file that are not blank, with their numbers from 1.
 
-    Raises: DataError where it cannot be read or is empty; `what` says what it is.
+    Raises:
+        DataError: where it cannot be read or is empty; `what` says what it is.
     """
     try:
         # File names are bytes: what is not UTF-8 must come out of open() as it went in.
@@ -29,7 +30,8 @@ def read_lines(path: str | os.PathLike[str], what: str) -> list[tuple[int, str]]
 def read_image_list(path: str | os.PathLike[str]) -> list[tuple[str, int]]:
     """(path, label) of each line; what is behind the last space is the label, so paths may hold spaces.
 
-    Raises: DataError, with the line, for one without a label.
+    Raises:
+        DataError: with the line, for one without a label.
     """
     found = []
     for number, line in read_lines(path, "list of images"):

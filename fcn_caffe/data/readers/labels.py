@@ -40,7 +40,11 @@ class LabelMap:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> LabelMap:
-        """Read a mapping file. Raises: DataError with file:line."""
+        """Read a mapping file.
+
+        Raises:
+            DataError: with file:line.
+        """
         values: dict[int, int] = {}
         colours: dict[tuple[int, int, int], int] = {}
         for number, line in _lines(path, "label mapping"):
@@ -69,7 +73,11 @@ class LabelMap:
         return "\n".join(rules) + "\n"
 
     def apply(self, label: Integers, path: str | os.PathLike[str]) -> Integers:
-        """Map (H, W) values or (H, W, 3) colours to (H, W) class indices. Raises: DataError for one without a rule."""
+        """Map (H, W) values or (H, W, 3) colours to (H, W) class indices.
+
+        Raises:
+            DataError: for one without a rule.
+        """
         if label.ndim == 3 and not self.colours:
             raise DataError(f"{path}: is colour-coded, and the mapping has rules for grey values only.")
         code = label.astype(np.int64)
@@ -92,7 +100,8 @@ class LabelMap:
 def read_label(path: str | os.PathLike[str], mapping: LabelMap | None = None) -> Integers:
     """Read a label image as class indices, (H, W).
 
-    Raises: DataError naming the file, for a colour-coded image without a mapping too.
+    Raises:
+        DataError: naming the file, for a colour-coded image without a mapping too.
     """
     label = read_index_image(path, colours=bool(mapping and mapping.colours))
     if mapping is not None:
@@ -106,7 +115,11 @@ def read_label(path: str | os.PathLike[str], mapping: LabelMap | None = None) ->
 
 
 def check_labels(label: Integers, classes: int, ignore: int | None, path: str | os.PathLike[str]) -> None:
-    """Check that every label is in [0, classes) or is `ignore`. Raises: DataError naming the image and the labels."""
+    """Check that every label is in [0, classes) or is `ignore`.
+
+    Raises:
+        DataError: naming the image and the labels.
+    """
     bad = (label >= classes) | (label < 0)
     if ignore is not None:
         bad &= label != ignore
@@ -121,7 +134,11 @@ def check_labels(label: Integers, classes: int, ignore: int | None, path: str | 
 
 
 def read_classes(path: str | os.PathLike[str]) -> list[str]:
-    """Read a class card, `INDEX: NAME` a line, as the list of names by index. Raises: DataError with file:line."""
+    """Read a class card, `INDEX: NAME` a line, as the list of names by index.
+
+    Raises:
+        DataError: with file:line.
+    """
     names: dict[int, str] = {}
     for number, line in _lines(path, "class card"):
         index, colon, name = line.partition(":")

@@ -15,7 +15,10 @@ __all__ = ["read_mean_image"]
 def read_mean_image(path: str | os.PathLike[str], surroundings: Surroundings | None = None) -> Float32:
     """The mean image of a file that compute_image_mean wrote.
 
-    Shapes: (C, H, W), BGR as Caffe's images are. Raises: DataError as read_blob; where it is not one image.
+    Shapes: (C, H, W), BGR as Caffe's images are.
+
+    Raises:
+        DataError: as read_blob; where it is not one image.
     """
     mean = read_blob(path, surroundings)
     if mean.ndim == 4 and mean.shape[0] == 1:

@@ -28,7 +28,10 @@ _PNG_DEPTH = 24  # where a PNG file says how many bits a sample has
 def read_image_bgr(path: str | os.PathLike[str], colour: Colour = "color", height: int = 0, width: int = 0) -> UInt8:
     """Read an image file as Caffe's ReadImageToCVMat does, resized where height and width are positive.
 
-    Shapes: (H, W, 3) BGR, or (H, W, 1) grey. Raises: DataError naming the file.
+    Shapes: (H, W, 3) BGR, or (H, W, 1) grey.
+
+    Raises:
+        DataError: naming the file.
     """
     try:
         data = Path(path).read_bytes()
@@ -41,9 +44,11 @@ def read_image_bgr(path: str | os.PathLike[str], colour: Colour = "color", heigh
 def decode_image(data: bytes, name: str, colour: Colour = "color") -> UInt8:
     """Decode a compressed image; `name` is for errors.
 
-    Shapes: (H, W, 3) BGR; (H, W, 1) for "gray"; for "native" what the file has: grey, BGR, or BGR and alpha, and
-    the EXIF orientation is left alone. A palette counts as colour.
-    Raises: DataError where Pillow cannot decode it; for floating-point and 32-bit pixels; "native" for 16-bit ones.
+    Shapes: (H, W, 3) BGR; (H, W, 1) for "gray"; for "native" what the file has: grey, BGR, or BGR and alpha, and the
+    EXIF orientation is left alone. A palette counts as colour.
+
+    Raises:
+        DataError: where Pillow cannot decode it; for floating-point and 32-bit pixels; "native" for 16-bit ones.
     """
     try:
         image: Image.Image = Image.open(io.BytesIO(data))
@@ -74,7 +79,8 @@ def decode_image(data: bytes, name: str, colour: Colour = "color") -> UInt8:
 def encode_image(image: UInt8, suffix: str, name: str) -> bytes:
     """Compress a BGR or grey image as cv::imencode does: JPEG of quality 95, or the format of the suffix.
 
-    Raises: DataError for a suffix Pillow does not write.
+    Raises:
+        DataError: for a suffix Pillow does not write.
     """
     format = image_format(suffix, name)
     pixels = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else np.ascontiguousarray(image[:, :, ::-1]))
@@ -84,7 +90,11 @@ def encode_image(image: UInt8, suffix: str, name: str) -> bytes:
 
 
 def image_format(suffix: str, name: str) -> str:
-    """Pillow's format of a suffix without its dot. Raises: DataError, with `name` in front, if it writes no such."""
+    """Pillow's format of a suffix without its dot.
+
+    Raises:
+        DataError: with `name` in front, if it writes no such.
+    """
     format = Image.registered_extensions().get(f".{suffix}", "")
     if format not in Image.SAVE:
         raise DataError(f"{name}: images cannot be encoded as {suffix!r}. Use png or jpg.")

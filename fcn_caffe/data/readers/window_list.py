@@ -43,7 +43,10 @@ def read_windows(path: str | os.PathLike[str], fg_threshold: float, bg_threshold
     """Read a window file: for each image `# NUMBER`, path, channels, height, width, count, and a line a window,
     `class overlap x1 y1 x2 y2`.
 
-    Raises: DataError with the line where it is not so. Source: Caffe WindowDataLayer::DataLayerSetUp.
+    Source: Caffe WindowDataLayer::DataLayerSetUp.
+
+    Raises:
+        DataError: with the line where it is not so.
     """
     words = _Words(Path(path))
     found = WindowList()
@@ -87,7 +90,11 @@ class _Words:
         return self._next is None
 
     def take(self, kind: Callable[[str], T], what: str) -> T:
-        """The next word as `kind`. Raises: DataError if it is not one, or there is none."""
+        """The next word as `kind`.
+
+        Raises:
+            DataError: if it is not one, or there is none.
+        """
         if self._next is None:
             self.wrong(f"the file ends where {what} should be")
         self.line, word = self._next
@@ -123,9 +130,11 @@ class Placed:
 def place_window(box: Box, shape: tuple[int, ...], crop: int, context: int, square: bool, name: str) -> Placed:
     """Where a window of an image goes: the window itself over the whole crop, or with its surroundings.
 
-    Shapes: the image's `shape` is (H, W, ...). With `context` or `square` the window is widened so that, warped to
-    the crop, `context` pixels lie on each side of it; what is beyond the image becomes padding.
-    Raises: DataError, with `name` in front, where nothing of the image is in the window.
+    Shapes: the image's `shape` is (H, W, ...). With `context` or `square` the window is widened so that, warped to the
+    crop, `context` pixels lie on each side of it; what is beyond the image becomes padding.
+
+    Raises:
+        DataError: with `name` in front, where nothing of the image is in the window.
     """
     x1, y1, x2, y2 = box
     height, width = shape[:2]

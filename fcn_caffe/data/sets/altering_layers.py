@@ -125,11 +125,12 @@ class _RandomChange(_Change):
 class LossSampling(_RandomChange):
     """Keep a random sample of the loss: each cell of the labels stays with probability `keep`, or gets the void label.
 
-    Bottom: label (N, 1, H, W) or (N, H, W); top: the sampled label. In TEST labels pass as they are.
-    param_str: `keep`, above 0 and up to 1; `cell` (32), pixels a side of what is kept or ignored together, the stride
-    of the net's coarsest scores; `offset` (0), a pixel where a cell begins; `seed` (None: drawn from torch when the
-    net is built); `ignore` (255), the void label.
-    Raises: DataError for wrong options. Source: Long et al., sections 3.4 and 4.3.
+    Bottom: label (N, 1, H, W) or (N, H, W); top: the sampled label. In TEST labels pass as they are. param_str: `keep`,
+    above 0 and up to 1; `cell` (32), pixels a side of what is kept or ignored together, the stride of the net's
+    coarsest scores; `offset` (0), a pixel where a cell begins; `seed` (None: drawn from torch when the net is built);
+    `ignore` (255), the void label.
+    Raises: DataError for wrong options.
+    Source: Long et al., sections 3.4 and 4.3.
     """
 
     required = ("keep",)
@@ -156,12 +157,12 @@ class LossSampling(_RandomChange):
 class MirrorJitter(_RandomChange):
     """Mirror images at random and move them by random numbers of pixels, their labels alike; each image by itself.
 
-    Bottoms: one or several images (N, C, H, W), then the label (N, 1, H, W); tops: the same, altered. In TEST all
-    pass as they are.
-    param_str: `mirror` (True), half of the images; `jitter` (0), pixels at most, up or down and left or right; `seed`
-    (None: drawn from torch when the net is built); `fill` (0, the mean once it is subtracted), what comes in at the
-    image's border, and `ignore` (255), at the label's.
-    Raises: DataError for wrong options, or a jitter as large as the image. Source: Long et al., section 4.3.
+    Bottoms: one or several images (N, C, H, W), then the label (N, 1, H, W); tops: the same, altered. In TEST all pass
+    as they are. param_str: `mirror` (True), half of the images; `jitter` (0), pixels at most, up or down and left or
+    right; `seed` (None: drawn from torch when the net is built); `fill` (0, the mean once it is subtracted), what comes
+    in at the image's border, and `ignore` (255), at the label's.
+    Raises: DataError for wrong options, or a jitter as large as the image.
+    Source: Long et al., section 4.3.
     """
 
     defaults: ClassVar[Mapping[str, Any]] = {"mirror": True, "jitter": 0, "seed": None, "fill": 0, "ignore": VOID}
@@ -206,10 +207,11 @@ class MirrorJitter(_RandomChange):
 class MaskedInput(_Change):
     """Hide the background or the foreground of images: what the labels say is the other becomes one colour.
 
-    Bottoms: data (N, C, H, W), label (N, 1, H, W); top: the masked data. Void pixels are hidden too.
-    param_str: `keep`, "foreground" or "background"; `background` (0), its class; `fill` (0, the mean once it is
-    subtracted); `ignore` (255), the void label.
-    Raises: DataError for wrong options. Source: Shelhamer, Long, Darrell, PAMI 2016, on masking.
+    Bottoms: data (N, C, H, W), label (N, 1, H, W); top: the masked data. Void pixels are hidden too. param_str: `keep`,
+    "foreground" or "background"; `background` (0), its class; `fill` (0, the mean once it is subtracted); `ignore`
+    (255), the void label.
+    Raises: DataError for wrong options.
+    Source: Shelhamer, Long, Darrell, PAMI 2016, on masking.
     """
 
     required = ("keep",)

@@ -33,9 +33,10 @@ class NYUDSegDataLayer(ReferenceLayer, complete=True):
     """NYUDv2 segmentation. Tops: as `tops` of param_str lists them, any of color, depth, hha and label.
 
     color (1, 3, H, W) BGR minus mean; hha (1, 3, H, W) channels as stored, minus mean; depth (1, 1, H, W) natural log
-    of the stored integers, minus mean; label (1, 1, H, W), 0 to 39 and 255.
-    param_str: nyud_dir, split, tops, randomize, seed, prefetch.
-    Raises: DataError naming what is missing and where to get it. Source: the reference's nyud_layers.
+    of the stored integers, minus mean; label (1, 1, H, W), 0 to 39 and 255. param_str: nyud_dir, split, tops,
+    randomize, seed, prefetch.
+    Raises: DataError naming what is missing and where to get it.
+    Source: the reference's nyud_layers.
     """
 
     required = ("nyud_dir", "tops")
@@ -72,7 +73,11 @@ class NYUDSegDataLayer(ReferenceLayer, complete=True):
         return [self.data[top] for top in self.tops]
 
     def load(self, top: str, idx: str) -> Array:
-        """Read one top of the image called `idx`. Raises: DataError for a top that there is not."""
+        """Read one top of the image called `idx`.
+
+        Raises:
+            DataError: for a top that there is not.
+        """
         readers = {"color": self.load_image, "depth": self.load_depth, "hha": self.load_hha, "label": self.load_label}
         if top not in readers:
             raise DataError(f"{self.who}: unknown top {top!r}. Known: {', '.join(TOPS)}.")
@@ -86,7 +91,11 @@ class NYUDSegDataLayer(ReferenceLayer, complete=True):
         return load_channels(Path(self.nyud_dir, "data", "hha", f"img_{idx}.png"), self.mean_hha)
 
     def load_depth(self, idx: str) -> Array:
-        """Read the depth as (1, H, W), logarithm minus mean. Raises: DataError for holes."""
+        """Read the depth as (1, H, W), logarithm minus mean.
+
+        Raises:
+            DataError: for holes.
+        """
         path = Path(self.nyud_dir, "data", "depth", f"img_{idx}.png")
         depth = read_index_image(path)
         if depth.ndim != 2 or depth.min(initial=1) < 1:

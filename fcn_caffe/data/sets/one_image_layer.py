@@ -26,17 +26,16 @@ class OneImageLayer(PythonLayer):
     A subclass says which options it knows, opens its data set in `open()`, which returns the names of the images, and
     reads image and label of a name in `load_image(idx)` and `load_label(idx)`, without the batch axis.
 
-    Public, as in the reference layers: `split`, `seed`, `random` (drawn at random or in order), `indices` (the names
-    of the split), `idx` (the place in it of the next image), and after reshape `data` and `label`, which forward
-    copies into the tops. All of them may be set.
-    Order: a split whose name holds "train" is drawn at random with replacement from `seed`, unless `randomize` is
-    False; others run in order. One draw in setup, one after each forward, as the reference layers do.
-    Reading ahead: images are read in a thread, `prefetch` of them at most (param_str, 4; 0 for none), from the first
-    forward on. The order and what a snapshot holds are the same with or without. A class of the user's that loads in
-    its own way is read without a thread unless its param_str says `prefetch`: it may draw random numbers as it loads.
-    Complete: `class Mine(OneImageLayer, complete=True)` says that `required` and `defaults` are all its options, so
-    that another is an error, and that its load methods may run in a thread. A class that is not complete may take other
-    options, and is read ahead only where all its load methods are those of a complete class.
+    Public, as in the reference layers: `split`, `seed`, `random` (drawn at random or in order), `indices` (the names of
+    the split), `idx` (the place in it of the next image), and after reshape `data` and `label`, which forward copies
+    into the tops. All of them may be set. Order: a split whose name holds "train" is drawn at random with replacement
+    from `seed`, unless `randomize` is False; others run in order. One draw in setup, one after each forward, as the
+    reference layers do. Reading ahead: images are read in a thread, `prefetch` of them at most (param_str, 4; 0 for
+    none), from the first forward on. The order and what a snapshot holds are the same with or without. A class of the
+    user's that loads in its own way is read without a thread unless its param_str says `prefetch`: it may draw random
+    numbers as it loads. Complete: `class Mine(OneImageLayer, complete=True)` says that `required` and `defaults` are
+    all its options, so that another is an error, and that its load methods may run in a thread. A class that is not
+    complete may take other options, and is read ahead only where all its load methods are those of a complete class.
     Raises: DataError for wrong options, missing files and bad images.
     """
 
@@ -202,7 +201,11 @@ class OneImageLayer(PythonLayer):
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on with the data order of a snapshot. Raises: DataError when the split has changed since."""
+        """Go on with the data order of a snapshot.
+
+        Raises:
+            DataError: when the split has changed since.
+        """
         if state.get("count") != len(self.indices) or ("random" in state) != bool(self.random):
             raise DataError(
                 f"the snapshot's data order is for a split of {state.get('count')} images, this one has "

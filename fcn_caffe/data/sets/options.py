@@ -13,7 +13,11 @@ __all__ = ["parse_param_str", "read_mean", "read_options"]
 
 
 def parse_param_str(param_str: str, who: str) -> dict[str, Any]:
-    """Parse a `param_str` as a dict literal. Raises: DataError quoting what came."""
+    """Parse a `param_str` as a dict literal.
+
+    Raises:
+        DataError: quoting what came.
+    """
     try:
         value = ast.literal_eval(param_str.strip() or "{}")
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
@@ -31,7 +35,8 @@ def read_options(
 ) -> dict[str, Any]:
     """Read a `param_str`, checked against the options the layer knows; with `others`, any may be given besides.
 
-    Raises: DataError for a missing option, or an unknown one with the nearest known name.
+    Raises:
+        DataError: for a missing option, or an unknown one with the nearest known name.
     """
     given = parse_param_str(param_str, who)
     known = [*required, *defaults]

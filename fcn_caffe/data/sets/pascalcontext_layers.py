@@ -24,9 +24,10 @@ OTHER_SPELLING = {"diningtable": "table", "bedcloth": "bedclothes", "clothes": "
 class PASCALContextSegDataLayer(ReferenceLayer, complete=True):
     """PASCAL-Context. Tops: data (1, 3, H, W) BGR minus mean, label (1, 1, H, W), 0 (background) to 59.
 
-    param_str: voc_dir (holds VOC2010), context_dir (holds trainval, labels.txt, 59_labels.txt), split,
-    mean, randomize, seed, prefetch.
-    Raises: DataError naming what is missing and where to get it. Source: the reference's pascalcontext_layers.
+    param_str: voc_dir (holds VOC2010), context_dir (holds trainval, labels.txt, 59_labels.txt), split, mean, randomize,
+    seed, prefetch.
+    Raises: DataError naming what is missing and where to get it.
+    Source: the reference's pascalcontext_layers.
     """
 
     required = ("voc_dir", "context_dir")
@@ -70,7 +71,10 @@ def read_names(path: Path, *, numbered: bool) -> list[str]:
     """Read a list of classes, `INDEX: NAME` a line; blanks of names are left out.
 
     `numbered`: whether the indices are those of pixels, which count from 1; else only the order of lines matters.
-    Raises: DataError with file:line; OSError.
+
+    Raises:
+        DataError: with file:line.
+        OSError: .
     """
     names: list[str] = []
     try:

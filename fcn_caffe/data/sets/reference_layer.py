@@ -21,9 +21,12 @@ __all__ = ["COMMON", "ReferenceLayer", "as_label", "load_bgr", "load_channels", 
 
 
 def read_mat(path: Path, *keys: str) -> npt.NDArray[Any]:
-    """Read one array from a MATLAB file: variable `keys[0]`, then fields of a 1x1 struct. Shape: (H, W).
+    """Read one array from a MATLAB file: variable `keys[0]`, then fields of a 1x1 struct.
 
-    Raises: DataError naming the file, and what it holds when the key is not there.
+    Shape: (H, W).
+
+    Raises:
+        DataError: naming the file, and what it holds when the key is not there.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such label file.")
@@ -64,7 +67,11 @@ class ReferenceLayer(OneImageLayer):
     mean: npt.NDArray[Any]
 
     def folder(self, option: str | None = None) -> str:
-        """The data set's folder. Raises: DataError that says where it looked and how to get the data set."""
+        """The data set's folder.
+
+        Raises:
+            DataError: that says where it looked and how to get the data set.
+        """
         option = option or self.folder_option
         given = self.options[option]
         place = self.surroundings.paths.find_data(given)
@@ -93,7 +100,11 @@ class ReferenceLayer(OneImageLayer):
 
 
 def load_bgr(path: Path, mean: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """A photograph as (3, H, W) BGR minus mean. Raises: DataError naming the file."""
+    """A photograph as (3, H, W) BGR minus mean.
+
+    Raises:
+        DataError: naming the file.
+    """
     return load_channels(path, mean, reverse=True)
 
 

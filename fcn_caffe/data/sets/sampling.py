@@ -29,7 +29,11 @@ class Draws:
         return [version, list(words), gauss]
 
     def set_state(self, state: list[Any]) -> None:
-        """Go on from `get_state()`. Raises: TypeError or ValueError if it is not one."""
+        """Go on from `get_state()`.
+
+        Raises:
+            TypeError or ValueError: if it is not one.
+        """
         version, words, gauss = state
         self._random.setstate((version, tuple(words), gauss))
 

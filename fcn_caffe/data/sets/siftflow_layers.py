@@ -31,7 +31,8 @@ class SIFTFlowSegDataLayer(ReferenceLayer, complete=True):
     """SIFT Flow. Tops: data (1, 3, H, W) BGR minus mean, sem (1, 1, H, W) 0 to 32, geo (1, 1, H, W) 0 to 2; void 255.
 
     param_str: siftflow_dir, split (trainval or test), mean, randomize, seed, prefetch.
-    Raises: DataError naming what is missing and where to get it. Source: the reference's siftflow_layers.
+    Raises: DataError naming what is missing and where to get it.
+    Source: the reference's siftflow_layers.
     """
 
     leaves_out_absent = True  # as the paper's numbers for SIFT Flow do

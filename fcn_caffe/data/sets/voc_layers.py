@@ -24,7 +24,8 @@ class VOCSegDataLayer(ReferenceLayer, complete=True):
     """PASCAL VOC segmentation. Tops: data (1, 3, H, W) BGR minus mean, label (1, 1, H, W), 0 to 20 and 255.
 
     param_str: voc_dir, split (a file of ImageSets/Segmentation, such as seg11valid), mean, randomize, seed, prefetch.
-    Raises: DataError naming what is missing and where to get it. Source: the reference's voc_layers.
+    Raises: DataError naming what is missing and where to get it.
+    Source: the reference's voc_layers.
     """
 
     required = ("voc_dir",)
@@ -54,7 +55,8 @@ class SBDDSegDataLayer(ReferenceLayer, complete=True):
     """SBD segmentation: the VOC classes on 11,355 images. Tops as VOCSegDataLayer.
 
     param_str: sbdd_dir (holds img, cls and the split files), split, mean, randomize, seed, prefetch.
-    Raises: DataError naming what is missing and where to get it. Source: the reference's voc_layers.
+    Raises: DataError naming what is missing and where to get it.
+    Source: the reference's voc_layers.
     """
 
     required = ("sbdd_dir",)
