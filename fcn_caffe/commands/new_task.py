@@ -150,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         seed=arguments.seed,
     )
     by_name = {pair.name: pair for pair in pairing.pairs}
-    listed = [by_name[entry] for names in splits.named().values() for entry in names]
+    listed = [by_name[entry] for names in splits.non_empty().values() for entry in names]
     given = LabelMap.read(arguments.mapping) if arguments.mapping else None
     report = check_folder(listed, given)
     print(f"labels of {len(listed)} images{' after the mapping' if given else ''}:\n{report.histogram()}")

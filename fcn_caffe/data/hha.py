@@ -119,10 +119,10 @@ def gravity(normal: Float, start: tuple[float, float, float] = (0.0, 1.0, 0.0)) 
             values, vectors = np.linalg.eigh(wall.T @ wall - floor.T @ floor)
             # Where one wall is all there is, a whole plane of directions is square to it: the nearest of them is taken.
             least = vectors[:, values <= values[0] + TIED * (len(floor) + len(wall))]
-            found = least @ (least.T @ down)
-            length = float(np.linalg.norm(found))
+            projected = least @ (least.T @ down)
+            length = float(np.linalg.norm(projected))
             if length > 0:
-                down = found / length
+                down = projected / length
     return down
 
 

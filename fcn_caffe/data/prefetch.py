@@ -85,7 +85,7 @@ class Prefetch:
             self._thread.start()
 
     @property
-    def usable(self) -> bool:
+    def is_usable(self) -> bool:
         """False in a forked child: threads and open databases stay with the parent."""
         return self._process == os.getpid()
 
@@ -98,7 +98,7 @@ class Prefetch:
 
     def close(self) -> None:
         """End the thread and close its files. May be called again, and from the garbage collector in any thread."""
-        if not self.usable:
+        if not self.is_usable:
             return
         if self._channel is None:
             self._batches.close()

@@ -59,8 +59,8 @@ class Transformer:
         self.mean_image, self.mean_values = read_means(param, surroundings or Surroundings())
 
     @property
-    def random(self) -> bool:
-        """Whether it draws random numbers."""
+    def is_random(self) -> bool:
+        """Whether the transform draws random numbers."""
         return self.mirror or (self.random_crop and self.crop > 0)
 
     def colour(self, encoded: bool) -> Colour:

@@ -90,9 +90,9 @@ class InfogainLoss(LossLayer):
 
     def _check(self, score: Tensor, label: Tensor, matrix: Tensor | None = None) -> tuple[int, ...]:
         places, classes = label_places(self, score, label, self.dim), score.shape[self.dim]
-        found = self.matrix if matrix is None else matrix
-        if found is None or found.numel() != classes**2:
-            shape = "nothing" if found is None else show(found.shape)
+        infogain = self.matrix if matrix is None else matrix
+        if infogain is None or infogain.numel() != classes**2:
+            shape = "nothing" if infogain is None else show(infogain.shape)
             raise self.error(f"the infogain matrix is {shape}, wanted {classes}x{classes} for {classes} classes.")
         return places
 
@@ -148,10 +148,10 @@ class MultinomialLogisticLoss(_ClassLoss):
 
     def forward(self, score: Tensor, label: Tensor) -> Tensor:
         rows, labels = self._rows(score, label)
-        given = rows.gather(1, labels)
+        probability = rows.gather(1, labels)
         # Below the threshold the value stops, the gradient is 1 / threshold.
-        floor = given.detach().clamp(min=LOG_THRESHOLD)
-        losses = -torch.log(floor) - (given - given.detach()) / floor
+        floor = probability.detach().clamp(min=LOG_THRESHOLD)
+        losses = -torch.log(floor) - (probability - probability.detach()) / floor
         return losses.sum() / rows.shape[0]
 
 

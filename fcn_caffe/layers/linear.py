@@ -109,8 +109,8 @@ class Scale(_BroadcastLayer):
         super().__init__(param, *bottoms)
         options = self.options
         if self.learned:
-            one = caffe_pb2.FillerParameter(type="constant", value=1)
-            self.add_blob("weight", self.shape, options.filler if options.HasField("filler") else one)
+            ones = caffe_pb2.FillerParameter(type="constant", value=1)
+            self.add_blob("weight", self.shape, options.filler if options.HasField("filler") else ones)
         self.bias: Tensor | None
         if options.bias_term:
             self.add_blob("bias", self.shape, options.bias_filler if options.HasField("bias_filler") else None)

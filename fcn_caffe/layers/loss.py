@@ -190,5 +190,5 @@ class Accuracy(Layer):
             return top
         flat = index.reshape(-1)
         hits = torch.zeros(classes, dtype=score.dtype, device=score.device).index_add(0, flat, right.reshape(-1))
-        seen = torch.zeros_like(hits).index_add(0, flat, counted.reshape(-1).to(score.dtype))
-        return top, torch.where(seen > 0, hits / seen.clamp(min=1), 0)
+        totals = torch.zeros_like(hits).index_add(0, flat, counted.reshape(-1).to(score.dtype))
+        return top, torch.where(totals > 0, hits / totals.clamp(min=1), 0)

@@ -160,10 +160,10 @@ def find_module(name: str, folder: Path | None) -> ModuleType:
             if candidate in sys.modules:  # also "__main__", which cannot be found
                 return sys.modules[candidate]
             try:
-                found = importlib.util.find_spec(candidate)
+                spec = importlib.util.find_spec(candidate)
             except ModuleNotFoundError:
-                found = None
-            if found is not None:
+                spec = None
+            if spec is not None:
                 return importlib.import_module(candidate)
     except FcnCaffeError:
         raise
@@ -208,8 +208,9 @@ class Python(Layer):
     """A class from a module of the user's: python_param { module, layer, param_str }.
 
     Shapes: what the class's reshape gives its tops.
-    Gradient: what its backward writes into the bottoms' diff. Order: setup and reshape when building, then reshape and
-    forward each pass, so that a data layer loads its first image twice, as in Caffe. Data is float32 on the CPU.
+    Gradient: what its backward writes into the bottoms' diff.
+    Order: setup and reshape when building, then reshape and forward each pass, so that a data layer loads its first
+    image twice, as in Caffe. Data is float32 on the CPU.
     Raises: LayerError with the layer's name around whatever the class raises.
     Source: Caffe PythonLayer.
     """
@@ -232,10 +233,10 @@ class Python(Layer):
         self.user = user
         self._call(user.__init__)
         self.top_blobs = [Blob() for _ in param.top]
-        seen = [Blob(tuple(bottom.shape)) for bottom in bottoms]
-        self._place_tops(seen)
-        self._call(user.setup, seen, self.top_blobs)
-        self._call(user.reshape, seen, self.top_blobs)
+        bottom_blobs = [Blob(tuple(bottom.shape)) for bottom in bottoms]
+        self._place_tops(bottom_blobs)
+        self._call(user.setup, bottom_blobs, self.top_blobs)
+        self._call(user.reshape, bottom_blobs, self.top_blobs)
         self.own_blobs: list[Blob] = user.blobs
         for index, blob in enumerate(user.blobs):
             name = f"blob{index}"

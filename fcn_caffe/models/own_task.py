@@ -247,7 +247,7 @@ def _colour_card(task: Task) -> pictures.UInt8:
 
 def write_task(task: Task, training: Training) -> list[Path]:
     """Write the task's folder; returns what was written. Files of the same name are replaced, others stay."""
-    texts = {f"{split}.txt": "".join(f"{name}\n" for name in names) for split, names in task.splits.named().items()}
+    texts = {f"{split}.txt": "".join(f"{name}\n" for name in names) for split, names in task.splits.non_empty().items()}
     if task.mapping is not None:
         texts["mapping.txt"] = task.mapping.write()
     texts["nets/classes.txt"] = _class_card(task)

@@ -153,7 +153,7 @@ class Executor:
         elif isinstance(layer, DummyData):
             for index, (top, constant) in enumerate(zip(step.tops, _constants(layer), strict=True)):
                 if constant is None:  # the others are filled once: what people write to them stays
-                    top._data.adopt(layer.made(index).to(device))
+                    top._data.adopt(layer.make_top(index).to(device))
         elif isinstance(layer, Python):
             with _named(step):
                 self._python(step, "reshape", step.bottoms, step.tops)
@@ -339,7 +339,7 @@ def _constants(layer: Layer | None) -> list[Tensor | None]:
     """DummyData's tops that are filled once, None in the place of others; nothing for other layers."""
     if not isinstance(layer, DummyData):
         return []
-    return [layer._buffers.get(f"top{index}") for index in range(layer.top_count)]
+    return layer.constants()
 
 
 def _share(step: Step) -> None:

@@ -87,7 +87,7 @@ def test_the_mirror_is_random_in_the_test_phase_too() -> None:
     [("", TRAIN, False), ("crop_size: 3", TRAIN, True), ("crop_size: 3", TEST, False), ("mirror: true", TEST, True)],
 )
 def test_it_says_whether_it_draws(text: str, phase: int, random: bool) -> None:
-    assert transformer(text, phase).random is random
+    assert transformer(text, phase).is_random is random
 
 
 @pytest.mark.parametrize(

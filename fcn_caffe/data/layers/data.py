@@ -114,6 +114,6 @@ class Data(PrefetchedLayer):
         path = self.surroundings.find_source(options.source, "database")
         backend = caffe_pb2.DataParameter.DB.Name(options.backend).lower()
         transformer = Transformer(param.transform_param, param.phase, self.surroundings)
-        seed = self.seed() if transformer.random or options.rand_skip else 0
+        seed = self.seed() if transformer.is_random or options.rand_skip else 0
         source = DatumSource(str(path), backend, options, transformer, seed)
         self.begin(source, [(size, *source.first().shape), (size,)])

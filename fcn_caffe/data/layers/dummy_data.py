@@ -40,27 +40,31 @@ class DummyData(Layer):
                 self.register_buffer(f"top{index}", torch.full(shape, filler.value, device="cpu"), persistent=False)
 
     def _shapes(self, options: caffe_pb2.DummyDataParameter, count: int) -> list[tuple[int, ...]]:
-        given = {name: list(getattr(options, name)) for name in _LEGACY}
-        if not any(given.values()):
+        sizes = {name: list(getattr(options, name)) for name in _LEGACY}
+        if not any(sizes.values()):
             shapes = [tuple(shape.dim) for shape in options.shape]
             if len(shapes) not in (1, count) or not shapes:
                 raise self.error(f"{len(shapes)} shape for {count} tops: give one for all, or one each.")
             return shapes * (count if len(shapes) == 1 else 1)
         if options.shape:
             raise self.error("has shape and the old num, channels, height or width: keep shape.")
-        for name, values in given.items():
+        for name, values in sizes.items():
             if not values or len(values) not in (1, count):
                 raise self.error(f"{len(values)} {name} for {count} tops: give one for all, or one each.")
-        return [tuple(values[index % len(values)] for values in given.values()) for index in range(count)]
+        return [tuple(values[index % len(values)] for values in sizes.values()) for index in range(count)]
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return tuple(torch.empty(shape, device="meta") for shape in self.shapes)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.made(index) for index in range(len(self.shapes)))
+        return tuple(self.make_top(index) for index in range(len(self.shapes)))
 
-    def made(self, index: int) -> Tensor:
-        """One top: the constant that is kept, or new random numbers."""
+    def constants(self) -> list[Tensor | None]:
+        """Return the tops that are filled once and kept, with None in the places of the others."""
+        return [self._buffers.get(f"top{index}") for index in range(self.top_count)]
+
+    def make_top(self, index: int) -> Tensor:
+        """Return one top: the constant that is kept, or new random numbers."""
         constant: Tensor | None = self._buffers.get(f"top{index}")
         if constant is not None:
             return constant

@@ -122,14 +122,14 @@ def read_data_sets(path: Path, names: list[str]) -> list[npt.NDArray[np.float32]
     try:
         with h5py.File(path, "r", locking=False) as file:
             for name in names:
-                found = file.get(name)
-                if not isinstance(found, h5py.Dataset):
+                data_set = file.get(name)
+                if not isinstance(data_set, h5py.Dataset):
                     raise DataError(f"{path}: has no data set '{name}'. It has: {', '.join(file) or 'nothing'}.")
-                if found.dtype.kind not in "iuf":
-                    raise DataError(f"{path}: data set '{name}' holds {found.dtype}, wanted numbers.")
-                if found.ndim < 1 or not len(found):
-                    raise DataError(f"{path}: data set '{name}' is {show(found.shape)}, wanted one row or more.")
-                arrays.append(np.asarray(found[...], np.float32))
+                if data_set.dtype.kind not in "iuf":
+                    raise DataError(f"{path}: data set '{name}' holds {data_set.dtype}, wanted numbers.")
+                if data_set.ndim < 1 or not len(data_set):
+                    raise DataError(f"{path}: data set '{name}' is {show(data_set.shape)}, wanted one row or more.")
+                arrays.append(np.asarray(data_set[...], np.float32))
     except (OSError, RuntimeError, ValueError, KeyError, MemoryError) as error:  # h5py's, for damaged files
         raise DataError(f"{path}: cannot be read as HDF5 ({error}).") from error
     for name, array in zip(names, arrays, strict=True):

@@ -104,6 +104,6 @@ class ImageData(PrefetchedLayer):
             raise DataError("new_height and new_width go together: give both or neither.")
         lines = read_image_list(self.surroundings.find_source(options.source, "list of images"))
         transformer = Transformer(param.transform_param, param.phase, self.surroundings)
-        seed = self.seed() if transformer.random or options.shuffle or options.rand_skip else 0
+        seed = self.seed() if transformer.is_random or options.shuffle or options.rand_skip else 0
         source = ImageSource(lines, options, transformer, seed, self.surroundings)
         self.begin(source, [(size, *source.first().shape), (size,)])

@@ -43,7 +43,7 @@ class MemoryData(Layer):
         if min(self.size, *self.shape) < 1:
             raise self.error("batch_size, channels, height and width of memory_data_param must be given and positive.")
         self.transformer = Transformer(param.transform_param, param.phase, self.surroundings)
-        self.seed = int(torch.randint(2**31 - 1, (1,), device="cpu")) if self.transformer.random else 0
+        self.seed = int(torch.randint(2**31 - 1, (1,), device="cpu")) if self.transformer.is_random else 0
         self.data: npt.NDArray[np.float32] | None = None
         self.labels: npt.NDArray[np.float32] = np.empty(0, np.float32)
         self.position = 0
@@ -126,11 +126,11 @@ class MemoryData(Layer):
             raise self.error(f"{len(images)} images and {len(labels)} labels: wanted one label each.")
         self._check_count(len(images), "there are")
         random = draws(self.seed, self.added)
-        made = [self.transformer(image, random, f"image {index}") for index, image in enumerate(images)]
-        for image in made:
+        transformed = [self.transformer(image, random, f"image {index}") for index, image in enumerate(images)]
+        for image in transformed:
             if image.shape != self.shape:
                 raise self.error(f"images are {show(image.shape)} once transformed, wanted {show(self.shape)}.")
-        self.data, self.labels = np.stack(made), np.array(labels, np.float32)
+        self.data, self.labels = np.stack(transformed), np.array(labels, np.float32)
         self.position, self.unread, self.added = 0, True, self.added + 1
 
     def _check_read(self) -> None:

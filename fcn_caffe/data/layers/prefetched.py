@@ -52,7 +52,7 @@ class PrefetchedLayer(Layer):
         return tuple(torch.empty(shape, device="meta") for shape in self.top_shapes)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        if self._feed is None or not self._feed.usable:
+        if self._feed is None or not self._feed.is_usable:
             self._feed = Prefetch(self.source.batches(self._state), self.depth, self.name)
             self._finalizer = weakref.finalize(self, self._feed.close)
         try:
@@ -73,13 +73,13 @@ class PrefetchedLayer(Layer):
 
     def load_data_state(self, state: State) -> None:
         try:
-            found = self.source.read_state(state)
+            checked = self.source.read_state(state)
         except DataError as error:
             raise error.named(f"layer '{self.name}' ({self.layer_type})") from error.__cause__
         except (KeyError, TypeError, ValueError) as error:
             raise self.error(f"the snapshot's data order is not one of this layer ({error!r}).") from error
         self.stop()
-        self._state = found
+        self._state = checked
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_feed": None, "_finalizer": None}

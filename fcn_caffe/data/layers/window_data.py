@@ -58,8 +58,8 @@ class WindowSource:
                     f"crop_size {self.crop} or more."
                 )
         wanted = {"background": self.size - self.foreground, "foreground": self.foreground}
-        for kind, found in (("background", self.windows.background), ("foreground", self.windows.foreground)):
-            if wanted[kind] > 0 and not found:
+        for kind, windows in (("background", self.windows.background), ("foreground", self.windows.foreground)):
+            if wanted[kind] > 0 and not windows:
                 raise DataError(
                     f"a batch wants {wanted[kind]} {kind} windows, the file has none by fg_threshold and bg_threshold."
                 )

@@ -119,11 +119,11 @@ def check_folder(pairs: Sequence[Pair], mapping: LabelMap | None = None) -> Labe
     """
     report = LabelReport()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for found in pool.map(lambda pair: look(pair, mapping), pairs):
-            (report.coloured if found.coloured else report.grey).append(found.pair.label)
-            for value, count in found.counts.items():
+        for file in pool.map(lambda pair: look(pair, mapping), pairs):
+            (report.coloured if file.coloured else report.grey).append(file.pair.label)
+            for value, count in file.counts.items():
                 report.counts[value] = report.counts.get(value, 0) + count
-                report.files.setdefault(value, []).append(str(found.pair.label))
+                report.files.setdefault(value, []).append(str(file.pair.label))
     if report.coloured and report.grey:
         raise DataError(
             f"{len(report.coloured)} labels are colour-coded (such as {report.coloured[0]}) and {len(report.grey)} are "

@@ -66,8 +66,8 @@ class Splits:
     val: list[str]
     test: list[str] = field(default_factory=list)
 
-    def named(self) -> dict[str, list[str]]:
-        """The splits that have names, by their name."""
+    def non_empty(self) -> dict[str, list[str]]:
+        """Return the splits that list something: names by the split's name."""
         return {name: names for name, names in vars(self).items() if names}
 
 
@@ -88,27 +88,27 @@ def make_splits(
     known = {pair.name for pair in pairs}
     if train_list is None and (val_list is not None or test_list is not None):
         raise DataError("--val-list and --test-list go with --train-list: which images to train on is not known.")
-    given: dict[str, list[str]] = {}
+    lists: dict[str, list[str]] = {}
     for split, path in (("train", train_list), ("val", val_list), ("test", test_list)):
         if path is None:
             continue
-        given[split] = [_without_suffix(name, known) for name in read_split(path)]
-        missing = [name for name in given[split] if name not in known]
+        lists[split] = [_without_suffix(name, known) for name in read_split(path)]
+        missing = [name for name in lists[split] if name not in known]
         if missing:
             raise DataError(
-                f"{path}: {len(missing)} of {len(given[split])} names have no image with a label, "
+                f"{path}: {len(missing)} of {len(lists[split])} names have no image with a label, "
                 f"such as {missing[0]!r}. Take them off the list or add the files."
             )
-        for other, names in given.items():
-            shared = set(names) & set(given[split]) if other != split else set()
+        for other, names in lists.items():
+            shared = set(names) & set(lists[split]) if other != split else set()
             if shared:
                 raise DataError(
                     f"{path}: {len(shared)} names are also in the {other} list, such as {min(shared)!r}. "
                     "Scores would be too good: take them off one list."
                 )
-    names = given.get("train") or sorted(known - set(given.get("test", ())))
-    if "val" in given:
-        return Splits(names, given["val"], given.get("test", []))
+    names = lists.get("train") or sorted(known - set(lists.get("test", ())))
+    if "val" in lists:
+        return Splits(names, lists["val"], lists.get("test", []))
     if not 0 < val_fraction < 1:
         raise DataError(f"--val-fraction should lie between 0 and 1, got {val_fraction}.")
     held = max(1, round(len(names) * val_fraction))
@@ -116,7 +116,7 @@ def make_splits(
         raise DataError(f"{len(names)} images with labels are too few to split. Give at least 2.")
     shuffled = sorted(names)
     random.Random(seed).shuffle(shuffled)
-    return Splits(sorted(shuffled[held:]), sorted(shuffled[:held]), given.get("test", []))
+    return Splits(sorted(shuffled[held:]), sorted(shuffled[:held]), lists.get("test", []))
 
 
 def _without_suffix(name: str, known: set[str]) -> str:

@@ -15,7 +15,7 @@ from fcn_caffe.data.sets.one_image_layer import OneImageLayer
 from fcn_caffe.errors import DataError
 from fcn_caffe.layers.python import Blob
 
-__all__ = ["DataSet", "Job", "disjoint", "write_split"]
+__all__ = ["DataSet", "Job", "check_disjoint", "write_split"]
 
 REPORT_EVERY = 1000
 
@@ -90,11 +90,11 @@ class DataSet:
         Raises:
             DataError: that says which to download where.
         """
-        found = {archive: find(archive, job.archives) for archive in self.archives}
-        missing = [file for file, path in found.items() if path is None and not self.is_there(file, job)]
+        paths = {archive: find(archive, job.archives) for archive in self.archives}
+        missing = [file for file, path in paths.items() if path is None and not self.is_there(file, job)]
         if missing:
             raise DataError(f"{self.to_download(missing, job)} This tool does not download.")
-        for archive, path in found.items():
+        for archive, path in paths.items():
             if not archive.packed:
                 continue
             if path is None:
@@ -120,14 +120,14 @@ class DataSet:
             raise DataError(f"{self.root(job)}: there is no such folder yet. Run without --check to prepare it.")
         counts = job.counts or self.counts
         splits = {split: self.split(job, split, wanted) for split, wanted in counts.items()}
-        for one, other in self.apart:
-            if one in splits and other in splits:
-                disjoint(self.split_path(job, one), splits[one], self.split_path(job, other), splits[other])
-        seen: set[str] = set()
+        for first, second in self.apart:
+            if first in splits and second in splits:
+                check_disjoint(self.split_path(job, first), splits[first], self.split_path(job, second), splits[second])
+        checked: set[str] = set()
         for split, names in splits.items():
             layer = _reader(*self.layer(job, split))
-            todo = [name for name in names if name not in seen]
-            seen.update(todo)
+            todo = [name for name in names if name not in checked]
+            checked.update(todo)
             for done in _read_all(layer, todo):
                 job.report(f"{split}: {done} of {len(todo)} images read")
             job.report(f"{split}: {len(names)} images, labels in range")
@@ -169,11 +169,13 @@ def write_split(path: Path, names: Iterable[str]) -> None:
         file.write(text.encode())
 
 
-def disjoint(one: Path, names: Iterable[str], other: Path, others: Iterable[str]) -> None:
+def check_disjoint(first: Path, names: Iterable[str], second: Path, others: Iterable[str]) -> None:
     """Raise DataError where two splits share images."""
     shared = sorted(set(names) & set(others))
     if shared:
-        raise DataError(f"{one} and {other} share {len(shared)} images, such as {shared[0]}. They should share none.")
+        raise DataError(
+            f"{first} and {second} share {len(shared)} images, such as {shared[0]}. They should share none."
+        )
 
 
 def _reader(cls: type[OneImageLayer], options: Mapping[str, Any]) -> OneImageLayer:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fcn_caffe.data.prepare.archives import Archive
-from fcn_caffe.data.prepare.data_set import DataSet, Job, disjoint, write_split
+from fcn_caffe.data.prepare.data_set import DataSet, Job, check_disjoint, write_split
 from fcn_caffe.data.readers.image_files import read_split
 from fcn_caffe.data.sets.voc_layers import CLASSES, VOCSegDataLayer
 from fcn_caffe.errors import DataError
@@ -98,7 +98,7 @@ class Voc(DataSet):
     def check(self, job: Job) -> None:
         train, valid = job.data / SBD_FOLDER / "train.txt", self.split_path(job, SEG11VALID)
         if self.year == 2011 and train.is_file() and valid.is_file():
-            disjoint(train, read_split(train), valid, read_split(valid))
+            check_disjoint(train, read_split(train), valid, read_split(valid))
         super().check(job)
 
     def split_path(self, job: Job, split: str) -> Path:

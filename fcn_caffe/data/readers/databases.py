@@ -192,10 +192,10 @@ def _lmdb_records(environment: _Environment, after: bytes | None) -> Iterator[tu
     with _environments_lock:
         transaction = environment.begin()
         cursor = transaction.cursor()
-        found = cursor.first() if after is None else cursor.set_range(after)
-        if found and cursor.key() == after:
-            found = cursor.next()
-        record = cursor.item() if found else None
+        is_there = cursor.first() if after is None else cursor.set_range(after)
+        if is_there and cursor.key() == after:
+            is_there = cursor.next()
+        record = cursor.item() if is_there else None
     try:
         while record is not None:
             yield record

@@ -33,7 +33,8 @@ def array_of_datum(datum: caffe_pb2.Datum, name: str, colour: Colour = "native")
     Shapes: (C, H, W), uint8 or float32, BGR as Caffe stores it.
 
     Raises:
-        DataError: with `name` in front, for an image that cannot be decoded, or numbers that do not fill the shape.
+        DataError: with `name` in front, for an image that cannot be decoded, or numbers that do not fill the
+            shape.
     """
     if datum.encoded:
         return np.moveaxis(decode_image(datum.data, name, colour), 2, 0)

@@ -165,13 +165,13 @@ class FolderIndex:
 
     def path(self, name: str) -> Path:
         """Find the file called `name`; a name may carry its suffix."""
-        found = self.files.get(name)
-        if found is None and Path(name).suffix.lower() in self.suffixes:
+        path = self.files.get(name)
+        if path is None and Path(name).suffix.lower() in self.suffixes:
             exact = self.folder / name
-            found = exact if exact.is_file() else self.files.get(str(Path(name).with_suffix("").as_posix()))
-        if found is None:
+            path = exact if exact.is_file() else self.files.get(str(Path(name).with_suffix("").as_posix()))
+        if path is None:
             raise DataError(
                 f"{self.folder / name}: no {self.what} of that name (tried {', '.join(self.suffixes)}; the folder has "
                 f"{len(self.files)} {self.what}s). Take the name off the split or add the file."
             )
-        return found
+        return path

@@ -21,10 +21,10 @@ def read_lines(path: str | os.PathLike[str], what: str) -> list[tuple[int, str]]
         text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise DataError(f"{os.fspath(path)}: the {what} cannot be read ({error.strerror}).") from error
-    found = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not found:
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not lines:
         raise DataError(f"{os.fspath(path)}: the {what} is empty.")
-    return found
+    return lines
 
 
 def read_image_list(path: str | os.PathLike[str]) -> list[tuple[str, int]]:
@@ -33,13 +33,13 @@ def read_image_list(path: str | os.PathLike[str]) -> list[tuple[str, int]]:
     Raises:
         DataError: with the line, for one without a label.
     """
-    found = []
+    images = []
     for number, line in read_lines(path, "list of images"):
         name, _, label = line.replace("\t", " ").rpartition(" ")
         try:
-            found.append((name.strip(), int(label)))
+            images.append((name.strip(), int(label)))
         except ValueError:
             name = ""
         if not name:
             raise DataError(f'{os.fspath(path)}:{number}: wanted "PATH LABEL" with an integer label, got {line!r}.')
-    return found
+    return images

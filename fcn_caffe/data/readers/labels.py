@@ -124,8 +124,8 @@ def check_labels(label: Integers, classes: int, ignore: int | None, path: str | 
     if ignore is not None:
         bad &= label != ignore
     if bad.any():
-        found = np.unique(label[bad])
-        shown = ", ".join(map(str, found[:8])) + (", …" if len(found) > 8 else "")
+        values = np.unique(label[bad])
+        shown = ", ".join(map(str, values[:8])) + (", …" if len(values) > 8 else "")
         void = "" if ignore is None else f" or {ignore} (void)"
         raise DataError(
             f"{path}: labels {shown} ({int(bad.sum())} pixels) are out of range: expected 0 to {classes - 1}{void}. "

@@ -56,8 +56,8 @@ def _positions(old: int, new: int) -> tuple[Int32, npt.NDArray[np.float32]]:
 
 
 def _weights(fraction: npt.NDArray[np.float32]) -> tuple[Int32, Int32]:
-    one = np.float32(WEIGHT_ONE)
-    return np.rint((1 - fraction) * one).astype(np.int32), np.rint(fraction * one).astype(np.int32)
+    scale = np.float32(WEIGHT_ONE)
+    return np.rint((1 - fraction) * scale).astype(np.int32), np.rint(fraction * scale).astype(np.int32)
 
 
 def _columns(old: int, new: int) -> tuple[Int32, Int32, Int32, Int32]:

@@ -49,18 +49,18 @@ def read_windows(path: str | os.PathLike[str], fg_threshold: float, bg_threshold
         DataError: with the line where it is not so.
     """
     words = _Words(Path(path))
-    found = WindowList()
-    while not words.ended:
+    windows = WindowList()
+    while not words.at_end:
         if words.take(str, "'#'") != "#":
             words.wrong("wanted '#' and the number of an image")
         number = words.take(int, "the number of an image")
-        if number in found.images:
+        if number in windows.images:
             words.wrong(f"image {number} is there twice")
-        found.images[number] = words.take(str, "the path of an image")
+        windows.images[number] = words.take(str, "the path of an image")
         channels = words.take(int, "channels")
-        if channels < 1 or found.channels not in (0, channels):
-            words.wrong(f"image {number} has {channels} channels, the images before it {found.channels}")
-        found.channels = channels
+        if channels < 1 or windows.channels not in (0, channels):
+            words.wrong(f"image {number} has {channels} channels, the images before it {windows.channels}")
+        windows.channels = channels
         for what in ("height", "width"):
             words.take(int, what)
         for _ in range(words.take(int, "the number of windows")):
@@ -69,10 +69,10 @@ def read_windows(path: str | os.PathLike[str], fg_threshold: float, bg_threshold
             if overlap >= np.float32(fg_threshold):
                 if label < 1:
                     words.wrong(f"a foreground window has class {label}; classes count from 1, 0 is the background")
-                found.foreground.append(Window(number, label, (x1, y1, x2, y2)))
+                windows.foreground.append(Window(number, label, (x1, y1, x2, y2)))
             elif overlap < np.float32(bg_threshold):
-                found.background.append(Window(number, 0, (x1, y1, x2, y2)))
-    return found
+                windows.background.append(Window(number, 0, (x1, y1, x2, y2)))
+    return windows
 
 
 class _Words:
@@ -86,7 +86,7 @@ class _Words:
         self._next = next(self._words, None)
 
     @property
-    def ended(self) -> bool:
+    def at_end(self) -> bool:
         return self._next is None
 
     def take(self, kind: Callable[[str], T], what: str) -> T:

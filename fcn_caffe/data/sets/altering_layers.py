@@ -92,8 +92,8 @@ class _Change(PythonLayer):
         return float(value)
 
     def reshape(self, bottom: list[Blob], top: list[Blob]) -> None:
-        for source, made in zip(bottom, top, strict=False):
-            made.reshape(*source.data.shape)
+        for source, target in zip(bottom, top, strict=False):
+            target.reshape(*source.data.shape)
 
     def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
         """Data has no gradient."""
@@ -125,10 +125,10 @@ class _RandomChange(_Change):
 class LossSampling(_RandomChange):
     """Keep a random sample of the loss: each cell of the labels stays with probability `keep`, or gets the void label.
 
-    Bottom: label (N, 1, H, W) or (N, H, W); top: the sampled label. In TEST labels pass as they are. param_str: `keep`,
-    above 0 and up to 1; `cell` (32), pixels a side of what is kept or ignored together, the stride of the net's
-    coarsest scores; `offset` (0), a pixel where a cell begins; `seed` (None: drawn from torch when the net is built);
-    `ignore` (255), the void label.
+    Bottom: label (N, 1, H, W) or (N, H, W); top: the sampled label. In TEST labels pass as they are.
+    param_str: `keep`, above 0 and up to 1; `cell` (32), pixels a side of what is kept or ignored together, the stride
+    of the net's coarsest scores; `offset` (0), a pixel where a cell begins; `seed` (None: drawn from torch when the net
+    is built); `ignore` (255), the void label.
     Raises: DataError for wrong options.
     Source: Long et al., sections 3.4 and 4.3.
     """
@@ -158,9 +158,10 @@ class MirrorJitter(_RandomChange):
     """Mirror images at random and move them by random numbers of pixels, their labels alike; each image by itself.
 
     Bottoms: one or several images (N, C, H, W), then the label (N, 1, H, W); tops: the same, altered. In TEST all pass
-    as they are. param_str: `mirror` (True), half of the images; `jitter` (0), pixels at most, up or down and left or
-    right; `seed` (None: drawn from torch when the net is built); `fill` (0, the mean once it is subtracted), what comes
-    in at the image's border, and `ignore` (255), at the label's.
+    as they are.
+    param_str: `mirror` (True), half of the images; `jitter` (0), pixels at most, up or down and left or right; `seed`
+    (None: drawn from torch when the net is built); `fill` (0, the mean once it is subtracted), what comes in at the
+    image's border, and `ignore` (255), at the label's.
     Raises: DataError for wrong options, or a jitter as large as the image.
     Source: Long et al., section 4.3.
     """
@@ -178,8 +179,8 @@ class MirrorJitter(_RandomChange):
         super().reshape(bottom, top)
         shapes = {(blob.data.shape[0], *blob.data.shape[-2:]) for blob in bottom}
         if len(shapes) > 1 or any(blob.data.ndim < 3 for blob in bottom):
-            told = ", ".join(str(blob.data.shape) for blob in bottom)
-            raise DataError(f"{self.who}: images and label should be of one height and width, got {told}.")
+            listed = ", ".join(str(blob.data.shape) for blob in bottom)
+            raise DataError(f"{self.who}: images and label should be of one height and width, got {listed}.")
         least = min(bottom[0].data.shape[-2:])
         if self.jitter >= least:
             raise DataError(f"{self.who}: a jitter of {self.jitter} may leave nothing of images {least} pixels wide.")
@@ -194,8 +195,8 @@ class MirrorJitter(_RandomChange):
             arrays = [
                 np.stack(
                     [
-                        mirror_and_shift(one, bool(turn), int(move[0]), int(move[1]), fill)
-                        for one, turn, move in zip(array, mirrored, moves, strict=True)
+                        mirror_and_shift(image, bool(turn), int(move[0]), int(move[1]), fill)
+                        for image, turn, move in zip(array, mirrored, moves, strict=True)
                     ]
                 )
                 for array, fill in zip(arrays, fills, strict=True)
@@ -207,9 +208,9 @@ class MirrorJitter(_RandomChange):
 class MaskedInput(_Change):
     """Hide the background or the foreground of images: what the labels say is the other becomes one colour.
 
-    Bottoms: data (N, C, H, W), label (N, 1, H, W); top: the masked data. Void pixels are hidden too. param_str: `keep`,
-    "foreground" or "background"; `background` (0), its class; `fill` (0, the mean once it is subtracted); `ignore`
-    (255), the void label.
+    Bottoms: data (N, C, H, W), label (N, 1, H, W); top: the masked data. Void pixels are hidden too.
+    param_str: `keep`, "foreground" or "background"; `background` (0), its class; `fill` (0, the mean once it is
+    subtracted); `ignore` (255), the void label.
     Raises: DataError for wrong options.
     Source: Shelhamer, Long, Darrell, PAMI 2016, on masking.
     """

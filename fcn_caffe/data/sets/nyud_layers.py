@@ -30,11 +30,13 @@ CLASSES = (
 
 
 class NYUDSegDataLayer(ReferenceLayer, complete=True):
-    """NYUDv2 segmentation. Tops: as `tops` of param_str lists them, any of color, depth, hha and label.
+    """NYUDv2 segmentation.
+
+    Tops: as `tops` of param_str lists them, any of color, depth, hha and label.
 
     color (1, 3, H, W) BGR minus mean; hha (1, 3, H, W) channels as stored, minus mean; depth (1, 1, H, W) natural log
-    of the stored integers, minus mean; label (1, 1, H, W), 0 to 39 and 255. param_str: nyud_dir, split, tops,
-    randomize, seed, prefetch.
+    of the stored integers, minus mean; label (1, 1, H, W), 0 to 39 and 255.
+    param_str: nyud_dir, split, tops, randomize, seed, prefetch.
     Raises: DataError naming what is missing and where to get it.
     Source: the reference's nyud_layers.
     """
@@ -69,7 +71,7 @@ class NYUDSegDataLayer(ReferenceLayer, complete=True):
     def show(self, arrays: Sequence[Array]) -> None:
         self.data = dict(zip(self.tops, arrays, strict=True))
 
-    def shown(self) -> list[Array]:
+    def top_arrays(self) -> list[Array]:
         return [self.data[top] for top in self.tops]
 
     def load(self, top: str, idx: str) -> Array:

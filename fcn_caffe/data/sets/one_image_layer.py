@@ -28,14 +28,15 @@ class OneImageLayer(PythonLayer):
 
     Public, as in the reference layers: `split`, `seed`, `random` (drawn at random or in order), `indices` (the names of
     the split), `idx` (the place in it of the next image), and after reshape `data` and `label`, which forward copies
-    into the tops. All of them may be set. Order: a split whose name holds "train" is drawn at random with replacement
-    from `seed`, unless `randomize` is False; others run in order. One draw in setup, one after each forward, as the
-    reference layers do. Reading ahead: images are read in a thread, `prefetch` of them at most (param_str, 4; 0 for
-    none), from the first forward on. The order and what a snapshot holds are the same with or without. A class of the
-    user's that loads in its own way is read without a thread unless its param_str says `prefetch`: it may draw random
-    numbers as it loads. Complete: `class Mine(OneImageLayer, complete=True)` says that `required` and `defaults` are
-    all its options, so that another is an error, and that its load methods may run in a thread. A class that is not
-    complete may take other options, and is read ahead only where all its load methods are those of a complete class.
+    into the tops. All of them may be set.
+    Order: a split whose name holds "train" is drawn at random with replacement from `seed`, unless `randomize` is
+    False; others run in order. One draw in setup, one after each forward, as the reference layers do.
+    Reading ahead: images are read in a thread, `prefetch` of them at most (param_str, 4; 0 for none), from the first
+    forward on. The order and what a snapshot holds are the same with or without. A class of the user's that loads in
+    its own way is read without a thread unless its param_str says `prefetch`: it may draw random numbers as it loads.
+    Complete: `class Mine(OneImageLayer, complete=True)` says that `required` and `defaults` are all its options, so
+    that another is an error, and that its load methods may run in a thread. A class that is not complete may take other
+    options, and is read ahead only where all its load methods are those of a complete class.
     Raises: DataError for wrong options, missing files and bad images.
     """
 
@@ -88,7 +89,7 @@ class OneImageLayer(PythonLayer):
         """Put what `load_tops` gave where the layer's user finds it."""
         self.data, self.label = arrays
 
-    def shown(self) -> Sequence[Array]:
+    def top_arrays(self) -> Sequence[Array]:
         """What forward copies into the tops."""
         return self.data, self.label
 
@@ -147,11 +148,11 @@ class OneImageLayer(PythonLayer):
             self._held = place, name, self._read(place, name)
         self._last = None
         self.show([array.copy() for array in self._held[2]])  # copies: who changes them may reshape once more
-        for blob, array in zip(top, self.shown(), strict=True):
+        for blob, array in zip(top, self.top_arrays(), strict=True):
             blob.reshape(1, *array.shape)
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
-        for blob, array in zip(top, self.shown(), strict=True):
+        for blob, array in zip(top, self.top_arrays(), strict=True):
             blob.data[...] = array
         self._last, self._held = self.indices[self.idx], None
         if self.random:
@@ -177,13 +178,13 @@ class OneImageLayer(PythonLayer):
         return AHEAD if methods == self._loaders and not methods.keys() & vars(self).keys() else 0
 
     def _read(self, place: int, name: str) -> Sequence[Array]:
-        if self._feed is not None and self._feed.usable:
+        if self._feed is not None and self._feed.is_usable:
             try:
-                arrays, found = self._feed.get()
+                arrays, position = self._feed.get()
             except BaseException:
                 self._stop()  # the next pass tries the same image again
                 raise
-            if (found["idx"], found["name"]) == (place, name):
+            if (position["idx"], position["name"]) == (place, name):
                 return arrays
         self._stop()  # there is none yet, or somebody changed the order: forward starts another
         return self.load_tops(name)

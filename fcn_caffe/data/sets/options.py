@@ -38,16 +38,16 @@ def read_options(
     Raises:
         DataError: for a missing option, or an unknown one with the nearest known name.
     """
-    given = parse_param_str(param_str, who)
+    options = parse_param_str(param_str, who)
     known = [*required, *defaults]
-    for key in given:
+    for key in options:
         if key not in known and not others:
             hint = did_you_mean(str(key), known, '"') or f" Known: {', '.join(known)}."
             raise DataError(f'{who}: param_str has an unknown option "{key}".{hint}')
     for key in required:
-        if key not in given:
-            raise DataError(f'{who}: param_str needs "{key}". It has: {", ".join(map(str, given)) or "nothing"}.')
-    return {**defaults, **given}
+        if key not in options:
+            raise DataError(f'{who}: param_str needs "{key}". It has: {", ".join(map(str, options)) or "nothing"}.')
+    return {**defaults, **options}
 
 
 def read_mean(value: Iterable[SupportsFloat], who: str, channels: int = 3) -> tuple[float, ...]:

@@ -22,7 +22,9 @@ OTHER_SPELLING = {"diningtable": "table", "bedcloth": "bedclothes", "clothes": "
 
 
 class PASCALContextSegDataLayer(ReferenceLayer, complete=True):
-    """PASCAL-Context. Tops: data (1, 3, H, W) BGR minus mean, label (1, 1, H, W), 0 (background) to 59.
+    """PASCAL-Context.
+
+    Tops: data (1, 3, H, W) BGR minus mean, label (1, 1, H, W), 0 (background) to 59.
 
     param_str: voc_dir (holds VOC2010), context_dir (holds trainval, labels.txt, 59_labels.txt), split, mean, randomize,
     seed, prefetch.

@@ -73,11 +73,11 @@ class ReferenceLayer(OneImageLayer):
             DataError: that says where it looked and how to get the data set.
         """
         option = option or self.folder_option
-        given = self.options[option]
-        place = self.surroundings.paths.find_data(given)
+        folder = self.options[option]
+        place = self.surroundings.paths.find_data(folder)
         if not place.is_dir():
             raise DataError(
-                f"{self.who}: the data set folder {option}={given!r} is not there (looked at {place.absolute()}"
+                f"{self.who}: the data set folder {option}={folder!r} is not there (looked at {place.absolute()}"
                 f"{' and under $' + DATA_ROOT_VARIABLE}). Get it: {self.origin}; "
                 f"`python tools/get_data.py {self.data_set}` then prepares it."
             )

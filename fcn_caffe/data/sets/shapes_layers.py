@@ -62,7 +62,10 @@ class _ShapesLayer(PythonLayer):
 
 
 class ShapesSegData(_ShapesLayer):
-    """Give scenes with their labels. Tops: data (N, 3, S, S) BGR minus mean, label (N, 1, S, S), void 255."""
+    """Give scenes with their labels.
+
+    Tops: data (N, 3, S, S) BGR minus mean, label (N, 1, S, S), void 255.
+    """
 
     size = 112
 
@@ -81,7 +84,10 @@ class ShapesSegData(_ShapesLayer):
 
 
 class ShapesClassData(_ShapesLayer):
-    """Give crops of one object each with its class. Tops: data (N, 3, S, S) BGR minus mean, label (N)."""
+    """Give crops of one object each with its class.
+
+    Tops: data (N, 3, S, S) BGR minus mean, label (N).
+    """
 
     size = 64
     batch = 32

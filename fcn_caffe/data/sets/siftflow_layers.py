@@ -28,7 +28,9 @@ LABEL_CLASSES = tuple(classes for _, classes, _ in LABELS.values())  # of each l
 
 
 class SIFTFlowSegDataLayer(ReferenceLayer, complete=True):
-    """SIFT Flow. Tops: data (1, 3, H, W) BGR minus mean, sem (1, 1, H, W) 0 to 32, geo (1, 1, H, W) 0 to 2; void 255.
+    """SIFT Flow.
+
+    Tops: data (1, 3, H, W) BGR minus mean, sem (1, 1, H, W) 0 to 32, geo (1, 1, H, W) 0 to 2; void 255.
 
     param_str: siftflow_dir, split (trainval or test), mean, randomize, seed, prefetch.
     Raises: DataError naming what is missing and where to get it.
@@ -53,7 +55,7 @@ class SIFTFlowSegDataLayer(ReferenceLayer, complete=True):
     def show(self, arrays: Sequence[Array]) -> None:
         self.data, self.label_semantic, self.label_geometric = arrays
 
-    def shown(self) -> tuple[Array, Array, Array]:
+    def top_arrays(self) -> tuple[Array, Array, Array]:
         return self.data, self.label_semantic, self.label_geometric
 
     def load_image(self, idx: str) -> Array:

@@ -21,7 +21,9 @@ CLASSES = (
 
 
 class VOCSegDataLayer(ReferenceLayer, complete=True):
-    """PASCAL VOC segmentation. Tops: data (1, 3, H, W) BGR minus mean, label (1, 1, H, W), 0 to 20 and 255.
+    """PASCAL VOC segmentation.
+
+    Tops: data (1, 3, H, W) BGR minus mean, label (1, 1, H, W), 0 to 20 and 255.
 
     param_str: voc_dir, split (a file of ImageSets/Segmentation, such as seg11valid), mean, randomize, seed, prefetch.
     Raises: DataError naming what is missing and where to get it.
