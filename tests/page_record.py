@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fcn_caffe.paper.audit.files import Audited
+from fcn_caffe.paper.audit.files import AuditedFiles
 from fcn_caffe.paper.audit.net_tables import net_table
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +56,7 @@ def small_record(nets: tuple[str, ...] = ("voc-fcn8s", "nyud-fcn16s-rgb-hha")) -
         claim("P.pool", "PAMI 2016", "skip table", "unverified source", "behavioural", found="holds"),
         claim(f"X.{HOSTILE}", "PAMI 2016", HOSTILE, "differs", "static", quantity=HOSTILE, remarks=[HOSTILE]),
     ]
-    tables = [net_table(Audited(ROOT), name) for name in nets]
+    tables = [net_table(AuditedFiles(ROOT), name) for name in nets]
     broken = {"name": "bad", "file": "nets/bad.prototxt", "title": HOSTILE, "size": [], "layers": [], "totals": {}}
     machine = {"python": "3.11.2", "torch": "2.13.0", "threads": 2, "processor": f"a machine {HOSTILE}"}
     return {

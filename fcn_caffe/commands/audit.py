@@ -23,8 +23,8 @@ from fcn_caffe.host.atomic import atomic_write, check_place
 from fcn_caffe.host.paths import shipped
 from fcn_caffe.host.progress import duration
 from fcn_caffe.paper.audit.claims import CHECKS, NO_UNITS, Claim
-from fcn_caffe.paper.audit.files import Audited
-from fcn_caffe.paper.audit.run import UNVERIFIED_SOURCE, VERDICTS, Entry, audit, chosen
+from fcn_caffe.paper.audit.files import AuditedFiles
+from fcn_caffe.paper.audit.run import UNVERIFIED_SOURCE, VERDICTS, Entry, audit, choose_claims
 from fcn_caffe.paper.report.page import write_page
 from fcn_caffe.paper.result import DIFFERS, HOLDS, NOT_RUN
 
@@ -198,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     try:
-        claims = chosen([word.strip() for words in arguments.only for word in words.split(",")])
+        claims = choose_claims([word.strip() for words in arguments.only for word in words.split(",")])
         root = _root(arguments.root)
         _check_files(arguments)
     except DataError as error:
@@ -213,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = {"quick": arguments.quick, "seed": arguments.seed, "scale": arguments.scale}
     report = _Report(len(claims))
     try:
-        audited = Audited(root, arguments.data, **options)
+        audited = AuditedFiles(root, arguments.data, **options)
         record = audit(audited, only={claim.id for claim in claims}, on_claim=report)
     finally:
         report.close()

@@ -15,8 +15,8 @@ from fcn_caffe.commands.audit import main
 from fcn_caffe.errors import DataError
 from fcn_caffe.paper.audit import run as audit_module
 from fcn_caffe.paper.audit.claims import BEHAVIOURAL, CHECKS, STATIC, Check, read_claims
-from fcn_caffe.paper.audit.files import Audited
-from fcn_caffe.paper.audit.run import UNVERIFIED_SOURCE, VERDICTS, audit, chosen
+from fcn_caffe.paper.audit.files import AuditedFiles
+from fcn_caffe.paper.audit.run import UNVERIFIED_SOURCE, VERDICTS, audit, choose_claims
 from fcn_caffe.paper.result import DIFFERS, HOLDS, NOT_RUN, Curve, Result
 
 ENTRY = {
@@ -76,7 +76,7 @@ def test_verdicts(checks):
         P_pool=measured(False),
         P_mask=measured(True),
     )
-    record = audit(Audited(ROOT))
+    record = audit(AuditedFiles(ROOT))
     found = by_id(record)
     assert {name: found[name]["verdict"] for name in ("T1.rf", "T1.params", "T1.stride", "T1.time", "P.pool")} == {
         "T1.rf": HOLDS,
@@ -102,7 +102,7 @@ def test_a_failing_check_loses_no_other(checks):
         T1_params=raising(KeyError("x")),
         S4_3_sgd=measured(True),
     )
-    found = by_id(audit(Audited(ROOT)))
+    found = by_id(audit(AuditedFiles(ROOT)))
     assert found["T1.rf"]["verdict"] == DIFFERS and found["T1.rf"]["reason"] == "n.prototxt:3: no such blob."
     assert found["T1.params"]["verdict"] == DIFFERS
     assert found["T1.params"]["reason"] == "the check itself failed: KeyError: 'x'"
@@ -117,13 +117,13 @@ def test_a_check_of_several_claims_runs_once(checks):
         return measured(True)(audited)
 
     checks(T1_rf=counted, T1_params=counted)
-    found = by_id(audit(Audited(ROOT)))
+    found = by_id(audit(AuditedFiles(ROOT)))
     assert len(calls) == 1 and found["T1.rf"]["verdict"] == found["T1.params"]["verdict"] == HOLDS
 
 
 def test_quick_leaves_out_what_trains(checks):
     checks(slow_S3_4_sampling=raising(AssertionError("ran")), T1_rf=measured(True))
-    found = by_id(audit(Audited(ROOT, quick=True)))
+    found = by_id(audit(AuditedFiles(ROOT, quick=True)))
     assert found["S3.4.sampling"]["verdict"] == NOT_RUN and found["T1.rf"]["verdict"] == HOLDS
     expected = "training: left out by --quick; python tools/experiment.py sampling runs it"
     assert found["S3.4.sampling"]["reason"] == expected
@@ -168,22 +168,22 @@ def test_json_has_no_numbers_that_are_none(checks):
         return result
 
     checks(T1_rf=odd)
-    entry = by_id(json.loads(json.dumps(audit(Audited(ROOT)), allow_nan=False)))["T1.rf"]
+    entry = by_id(json.loads(json.dumps(audit(AuditedFiles(ROOT)), allow_nan=False)))["T1.rf"]
     assert entry["rows"][0]["value"] == "inf" and entry["curves"][0]["lines"] == {"a": [[0.0, 1.0]]}
 
 
-def test_chosen():
-    assert [claim.id for claim in chosen(["T3.2012", "T1.par"])] == ["T1.params", "T3.2012"]
-    assert chosen([]) == list(read_claims())
+def test_claims_are_chosen_by_id_and_kind():
+    assert [claim.id for claim in choose_claims(["T3.2012", "T1.par"])] == ["T1.params", "T3.2012"]
+    assert choose_claims([]) == list(read_claims())
     with pytest.raises(DataError, match=r"no claim is called 'T1\.param5'.* Did you mean T1\.params"):
-        chosen(["T1.param5"])
+        choose_claims(["T1.param5"])
     with pytest.raises(DataError, match="no claim is called ''"):
-        chosen([""])
+        choose_claims([""])
 
 
 def test_kinds_choose(quickly):
-    assert [claim.id for claim in chosen(["static"])] == ["T1.rf", "T1.stride", "P.pool"]
-    assert [claim.id for claim in chosen(["behavioural"])] == ["S4.3.aug"]
+    assert [claim.id for claim in choose_claims(["static"])] == ["T1.rf", "T1.stride", "P.pool"]
+    assert [claim.id for claim in choose_claims(["behavioural"])] == ["S4.3.aug"]
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

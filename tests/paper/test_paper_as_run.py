@@ -15,8 +15,8 @@ from fcn_caffe.evaluation.metrics import ConfusionMatrix
 from fcn_caffe.layers import conv, linear, loss, neuron, norm, pooling, shape
 from fcn_caffe.paper.audit.checks import table1_and_section4 as static_checks
 from fcn_caffe.paper.audit.claims import CHECKS
-from fcn_caffe.paper.audit.files import Audited
-from fcn_caffe.paper.audit.probes import layers_and_steps as as_run
+from fcn_caffe.paper.audit.files import AuditedFiles
+from fcn_caffe.paper.audit.probes import layers as probes
 from fcn_caffe.paper.result import DIFFERS, HOLDS
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.phases import TEST, TRAIN
@@ -27,7 +27,7 @@ GAUSSIAN = caffe_pb2.FillerParameter(type="gaussian", std=0.01)
 
 @pytest.fixture(scope="module")
 def ours():
-    return Audited(ROOT)
+    return AuditedFiles(ROOT)
 
 
 def rule(**instead):
@@ -235,43 +235,47 @@ SPOILED = [
 ]
 
 
+def forget_runs(audited):
+    """Forget what was run, and keep the files that were read."""
+    runs = ("run", "seen", "steps", "experiment")
+    audited.memory = {key: value for key, value in audited.memory.items() if key[0] not in runs}
+
+
 @pytest.mark.parametrize(("spoil", "claims"), SPOILED, ids=range(len(SPOILED)))
 def test_a_broken_package_is_noticed(ours, monkeypatch, spoil, claims):
-    ours.made = {key: value for key, value in ours.made.items() if key[0] not in ("run", "seen", "steps")}
+    forget_runs(ours)
     for name in claims:
         assert CHECKS[name].run(ours).verdict == HOLDS, name
-    ours.made = {key: value for key, value in ours.made.items() if key[0] not in ("run", "seen", "steps")}
-    ours._results.clear()
+    forget_runs(ours)
     spoil(monkeypatch)
     for name in claims:
         result = CHECKS[name].run(ours)
         assert result.verdict == DIFFERS, name
         assert all(row.wanted for row in result.rows if row.holds is False)
-    ours._results.clear()
 
 
 def test_a_ramp_is_off_by_what_a_crop_is(ours):
     net = caffe_pb2.NetParameter()
     net.CopyFrom(ours.net("voc-fcn16s", TEST, ("deploy",)))
-    assert as_run.ramp_apart(net) == {"score": 0}
+    assert probes.ramp_offsets(net) == {"score": 0}
     crops = {layer.name: layer.crop_param for layer in net.layer if layer.type == "Crop"}
     crops["score"].offset[:] = [28]
-    assert as_run.ramp_apart(net)["score"] == pytest.approx(4)  # three down and one along
+    assert probes.ramp_offsets(net)["score"] == pytest.approx(4)  # three down and one along
     crops["score"].offset[:] = [27]
     crops["score_pool4c"].offset[:] = [4]
-    assert as_run.ramp_apart(net)["score"] == pytest.approx(4 * 16 / 2)  # half of what is added
+    assert probes.ramp_offsets(net)["score"] == pytest.approx(4 * 16 / 2)  # half of what is added
 
 
 def test_pixels_that_a_score_depends_on(ours):
     net = caffe_pb2.NetParameter()
     net.CopyFrom(ours.net("voc-fcn32s", TEST, ("deploy",)))
     layers = {layer.name: layer for layer in net.layer}
-    assert as_run.seen(net, "pool2") == (16, 16)
-    assert as_run.seen(net, "score_fr") == (404, 404)
+    assert probes.count_pixels_seen(net, "pool2") == (16, 16)
+    assert probes.count_pixels_seen(net, "score_fr") == (404, 404)
     layers["fc6"].convolution_param.kernel_size[:] = []
     layers["fc6"].convolution_param.kernel_h, layers["fc6"].convolution_param.kernel_w = 6, 7
     layers["conv5_1"].convolution_param.dilation[:] = [2]
-    assert as_run.seen(net, "score_fr") == (404 - 32 + 32, 404 + 32)
+    assert probes.count_pixels_seen(net, "score_fr") == (404 - 32 + 32, 404 + 32)
 
 
 def test_what_cannot_be_run_is_told(ours, monkeypatch):
@@ -285,12 +289,12 @@ def test_what_cannot_be_run_is_told(ours, monkeypatch):
 
 def test_a_step_of_very_many_images_is_not_run():
     solver = caffe_pb2.SolverParameter(lr_policy="fixed", iter_size=10**9)
-    assert as_run.step_apart(solver, [], [], 0, 0, [(1, 1), (1, 1)]) == float("inf")
+    assert probes.step_distance(solver, [], [], 0, 0, [(1, 1), (1, 1)]) == float("inf")
 
 
 def test_random_numbers_go_on_where_they_were(ours):
     torch.manual_seed(3)
     before = torch.get_rng_state()
     layers = ours.net("voc-fcn32s", TRAIN).layer
-    as_run.dropped(next(layer for layer in layers if layer.type == "Dropout"))
+    probes.dropout_effect(next(layer for layer in layers if layer.type == "Dropout"))
     assert torch.equal(before, torch.get_rng_state())

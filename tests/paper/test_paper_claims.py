@@ -15,7 +15,7 @@ from fcn_caffe.errors import FcnCaffeError
 from fcn_caffe.paper.audit import run as audit  # noqa: F401  (registers every check)
 from fcn_caffe.paper.audit.claims import BEHAVIOURAL, CHECKS, STATIC, UNVERIFIED, read_claims
 from fcn_caffe.paper.audit.differences import differences
-from fcn_caffe.paper.audit.files import Audited
+from fcn_caffe.paper.audit.files import AuditedFiles
 from fcn_caffe.paper.audit.locate import locate
 from fcn_caffe.paper.audit.released.nets import DERIVED, RELEASED, released_net
 from fcn_caffe.paper.experiments.registry import EXPERIMENTS
@@ -31,7 +31,7 @@ READING = [name for name in STATIC_IDS if name not in BUILDING]
 
 @pytest.fixture(scope="module")
 def ours():
-    return Audited(ROOT)
+    return AuditedFiles(ROOT)
 
 
 def linked(root):
@@ -66,13 +66,13 @@ def spoil(root, file, old, new):
 
 def others(audited, file):
     """What was read and built before of all nets but that of a file."""
-    return {key: value for key, value in audited.made.items() if key[1] != Path(file).name}
+    return {key: value for key, value in audited.memory.items() if key[1] != Path(file).name}
 
 
 def found_by(root, ids, known):
     """The failed rows of the checks that differ, by claim; what stops a check is a row."""
-    audited, found = Audited(root), {}
-    audited.made |= known
+    audited, found = AuditedFiles(root), {}
+    audited.memory |= known
     for name in ids:
         try:
             result = CHECKS[name].run(audited)
@@ -238,14 +238,14 @@ def test_differences_have_both_values_and_places(ours, copy):
     assert (learned.release, learned.cvpr) == ("0", "1") and learned.where_cvpr["line"]
     assert found["voc-fcn32s, loss: loss averaged over pixels"].release == "false"
     spoil(copy, "solvers/voc-fcn32s", "base_lr: 1e-10", "base_lr: 0.0001")
-    assert "voc-fcn32s: rate" not in {one.what for one in differences(Audited(copy))}
+    assert "voc-fcn32s: rate" not in {one.what for one in differences(AuditedFiles(copy))}
     spoil(copy, "nets/cvpr-fcn8s", layer("score", "offset: 31"), r"\1offset: 32")
-    one = next(one for one in differences(Audited(copy)) if one.what == "voc-fcn8s, score: offset")
+    one = next(one for one in differences(AuditedFiles(copy)) if one.what == "voc-fcn8s, score: offset")
     assert (one.release, one.cvpr) == ("31", "32")
 
 
 def test_times_are_not_run_without_the_card():
-    quick = Audited(ROOT, quick=True)
+    quick = AuditedFiles(ROOT, quick=True)
     for name in ("T1.time", "T3.time", "S4.3.time"):
         result = CHECKS[name].run(quick)
         assert result.verdict == NOT_RUN and "K40c" in result.missing[0]

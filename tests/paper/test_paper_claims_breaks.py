@@ -12,7 +12,7 @@ from fcn_caffe import GraphError
 from fcn_caffe.net.coord_map import crop_offset
 from fcn_caffe.net.graph import Graph, read_net
 from fcn_caffe.paper.audit.claims import CHECKS, STATIC
-from fcn_caffe.paper.audit.files import Audited
+from fcn_caffe.paper.audit.files import AuditedFiles
 
 V32, V16, AT = "nets/voc-fcn32s", "nets/voc-fcn16s", "nets/voc-fcn8s-atonce"
 ALEX, GOOGLE, S32 = "nets/voc-fcn-alexnet", "nets/voc-fcn-googlenet", "solvers/voc-fcn32s"
@@ -23,7 +23,7 @@ EXCLUDED = r"  exclude \{[^}]*\}\n"
 
 @pytest.fixture(scope="module")
 def ours():
-    audited = Audited(ROOT)
+    audited = AuditedFiles(ROOT)
     for name in STATIC_IDS:
         CHECKS[name].run(audited)
     return audited

@@ -16,7 +16,7 @@ from fcn_caffe.evaluation.metrics import ConfusionMatrix
 from fcn_caffe.evaluation.score import score_heads, score_net
 from fcn_caffe.paper.audit.checks import scores as data_checks
 from fcn_caffe.paper.audit.claims import CHECKS, DATA, read_claims
-from fcn_caffe.paper.audit.files import Audited
+from fcn_caffe.paper.audit.files import AuditedFiles
 from fcn_caffe.paper.audit.run import audit
 from fcn_caffe.paper.result import DIFFERS, HOLDS, NOT_RUN
 from fcn_caffe.weights.transfer import net_weights, save_weights
@@ -140,7 +140,7 @@ def publish(monkeypatch, name, *numbers):
 
 
 def asked(root, name, **options):
-    (entry,) = audit(Audited(root, **options), only={name})["claims"]
+    (entry,) = audit(AuditedFiles(root, **options), only={name})["claims"]
     return entry
 
 

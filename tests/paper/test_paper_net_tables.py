@@ -8,7 +8,7 @@ from places import ROOT
 
 from fcn_caffe.errors import GraphError
 from fcn_caffe.net.net import Net
-from fcn_caffe.paper.audit.files import Audited
+from fcn_caffe.paper.audit.files import AuditedFiles
 from fcn_caffe.paper.audit.net_tables import layer_lines, net_table, net_tables, paper_nets
 from fcn_caffe.paper.experiments.cost import multiply_adds
 
@@ -33,7 +33,7 @@ SMALL = "".join(
 def audited(tmp_path):
     (tmp_path / "nets").mkdir()
     (tmp_path / "nets" / "voc-fcn32s-small.prototxt").write_text(SMALL)
-    return Audited(tmp_path)
+    return AuditedFiles(tmp_path)
 
 
 def by_name(table):
@@ -83,7 +83,7 @@ def test_broken_net_is_told(audited):
     [("voc-fcn-alexnet", 32, 355, 8), ("voc-fcn8s", 32, 404, 16), ("nyud-fcn16s-rgb-hha", 32, 404, 16)],
 )
 def test_nets_of_the_paper(name, stride, sees, depth):
-    audited = Audited(ROOT)
+    audited = AuditedFiles(ROOT)
     table = net_table(audited, name)
     totals = table["totals"]
     assert (totals["max_stride"], totals["receptive_field"], totals["depth"]) == (stride, sees, depth)
@@ -96,7 +96,7 @@ def test_nets_of_the_paper(name, stride, sees, depth):
 
 
 def test_paper_nets_are_there_in_its_order():
-    found = paper_nets(Audited(ROOT))
+    found = paper_nets(AuditedFiles(ROOT))
     assert found[:4] == ["voc-fcn-alexnet", "voc-fcn-googlenet", "voc-fcn32s", "voc-fcn16s"]
     assert {"voc-fcn8s", "voc-fcn8s-atonce", "nyud-fcn32s-color-hha", "siftflow-fcn8s"} <= set(found)
-    assert net_table(Audited(ROOT), "voc-fcn-googlenet")["totals"]["depth"] == 22
+    assert net_table(AuditedFiles(ROOT), "voc-fcn-googlenet")["totals"]["depth"] == 22

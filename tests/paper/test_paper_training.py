@@ -106,7 +106,7 @@ def test_weights_of_classes(tmp_path):
     assert ln6 == pytest.approx(np.log(6))
 
     def loss(matrix):
-        return float(Net(balance.balanced(plain, matrix), TRAIN)(keep=["loss"])["loss"].detach())
+        return float(Net(balance.with_class_weights(plain, matrix), TRAIN)(keep=["loss"])["loss"].detach())
 
     ones, silent = tmp_path / "ones", tmp_path / "silent"
     write_blob(ones, np.eye(6))

@@ -8,19 +8,28 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from fcn_caffe.paper.audit.files import Audited
+from fcn_caffe.paper.audit.files import AuditedFiles
+from fcn_caffe.paper.audit.locate import Code, place_of
 from fcn_caffe.paper.result import Result
 
 __all__ = [
-    *("BEHAVIOURAL", "CHECKS", "DATA", "NO_UNITS", "STATIC", "UNVERIFIED"),
-    *("Check", "Claim", "check", "read_claims"),
+    "BEHAVIOURAL",
+    "CHECKS",
+    "DATA",
+    "NO_UNITS",
+    "STATIC",
+    "UNVERIFIED",
+    "Check",
+    "Claim",
+    "check",
+    "read_claims",
 ]
 
 STATIC, BEHAVIOURAL, DATA = "static", "behavioural", "data"
-NO_UNITS = ("identity", "rule", "setting", "trend")  # in the column of units, but words for what is claimed
-UNVERIFIED = "unverified"  # the status of a row whose source we have not seen with our own eyes
+NO_UNITS = ("identity", "rule", "setting", "trend")  # entries of the column of units that say what sort of claim it is
+UNVERIFIED = "unverified"  # the status of a claim whose source nobody of us saw
 
-Run = Callable[[Audited], Result]
+Run = Callable[[AuditedFiles], Result]
 
 
 @dataclass(frozen=True)
@@ -40,10 +49,11 @@ class Claim:
 class Check:
     """How a claim is answered.
 
-    kind: STATIC reads nets and solvers, BEHAVIOURAL runs something now, DATA needs a data set and weights.
-    realised: where the claim becomes code, the first being what a reader should see first: "nets/NAME.prototxt:LAYER",
-    "solvers/NAME.prototxt:FIELD", "fcn_caffe/FILE.py:FUNCTION". trains: the experiment that it trains nets for, which a
-    quick audit leaves out.
+    Attributes:
+        kind: STATIC reads nets and solvers, BEHAVIOURAL runs something now, DATA needs a data set and weights.
+        run: measures, and says what it wants.
+        realised: the places where the claim becomes code, as `locate` takes them; first what a reader should see first.
+        trains: the experiment that it trains nets for, which a quick audit leaves out.
     """
 
     kind: str
@@ -55,14 +65,24 @@ class Check:
 CHECKS: dict[str, Check] = {}
 
 
-def check(*ids: str, kind: str, realised: tuple[str, ...], trains: str = "") -> Callable[[Run], Run]:
-    """Register a function as the check of the claims with these ids."""
+def check(*ids: str, kind: str, realised: tuple[str | Code, ...], trains: str = "") -> Callable[[Run], Run]:
+    """Register a function as the check of the claims with these ids.
+
+    Args:
+        ids: the claims.
+        kind: STATIC, BEHAVIOURAL or DATA.
+        realised: places of nets and solvers as texts; functions, classes and modules of the package as themselves.
+        trains: as `Check` has it.
+
+    Raises: ValueError for a claim that has a check.
+    """
+    places = tuple(place if isinstance(place, str) else place_of(place) for place in realised)
 
     def add(run: Run) -> Run:
-        for one in ids:
-            if one in CHECKS:
-                raise ValueError(f"claim {one} has two checks")
-            CHECKS[one] = Check(kind, run, realised, trains)
+        for id in ids:
+            if id in CHECKS:
+                raise ValueError(f"claim {id} has two checks")
+            CHECKS[id] = Check(kind, run, places, trains)
         return run
 
     return add
@@ -70,7 +90,7 @@ def check(*ids: str, kind: str, realised: tuple[str, ...], trains: str = "") -> 
 
 @cache
 def read_claims() -> tuple[Claim, ...]:
-    """Every claim, in the order of claims.tsv: the papers' own tables and sections, then what the release says."""
+    """Read every claim, in the order of claims.tsv: the papers' tables and sections, then what the release says."""
     text = resources.files("fcn_caffe.paper.audit").joinpath("claims.tsv").read_text(encoding="utf-8")
     rows = csv.DictReader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
     return tuple(Claim(**row) for row in rows)

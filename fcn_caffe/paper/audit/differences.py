@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fcn_caffe.paper.audit.files import Audited
+from fcn_caffe.paper.audit.files import AuditedFiles
 from fcn_caffe.paper.audit.locate import locate
-from fcn_caffe.paper.audit.released.fields import Facts, Layer, read_layers, shown, solver_facts
+from fcn_caffe.paper.audit.released.fields import Facts, Layer, read_layers, show_value, solver_facts
 from fcn_caffe.paper.audit.released.solvers import EXEMPT
 from fcn_caffe.training.solver import read_solver
 
@@ -41,7 +41,7 @@ class Difference:
     where_cvpr: dict[str, Any]
 
 
-def differences(audited: Audited) -> list[Difference]:
+def differences(audited: AuditedFiles) -> list[Difference]:
     """Every field in which a net or solver of the release differs from the one that follows the text.
 
     Raises: FcnCaffeError for a file that cannot be read.
@@ -53,7 +53,7 @@ def differences(audited: Audited) -> list[Difference]:
     return found
 
 
-def _of_solvers(audited: Audited, ours: str, theirs: str) -> list[Difference]:
+def _of_solvers(audited: AuditedFiles, ours: str, theirs: str) -> list[Difference]:
     one, other = (solver_facts(read_solver(audited.solver_path(name)), audited.root) for name in (ours, theirs))
     return [
         _difference(
@@ -68,7 +68,7 @@ def _of_solvers(audited: Audited, ours: str, theirs: str) -> list[Difference]:
     ]
 
 
-def _of_nets(audited: Audited, ours: str, theirs: str) -> list[Difference]:
+def _of_nets(audited: AuditedFiles, ours: str, theirs: str) -> list[Difference]:
     sides = [
         {(layer.name, layer.states): layer for layer in read_layers(audited.net_path(name))} for name in (ours, theirs)
     ]
@@ -96,13 +96,13 @@ def _plain(value: Any, name: str) -> Any:
 
 
 def _difference(
-    audited: Audited, what: str, ours: tuple[str, str, Facts], theirs: tuple[str, str, Facts], key: str
+    audited: AuditedFiles, what: str, ours: tuple[str, str, Facts], theirs: tuple[str, str, Facts], key: str
 ) -> Difference:
     values = [_told(facts.get(key, _USUAL.get(key))) for _, _, facts in (ours, theirs)]
     return Difference(what, values[0], values[1], _place(audited, ours), _place(audited, theirs))
 
 
-def _place(audited: Audited, side: tuple[str, str, Facts]) -> dict[str, Any]:
+def _place(audited: AuditedFiles, side: tuple[str, str, Facts]) -> dict[str, Any]:
     path, inside, _ = side
     line = locate(f"{path}:{inside}", audited.root).line
     if line is None:
@@ -111,4 +111,4 @@ def _place(audited: Audited, side: tuple[str, str, Facts]) -> dict[str, Any]:
 
 
 def _told(value: Any) -> str:
-    return _SILENT if value is None else shown(value)
+    return _SILENT if value is None else show_value(value)

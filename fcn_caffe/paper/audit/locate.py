@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import fcn_caffe
 
-__all__ = ["Place", "locate"]
+__all__ = ["Code", "Place", "locate", "place_of"]
 
-LINES, LONGEST = 8, 30  # of an excerpt: around a field or from a function on; of a layer, whole
+LINES, LONGEST = 8, 30  # of an excerpt: around a field or from a function on; of a layer, all but what is longer
+_CHECKOUT = Path(fcn_caffe.__file__).resolve().parent.parent
 _TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\'|#[^\n]*|[{}<>\n]|[A-Za-z_]\w*')
 _LAYERS = ("layer", "layers")
+
+Code = Callable[..., object] | ModuleType  # a function, a class or a module
 
 
 @dataclass(frozen=True)
 class Place:
     """A file relative to the root, a line of it, what is there, and the numbered lines to show.
 
-    line is None, with no excerpt, where there is no such thing; `what` then says so.
+    Where there is no such thing, line is None, the excerpt is empty, and `what` says so.
     """
 
     path: str
@@ -39,35 +45,61 @@ class _Field:
     last: int
 
 
-def locate(place: str, root: str | os.PathLike[str]) -> Place:
-    """Find a place such as "nets/NAME.prototxt:LAYER", "nets/NAME.prototxt:LAYER.FIELD", "solvers/NAME.prototxt:FIELD"
-    or "fcn_caffe/FILE.py:FUNCTION", under the root; the package's own files are also found where the package lies.
+@dataclass(frozen=True)
+class _Layer:
+    """A layer of a net: its name, the lines it runs over, and its fields."""
 
-    A nested field goes by its last name or by its dotted one. Of layers with one name the first counts.
+    name: str
+    first: int
+    last: int
+    fields: list[_Field]
+
+
+def place_of(code: Code) -> str:
+    """Name a function, a class or a module of the package as a place: "fcn_caffe/FILE.py:NAME"."""
+    if isinstance(code, ModuleType):
+        return _path_of(code)
+    return f"{_path_of(inspect.unwrap(code))}:{code.__qualname__}"
+
+
+def _path_of(code: Code) -> str:
+    file = inspect.getsourcefile(code)
+    assert file is not None  # the package is Python
+    return Path(file).resolve().relative_to(_CHECKOUT).as_posix()
+
+
+def locate(place: str, root: str | os.PathLike[str]) -> Place:
+    """Find a place under the root; a file of the package is also found where the package lies.
+
+    Args:
+        place: "nets/NAME.prototxt:LAYER", "nets/NAME.prototxt:LAYER.FIELD", "solvers/NAME.prototxt:FIELD" or
+            "fcn_caffe/FILE.py:FUNCTION". A nested field goes by its last name or by its dotted one; of layers with one
+            name the first counts.
+        root: the audited folder.
     """
-    path, _, inside = place.partition(":")
+    path, _, name = place.partition(":")
     file = Path(root, path)
     if not file.is_file() and path.startswith("fcn_caffe/"):
-        file = Path(fcn_caffe.__file__).parent.parent / path
+        file = _CHECKOUT / path
     try:
         text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None  # a pipe would wait
     except OSError:
         text = None
     if text is None:
         return Place(path, None, "the file is not there")
-    if not inside:
-        return _place(path, text, "the file", 1, LINES)
+    if not name:
+        return _with_excerpt(path, text, "the file", 1, LINES)
     if path.endswith(".py"):
-        return _in_module(path, text, inside)
-    return _in_message(path, text, inside)
+        return _in_module(path, text, name)
+    return _in_message(path, text, name)
 
 
-def _place(path: str, text: str, what: str, line: int, last: int, first: int | None = None) -> Place:
-    """A line with the lines from `first` (the line itself, where not given) to `last` around it."""
+def _with_excerpt(path: str, text: str, what: str, line: int, last: int, first: int | None = None) -> Place:
+    """A line, with the lines from `first` (by default the line itself) to `last`."""
     lines = text.splitlines()
     first = max(1, line if first is None else first)
-    shown = tuple((number, lines[number - 1]) for number in range(first, min(last, len(lines)) + 1))
-    return Place(path, line, what, shown)
+    excerpt = tuple((number, lines[number - 1]) for number in range(first, min(last, len(lines)) + 1))
+    return Place(path, line, what, excerpt)
 
 
 # -- Python ------------------------------------------------------------------------------------------------------------
@@ -78,16 +110,16 @@ def _in_module(path: str, text: str, name: str) -> Place:
         body = ast.parse(text).body
     except (SyntaxError, ValueError) as error:
         return Place(path, None, f"the file is not Python: {error}")
-    found: ast.stmt | None = None
+    statement: ast.stmt | None = None
     for part in name.split("."):
-        found = next((node for node in body if part in _names(node)), None)
-        if found is None:
+        statement = next((node for node in body if part in _names(node)), None)
+        if statement is None:
             return Place(path, None, f"has no {name}")
-        body = getattr(found, "body", [])
-    assert found is not None
-    kind = "class" if isinstance(found, ast.ClassDef) else "function" if _is_function(found) else "value"
-    last = min(found.end_lineno or found.lineno, found.lineno + LINES - 1)
-    return _place(path, text, f"{kind} {name}", found.lineno, last)
+        body = getattr(statement, "body", [])
+    assert statement is not None
+    kind = "class" if isinstance(statement, ast.ClassDef) else "function" if _is_function(statement) else "value"
+    last = min(statement.end_lineno or statement.lineno, statement.lineno + LINES - 1)
+    return _with_excerpt(path, text, f"{kind} {name}", statement.lineno, last)
 
 
 def _is_function(node: ast.stmt) -> bool:
@@ -105,75 +137,96 @@ def _names(node: ast.stmt) -> list[str]:
 # -- messages ----------------------------------------------------------------------------------------------------------
 
 
-def _in_message(path: str, text: str, inside: str) -> Place:
-    top, layers = _read(text)
-    names = [name for name, _, _ in layers]
-    # Names of layers may have dots: the longest that is one counts.
-    parts = inside.split(".")
+def _in_message(path: str, text: str, name: str) -> Place:
+    fields, layers = _read(text)
+    # A layer's name may have dots: the longest that is one counts.
+    parts = name.split(".")
     for count in range(len(parts), 0, -1):
-        name, wanted = ".".join(parts[:count]), ".".join(parts[count:])
-        if name not in names:
+        layer_name, field_name = ".".join(parts[:count]), ".".join(parts[count:])
+        same_name = [layer for layer in layers if layer.name == layer_name]
+        if not same_name:
             continue
-        for one, block, fields in layers:
-            if one == name and not wanted:
-                last = min(block.last, block.first + LONGEST - 1)
-                return _place(path, text, f"layer {name}", block.first, last)
-            field = _find(fields, wanted) if one == name else None
+        if not field_name:
+            first = same_name[0].first
+            return _with_excerpt(path, text, f"layer {layer_name}", first, min(same_name[0].last, first + LONGEST - 1))
+        for layer in same_name:
+            field = _find(layer.fields, field_name)
             if field is not None:
-                return _around(path, text, f"{wanted} of layer {name}", field, block)
-        return Place(path, None, f"layer {name} has no field {wanted}")
-    found = _find(top, inside)
-    if found is not None:
-        return _around(path, text, f"field {inside}", found)
-    return Place(path, None, f"has no layer {inside}" if layers or "nets/" in path else f"has no field {inside}")
+                return _around(path, text, f"{field_name} of layer {layer_name}", field, layer)
+        return Place(path, None, f"layer {layer_name} has no field {field_name}")
+    field = _find(fields, name)
+    if field is not None:
+        return _around(path, text, f"field {name}", field)
+    return Place(path, None, f"has no layer {name}" if layers or "nets/" in path else f"has no field {name}")
 
 
-def _around(path: str, text: str, what: str, field: _Field, block: _Field | None = None) -> Place:
+def _around(path: str, text: str, what: str, field: _Field, layer: _Layer | None = None) -> Place:
     """A field with lines before and after it, not beyond its layer."""
     first, last = field.first - LINES // 2, field.first + LINES // 2 - 1
-    if block is not None:
-        first, last = max(first, block.first), min(last, block.last)
-    return _place(path, text, what, field.first, last, first)
+    if layer is not None:
+        first, last = max(first, layer.first), min(last, layer.last)
+    return _with_excerpt(path, text, what, field.first, last, first)
 
 
-def _find(fields: list[_Field], wanted: str) -> _Field | None:
+def _find(fields: list[_Field], name: str) -> _Field | None:
     """The field of that dotted name, or the first whose name ends with it."""
-    whole = next((field for field in fields if field.name == wanted), None)
-    return whole or next((field for field in fields if field.name.endswith(f".{wanted}")), None)
+    exact = next((field for field in fields if field.name == name), None)
+    return exact or next((field for field in fields if field.name.endswith(f".{name}")), None)
 
 
-def _read(text: str) -> tuple[list[_Field], list[tuple[str, _Field, list[_Field]]]]:
-    """The fields of a message, and of its layers each with its name; broken files are read as far as they go.
-
-    This is no parser: a net that does not parse should still be shown.
-    """
-    fields: list[_Field] = []
-    layers: list[tuple[str, _Field, list[_Field]]] = []
-    open_blocks: list[tuple[str, int]] = []
-    inner: list[_Field] = []
-    name, line, at, pending = "", 1, 1, ""
+def _read(text: str) -> tuple[list[_Field], list[_Layer]]:
+    """The fields of a message and its layers. This is no parser: a net that does not parse should still be shown."""
+    reader = _Reader()
     for match in _TOKEN.finditer(text):
-        token = match[0]
+        reader.take(match[0])
+    return reader.fields, reader.layers
+
+
+class _Reader:
+    """Takes a message token by token."""
+
+    def __init__(self) -> None:
+        self.fields: list[_Field] = []
+        self.layers: list[_Layer] = []
+        self._line = 1
+        self._name, self._name_line = "", 1  # the last field's name: a block or a value may follow
+        self._blocks: list[tuple[str, int]] = []  # the open ones: name and first line
+        self._layer_name = ""
+        self._layer_fields: list[_Field] = []
+
+    def take(self, token: str) -> None:
+        """Take the next token: a newline, a brace, a text, a comment or a name."""
         if token == "\n":
-            line += 1
+            self._line += 1
         elif token in "{<":
-            open_blocks.append((pending, at))
-            if len(open_blocks) == 1 and pending in _LAYERS:
-                name, inner = "", []
+            self._open_block()
         elif token in "}>":
-            if not open_blocks:
-                continue
-            block, first = open_blocks.pop()
-            if not open_blocks and block in _LAYERS:
-                layers.append((name, _Field(block, first, line), inner))
+            self._close_block()
         elif token[0] in "\"'":
-            if pending == "name" and len(open_blocks) == 1 and open_blocks[0][0] in _LAYERS and not name:
-                name = token[1:-1]
+            if self._name == "name" and len(self._blocks) == 1 and self._in_layer() and not self._layer_name:
+                self._layer_name = token[1:-1]
         elif token[0] != "#":
-            pending, at = token, line
-            path = ".".join([*(block for block, _ in open_blocks), token])
-            if open_blocks and open_blocks[0][0] in _LAYERS:
-                inner.append(_Field(path.partition(".")[2], line, line))
-            else:
-                fields.append(_Field(path, line, line))
-    return fields, layers
+            self._add_field(token)
+
+    def _in_layer(self) -> bool:
+        return bool(self._blocks) and self._blocks[0][0] in _LAYERS
+
+    def _open_block(self) -> None:
+        self._blocks.append((self._name, self._name_line))
+        if len(self._blocks) == 1 and self._in_layer():
+            self._layer_name, self._layer_fields = "", []
+
+    def _close_block(self) -> None:
+        if not self._blocks:
+            return
+        block, first = self._blocks.pop()
+        if not self._blocks and block in _LAYERS:
+            self.layers.append(_Layer(self._layer_name, first, self._line, self._layer_fields))
+
+    def _add_field(self, name: str) -> None:
+        self._name, self._name_line = name, self._line
+        path = ".".join([*(block for block, _ in self._blocks), name])
+        if self._in_layer():
+            self._layer_fields.append(_Field(path.partition(".")[2], self._line, self._line))
+        else:
+            self.fields.append(_Field(path, self._line, self._line))

@@ -11,7 +11,7 @@ from fcn_caffe.errors import FcnCaffeError
 from fcn_caffe.net.coord_map import receptive_field
 from fcn_caffe.net.graph import Graph, Node, filter_net
 from fcn_caffe.net.net import Net
-from fcn_caffe.paper.audit.files import Audited
+from fcn_caffe.paper.audit.files import AuditedFiles
 from fcn_caffe.paper.experiments.cost import layer_multiply_adds
 from fcn_caffe.proto import caffe_pb2, parse_text
 from fcn_caffe.proto.phases import TEST
@@ -36,7 +36,7 @@ _FORMS = {
 _WINDOWED = {"Convolution": "convolution_param", "Deconvolution": "convolution_param", "Pooling": "pooling_param"}
 
 
-def paper_nets(audited: Audited) -> list[str]:
+def paper_nets(audited: AuditedFiles) -> list[str]:
     """The nets under the root that the paper's tables are about, in the paper's order."""
     found = (
         path.stem
@@ -46,7 +46,7 @@ def paper_nets(audited: Audited) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def net_tables(audited: Audited) -> list[dict[str, Any]]:
+def net_tables(audited: AuditedFiles) -> list[dict[str, Any]]:
     """The tables of those nets; one that does not go together has `error`, and neither layers nor totals."""
     made = []
     for name in paper_nets(audited):
@@ -58,7 +58,7 @@ def net_tables(audited: Audited) -> list[dict[str, Any]]:
     return made
 
 
-def net_table(audited: Audited, name: str) -> dict[str, Any]:
+def net_table(audited: AuditedFiles, name: str) -> dict[str, Any]:
     """A net in its deploy form, on the size that it names; nets without that form are built as the audit builds them.
 
     Shapes are (N, C, H, W) of the first top; stride and receptive field are pixels of the image along an axis, None
@@ -66,7 +66,7 @@ def net_table(audited: Audited, name: str) -> dict[str, Any]:
     """
     path = audited.net_path(name)
     stages = DEPLOY if _takes_images(audited.net(name, TEST, DEPLOY)) else ()
-    net = Net(path, TEST, stages=stages, device="meta") if stages else audited.built(name).net
+    net = Net(path, TEST, stages=stages, device="meta") if stages else audited.build(name).net
     lines = layer_lines(path, TEST, stages)
     layers = [_layer(net, node, lines.get(node.name)) for node in net.graph.nodes]
     image = next((net.blob_shapes[node.tops[0]] for node in net.graph.nodes if not node.bottoms), ())

@@ -22,12 +22,12 @@ from fcn_caffe.host.text import nearest_names
 from fcn_caffe.paper.audit.checks import behaviour, release, scores, table1_and_section4
 from fcn_caffe.paper.audit.claims import BEHAVIOURAL, CHECKS, DATA, STATIC, UNVERIFIED, Claim, read_claims
 from fcn_caffe.paper.audit.differences import differences
-from fcn_caffe.paper.audit.files import Audited
+from fcn_caffe.paper.audit.files import AuditedFiles
 from fcn_caffe.paper.audit.locate import locate
 from fcn_caffe.paper.audit.net_tables import net_tables
 from fcn_caffe.paper.result import DIFFERS, HOLDS, NOT_RUN, Result
 
-__all__ = ["UNVERIFIED_SOURCE", "VERDICTS", "Entry", "audit", "chosen"]
+__all__ = ["UNVERIFIED_SOURCE", "VERDICTS", "Entry", "audit", "choose_claims"]
 
 UNVERIFIED_SOURCE = "unverified source"  # the verdict of a claim whose source nobody of us saw
 VERDICTS = (HOLDS, DIFFERS, NOT_RUN, UNVERIFIED_SOURCE)
@@ -39,7 +39,7 @@ OnClaim = Callable[[Claim, "Entry | None"], None]
 _REGISTERED = (behaviour, scores, release, table1_and_section4)
 
 
-def chosen(wanted: Sequence[str]) -> list[Claim]:
+def choose_claims(wanted: Sequence[str]) -> list[Claim]:
     """The claims with these ids, whose ids begin so, or of these kinds, in their order; all where nothing is wanted.
 
     Raises: DataError for a word that means no claim, with the ids that are near.
@@ -59,7 +59,7 @@ def chosen(wanted: Sequence[str]) -> list[Claim]:
     return [claim for claim in claims if not wanted or claim.id in found]
 
 
-def audit(audited: Audited, *, only: Collection[str] | None = None, on_claim: OnClaim | None = None) -> Entry:
+def audit(audited: AuditedFiles, *, only: Collection[str] | None = None, on_claim: OnClaim | None = None) -> Entry:
     """Run the checks of the claims with the ids of `only`, of all by default, and return the record that JSON holds.
 
     on_claim(claim, None) is called before a claim's check, on_claim(claim, entry) after it. Relative paths of solvers
@@ -105,7 +105,7 @@ def audit(audited: Audited, *, only: Collection[str] | None = None, on_claim: On
 # -- one claim ---------------------------------------------------------------------------------------------------------
 
 
-def _answer(claim: Claim, audited: Audited, known: dict[int, tuple[Result, float]]) -> Entry:
+def _answer(claim: Claim, audited: AuditedFiles, known: dict[int, tuple[Result, float]]) -> Entry:
     """Run a claim's check, or take what it found for another claim."""
     check = CHECKS.get(claim.id)
     if check is None:
@@ -134,7 +134,7 @@ def _left_out(claim: Claim, why: str) -> Result:
     return Result(claim.id, claim.where, claim.quantity, missing=[why])
 
 
-def _entry(claim: Claim, audited: Audited, result: Result, seconds: float, broken: str = "") -> Entry:
+def _entry(claim: Claim, audited: AuditedFiles, result: Result, seconds: float, broken: str = "") -> Entry:
     """A claim with what its check found. broken: why the check came to no end."""
     check = CHECKS.get(claim.id)
     found = DIFFERS if broken else result.verdict
@@ -178,7 +178,7 @@ def _sentence(remark: str) -> str:
 # -- the rest of the record --------------------------------------------------------------------------------------------
 
 
-def _differences(audited: Audited) -> list[Any]:
+def _differences(audited: AuditedFiles) -> list[Any]:
     """Where the released nets and the text of CVPR 2015 part, as far as the files can be read."""
     try:
         return [asdict(one) for one in differences(audited)]
@@ -213,7 +213,7 @@ def _processor() -> str:
 
 
 @contextmanager
-def _working_in(audited: Audited) -> Iterator[None]:
+def _working_in(audited: AuditedFiles) -> Iterator[None]:
     """Work in the audited root, with its data folder in the environment; put both back."""
     here, before = Path.cwd(), os.environ.get(DATA_ROOT_VARIABLE)
     audited.root = audited.root.resolve()

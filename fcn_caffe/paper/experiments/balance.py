@@ -20,7 +20,7 @@ from fcn_caffe.paper.result import Result
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.blob_file import write_blob
 
-__all__ = ["balance", "balanced", "class_shares", "inverse_frequency"]
+__all__ = ["balance", "class_shares", "inverse_frequency", "with_class_weights"]
 
 ITERATIONS = 250
 RATE = 0.01  # a third of the recipe's, at which a loss whose rare pixels weigh ten times as much diverges
@@ -43,7 +43,7 @@ def inverse_frequency(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64
     return 1 / (len(shares) * shares)
 
 
-def balanced(net: Any, matrix: Path) -> Any:
+def with_class_weights(net: Any, matrix: Path) -> Any:
     """A copy of a net whose softmax losses weigh classes by the matrix in a file, in training."""
     made = caffe_pb2.NetParameter()
     made.CopyFrom(net)
@@ -65,7 +65,7 @@ def balance(seed: int = 0, scale: float = 1.0) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         matrix = Path(folder) / "weights.binaryproto"
         write_blob(matrix, np.diag(inverse_frequency(shares)))
-        weighed = mini.train(balanced(net, matrix), solver, start)
+        weighed = mini.train(with_class_weights(net, matrix), solver, start)
     for words, name in (
         ("mean IU", "mean_iu"),
         ("mean accuracy", "mean_accuracy"),

@@ -11,7 +11,7 @@ from scipy.ndimage import maximum_filter, minimum_filter  # type: ignore[import-
 from fcn_caffe.data.hha import Camera, hha
 from fcn_caffe.paper.result import Result
 
-__all__ = ["CAMERA", "CEILING", "FLOOR", "SIZE", "encoded_room", "inside", "room"]
+__all__ = ["CAMERA", "CEILING", "FLOOR", "SIZE", "encode_room", "inside", "room"]
 
 CAMERA = Camera(90.0, 95.0, 80.5, 60.5)
 SIZE = (120, 160)
@@ -57,7 +57,7 @@ def inside(seen: Array, margin: int) -> Array:
     return np.asarray(same & ~edge)
 
 
-def encoded_room() -> Result:
+def encode_room() -> Result:
     """The three channels of a room from a level and from a turned camera, beside the room's own numbers.
 
     Disparity is 31000 / z for z in centimetres, height is in centimetres above the floor, the angle with gravity is in

@@ -11,7 +11,7 @@ from fcn_caffe.paper.experiments.balance import balance
 from fcn_caffe.paper.experiments.cost import patchwise_cost
 from fcn_caffe.paper.experiments.equalities import fc_to_conv, rarefaction, upsampling, zero_init_skip
 from fcn_caffe.paper.experiments.fusion import fusion
-from fcn_caffe.paper.experiments.hha_of_a_room import encoded_room
+from fcn_caffe.paper.experiments.hha_of_a_room import encode_room
 from fcn_caffe.paper.experiments.masking import masking
 from fcn_caffe.paper.experiments.momentum import momentum_and_batch
 from fcn_caffe.paper.experiments.regimes import regimes
@@ -88,7 +88,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "5",
         "depth as disparity, height and angle with gravity, of a room whose numbers are known",
         (),
-        lambda options: encoded_room(),
+        lambda options: encode_room(),
     ),
     "sampling": Experiment(
         "3.4, 4.3",

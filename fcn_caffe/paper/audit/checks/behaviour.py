@@ -6,101 +6,86 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from fcn_caffe.data.hha import hha
+from fcn_caffe.data.sets.altering_layers import LossSampling, MaskedInput, MirrorJitter
 from fcn_caffe.evaluation.metrics import ConfusionMatrix
+from fcn_caffe.layers.conv import Deconvolution
 from fcn_caffe.layers.fillers import is_zero_filler
+from fcn_caffe.models import shapes
 from fcn_caffe.net.net import Net
+from fcn_caffe.net.rewrite.convolutionalize import convolutionalize
+from fcn_caffe.net.rewrite.rarefaction import rarefy, shift_and_stitch
 from fcn_caffe.paper.audit.claims import BEHAVIOURAL, check
-from fcn_caffe.paper.audit.files import Audited
-from fcn_caffe.paper.experiments.cost import multiply_adds
+from fcn_caffe.paper.audit.files import AuditedFiles
+from fcn_caffe.paper.audit.locate import Code
+from fcn_caffe.paper.experiments.ablation import at_once, learned_upsampling, pools, table2
+from fcn_caffe.paper.experiments.ablation_nets import pool_alone
+from fcn_caffe.paper.experiments.augmentation import augmentation
+from fcn_caffe.paper.experiments.balance import balance, with_class_weights
+from fcn_caffe.paper.experiments.cost import multiply_adds, patchwise_cost
+from fcn_caffe.paper.experiments.equalities import fc_to_conv, rarefaction, upsampling, zero_init_skip
+from fcn_caffe.paper.experiments.fusion import fusion
+from fcn_caffe.paper.experiments.hha_of_a_room import encode_room
+from fcn_caffe.paper.experiments.masking import masking
+from fcn_caffe.paper.experiments.momentum import momentum_and_batch
+from fcn_caffe.paper.experiments.regimes import regimes
+from fcn_caffe.paper.experiments.sampling import sampling
+from fcn_caffe.paper.experiments.sampling_nets import sample_loss
 from fcn_caffe.paper.result import Result
 from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.training.solver import read_solver
+from fcn_caffe.training.stage import Training
+from fcn_caffe.weights.surgery import widen
 
 __all__ = ["CARD", "forward_seconds"]
 
 CARD = "a Tesla K40c: the paper's times are of that card, these are of this machine's processor"
 _DAY = 86400
 _ROUNDING = 1e-5  # solvers hold float32
-_BACKWARD = 2  # the gradients of weights and of features each cost a forward pass
+_BACKWARD = 2  # forward passes that a backward pass costs: one each for the gradients of weights and of features
 
 
-def _bind(claim: str, name: str, *realised: str, trains: bool = True) -> None:
-    """A claim whose check is the experiment of a name."""
-    bound = check(claim, kind=BEHAVIOURAL, realised=realised, trains=name if trains else "")
-    bound(lambda audited: audited.experiment(name))
+# -- experiments -------------------------------------------------------------------------------------------------------
 
 
-_HERE = "fcn_caffe/paper/experiments/"
-_bind(
-    "S3.1.fc",
-    "cost",
-    _HERE + "cost.py:patchwise_cost",
-    "nets/voc-fcn-alexnet.prototxt:fc6",
-    "fcn_caffe/net/rewrite/convolutionalize.py:convolutionalize",
-    trains=False,
+def _check_by_experiment(claim: str, name: str, *realised: str | Code, trains: bool) -> None:
+    """Register an experiment as the check of a claim. trains: it trains nets, so a quick audit leaves it out."""
+    register = check(claim, kind=BEHAVIOURAL, realised=realised, trains=name if trains else "")
+    register(lambda audited: audited.experiment(name))
+
+
+_check_by_experiment(
+    "S3.1.fc", "cost", patchwise_cost, "nets/voc-fcn-alexnet.prototxt:fc6", convolutionalize, trains=False
 )
-_bind(
-    "S3.1.same",
-    "fc-to-conv",
-    "fcn_caffe/net/rewrite/convolutionalize.py:convolutionalize",
-    _HERE + "equalities.py:fc_to_conv",
-    trains=False,
+_check_by_experiment("S3.1.same", "fc-to-conv", convolutionalize, fc_to_conv, trains=False)
+_check_by_experiment("S3.2.rarefaction", "rarefaction", rarefy, shift_and_stitch, rarefaction, trains=False)
+_check_by_experiment("S3.3.deconv", "upsampling", Deconvolution, upsampling, trains=False)
+_check_by_experiment("P.momentum", "momentum", momentum_and_batch, trains=False)
+_check_by_experiment(
+    "T4.start", "fusion", fusion, widen, "nets/nyud-fcn32s-color-hha.prototxt:score_fused", trains=False
 )
-_bind(
-    "S3.2.rarefaction",
-    "rarefaction",
-    "fcn_caffe/net/rewrite/rarefaction.py:rarefy",
-    "fcn_caffe/net/rewrite/rarefaction.py:shift_and_stitch",
-    _HERE + "equalities.py:rarefaction",
-    trains=False,
-)
-_bind(
-    "S3.3.deconv",
-    "upsampling",
-    "fcn_caffe/layers/conv.py:Deconvolution",
-    _HERE + "equalities.py:upsampling",
-    trains=False,
-)
-_bind("P.momentum", "momentum", _HERE + "momentum.py:momentum_and_batch", trains=False)
-_bind(
-    "T4.start",
-    "fusion",
-    _HERE + "fusion.py:fusion",
-    "fcn_caffe/weights/surgery.py:widen",
-    "nets/nyud-fcn32s-color-hha.prototxt:score_fused",
-    trains=False,
-)
-_bind("S5.hha", "hha", "fcn_caffe/data/hha.py:hha", _HERE + "hha_of_a_room.py:encoded_room", trains=False)
-_bind(
-    "S3.4.sampling",
-    "sampling",
-    _HERE + "sampling.py:sampling",
-    _HERE + "sampling_nets.py:sample_loss",
-    "fcn_caffe/data/sets/altering_layers.py:LossSampling",
-)
-_bind(
-    "S4.3.aug",
-    "augmentation",
-    _HERE + "augmentation.py:augmentation",
-    "fcn_caffe/data/sets/altering_layers.py:MirrorJitter",
-)
-_bind("S4.3.weights", "balance", _HERE + "balance.py:balance", _HERE + "balance.py:balanced")
-_bind(
+_check_by_experiment("S5.hha", "hha", hha, encode_room, trains=False)
+_check_by_experiment("S3.4.sampling", "sampling", sampling, sample_loss, LossSampling, trains=True)
+_check_by_experiment("S4.3.aug", "augmentation", augmentation, MirrorJitter, trains=True)
+_check_by_experiment("S4.3.weights", "balance", balance, with_class_weights, trains=True)
+_check_by_experiment(
     "P.regimes",
     "regimes",
-    _HERE + "regimes.py:regimes",
+    regimes,
     "solvers/voc-fcn32s.prototxt:momentum",
     "solvers/cvpr-fcn32s.prototxt:iter_size",
+    trains=True,
 )
-_bind("P.mask", "masking", _HERE + "masking.py:masking", "fcn_caffe/data/sets/altering_layers.py:MaskedInput")
-_bind("P.pool", "pools", _HERE + "ablation.py:pools", _HERE + "ablation_nets.py:pool_alone")
-_bind("T2.order", "table2", _HERE + "ablation.py:table2", "fcn_caffe/models/shapes.py:fcn")
-_bind(
-    "S3.3.learned", "learned-upsampling", _HERE + "ablation.py:learned_upsampling", "nets/cvpr-fcn8s.prototxt:upscore2"
+_check_by_experiment("P.mask", "masking", masking, MaskedInput, trains=True)
+_check_by_experiment("P.pool", "pools", pools, pool_alone, trains=True)
+_check_by_experiment("T2.order", "table2", table2, shapes.fcn, trains=True)
+_check_by_experiment(
+    "S3.3.learned", "learned-upsampling", learned_upsampling, "nets/cvpr-fcn8s.prototxt:upscore2", trains=True
 )
-_bind("P.atonce", "at-once", _HERE + "ablation.py:at_once", "nets/voc-fcn8s-atonce.prototxt:scale_pool4")
+_check_by_experiment("P.atonce", "at-once", at_once, "nets/voc-fcn8s-atonce.prototxt:scale_pool4", trains=True)
 
 # The finer net, the coarser that it starts from, and the score layer that is new in it.
 _UPGRADES = tuple(
@@ -118,11 +103,11 @@ _DROP = 100
         "nets/voc-fcn16s.prototxt:score_pool4",
         "solvers/voc-fcn16s.prototxt:base_lr",
         "solvers/voc-fcn16s.prototxt:weights",
-        _HERE + "equalities.py:zero_init_skip",
+        zero_init_skip,
     ),
 )
-def upgrade(audited: Audited) -> Result:
-    """The experiment on the generated nets, and of the paper's own: new scores at zero, the rate a hundredth."""
+def check_upgrade(audited: AuditedFiles) -> Result:
+    """Run the experiment on the generated nets; of the paper's own, check new scores at zero, the rate a hundredth."""
     measured = audited.experiment("zero-init-skip")
     result = replace(measured, rows=list(measured.rows))
     for finer, coarser, skip in _UPGRADES:
@@ -137,10 +122,13 @@ def upgrade(audited: Audited) -> Result:
     return result
 
 
-def forward_seconds(audited: Audited, name: str) -> tuple[float | None, int]:
-    """Seconds of a net's forward pass over an image of 500x500, weights zero, and its multiply-adds; once an audit.
+# -- times beside a card that is not here ------------------------------------------------------------------------------
 
-    A quick audit measures no time, which then is None.
+
+def forward_seconds(audited: AuditedFiles, name: str) -> tuple[float | None, int]:
+    """Time a net's forward pass over an image of 500x500, weights zero, once an audit.
+
+    Returns: its seconds, None in a quick audit, and its multiply-adds.
     """
 
     def measure() -> tuple[float | None, int]:
@@ -155,47 +143,37 @@ def forward_seconds(audited: Audited, name: str) -> tuple[float | None, int]:
             net(**{blob: image})
             return time.perf_counter() - began, multiply_adds(net)
 
-    found: tuple[float | None, int] = audited.once(("forward", name), measure)
-    return found
+    return audited.remember(("forward", name), measure)
 
 
-def _times(claim: str, where: str, quantity: str, told: dict[str, str]) -> None:
-    @check(
-        claim,
-        kind=BEHAVIOURAL,
-        realised=(
-            "fcn_caffe/paper/audit/checks/behaviour.py:forward_seconds",
-            *(f"nets/{name}.prototxt" for name in told),
-        ),
-    )
-    def run(audited: Audited) -> Result:
+def _check_times(claim: str, where: str, quantity: str, published: dict[str, str]) -> None:
+    """Register the check of a claim of times. published: the paper's words by net."""
+
+    @check(claim, kind=BEHAVIOURAL, realised=(forward_seconds, *(f"nets/{name}.prototxt" for name in published)))
+    def run(audited: AuditedFiles) -> Result:
         result = Result(claim, where, quantity, missing=[CARD])
-        for name, wanted in told.items():
+        for name, wanted in published.items():
             seconds, cost = forward_seconds(audited, name)
-            taken = "left out by --quick" if seconds is None else 1e3 * seconds
-            result.measure(f"{name}, ms of one forward pass of 500x500 here", taken, wanted)
+            value = "left out by --quick" if seconds is None else 1e3 * seconds
+            result.measure(f"{name}, ms of one forward pass of 500x500 here", value, wanted)
             result.measure(f"{name}, multiply-adds of it", cost)
         threads = torch.get_num_threads()
         result.remarks.append(f"One pass on {threads} thread(s) of this processor; no bound is asked of it.")
         return result
 
 
-_times(
+_check_times(
     "T1.time",
     "Table 1",
     "forward time",
     {"voc-fcn-alexnet": "50 ms on a K40c", "voc-fcn32s": "210 ms on a K40c", "voc-fcn-googlenet": "59 ms on a K40c"},
 )
-_times("T3.time", "Table 3", "inference time", {"voc-fcn8s": "175 ms on a K40c"})
+_check_times("T3.time", "Table 3", "inference time", {"voc-fcn8s": "175 ms on a K40c"})
 
 
-@check(
-    "S4.3.time",
-    kind=BEHAVIOURAL,
-    realised=("solvers/cvpr-fcn32s.prototxt:max_iter", "fcn_caffe/training/stage.py:Training"),
-)
-def training_time(audited: Audited) -> Result:
-    """How long training would take here: passes forward and backward of its iterations, counted, not run."""
+@check("S4.3.time", kind=BEHAVIOURAL, realised=("solvers/cvpr-fcn32s.prototxt:max_iter", Training))
+def check_training_time(audited: AuditedFiles) -> Result:
+    """Estimate how long training would take here, from the passes of its iterations: they are counted, not run."""
     result = Result("S4.3.time", "4.3", "FCN-32s in three days, each upgrade in about one", missing=[CARD])
     for name, wanted in (("voc-fcn32s", "3 days on a K40c"), ("voc-fcn8s", "1 day on a K40c")):
         param = read_solver(audited.solver_path(name))
@@ -208,37 +186,54 @@ def training_time(audited: Audited) -> Result:
     return result
 
 
-@check("S5.metrics", kind=BEHAVIOURAL, realised=("fcn_caffe/evaluation/metrics.py:ConfusionMatrix.scores",))
-def metrics(audited: Audited) -> Result:
-    """The four scores of random answers, beside the sets of pixels that each class has."""
+# -- metrics -----------------------------------------------------------------------------------------------------------
+
+
+@check("S5.metrics", kind=BEHAVIOURAL, realised=(ConfusionMatrix.scores,))
+def check_metrics(audited: AuditedFiles) -> Result:
+    """Compare the four scores of random answers with those counted from the sets of pixels that each class has."""
     result = Result("S5.metrics", "5", "four scores of a segmentation, from counts of pixels")
     generator = np.random.default_rng(audited.seed)
-    classes, absent, void = 7, 5, 255
-    label = generator.integers(0, absent, (4, 9, 11))  # the last two classes are nowhere; one of them is answered
-    answer = np.where(generator.random(label.shape) < 0.5, label, generator.integers(0, absent + 1, label.shape))
+    classes, present, void = 7, 5, 255
+    # The last two classes are in no label; one of them is answered.
+    label = generator.integers(0, present, (4, 9, 11))
+    answer = np.where(generator.random(label.shape) < 0.5, label, generator.integers(0, present + 1, label.shape))
     label[generator.random(label.shape) < 0.2] = void
     confusion = ConfusionMatrix(classes)
-    for one, other in zip(label, answer, strict=True):
-        confusion.add(one, other)
-    places = list(zip(label.flatten().tolist(), answer.flatten().tolist(), strict=True))
-    counted = [(at, true, said) for at, (true, said) in enumerate(places) if true != void]
-    truth, said = ([{at for at, *both in counted if both[which] == one} for one in range(classes)] for which in (0, 1))
-    right = [len(ours & theirs) for ours, theirs in zip(truth, said, strict=True)]
-    union = [len(ours | theirs) for ours, theirs in zip(truth, said, strict=True)]
-    shown = [one for one in range(classes) if truth[one]]
-    accuracy = {one: right[one] / len(truth[one]) for one in shown}
-    overlap = {one: right[one] / union[one] for one in range(classes) if union[one]}
-    wanted = {
+    for label_image, answer_image in zip(label, answer, strict=True):
+        confusion.add(label_image, answer_image)
+    wanted, wanted_of_present = _scores_of_sets(label, answer, classes, void)
+    for name, score in confusion.scores().summary().items():
+        value, words = 100 * score, f"{100 * wanted[name]:.6g}"
+        result.measure(f"{name}, %", value, words, abs(score - wanted[name]) < _ROUNDING)
+    score = confusion.scores(leave_out_absent=True).mean_iu
+    result.measure(
+        "mean IU over the classes that are there, %",
+        100 * score,
+        f"{100 * wanted_of_present:.6g}",
+        abs(score - wanted_of_present) < _ROUNDING,
+    )
+    result.remarks.append("Void pixels count nowhere. A class that is nowhere but answered has an IU of 0.")
+    return result
+
+
+def _scores_of_sets(
+    label: npt.NDArray[np.int64], answer: npt.NDArray[np.int64], classes: int, void: int
+) -> tuple[dict[str, float], float]:
+    """The four scores by name, and mean IU over the classes that a label has, from each class's set of pixels."""
+    pairs = enumerate(zip(label.flatten().tolist(), answer.flatten().tolist(), strict=True))
+    counted = [(at, *pair) for at, pair in pairs if pair[0] != void]
+    labelled = [{at for at, true, _ in counted if true == name} for name in range(classes)]
+    answered = [{at for at, _, other in counted if other == name} for name in range(classes)]
+    right = [len(ours & theirs) for ours, theirs in zip(labelled, answered, strict=True)]
+    union = [len(ours | theirs) for ours, theirs in zip(labelled, answered, strict=True)]
+    present = [name for name in range(classes) if labelled[name]]
+    accuracy = {name: right[name] / len(labelled[name]) for name in present}
+    overlap = {name: right[name] / union[name] for name in range(classes) if union[name]}
+    scores = {
         "pixel_accuracy": sum(right) / len(counted),
         "mean_accuracy": sum(accuracy.values()) / len(accuracy),
         "mean_iu": sum(overlap.values()) / len(overlap),
-        "frequency_weighted_iu": sum(len(truth[one]) * overlap[one] for one in shown) / len(counted),
+        "frequency_weighted_iu": sum(len(labelled[name]) * overlap[name] for name in present) / len(counted),
     }
-    kept = sum(overlap[one] for one in shown) / len(shown)
-    for name, found in confusion.scores().summary().items():
-        result.measure(f"{name}, %", 100 * found, f"{100 * wanted[name]:.6g}", abs(found - wanted[name]) < _ROUNDING)
-    found = confusion.scores(leave_out_absent=True).mean_iu
-    told = f"{100 * kept:.6g}"
-    result.measure("mean IU over the classes that are there, %", 100 * found, told, abs(found - kept) < _ROUNDING)
-    result.remarks.append("Void pixels count nowhere. A class that is nowhere but answered has an IU of 0.")
-    return result
+    return scores, sum(overlap[name] for name in present) / len(present)

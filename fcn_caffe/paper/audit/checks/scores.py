@@ -23,7 +23,7 @@ from fcn_caffe.evaluation.net_inputs import check_preprocessing
 from fcn_caffe.evaluation.score import class_indices, data_layer, is_scored_without_absent, score_heads
 from fcn_caffe.models.published import how_to_get
 from fcn_caffe.paper.audit.claims import DATA, Claim, check, read_claims
-from fcn_caffe.paper.audit.files import Audited
+from fcn_caffe.paper.audit.files import AuditedFiles
 from fcn_caffe.paper.audit.released.solvers import released_solver
 from fcn_caffe.paper.experiments.upper_bound import FACTORS, upper_bounds
 from fcn_caffe.paper.result import DIFFERS, Result
@@ -71,12 +71,12 @@ def _claim(name: str) -> Claim:
 
 # -- scores ------------------------------------------------------------------------------------------------------------
 
-_scores: WeakKeyDictionary[Audited, dict[Scored, dict[str, Scores]]] = WeakKeyDictionary()
+_scores: WeakKeyDictionary[AuditedFiles, dict[Scored, dict[str, Scores]]] = WeakKeyDictionary()
 
 
-def _missing(audited: Audited, part: Scored) -> list[str]:
+def _missing(audited: AuditedFiles, part: Scored) -> list[str]:
     """What has to be there before a net can be scored. Raises: FcnCaffeError for a net that is broken."""
-    built, missing = audited.built(part.net), []
+    built, missing = audited.build(part.net), []
     weights = audited.weights_path(part.file)
     if not weights.is_file():
         missing.append(_how_to_train(part) if part.change else how_to_get(_below(audited, weights)))
@@ -97,9 +97,9 @@ def _images(net: str) -> int:
     return int(released_solver(net)["test_iter"][0])
 
 
-def _other_count(audited: Audited, part: Scored) -> list[str]:
+def _other_count(audited: AuditedFiles, part: Scored) -> list[str]:
     """What to say where the split has not the images that the number was measured on."""
-    source: Any = data_layer(audited.built(part.net).net)
+    source: Any = data_layer(audited.build(part.net).net)
     count, wanted = len(source.indices) if source is not None else 0, _images(part.net)
     if count == wanted:
         return []
@@ -108,7 +108,7 @@ def _other_count(audited: Audited, part: Scored) -> list[str]:
     ]
 
 
-def _below(audited: Audited, path: Path) -> Path:
+def _below(audited: AuditedFiles, path: Path) -> Path:
     return path.relative_to(audited.root)
 
 
@@ -134,7 +134,7 @@ def _classes(net: Any, only: int | None) -> list[int] | None:
     return list(range(1, net.blob_shapes["score"][1]))
 
 
-def _score(audited: Audited, part: Scored) -> dict[str, Scores]:
+def _score(audited: AuditedFiles, part: Scored) -> dict[str, Scores]:
     """Scores by head, each net and weights once an audit. Raises: FcnCaffeError."""
     known = _scores.setdefault(audited, {})
     key = replace(part, heads=_Heads(part.heads), change="")
@@ -160,7 +160,7 @@ class _Heads(dict[str, tuple[str, tuple[str, ...]]]):
         return isinstance(other, _Heads) and tuple(self) == tuple(other)
 
 
-def _measure(audited: Audited, *, name: str, parts: Sequence[Scored], remark: str = "") -> Result:
+def _measure(audited: AuditedFiles, *, name: str, parts: Sequence[Scored], remark: str = "") -> Result:
     """Score the nets of a claim, and compare with what is published."""
     claim, numbers = _claim(name), iter(published(name))
     tolerance = _TOLERANCE.get(claim.source, _TRAINED_AGAIN)
@@ -172,7 +172,7 @@ def _measure(audited: Audited, *, name: str, parts: Sequence[Scored], remark: st
             try:
                 found, missing = _score(audited, part), _other_count(audited, part)
             except DataError as error:
-                if not Built(audited.built(part.net).net, error).data_is_absent:
+                if not Built(audited.build(part.net).net, error).data_is_absent:
                     raise
                 missing = [f"the data set is not whole: {error}"]
         result.missing += [one for one in missing if one not in result.missing]
@@ -289,17 +289,17 @@ for _name, _parts in _PARTS.items():
     _where = (*_where, f"solvers/{_parts[0].net}.prototxt:base_lr", "fcn_caffe/evaluation/score.py:score_heads")
     if _name == "T2.fixed":  # the generated data's own net of that kind
         _where = ("nets/shapes-fcn32s-fixed.prototxt:conv1_1.lr_mult", *_where)
-    _run: Callable[[Audited], Result] = partial(_measure, name=_name, parts=_parts, remark=_REMARKS.get(_name, ""))
+    _run: Callable[[AuditedFiles], Result] = partial(_measure, name=_name, parts=_parts, remark=_REMARKS.get(_name, ""))
     check(_name, kind=DATA, realised=_where)(_run)
 
 
 # -- the test server, and the bound ------------------------------------------------------------------------------------
 
 
-def _test_server(audited: Audited, *, name: str, year: int) -> Result:
+def _test_server(audited: AuditedFiles, *, name: str, year: int) -> Result:
     """Nobody but the VOC test server can score its test split."""
     claim, net = _claim(name), "cvpr-fcn8s"
-    audited.built(net)  # a broken net is said
+    audited.build(net)  # a broken net is said
     result = Result(name, claim.where, claim.quantity)
     result.measure(f"mean IU on the test split of VOC{year}, %", "not measured", str(published(name)[0]))
     weights = audited.weights_path(net)
@@ -326,11 +326,11 @@ for _name, _year in (("T3.2011", 2011), ("T3.2012", 2012)):
         "fcn_caffe/paper/experiments/upper_bound.py:upper_bounds",
     ),
 )
-def _bound(audited: Audited) -> Result:
+def _bound(audited: AuditedFiles) -> Result:
     """The upper bounds on the labels of seg11valid; where they are not there generated ones are told."""
     claim, wanted = _claim("A.bound"), published("A.bound")
     result = Result("A.bound", claim.where, claim.quantity)
-    built = audited.built("cvpr-fcn32s")
+    built = audited.build("cvpr-fcn32s")
     if built.data_error is not None:
         if not built.data_is_absent:
             raise built.data_error

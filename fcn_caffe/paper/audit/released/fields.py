@@ -15,7 +15,7 @@ from fcn_caffe.proto import caffe_pb2, read_text
 from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.proto.upgrade import upgrade_net
 
-__all__ = ["EVERYWHERE", "Facts", "Layer", "read_layers", "shown", "solver_facts"]
+__all__ = ["EVERYWHERE", "Facts", "Layer", "read_layers", "show_value", "solver_facts"]
 
 Facts = dict[str, Any]
 # Where a layer is: while training, while testing, and in the deploy form.
@@ -87,10 +87,10 @@ def _from_root(name: str, root: str | os.PathLike[str]) -> str:
     return Path(os.path.relpath(found, root)).as_posix()
 
 
-def shown(value: Any) -> str:
+def show_value(value: Any) -> str:
     """A field's value in words."""
     if isinstance(value, tuple):
-        return " ".join(map(shown, value))
+        return " ".join(map(show_value, value))
     return f"{value:.7g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
