@@ -12,8 +12,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from fcn_caffe.commands import INTERRUPTED, command
@@ -21,7 +20,7 @@ from fcn_caffe.commands._options import positive
 from fcn_caffe.doctor.stages import problems, segments
 from fcn_caffe.errors import SolverError
 from fcn_caffe.evaluation.net_inputs import check_preprocessing
-from fcn_caffe.host.paths import DATA_ROOT_VARIABLE
+from fcn_caffe.host.paths import Paths, checkout, shipped
 from fcn_caffe.host.progress import Screen, duration, logging_to, report
 from fcn_caffe.host.tables import print_tables
 from fcn_caffe.training.plan import Planned, Stage, make_plan
@@ -30,7 +29,6 @@ from fcn_caffe.training.stage import ScoreTable, Training, best_scores
 from fcn_caffe.training.stage_picture import draw_stages
 
 DEFAULT = "solvers/shapes-fcn8s.prototxt"
-CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,29 +53,31 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@contextmanager
-def _working_in(solver: Path, data: Path | None) -> Iterator[Path]:
-    """Work where the solver's paths lead from, as Caffe's users do; gives the solver's path from there."""
-    here, known = Path.cwd(), os.environ.get(DATA_ROOT_VARIABLE)
-    where = here
-    if not solver.is_file() and not solver.is_absolute() and (CHECKOUT / solver).is_file():
-        where = CHECKOUT
-    elif solver.parent.name == "solvers" and not (here / "solvers" / solver.name).is_file():
-        where = solver.resolve().parent.parent
-    if data is not None:
-        if not data.is_dir():
-            raise SolverError(f"--data {data}: no such folder.")
-        os.environ[DATA_ROOT_VARIABLE] = str(data.resolve())
-    try:
-        if where.resolve() != here.resolve():
-            print(f"working in {where}", flush=True)
-        os.chdir(where)
-        yield Path(os.path.relpath(here / solver)) if where is not CHECKOUT else solver
-    finally:
-        os.chdir(here)
-        os.environ.pop(DATA_ROOT_VARIABLE, None)
-        if known is not None:
-            os.environ[DATA_ROOT_VARIABLE] = known
+def _find_solver(solver: Path, data: Path | None) -> tuple[Path, Paths]:
+    """Find the solver that is asked for, and where its relative paths start, as Caffe's users work.
+
+    Returns:
+        The solver's path, and Paths whose root is the working directory where it has the solver; else the folder that
+        holds the solver's `solvers/`; else the checkout, for a solver that comes with it. An installed package's
+        solvers run in the working directory: nothing is written into the package.
+    """
+    own = None if solver.is_file() else shipped(solver)
+    if own is not None:
+        solver, root = own, checkout() or Path()
+    elif solver.parent.name == "solvers" and solver.is_file() and not Path("solvers", solver.name).is_file():
+        solver = Path(os.path.abspath(solver))
+        root = solver.parent.parent
+    else:
+        solver, root = Path(os.path.relpath(solver)), Path()
+    if root.absolute() == Path.cwd():
+        root = Path()
+    else:
+        print(f"working in {root}", flush=True)
+    if data is None:
+        return solver, Paths(root)
+    if not data.is_dir():
+        raise SolverError(f"--data {data}: no such folder.")
+    return solver, Paths(root, data.resolve())
 
 
 def _print_scores(stages: Sequence[Stage]) -> None:
@@ -138,41 +138,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A stage has a name without an ending, a weight file has one.
     begin: str | None = arguments.begin
     from_weights = Path(begin).absolute() if begin is not None and Path(begin).suffix else None
-    with _working_in(Path(arguments.solver), arguments.data) as solver:
-        plan = make_plan(
-            solver,
-            from_stage=begin if from_weights is None else None,
-            from_weights=from_weights,
-            resume=arguments.resume,
-            steps=arguments.steps,
-            max_iter=arguments.max_iter,
-        )
-        plan.print()
-        lacking = [*plan.missing, *map(str, problems([planned.stage for planned in plan.to_run]))]
-        for line in lacking[len(plan.missing) :]:
-            print(f"missing: {line}", flush=True)
-        if arguments.dry_run:
-            return 0
-        if lacking:
-            raise SolverError("cannot start: " + "; ".join(lacking))
-        if not arguments.ignore_preprocessing:
-            for stage in (planned.stage for planned in plan.to_run):
-                for source in stage.sources:
-                    check_preprocessing(source, stage.net, starts=True)
-        # All at once: a later stage's old snapshots would pass for finished if this run is interrupted and resumed.
-        for planned in plan.to_run:
-            if planned.action == "train":
-                planned.stage.forget_snapshots()
-        screen, made = Screen(), {planned.stage.result: planned.stage for planned in plan.stages}
-        for planned in plan.to_run:
-            if not _train(planned, arguments.device, screen):
-                print(f"stopped. To go on: {_again(arguments, given)}", file=sys.stderr)
-                return INTERRUPTED
-            _gate(planned.stage, made)
-        stages = [planned.stage for planned in plan.stages if segments(planned.stage)]
-        _print_scores(stages)
-        # The ablation that trains the last layer alone has its row in the table; the picture shows the recipe.
-        picture = draw_stages([stage for stage in stages if not stage.name.endswith("-fixed")])
-        if picture is not None:
-            print(f"picture: {picture}")
+    solver, paths = _find_solver(Path(arguments.solver), arguments.data)
+    plan = make_plan(
+        solver,
+        from_stage=begin if from_weights is None else None,
+        from_weights=from_weights,
+        resume=arguments.resume,
+        steps=arguments.steps,
+        max_iter=arguments.max_iter,
+        paths=paths,
+    )
+    plan.print()
+    lacking = [*plan.missing, *map(str, problems([planned.stage for planned in plan.to_run]))]
+    for line in lacking[len(plan.missing) :]:
+        print(f"missing: {line}", flush=True)
+    if arguments.dry_run:
+        return 0
+    if lacking:
+        raise SolverError("cannot start: " + "; ".join(lacking))
+    if not arguments.ignore_preprocessing:
+        for stage in (planned.stage for planned in plan.to_run):
+            for source in stage.sources:
+                check_preprocessing(source, stage.net, starts=True, paths=paths)
+    # All at once: a later stage's old snapshots would pass for finished if this run is interrupted and resumed.
+    for planned in plan.to_run:
+        if planned.action == "train":
+            planned.stage.forget_snapshots()
+    screen, made = Screen(), {planned.stage.result: planned.stage for planned in plan.stages}
+    for planned in plan.to_run:
+        if not _train(planned, arguments.device, screen):
+            print(f"stopped. To go on: {_again(arguments, given)}", file=sys.stderr)
+            return INTERRUPTED
+        _gate(planned.stage, made)
+    stages = [planned.stage for planned in plan.stages if segments(planned.stage)]
+    _print_scores(stages)
+    # The ablation that trains the last layer alone has its row in the table; the picture shows the recipe.
+    picture = draw_stages([stage for stage in stages if not stage.name.endswith("-fixed")])
+    if picture is not None:
+        print(f"picture: {picture}")
     return 0

@@ -42,7 +42,7 @@ def _check_stage(stage: Stage, results: dict[Path, Net]) -> None:
     LearningRate(stage.param, str(stage.solver))
     try:
         # The memory a net takes is not needed to see that it builds.
-        train, test = (Net(stage.net, phase, device="meta") for phase in (TRAIN, TEST))
+        train, test = (Net(stage.net, phase, device="meta", paths=stage.paths) for phase in (TRAIN, TEST))
     except FcnCaffeError as error:
         raise error.named(str(stage.net)) from error.__cause__
     if not heads(test):
@@ -87,5 +87,5 @@ def _check_room(stage: Stage, net: Net) -> None:
 
 def segments(stage: Stage) -> bool:
     """Whether a stage's net gives scores for every pixel, as a classifier does not."""
-    net = Net(stage.net, TEST, device="meta")
+    net = Net(stage.net, TEST, device="meta", paths=stage.paths)
     return any(len(net.blob_shapes[score]) == 4 for score in heads(net))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fcn_caffe.errors import DataError
 
-__all__ = ["DATA_ROOT_VARIABLE", "PathLike", "Paths", "Surroundings", "checkout", "shipped"]
+__all__ = ["DATA_ROOT_VARIABLE", "PathLike", "Paths", "Surroundings", "checkout", "is_installed", "shipped"]
 
 PathLike = str | os.PathLike[str]
 
@@ -44,6 +44,11 @@ class Paths:
     def from_root(self, path: PathLike) -> Path:
         """Join a path to the root; an absolute path stays as it is."""
         return self.root / path
+
+    def seen_from_root(self, path: PathLike) -> Path:
+        """Write a path as it is called from the root: relative where it lies below it."""
+        path = Path(path)
+        return path.relative_to(self.root) if path.is_relative_to(self.root) else path
 
     def find_data(self, path: PathLike) -> Path:
         """Find a data path: below the data folder where it is there, else from the root.
@@ -147,3 +152,8 @@ def shipped(name: PathLike = "") -> Path | None:
     # The build puts copies of the three folders below models/; a checkout has none there.
     place = (checkout() or _PACKAGE / "models" / "shipped") / name
     return place if place.exists() else None
+
+
+def is_installed(path: PathLike) -> bool:
+    """Whether a path lies among the files of an installed package, where nothing may be written beside it."""
+    return checkout() is None and Path(path).is_relative_to(_PACKAGE / "models" / "shipped")

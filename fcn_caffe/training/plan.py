@@ -2,7 +2,8 @@
 
 A stage is a solver file, `solvers/NAME.prototxt`. Its result is `weights/NAME.caffemodel`. Its `weights:` field names
 the result of the stage before it. The folders solvers/ and weights/ lie side by side; a solver outside a folder
-`solvers` has weights/ beside itself.
+`solvers` has weights/ beside itself, and one of an installed package has it at the root. Relative paths start from the
+root of the stage's Paths.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fcn_caffe.errors import SolverError
+from fcn_caffe.host.paths import Paths, is_installed
 from fcn_caffe.host.tables import Table, print_tables
 from fcn_caffe.models import RECIPES, Start, starts_of
 from fcn_caffe.models.published import PUBLISHED, how_to_get
@@ -37,6 +39,7 @@ class Stage:
         starts: the weight files that training starts from, and how each is copied.
         step: the number of iterations from one scoring to the next.
         last: the iteration that training ends at.
+        paths: what relative paths start from.
     """
 
     name: str
@@ -45,18 +48,21 @@ class Stage:
     starts: tuple[Start, ...]
     step: int
     last: int
+    paths: Paths = field(default_factory=Paths)
 
     @property
     def result(self) -> Path:
         """The weight file that the best snapshot is copied to and that the next stage starts from."""
         folder = self.solver.parent
         root = folder.parent if folder.name == SOLVERS else folder
+        if is_installed(self.solver):
+            root = self.paths.root  # nothing is written into the package
         return root / WEIGHTS / f"{self.name}.caffemodel"
 
     @property
     def prefix(self) -> Path:
         """The path that every snapshot's name begins with."""
-        return Path(self.param.snapshot_prefix or f"snapshot/{self.name}/train")
+        return self.paths.from_root(self.param.snapshot_prefix or f"snapshot/{self.name}/train")
 
     @property
     def folder(self) -> Path:
@@ -80,8 +86,8 @@ class Stage:
     @property
     def net(self) -> Path:
         """The net's file, found as `candidate_paths` says; as the solver names it where it is not there."""
-        named = Path(self.param.net or self.param.train_net)
-        return find_file(named, self.solver) or named
+        name = self.param.net or self.param.train_net
+        return find_file(name, self.solver, self.paths) or self.paths.from_root(name)
 
     def weights(self) -> list[Path]:
         """List the weight files of the snapshots on disk."""
@@ -101,7 +107,13 @@ class Stage:
         return sorted(int(number) for number in numbers if number.isdigit())
 
 
-def read_stage(solver: str | os.PathLike[str], steps: int | None = None, max_iter: int | None = None) -> Stage:
+def read_stage(
+    solver: str | os.PathLike[str],
+    steps: int | None = None,
+    max_iter: int | None = None,
+    *,
+    paths: Paths | None = None,
+) -> Stage:
     """Read a solver file as a stage.
 
     A reference solver has the reference's steps. For another one a step is `snapshot` iterations, up to `max_iter`.
@@ -110,13 +122,15 @@ def read_stage(solver: str | os.PathLike[str], steps: int | None = None, max_ite
         solver: the solver's file.
         steps: the greatest number of steps.
         max_iter: the number of iterations, in place of the solver's.
+        paths: what relative paths start from.
     Raises:
         SolverError: there is no such file, or nothing to train.
         PrototxtError: the file cannot be read.
     """
-    path = Path(solver)
+    paths = Paths() if paths is None else paths
+    path = paths.from_root(solver)
     if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in Path(SOLVERS).glob("*.prototxt")))
+        known = ", ".join(sorted(file.stem for file in paths.from_root(SOLVERS).glob("*.prototxt")))
         raise SolverError(f"{path}: no such solver file. {SOLVERS}/ has: {known or 'none'}.")
     param = read_solver(path)
     recipe = RECIPES.get(path.stem)
@@ -130,14 +144,16 @@ def read_stage(solver: str | os.PathLike[str], steps: int | None = None, max_ite
         )
     step = min(step, total)
     files = (part.strip() for entry in param.weights for part in entry.split(","))
-    starts = tuple(starts_of(path.stem, str(_weights_path(file, path))) for file in files if file)
-    return Stage(path.stem, path, param, starts, step, total if steps is None else min(steps * step, total))
+    starts = tuple(starts_of(path.stem, str(_weights_path(file, path, paths))) for file in files if file)
+    return Stage(path.stem, path, param, starts, step, total if steps is None else min(steps * step, total), paths)
 
 
-def _weights_path(name: str, solver: Path) -> Path:
+def _weights_path(name: str, solver: Path, paths: Paths) -> Path:
     """Return the weight file that a solver names: where it is, else where a stage puts it, else as it is named."""
-    paths = candidate_paths(name, solver)
-    return next((path for path in paths if is_available(path) or _solver_of(path) is not None), Path(name))
+    for path in candidate_paths(name, solver, paths):
+        if is_available(path) or _solver_of(path, solver, paths) is not None:
+            return path
+    return paths.from_root(name)
 
 
 @dataclass(frozen=True)
@@ -150,13 +166,13 @@ class Planned:
     @property
     def description(self) -> str:
         """What is done with the stage, in words."""
-        stage = self.stage
+        stage, show = self.stage, self.stage.paths.seen_from_root
         if self.action == "keep":
-            return f"{stage.result} is there" if stage.result.is_file() else "not needed"
+            return f"{show(stage.result)} is there" if stage.result.is_file() else "not needed"
         if self.action == "resume":
             start = f"iteration {stage.snapshots()[-1]}"
         else:
-            start = ", ".join(start.weights for start in stage.starts) or "its fillers"
+            start = ", ".join(str(show(path)) for path in stage.sources) or "its fillers"
         return f"{self.action} from {start} to iteration {stage.last}, scored every {stage.step}"
 
     def __str__(self) -> str:
@@ -199,6 +215,7 @@ def make_plan(
     resume: bool = False,
     steps: int | None = None,
     max_iter: int | None = None,
+    paths: Paths | None = None,
 ) -> Plan:
     """Find the stages that a solver needs, and decide which of them have to be trained.
 
@@ -211,13 +228,14 @@ def make_plan(
         resume: continue from the snapshots on disk.
         steps: the greatest number of steps of each stage.
         max_iter: the number of iterations of each stage, in place of the solver's.
+        paths: what relative paths start from.
     Raises:
         SolverError: the stage is unknown, or an unfinished run is on disk and no argument says what to do with it.
         WeightsError: `from_weights` is no weight file.
     """
     if from_stage is not None and from_weights is not None:
         raise SolverError("a plan begins at a stage or from a weight file: give one of them, not both.")
-    last = read_stage(target, steps, max_iter)
+    last = read_stage(target, steps, max_iter, paths=paths)
     if from_weights is not None:
         chain, from_stage = [_with_weights(last, from_weights)], last.name
     else:
@@ -231,10 +249,11 @@ def make_plan(
 
 def _with_weights(stage: Stage, weights: str | os.PathLike[str]) -> Stage:
     """Return the stage as it starts from one given file."""
-    if not Path(weights).is_file():
-        raise SolverError(f"--from {os.fspath(weights)}: no such weight file.")
+    weights = stage.paths.from_root(weights)
+    if not weights.is_file():
+        raise SolverError(f"--from {weights}: no such weight file.")
     format_of(weights)  # refuse a net, given by mistake, before anything runs
-    return replace(stage, starts=(starts_of(stage.name, os.fspath(weights)),))
+    return replace(stage, starts=(starts_of(stage.name, str(weights)),))
 
 
 def _trained_again(chain: Sequence[Stage], begin: str | None) -> set[str]:
@@ -259,7 +278,8 @@ def _plan_of(chain: Sequence[Stage], again: set[str], resume: bool) -> Plan:
         if action == "train":
             needed |= {names[path] for path in stage.sources if path in names}
             absent = [path for path in stage.sources if path not in names and not is_available(path)]
-            plan.missing += [line for line in map(how_to_get, absent) if line not in plan.missing]
+            lines = (how_to_get(stage.paths.seen_from_root(path)) for path in absent)
+            plan.missing += [line for line in lines if line not in plan.missing]
     return plan
 
 
@@ -271,23 +291,25 @@ def _chain(last: Stage, steps: int | None, max_iter: int | None) -> list[Stage]:
         if stage.name in above:
             raise SolverError(f"{stage.solver}: starts from itself, through {' <- '.join((*above, stage.name))}.")
         for path in stage.sources:
-            solver = _solver_of(path)
+            solver = _solver_of(path, stage.solver, stage.paths)
             if solver is not None and path.stem not in stages:
-                visit(read_stage(solver, steps, max_iter), (*above, stage.name))
+                visit(read_stage(solver, steps, max_iter, paths=stage.paths), (*above, stage.name))
         stages.setdefault(stage.name, stage)
 
     visit(last, ())
     return list(stages.values())
 
 
-def _solver_of(weights: Path) -> Path | None:
-    """Return the solver file whose result a weight file is."""
+def _solver_of(weights: Path, named_by: Path, paths: Paths) -> Path | None:
+    """Return the solver file whose result a weight file is. named_by: the solver that starts from it."""
     if weights.parent.name != WEIGHTS or weights.suffix != ".caffemodel":
         return None
     root, file = weights.parent.parent, f"{weights.stem}.prototxt"
     solvers = [root / SOLVERS / file]
     if root.name != SOLVERS:  # the result of a solver in a folder `solvers` goes beside that folder
         solvers.append(root / file)
+    if is_installed(named_by) and weights.parent == paths.from_root(WEIGHTS):
+        solvers.append(named_by.with_name(file))
     return next((solver for solver in solvers if solver.is_file()), None)
 
 
@@ -302,8 +324,9 @@ def _action(stage: Stage, resume: bool, again: bool) -> str:
         return "keep" if is_finished else "resume"
     if again:
         return "train"
+    folder = stage.paths.seen_from_root(stage.folder)
     raise SolverError(
-        f"{stage.folder}/ holds an unfinished run of {stage.name}, at iteration {iterations[-1]} of {stage.last}. "
+        f"{folder}/ holds an unfinished run of {stage.name}, at iteration {iterations[-1]} of {stage.last}. "
         f"Add --resume to go on with it, or --from {stage.name} to train it again from the start."
     )
 

@@ -200,7 +200,7 @@ class Training:
         param.CopyFrom(stage.param)
         param.ClearField("weights")  # start_from copies them, and turns inner products into convolutions
         param.snapshot_prefix = str(stage.prefix)
-        self.solver = Solver(param, device=device, path=stage.solver)
+        self.solver = Solver(param, device=device, path=stage.solver, paths=stage.paths)
         if on_step is not None:
             self.solver.on_step.append(on_step)
         self.scores = ScoreTable(stage.folder / "scores.csv")

@@ -18,6 +18,7 @@ from small_stages import write_stages
 from fcn_caffe import commands
 from fcn_caffe.commands import command, solve
 from fcn_caffe.errors import DataError, SolverError
+from fcn_caffe.host import paths
 from fcn_caffe.training.plan import read_stage
 from fcn_caffe.training.stage import ScoreTable, Training
 from fcn_caffe.weights.record import Preprocessing, write_preprocessing
@@ -190,6 +191,44 @@ def test_solve_from_elsewhere(task, tmp_path_factory, monkeypatch):
     assert solve.main([str(task / "solvers/coarse.prototxt"), "--steps", "1"]) == 0
     assert (task / "weights/coarse.caffemodel").is_file() and not files(elsewhere)
     assert Path.cwd() == elsewhere
+
+
+def test_solve_from_elsewhere_is_solve_there(tmp_path, monkeypatch, capsys):
+    """The same lines are printed, but for the first, and the same files written; nothing of the process changes."""
+    there, elsewhere = write_stages(tmp_path / "there"), write_stages(tmp_path / "elsewhere")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(there)
+    assert solve.main([FINE]) == 0
+    plan = capsys.readouterr().out.splitlines()[:2]
+    monkeypatch.chdir(tmp_path / "empty")
+    environment, changes = dict(os.environ), []
+    with monkeypatch.context() as patch:
+        for change in ("chdir", "putenv", "unsetenv"):
+            patch.setattr(os, change, lambda *arguments: changes.append(arguments))
+        assert solve.main([str(elsewhere / FINE)]) == 0
+    assert not changes
+    assert capsys.readouterr().out.splitlines()[:3] == [f"working in {elsewhere}", *plan]
+    assert Path.cwd() == tmp_path / "empty" and not files(tmp_path / "empty") and dict(os.environ) == environment
+    assert files(there) == files(elsewhere)
+    for name in files(there):
+        if not name.endswith(("log.txt", ".solverstate")):  # which name files where they are
+            assert (there / name).read_bytes() == (elsewhere / name).read_bytes(), name
+
+
+def test_an_installed_packages_solver_runs_in_the_working_directory(tmp_path, monkeypatch):
+    package = tmp_path / "site-packages/fcn_caffe"
+    monkeypatch.setattr(paths, "_PACKAGE", package)
+    shipped = write_stages(package / "models/shipped")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("FCN_CAFFE_DATA", str(shipped))
+    before = files(shipped)
+    assert solve.main([FINE, "--steps", "1"]) == 0
+    assert files(shipped) == before
+    made = files(tmp_path / "here")
+    assert {f"weights/{name}.caffemodel" for name in ("coarse", "fine")} <= made
+    assert {f"snapshot/{name}/scores.csv" for name in ("coarse", "fine")} <= made
+    assert solve.main([FINE, "--steps", "1"]) == 0 and files(tmp_path / "here") >= made
 
 
 def test_data_elsewhere(task, monkeypatch):

@@ -12,6 +12,7 @@ from small_stages import write_stages
 from fcn_caffe.commands import doctor, explain_lr, train
 from fcn_caffe.doctor.stages import problems
 from fcn_caffe.errors import SolverError
+from fcn_caffe.host.paths import Paths
 from fcn_caffe.training.plan import make_plan, read_stage
 from fcn_caffe.training.solver import Solver
 from fcn_caffe.training.solver.settings import candidate_paths, find_file
@@ -45,12 +46,12 @@ def test_the_places_and_their_order(solver: str | None, places: list[str]) -> No
 
 
 def test_the_first_that_is_there_is_taken(tmp_path: Path) -> None:
-    solver, base = tmp_path / "task/solvers/a.prototxt", tmp_path / "base"
-    assert find_file("nets/a", solver, base) is None
+    solver, paths = tmp_path / "task/solvers/a.prototxt", Paths(tmp_path / "base")
+    assert find_file("nets/a", solver, paths) is None
     for folder in ("task", "task/solvers", "base"):  # each goes before the one that is there already
         (tmp_path / folder / "nets").mkdir(parents=True)
         (tmp_path / folder / "nets/a").touch()
-        assert find_file("nets/a", solver, base) == tmp_path / folder / "nets/a"
+        assert find_file("nets/a", solver, paths) == tmp_path / folder / "nets/a"
 
 
 def train_by_command(solver: Path) -> int:

@@ -11,14 +11,13 @@ import torch
 from fcn_caffe.errors import FcnCaffeError, SolverError
 from fcn_caffe.host.devices import torch_device
 from fcn_caffe.host.glog import logger
+from fcn_caffe.host.paths import PathLike, Paths
 from fcn_caffe.host.text import did_you_mean
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2, read_text
 from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.proto.upgrade import upgrade_solver
 from fcn_caffe.training.solver.update_rules import RULES, UpdateRule
-
-PathLike = str | os.PathLike[str]
 
 
 def read_solver(path: PathLike) -> Any:
@@ -31,28 +30,28 @@ def read_solver(path: PathLike) -> Any:
     return upgrade_solver(read_text(path, caffe_pb2.SolverParameter), path)
 
 
-def candidate_paths(name: PathLike, solver: PathLike | None, base: Path | None = None) -> list[Path]:
+def candidate_paths(name: PathLike, solver: PathLike | None, paths: Paths | None = None) -> list[Path]:
     """List the paths that a file name in a solver may mean, in the order in which they are tried.
 
-    A relative name leads from `base` (the working directory if None), as in Caffe; else from the solver's folder; else
+    A relative name leads from the root, as in Caffe from the working directory; else from the solver's folder; else
     from the folder above it, so that solvers/X.prototxt finds nets/X.prototxt from anywhere.
 
     Args:
         name: what the solver says.
         solver: the solver's file; None if it has none.
-        base: the folder to try first.
+        paths: what relative paths start from.
     """
-    folders = [Path() if base is None else base]
+    folders = [(paths or Paths()).root]
     if solver is not None:
         folder = Path(solver).parent
         folders += [folder, folder / ".." if folder.name in ("", "..") else folder.parent]
     return list(dict.fromkeys(folder / name for folder in folders))
 
 
-def find_file(name: PathLike, solver: PathLike | None, base: Path | None = None) -> Path | None:
+def find_file(name: PathLike, solver: PathLike | None, paths: Paths | None = None) -> Path | None:
     """Return the first of `candidate_paths` that is a file; None where none is."""
     # os.path.isfile, because Path's own raises for a name that is too long.
-    return next((path for path in candidate_paths(name, solver, base) if os.path.isfile(path)), None)
+    return next((path for path in candidate_paths(name, solver, paths) if os.path.isfile(path)), None)
 
 
 class Settings:
@@ -60,23 +59,23 @@ class Settings:
 
     Args:
         source: a solver file or a SolverParameter.
-        base: the folder that paths in the solver are relative to, the working directory if None. A file that is not
-            there is looked for beside the solver file, then in the folder above it, see `candidate_paths`.
+        paths: what relative paths start from. A file that is not there is looked for beside the solver file, then in
+            the folder above it, see `candidate_paths`.
         path: the file that a SolverParameter was read from.
     Raises:
         SolverError: names the file and the field.
     """
 
-    def __init__(self, source: PathLike | Any, base: Path | None = None, path: PathLike | None = None) -> None:
+    def __init__(self, source: PathLike | Any, paths: Paths | None = None, path: PathLike | None = None) -> None:
+        self.paths = Paths() if paths is None else paths
         if isinstance(source, (str, os.PathLike)):
-            self.path: Path | None = Path(source)
-            self.param = read_solver(source)
+            self.path: Path | None = self.paths.from_root(source)
+            self.param = read_solver(self.path)
         else:
-            self.path = None if path is None else Path(path)
+            self.path = None if path is None else self.paths.from_root(path)
             self.param = caffe_pb2.SolverParameter()
             self.param.CopyFrom(source)
             upgrade_solver(self.param)
-        self.base = base
         self.place = str(self.path) if self.path else "solver"
         self._check()
 
@@ -117,22 +116,18 @@ class Settings:
         Raises:
             SolverError: lists every path that was tried.
         """
-        path = find_file(name, self.path, self.base)
+        path = find_file(name, self.path, self.paths)
         if path is None:
-            tried = ", ".join(map(str, candidate_paths(name, self.path, self.base)))
+            tried = ", ".join(map(str, candidate_paths(name, self.path, self.paths)))
             raise self.error(f"{what} '{name}' is not there. Looked for {tried}.")
         return path
-
-    def from_base(self, name: str) -> Path:
-        """A path in the solver, relative to `base`."""
-        return self.base / name if self.base else Path(name)
 
     @property
     def snapshot_prefix(self) -> Path:
         """What every snapshot's path starts with; by default the solver file's without its ending."""
         if self.param.snapshot_prefix:
-            return self.from_base(self.param.snapshot_prefix)
-        return self.path.with_suffix("") if self.path else self.from_base("snapshot")
+            return self.paths.from_root(self.param.snapshot_prefix)
+        return self.path.with_suffix("") if self.path else self.paths.from_root("snapshot")
 
     def weights(self) -> list[Path]:
         """The files that `weights:` names, in order."""
@@ -205,7 +200,15 @@ class Settings:
             source = self.find(source, f"{field} file")
         state = self.state(source, phase, states)
         stages, debug_info = tuple(state.stage), bool(self.param.debug_info)
-        return Net(source, state.phase, stages=stages, level=state.level, device=device, debug_info=debug_info)
+        return Net(
+            source,
+            state.phase,
+            stages=stages,
+            level=state.level,
+            device=device,
+            debug_info=debug_info,
+            paths=self.paths,
+        )
 
     def state(self, source: PathLike | Any, phase: int, states: list[Any]) -> Any:
         """The NetState of a net, by its file or itself, under the solver's `states` of it. Raises: PrototxtError."""

@@ -22,6 +22,7 @@ import torch
 
 from fcn_caffe.errors import FcnCaffeError, SolverError, WeightsError
 from fcn_caffe.host.atomic import atomic_write
+from fcn_caffe.host.paths import Paths
 from fcn_caffe.host.text import show
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.parameters import LearnableParam
@@ -48,7 +49,7 @@ class Progress:
     current_step: int
 
 
-def paths(prefix: Path, iteration: int, hdf5: bool = False) -> tuple[Path, Path, Path]:
+def snapshot_paths(prefix: Path, iteration: int, hdf5: bool = False) -> tuple[Path, Path, Path]:
     """The weights, random states and solver state of one snapshot, named as Caffe names them."""
     suffixes = HDF5_SUFFIXES if hdf5 else SUFFIXES
     model, rng, state = (prefix.with_name(f"{prefix.name}_iter_{iteration}{suffix}") for suffix in suffixes)
@@ -64,7 +65,7 @@ def write(
     earlier snapshots whole and no part under a final name. The prefix's folder is made if need be.
     Raises: SolverError when it cannot be written.
     """
-    targets = paths(prefix, progress.iter, hdf5)
+    targets = snapshot_paths(prefix, progress.iter, hdf5)
     try:
         with _workplace(prefix, progress.iter) as folder:
             model, rng, state = (folder / target.name for target in targets)
@@ -237,11 +238,11 @@ class Snapshot:
             group["iter"] = self.state.iter
 
 
-def read(path: Path, net: Net, rule: UpdateRule) -> Snapshot:
+def read(path: Path, net: Net, rule: UpdateRule, paths: Paths | None = None) -> Snapshot:
     """Read a solver state and what belongs to it, and check that its histories fit.
 
     The weights are looked for beside the state first, so that a snapshot folder can be moved, then where the
-    state says.
+    state says. paths: what relative paths start from.
     Raises: SolverError or WeightsError; nothing is changed then.
     """
     if not path.name.endswith((".solverstate", ".solverstate.h5")):
@@ -268,7 +269,7 @@ def read(path: Path, net: Net, rule: UpdateRule) -> Snapshot:
                 f"{path}: the history of layer '{item.layer}' blob {item.index} is {show(array.shape)}, "
                 f"the net wants {show(shape)}. It belongs to another net."
             )
-    weights_path = _find_weights(path, state.learned_net)
+    weights_path = _find_weights(path, state.learned_net, paths or Paths())
     rng = _beside(path, ".rngstate")
     return Snapshot(
         path,
@@ -293,14 +294,14 @@ def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name[: path.name.rindex(".solverstate")] + suffix)
 
 
-def _find_weights(path: Path, named: str) -> Path | None:
+def _find_weights(path: Path, named: str, paths: Paths) -> Path | None:
     if not named:
         return None
     # Of the state's own name first: renamed and moved together, they still belong together.
     own = [_beside(path, suffix) for suffix in (".caffemodel", ".caffemodel.h5")]
     if path.name.endswith(".h5"):
         own.reverse()
-    looked = list(dict.fromkeys((own[0], path.parent / Path(named).name, Path(named), own[1])))
+    looked = list(dict.fromkeys((own[0], path.parent / Path(named).name, paths.from_root(named), own[1])))
     for candidate in looked:
         if candidate.is_file():
             return candidate

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from fcn_caffe.errors import SolverError
 from fcn_caffe.host.glog import logger, mean_outputs, number, output_lines, say, show_log
+from fcn_caffe.host.paths import PathLike, Paths
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.training.solver import snapshot
 from fcn_caffe.training.solver.lr_policies import LearningRate
-from fcn_caffe.training.solver.settings import PathLike, Settings
+from fcn_caffe.training.solver.settings import Settings
 from fcn_caffe.training.solver.signals import Effect, Requests
 from fcn_caffe.weights.transfer import copy_weights, load_weights
 
@@ -28,9 +29,10 @@ class Solver:
     """Trains the net a SolverParameter names, as Caffe's solvers do: `Solver("solver.prototxt").solve()`.
 
     source: a solver file or a SolverParameter. device: "cpu", "cuda", "cuda:N"; None follows solver_mode where CUDA
-    is present. base: the folder that paths in the solver are relative to, the working directory if None; files not
-    there are looked for beside the solver file. path: the file that a SolverParameter was read from. random_seed
-    seeds torch, NumPy and Python's random.
+    is present. paths: what relative paths start from, those in the solver and in its nets too; the working directory
+    by default. Files that are not there are looked for beside the solver file, then in the folder above it. base: the
+    same as paths=Paths(base). path: the file that a SolverParameter was read from. random_seed seeds torch, NumPy and
+    Python's random.
 
     net, test_nets: the nets, which share their blobs. optimizer: the update rule. iter: updates done. loss: of the
     last iteration. smoothed_loss: mean of the last average_loss ones since `step` was called. rate: the last
@@ -49,9 +51,13 @@ class Solver:
         device: str | torch.device | None = None,
         base: str | Path | None = None,
         path: PathLike | None = None,
+        *,
+        paths: Paths | None = None,
     ) -> None:
         show_log()
-        self._settings = settings = Settings(source, None if base is None else Path(base), path)
+        if paths is None:
+            paths = Paths() if base is None else Paths(Path(base))
+        self._settings = settings = Settings(source, paths, path)
         self.param = settings.param
         self.learning_rate = LearningRate(self.param, settings.place)
         self.device = settings.device(device)
@@ -276,7 +282,7 @@ class Solver:
         """
         prefix = self._settings.snapshot_prefix
         hdf5 = self.param.snapshot_format == caffe_pb2.SolverParameter.HDF5
-        model, _, state = snapshot.paths(prefix, self.iter, hdf5)
+        model, _, state = snapshot.snapshot_paths(prefix, self.iter, hdf5)
         form, lines = ("HDF5", (463, 285)) if hdf5 else ("binary proto", (454, 273))
         say(f"solver.cpp:{lines[0]}", f"Snapshotting to {form} file {model}")
         say(f"sgd_solver.cpp:{lines[1]}", f"Snapshotting solver state to {form} file {state}")
@@ -294,7 +300,8 @@ class Solver:
         one of those, everything but data order and dropout continues.
         Raises: SolverError or WeightsError; nothing has changed then.
         """
-        found = snapshot.read(Path(path), self.net, self.optimizer)
+        path = self._settings.paths.from_root(path)
+        found = snapshot.read(path, self.net, self.optimizer, self._settings.paths)
         found.put(self.net, self.test_nets, self.optimizer)
         self.iter, self.learning_rate.current_step = found.state.iter, found.state.current_step
         self._snapshot_iter = self.iter
