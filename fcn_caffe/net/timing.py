@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from fcn_caffe.net.net import Net, Shape, _Step
+from fcn_caffe.net.net import Net
+from fcn_caffe.net.runner import Blob, Runner, Shape, Step
 
 Version = tuple[str, int]  # a blob as one layer left it: its name and that layer's index
 
 
 @dataclass
 class LayerTime:
-    """One layer's times in milliseconds, means over the iterations. backward is 0 where no gradient arrives.
+    """One layer's mean times in milliseconds. backward is 0 where no gradient arrives.
 
-    tops: the shapes of what it makes. parameters: how many numbers its blobs hold.
+    tops: the shapes of its tops. parameters: how many numbers its blobs hold.
     """
 
     name: str
@@ -32,7 +33,7 @@ class LayerTime:
 
 @dataclass
 class NetTimes:
-    """The layers' times in file order; forward and backward are those of whole passes, in milliseconds."""
+    """The layers' times in file order; forward and backward are the mean times of whole passes, in milliseconds."""
 
     layers: list[LayerTime]
     iterations: int
@@ -41,17 +42,17 @@ class NetTimes:
 
 
 @dataclass
-class _Ran:
-    """A layer that ran: the leaves it read, each with the version it is of, and the tops it made."""
+class _Run:
+    """One run of a layer: the leaves it read, each with the version it is of, and the tops it made."""
 
-    step: _Step
+    step: Step
     leaves: list[tuple[Version, Tensor]]
-    tops: tuple[Tensor, ...] = ()
+    tops: Sequence[Tensor]
 
 
 @dataclass
 class _Clock:
-    """Adds up milliseconds; on CUDA all that was queued before and within is waited for."""
+    """Adds up milliseconds by name. On CUDA it waits for what was queued before and within."""
 
     device: torch.device
     spent: dict[str, float] = field(default_factory=dict)
@@ -59,59 +60,87 @@ class _Clock:
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         self._wait()
-        started = time.perf_counter()
+        start = time.perf_counter()
         yield
         self._wait()
-        self.spent[name] = self.spent.get(name, 0.0) + (time.perf_counter() - started) * 1e3
+        self.spent[name] = self.spent.get(name, 0.0) + (time.perf_counter() - start) * 1e3
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
 
-def made_inputs(net: Net) -> dict[str, Tensor]:
-    """A blob for every Input top: random in [0, 1), but zero where a layer reads it as labels or indices.
+class _TimedRunner(Runner):
+    """Runs each layer on leaves of its own, measures it, and remembers it for backward."""
 
-    Raises: LayerError for an Input layer without a shape.
+    def __init__(self, net: Net, clock: _Clock) -> None:
+        super().__init__(net)
+        self.clock = clock
+        self.runs: list[_Run] = []
+
+    def run_step(self, step: Step, bottoms: list[Tensor]) -> Sequence[Tensor]:
+        leaves: list[tuple[Version, Tensor]] = []
+        copies: list[Tensor] = []
+        for position, (name, blob) in enumerate(zip(step.bottoms, bottoms, strict=True)):
+            leaf = blob.detach()
+            if blob.requires_grad and position not in step.blocked:
+                leaf.requires_grad_()
+            leaves.append(((name, self.net.graph.producers[step.node.index, position]), leaf))
+            # A leaf may not be overwritten; a copy of it may, and its backward hands the gradient through.
+            copies.append(leaf.clone() if step.layer.inplace else leaf)
+        with self.clock(step.node.name):
+            tops = self.call_layer(step, copies) if copies else self.source(step)
+        self.runs.append(_Run(step, leaves, tops))
+        return tops
+
+
+def random_inputs(net: Net) -> dict[str, Tensor]:
+    """Make a blob for every Input top: random in [0, 1), but zero where a layer reads it as labels or indices.
+
+    Raises:
+        LayerError: an Input layer has no shape.
     """
     inputs: dict[str, Tensor] = {}
     labels = {
-        step.bottoms[place] for step in net._steps for place in step.layer.undifferentiable if step.bottoms[place:]
+        step.bottoms[place] for step in net.steps for place in step.layer.undifferentiable if step.bottoms[place:]
     }
-    for step in net._steps:
+    for step in net.steps:
         if step.node.type != "Input":
             continue
         for name in step.tops:
             shape = net.blob_shapes[name]
             if not shape:
                 raise step.layer.error(f"top '{name}' has no shape to make a blob of. Give input_param a shape.")
-            made = torch.zeros(shape) if name in labels else torch.rand(shape)
-            inputs[name] = made.to(net.device)
+            blob = torch.zeros(shape) if name in labels else torch.rand(shape)
+            inputs[name] = blob.to(net.device)
     return inputs
 
 
-def time_net(
-    net: Net, iterations: int = 50, *, warm_up: int = 1, inputs: Mapping[str, Tensor] | None = None
-) -> NetTimes:
-    """Run forward and backward, layer by layer, and take the mean times after `warm_up` passes.
+def time_net(net: Net, iterations: int = 50, *, warm_up: int = 1, inputs: Mapping[str, Blob] | None = None) -> NetTimes:
+    """Run forward and backward layer by layer; return the mean times of the passes after `warm_up`.
 
-    Each layer reads detached leaves, so that its backward can be run and timed alone; what arrives at its tops is the
-    sum of what its readers gave their leaves, as in the whole net. It starts at the losses, with their weights; a net
-    without any starts with ones at its outputs, and at what only layers without a gradient read. Parameters'
-    gradients end as those of the last pass. Layers that write over their bottom get a copy that is made outside the
-    measured time.
-    inputs: for Input layers; `made_inputs` if not given.
-    Raises: what the layers raise. Source: Caffe's `time` command, which runs the layers one by one as well.
+    Each layer reads detached leaves, so that its backward runs and is timed alone. The gradient that arrives at a top
+    is the sum of what the top's readers gave their leaves, as in the whole net. Backward starts at the losses, with
+    their weights. A net without losses starts with ones at its outputs, and at blobs that only layers without a
+    gradient read. The parameters' gradients are those of the last pass afterwards. A layer that overwrites its bottom
+    gets a copy, which is made outside the measured time. debug_info's lines are said of the first pass only.
+
+    Args:
+        inputs: blobs for the Input layers; by default those of `random_inputs`.
+
+    Raises:
+        FcnCaffeError: what the layers raise.
+
+    Source: Caffe's `time` command, which also runs the layers one by one.
     """
-    given = dict(made_inputs(net) if inputs is None else inputs)
-    # One pass as a whole first: what does not fit is then told with layer and shapes.
-    with torch.no_grad():
-        net(given)
+    inputs = dict(random_inputs(net) if inputs is None else inputs)
+    with torch.no_grad():  # a whole pass without gradients first, which takes the least memory: errors show early
+        net(inputs)
     for _ in range(warm_up):
-        _pass(net, given, _Clock(net.device), _Clock(net.device), _Clock(net.device))
+        _time_pass(net, inputs, _Clock(net.device), _Clock(net.device), _Clock(net.device))
     forward, backward, whole = _Clock(net.device), _Clock(net.device), _Clock(net.device)
     for _ in range(iterations):
-        shapes = _pass(net, given, forward, backward, whole)
+        shapes = _time_pass(net, inputs, forward, backward, whole)
     layers = [
         LayerTime(
             step.node.name,
@@ -121,74 +150,56 @@ def time_net(
             forward.spent[step.node.name] / iterations,
             backward.spent.get(step.node.name, 0.0) / iterations,
         )
-        for step in net._steps
+        for step in net.steps
     ]
     return NetTimes(layers, iterations, whole.spent["forward"] / iterations, whole.spent["backward"] / iterations)
 
 
-def _pass(
-    net: Net, given: dict[str, Tensor], forward: _Clock, backward: _Clock, whole: _Clock
+def _time_pass(
+    net: Net, inputs: Mapping[str, Blob], forward: _Clock, backward: _Clock, whole: _Clock
 ) -> dict[str, tuple[Shape, ...]]:
-    """One forward and one backward pass; returns the shapes of each layer's tops."""
+    """Run one forward and one backward pass; return the shapes of each layer's tops."""
     net.zero_grad(set_to_none=True)
+    runner = _TimedRunner(net, forward)
     with whole("forward"):
-        ran = _forward(net, given, forward)
-    shapes = {each.step.node.name: tuple(tuple(top.shape) for top in each.tops) for each in ran}
+        runner.run(inputs)
+    shapes = {run.step.node.name: tuple(tuple(top.shape) for top in run.tops) for run in runner.runs}
     with whole("backward"):
-        _backward(net, ran, backward)
+        _backward(net, runner.runs, backward)
     return shapes
 
 
-def _forward(net: Net, given: dict[str, Tensor], clock: _Clock) -> list[_Ran]:
-    blobs: dict[str, Tensor] = {}
-    ran: list[_Ran] = []
-    for step in net._steps:
-        leaves, bottoms = [], []
-        for position, name in enumerate(step.bottoms):
-            blob = blobs[name]
-            leaf = blob.detach()
-            if blob.requires_grad and position not in step.blocked:
-                leaf.requires_grad_()
-            leaves.append(((name, net.graph.producers[step.node.index, position]), leaf))
-            # A leaf may not be written over; a copy of it may, and its backward hands the gradient through.
-            bottoms.append(leaf.clone() if step.layer.inplace else leaf)
-        with clock(step.node.name):
-            if bottoms:
-                made = step.layer(*bottoms)
-                tops = (made,) if isinstance(made, Tensor) else tuple(made)
-            else:
-                named = net._source(step, given, net.device)
-                tops = tuple(named[name] for name in step.tops)
-        blobs.update(zip(step.tops, tops, strict=False))
-        ran.append(_Ran(step, leaves, tops))
-    return ran
-
-
-def _backward(net: Net, ran: list[_Ran], clock: _Clock) -> None:
+def _backward(net: Net, runs: list[_Run], clock: _Clock) -> None:
     arriving: dict[Version, Tensor] = {}
-    for each in reversed(ran):
-        step, tops, gradients = each.step, [], []
-        for name, top in zip(step.tops, each.tops, strict=False):
-            gradient = arriving.pop((name, step.node.index), None)
-            weight = net.loss_weights.get(name)
-            if weight and _last_maker(net, name) == step.node.index:
-                seed = torch.full_like(top, weight)
-                gradient = seed if gradient is None else gradient + seed
-            elif gradient is None and not net.loss_weights and top.requires_grad:
-                gradient = torch.ones_like(top)
-            # A layer may hand its bottom or its blob through as it is: then the top is a leaf with a gradient.
-            if gradient is not None and top.requires_grad:
-                tops.append(top)
-                gradients.append(gradient)
+    while runs:
+        run = runs.pop()  # what its graph has saved is freed with it
+        tops, gradients = _start_gradients(net, run, arriving)
         if not tops:
             continue
-        with clock(step.node.name):
+        with clock(run.step.node.name):
             torch.autograd.backward(tops, gradients)
-        for version, leaf in each.leaves:
+        for version, leaf in run.leaves:
             if leaf.grad is not None:
                 arriving[version] = arriving[version] + leaf.grad if version in arriving else leaf.grad
                 leaf.grad = None
-        each.tops, each.leaves = (), []  # what was saved for this backward is free
+
+
+def _start_gradients(net: Net, run: _Run, arriving: dict[Version, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """The tops that a layer's backward starts at, and their gradients; those used leave `arriving`."""
+    step, tops, gradients = run.step, [], []
+    for name, top in zip(step.tops, run.tops, strict=False):
+        gradient = arriving.pop((name, step.node.index), None)
+        weight = net.loss_weights.get(name)
+        if weight and _last_maker(net, name) == step.node.index:
+            loss_gradient = torch.full_like(top, weight)
+            gradient = loss_gradient if gradient is None else gradient + loss_gradient
+        elif gradient is None and not net.loss_weights and top.requires_grad:
+            gradient = torch.ones_like(top)
+        # A layer may hand its bottom or its blob through as it is: then the top is a leaf with a gradient.
+        if gradient is not None and top.requires_grad:
+            tops.append(top)
+            gradients.append(gradient)
+    return tops, gradients
 
 
 def _last_maker(net: Net, blob: str) -> int:

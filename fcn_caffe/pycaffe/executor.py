@@ -16,9 +16,9 @@ from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import Layer
 from fcn_caffe.layers.python import Python
 from fcn_caffe.net.graph import AUTOMATIC, Graph, Node
-from fcn_caffe.net.net import _FAILURES as FAILURES
 from fcn_caffe.net.net import Net as CoreNet
 from fcn_caffe.net.rewrite.splits import insert_splits
+from fcn_caffe.net.runner import FAILURES
 from fcn_caffe.pycaffe.blob import Blob, BlobVec
 from fcn_caffe.pycaffe.memory import Memory, ParamData, ParamDiff, owner_of
 from fcn_caffe.pycaffe.needs import needs_of
@@ -85,7 +85,7 @@ class Executor:
             raise error.hinted(
                 " It works in place on a blob that another layer reads too, of which Caffe makes copies."
             ) from error
-        layers = core._layer_of
+        layers = core.layers_by_name
         self.forced = bool(core.param.force_backward)
         needs = needs_of(self.graph, layers, self.forced)
         self.blobs: dict[str, Blob] = {}

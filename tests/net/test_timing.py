@@ -11,7 +11,7 @@ from helpers import input_layer, layer, make_net
 
 from fcn_caffe import TEST, TRAIN, LayerError
 from fcn_caffe.commands import time_net as command
-from fcn_caffe.net.timing import made_inputs, time_net
+from fcn_caffe.net.timing import random_inputs, time_net
 
 CONVOLUTION = 'convolution_param { num_output: 4 kernel_size: 3 pad: 1 weight_filler { type: "msra" } }'
 # A blob with three readers, layers in place, one that hands its bottom through (Dropout in TEST), two losses.
@@ -32,7 +32,7 @@ NET = (
 
 def test_gradients_are_those_of_the_whole_net():
     net = make_net(*NET)
-    inputs = made_inputs(net)
+    inputs = random_inputs(net)
     time_net(net, 2, inputs=inputs)
     alone = [item.blob.grad.clone() for item in net.learnable_params]
     net.zero_grad(set_to_none=True)
@@ -44,7 +44,7 @@ def test_gradients_are_those_of_the_whole_net():
 
 def test_without_a_loss_ones_arrive_at_the_outputs():
     net = make_net(*NET[:1], *NET[2:8])
-    inputs = made_inputs(net)
+    inputs = random_inputs(net)
     times = time_net(net, 1, inputs=inputs)
     alone = [item.blob.grad.clone() for item in net.learnable_params]
     net.zero_grad(set_to_none=True)
@@ -83,14 +83,14 @@ def test_force_backward_reaches_the_input():
 
 
 def test_made_inputs_are_labels_where_labels_are_read():
-    made = made_inputs(make_net(*NET))
+    made = random_inputs(make_net(*NET))
     assert not made["label"].any() and made["data"].std() > 0.1
 
 
 def test_an_input_without_a_shape_is_refused():
     net = make_net('layer { name: "data" type: "Input" top: "data" }')
     with pytest.raises(LayerError, match="top 'data' has no shape"):
-        made_inputs(net)
+        random_inputs(net)
 
 
 def test_the_command_prints_a_table_and_writes_csv(tmp_path, capsys):

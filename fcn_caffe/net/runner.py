@@ -1,0 +1,202 @@
+"""Runs a net step by step. Everything that runs layers overrides what it needs of the class here.
+
+The only calls of a layer stand in this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fcn_caffe.errors import FcnCaffeError, GraphError, LayerError
+from fcn_caffe.host.text import show
+from fcn_caffe.layers.base import Layer
+from fcn_caffe.net.graph import Graph, Node
+
+if TYPE_CHECKING:
+    from fcn_caffe.net.net import Net
+
+Shape = tuple[int, ...]
+Blob = Tensor | npt.NDArray[np.generic]
+
+# What torch, NumPy and Python raise when shapes, numbers or sizes do not fit. The runner adds the layer's name.
+FAILURES = (RuntimeError, ValueError, IndexError, TypeError, ArithmeticError, MemoryError)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer in its place in the net.
+
+    bottoms, tops: blob names. frees: the blobs that nothing reads after this step.
+    blocked: the positions of bottoms that propagate_down or the layer type cuts off from the gradient.
+    """
+
+    layer: Layer
+    node: Node
+    bottoms: tuple[str, ...]
+    tops: tuple[str, ...]
+    frees: tuple[str, ...]
+    blocked: tuple[int, ...]
+
+    @classmethod
+    def of(cls, node: Node, layer: Layer, frees: tuple[str, ...] = ()) -> Step:
+        """Make the step of a node and its layer."""
+        blocked = {position for position, down in enumerate(node.param.propagate_down) if not down}
+        blocked.update(position for position in layer.undifferentiable if position < len(node.bottoms))
+        return cls(layer, node, node.bottoms, node.tops, frees, tuple(sorted(blocked)))
+
+
+def make_steps(graph: Graph, layers: Mapping[str, Layer]) -> tuple[Step, ...]:
+    """Make the steps of a graph, in file order; layers: by their Caffe name."""
+    return tuple(Step.of(node, layers[node.name], graph.last_use[node.index]) for node in graph.nodes)
+
+
+class Runner:
+    """Runs the layers of a net in file order, once: make a new one for each pass.
+
+    Subclasses override what they watch or change: `run_step` (a step with its bottoms), `source` (a layer without
+    bottoms), `call_layer` (the call itself), `failure` (the error when a layer fails).
+
+    >>> from fcn_caffe.net import Net
+    >>> from fcn_caffe.proto import caffe_pb2, parse_text
+    >>> class Shapes(Runner):
+    ...     def run_step(self, step, bottoms):
+    ...         tops = super().run_step(step, bottoms)
+    ...         print(step.node, *(tuple(top.shape) for top in tops))
+    ...         return tops
+    >>> text = '''
+    ...     layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 4 dim: 4 } } }
+    ...     layer { name: "pool" type: "Pooling" bottom: "data" top: "pool"
+    ...             pooling_param { kernel_size: 2 stride: 2 } }
+    ... '''
+    >>> net = Net(parse_text(text, caffe_pb2.NetParameter))
+    >>> blobs = Shapes(net).run({"data": torch.zeros(1, 3, 4, 4)})
+    layer 'data' (Input) (1, 3, 4, 4)
+    layer 'pool' (Pooling) (1, 3, 2, 2)
+    """
+
+    def __init__(self, net: Net) -> None:
+        self.net = net
+        self.device = net.device
+        self.inputs: Mapping[str, Blob] = {}  # the blobs given for this pass
+        self.blobs: dict[str, Tensor] = {}  # the blobs that are alive
+
+    def run(self, inputs: Mapping[str, Blob], keep: frozenset[str] = frozenset()) -> dict[str, Tensor]:
+        """Run every step; return the outputs, and the blobs named in `keep`.
+
+        A blob is freed after its last reader, unless it is kept or autograd needs it.
+
+        Raises:
+            GraphError: `inputs` or `keep` names a blob that the net does not have.
+            LayerError: a layer fails; the error names it and its bottoms' shapes.
+        """
+        net = self.net
+        for name in inputs.keys() | keep:
+            if name not in net.blob_shapes:
+                raise GraphError(f"net '{net.name}' has no blob '{name}'. Its inputs: {', '.join(net.graph.inputs)}.")
+        self.inputs = inputs
+        blobs: dict[str, Tensor] = {}
+        self.blobs = blobs
+        for step in net.steps:
+            tops = self.run_step(step, [blobs[name] for name in step.bottoms])
+            blobs.update(zip(step.tops, tops, strict=False))
+            del tops
+            for name in step.frees:
+                if name not in keep:
+                    del blobs[name]
+        wanted = keep.union(net.graph.outputs)
+        return {name: blob for name, blob in blobs.items() if name in wanted}
+
+    def run_step(self, step: Step, bottoms: list[Tensor]) -> Sequence[Tensor]:
+        """Run one step and return its tops."""
+        if not step.bottoms:
+            return self.source(step)
+        for position in step.blocked:
+            bottoms[position] = bottoms[position].detach()
+        return self.call_layer(step, bottoms)
+
+    def call_layer(self, step: Step, bottoms: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Call the layer and return its tops."""
+        try:
+            tops = step.layer(*bottoms)
+        except FcnCaffeError as error:
+            raise self.failure(step, bottoms, error) from error.__cause__
+        except FAILURES as error:
+            raise self.failure(step, bottoms, error) from error
+        return (tops,) if isinstance(tops, Tensor) else tops
+
+    def failure(self, step: Step, bottoms: Sequence[Tensor], error: Exception) -> FcnCaffeError:
+        """Return the error to raise when a layer has raised `error`."""
+        return name_failure(step.node, [bottom.shape for bottom in bottoms], error)
+
+    def source(self, step: Step) -> Sequence[Tensor]:
+        """Return the tops of a layer without bottoms: given for this pass, remembered by the net, or made by the layer.
+
+        Raises:
+            LayerError: an Input layer's blob is not given, or only some of a data layer's tops are.
+        """
+        names = [name for name in step.tops if name in self.inputs]
+        if names and len(names) == len(step.tops):
+            tops = [self._tensor(name, self.inputs[name]) for name in step.tops]
+        elif step.node.type == "Input":
+            tops = [self._input(step, name) for name in step.tops]
+        elif names:
+            raise step.layer.error(
+                f"makes {', '.join(step.tops)}: give all or none of them, not {', '.join(names)} alone."
+            )
+        else:
+            return [top.to(self.device) for top in self.call_layer(step, ())]
+        if self.net.param.force_backward:
+            tops = [
+                top if top.requires_grad or not top.is_floating_point() else top.detach().requires_grad_()
+                for top in tops
+            ]
+        return tops
+
+    def _input(self, step: Step, name: str) -> Tensor:
+        blob = self.inputs.get(name, self.net.inputs.get(name))
+        if blob is None:
+            raise step.layer.error(f"input blob '{name}' was not given. Call net({name}=tensor).")
+        return self._tensor(name, blob)
+
+    def _tensor(self, name: str, blob: object) -> Tensor:
+        if isinstance(blob, np.ndarray):
+            blob = torch.from_numpy(np.ascontiguousarray(blob))
+        if not isinstance(blob, Tensor):
+            raise GraphError(f"blob '{name}' was given as {type(blob).__name__}, wanted a tensor or an array.")
+        return blob.to(self.device)
+
+
+def infer_tops(layer: Layer, bottoms: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return a layer's tops on the meta device, for bottoms on the meta device: shapes without arithmetic."""
+    tops = layer.infer(*bottoms)
+    return (tops,) if isinstance(tops, Tensor) else tops
+
+
+def name_failure(node: Node, shapes: Sequence[Sequence[int]], error: Exception) -> FcnCaffeError:
+    """Return an error that names the layer; shapes: those of its bottoms.
+
+    An error of this package keeps its class and its text; any other becomes a LayerError with the shapes.
+    """
+    if isinstance(error, FcnCaffeError):
+        return error.named(str(node))
+    listed = ", ".join(f"{name} {show(shape)}" for name, shape in zip(node.bottoms, shapes, strict=True))
+    return LayerError(f"failed on {listed or 'no bottoms'}: {error}", node.name, node.type)
+
+
+@contextmanager
+def naming(node: Node, shapes: Callable[[], Sequence[Sequence[int]]]) -> Iterator[None]:
+    """Let errors raised in the block name the layer, as those of `Runner.call_layer` do."""
+    try:
+        yield
+    except FcnCaffeError as error:
+        raise name_failure(node, (), error) from error.__cause__
+    except FAILURES as error:
+        raise name_failure(node, shapes(), error) from error
