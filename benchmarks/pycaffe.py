@@ -43,7 +43,7 @@ def main() -> None:
     for blobs in face.params.values():
         for blob in blobs:
             blob.data[...] = np.random.default_rng(0).normal(0, 0.01, tuple(blob.shape))
-    core = face._core
+    core = face.core
     image = np.random.default_rng(1).normal(0, 50, (1, 3, arguments.size, arguments.size)).astype(np.float32)
     face.blobs["data"].reshape(*image.shape)
     face.blobs["data"].data[...] = image
@@ -77,7 +77,7 @@ def main() -> None:
         plain[...] = image
 
     ratio = statistics.median(seconds(set_blob, 100) / seconds(set_plain, 100) for _ in range(arguments.rounds))
-    address = face._executor.blobs["data"]._data.tensor(torch.device("cpu")).data_ptr()
+    address = face.blobs["data"].data_memory.tensor(torch.device("cpu")).data_ptr()
     assert blob.data.ctypes.data == address, "reading a blob copies"
     reading = seconds(lambda: blob.data, 10000) * 1e6
     print(f"set a {blob.data.shape} blob: {ratio:.3f} of numpy's copy; get its .data: {reading:.2f} us, no copy")

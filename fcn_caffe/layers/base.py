@@ -91,6 +91,14 @@ class Layer(nn.Module):
         """
         return self.forward(*bottoms)  # type: ignore[no-any-return]
 
+    def is_repeatable(self) -> bool:
+        """Whether another forward on the same bottoms gives the same tops and changes no state.
+
+        A layer that draws random numbers, or goes on from its last forward, says no. The `caffe` face then keeps the
+        graph of its forward, where it would run the layer again for backward.
+        """
+        return True
+
     def data_state(self) -> dict[str, Any] | None:
         """What a data layer must remember to continue in the same order (JSON-able), or None."""
         return None

@@ -71,6 +71,9 @@ class Dropout(SameShapeLayer):
     def forward(self, bottom: Tensor) -> Tensor:
         return F.dropout(bottom, self.ratio, self.training)
 
+    def is_repeatable(self) -> bool:
+        return not self.training  # it draws a mask
+
 
 @register("AbsVal")
 class AbsVal(SameShapeLayer):

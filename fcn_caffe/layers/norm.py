@@ -80,6 +80,9 @@ class BatchNorm(SameShapeLayer):
         while len(param.param) < 3:
             param.param.add(lr_mult=0, decay_mult=0)
 
+    def is_repeatable(self) -> bool:
+        return not self.training  # it counts batches
+
     def forward(self, bottom: Tensor) -> Tensor:
         channels = bottom.shape[1] if bottom.ndim > 1 else 1
         if channels != self.mean.shape[0]:

@@ -97,6 +97,9 @@ class Pooling(Layer):
             )
         return kernel, (h, w)
 
+    def is_repeatable(self) -> bool:
+        return not self.training  # backward follows what forward chose or drew
+
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         shape = (*bottoms[0].shape[:2], *self._geometry(bottoms[0])[1])
         return tuple(of_shape(*shape) for _ in self.param.top)

@@ -231,12 +231,12 @@ class Python(Layer):
         user.param_str, user.phase, user.blobs = options.param_str, param.phase, BlobVector()
         user.surroundings = self.surroundings
         self.user = user
-        self._call(user.__init__)
+        self.call_user(user.__init__)
         self.top_blobs = [Blob() for _ in param.top]
         bottom_blobs = [Blob(tuple(bottom.shape)) for bottom in bottoms]
         self._place_tops(bottom_blobs)
-        self._call(user.setup, bottom_blobs, self.top_blobs)
-        self._call(user.reshape, bottom_blobs, self.top_blobs)
+        self.call_user(user.setup, bottom_blobs, self.top_blobs)
+        self.call_user(user.reshape, bottom_blobs, self.top_blobs)
         self.own_blobs: list[Blob] = user.blobs
         for index, blob in enumerate(user.blobs):
             name = f"blob{index}"
@@ -251,14 +251,19 @@ class Python(Layer):
             if top in names:
                 self.top_blobs[position] = bottoms[names.index(top)]
 
-    def _call(self, method: Callable[..., Result], *arguments: object) -> Result:
+    def call_user(self, method: Callable[..., Result], *arguments: object) -> Result:
+        """Call a method of the user's class.
+
+        Raises:
+            LayerError: The method raises; the error says what, and is raised from it.
+        """
         try:
             return method(*arguments)
         except FcnCaffeError as error:
             raise error.named(f"layer '{self.name}' (Python)") from error.__cause__
         except Exception as error:
             where = f"{type(self.user).__name__}.{method.__name__}"
-            raise _also(self.error(f"{where} raised {type(error).__name__}: {error}"), error) from error
+            raise self.error(f"{where} raised {type(error).__name__}: {error}") from error
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return tuple(torch.empty(top.shape, device="meta") for top in self.top_blobs)
@@ -272,8 +277,8 @@ class Python(Layer):
                 bottom.data = bottom.data.copy()  # it is going to be overwritten, and is not this layer's
         self._place_tops(bottoms)
         self._use_own_blobs(tensors[count:])
-        self._call(self.user.reshape, bottoms, self.top_blobs)
-        self._call(self.user.forward, bottoms, self.top_blobs)
+        self.call_user(self.user.reshape, bottoms, self.top_blobs)
+        self.call_user(self.user.forward, bottoms, self.top_blobs)
         return bottoms
 
     def run_backward(self, bottoms: list[Blob], grads: tuple[Tensor, ...], down: tuple[bool, ...]) -> list[Array]:
@@ -285,7 +290,7 @@ class Python(Layer):
         self._use_own_blobs(self.blobs)
         for blob in self.user.blobs:
             blob.diff[...] = 0
-        self._call(self.user.backward, self.top_blobs, list(down), bottoms)
+        self.call_user(self.user.backward, self.top_blobs, list(down), bottoms)
         return [blob.diff for blob in (*bottoms, *self.user.blobs)]
 
     def _use_own_blobs(self, tensors: Sequence[Tensor]) -> None:
@@ -306,22 +311,7 @@ class Python(Layer):
         return self.user.get_state() if hasattr(self.user, "get_state") else None
 
     def load_data_state(self, state: dict[str, Any]) -> None:
-        self._call(self.user.set_state, state)
-
-
-def _also(error: LayerError, raised: Exception) -> LayerError:
-    """The error as one that is also of the class that was raised, so that scripts which catch that one do."""
-    kind = type(raised)
-    if isinstance(error, kind):
-        return error
-    try:
-        both = type(kind.__name__, (LayerError, kind), {"__str__": Exception.__str__, "__init__": Exception.__init__})
-        made: LayerError = both(str(error))
-        made.__dict__.update(raised.__dict__)
-        made.__dict__.update(error.__dict__)
-        return made
-    except Exception:  # two classes of different layouts, or one that wants other arguments
-        return error
+        self.call_user(self.user.set_state, state)
 
 
 def _array(tensor: Tensor) -> Array:

@@ -91,6 +91,9 @@ class _RecurrentLayer(Layer):
         """
         self.kept = None
 
+    def is_repeatable(self) -> bool:
+        return False  # it goes on from its last state
+
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         steps, streams = bottoms[0].shape[:2]
         return of_shape(steps, streams, self.size), *(of_shape(1, streams, self.size) for _ in self.param.top[1:])

@@ -13,7 +13,7 @@ from fcn_caffe.pycaffe.memory import Array, Memory
 
 
 class Vec(list[Any]):
-    """A list as pycaffe's IntVec, StringVec and so on are; equal to a tuple of the same items too."""
+    """A list, as pycaffe's IntVec, StringVec and so on are. It also equals a tuple of the same items."""
 
     def __eq__(self, other: object) -> bool:
         return list.__eq__(self, list(other)) if isinstance(other, (list, tuple)) else NotImplemented
@@ -25,27 +25,42 @@ class Vec(list[Any]):
 
 
 class Blob:
-    """A blob: `data` and `diff`, float32 arrays which forward and backward read and write.
+    """A blob: `data` and `diff`, float32 arrays that forward and backward read and write.
 
-    device: where a blob that no layer has written yet is made. Source: pycaffe's Blob.
+    device: gives the device where a blob is allocated that no layer has written. Source: pycaffe's Blob.
     """
 
     def __init__(self, data: Memory, diff: Memory, device: Callable[[], torch.device]) -> None:
         self._data, self._diff, self._device = data, diff, device
 
     @property
+    def data_memory(self) -> Memory:
+        """The memory of `data`, which layers compute in."""
+        return self._data
+
+    @property
+    def diff_memory(self) -> Memory:
+        """The memory of `diff`, in the shape that `data` has."""
+        self.fit_diff()
+        return self._diff
+
+    def fit_diff(self) -> None:
+        """Give `diff` the shape of `data`."""
+        self._diff.reshape(self._data.shape)
+
+    def share_data(self, other: Blob) -> None:
+        """Let `data` be another blob's from now on."""
+        self._data = other.data_memory
+
+    @property
     def data(self) -> Array:
-        """The numbers; writing to the array is seen by the next forward."""
+        """The numbers as an array; the next forward sees what is written to it."""
         return self._data.array(self._device())
 
     @property
     def diff(self) -> Array:
-        """The gradient; writing to the array is what a backward that starts here starts from."""
-        return self._fitting_diff().array(self._device())
-
-    def _fitting_diff(self) -> Memory:
-        self._diff.reshape(self._data.shape)
-        return self._diff
+        """The gradient as an array; a backward that starts here starts from what is written to it."""
+        return self.diff_memory.array(self._device())
 
     @property
     def shape(self) -> Vec:
@@ -55,10 +70,12 @@ class Blob:
     def count(self) -> int:
         return prod(self._data.shape)
 
-    def reshape(self, *shape: int, **options: Any) -> None:
+    def reshape(self, *shape: int, **options: object) -> None:
         """Take a shape; the numbers stay in their order as far as they go.
 
-        Raises: RuntimeError for keyword arguments, ValueError for negative sizes or a parameter's blob.
+        Raises:
+            RuntimeError: there are keyword arguments.
+            ValueError: a size is negative, or the blob is a parameter of another shape.
         """
         if options:
             raise RuntimeError(f"Blob.reshape takes sizes only, got {', '.join(options)}.")

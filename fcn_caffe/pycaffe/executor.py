@@ -1,4 +1,22 @@
-"""Runs a net layer by layer over Blobs, as Caffe does: any stretch of layers, forward or backward."""
+"""Runs a net layer by layer over Blobs, as Caffe does: any stretch of layers, forward or backward.
+
+Layers compute in the blobs' memory, whose states `memory` lists. Backward needs a layer's graph: the `Record` of a run
+with gradients. What a `Step` remembers of its layer's last forward:
+
+| state      | flag     | set by                               | meaning                                         |
+|------------|----------|--------------------------------------|-------------------------------------------------|
+| recorded   | `record` | forward, where the executor is       | backward uses this graph while it is fresh: the |
+|            |          | `recording` or the layer is not      | blobs and parameters that it read are the same  |
+|            |          | repeatable; backward, when it runs   | tensors, unchanged                              |
+|            |          | the layer again                      |                                                 |
+| overwrote  | `before` | forward of an in-place layer without | its bottoms as they were: backward runs the     |
+|            |          | gradients                            | layer again on them                             |
+| unrecorded | neither  | forward without gradients            | backward runs the layer again on its bottoms    |
+
+A layer that is not repeatable is never run again: its record counts as fresh. `Executor.recording` is set from the
+start in a net that trains or has force_backward, and by the first backward in any other. `needed`, `down`: what Caffe
+computes gradients of at all, see `needs`.
+"""
 
 from __future__ import annotations
 
@@ -11,63 +29,76 @@ import torch
 from torch import Tensor, nn
 
 from fcn_caffe.data.layers.dummy_data import DummyData
-from fcn_caffe.errors import FcnCaffeError, GraphError, LayerError
-from fcn_caffe.host.text import show
-from fcn_caffe.layers.base import Layer
+from fcn_caffe.errors import GraphError
+from fcn_caffe.layers.base import Layer, of_shape
 from fcn_caffe.layers.python import Python
 from fcn_caffe.net.graph import AUTOMATIC, Graph, Node
 from fcn_caffe.net.net import Net as CoreNet
 from fcn_caffe.net.rewrite.splits import insert_splits
-from fcn_caffe.net.runner import FAILURES
+from fcn_caffe.net.runner import Runner, infer_tops, naming
+from fcn_caffe.net.runner import Step as CoreStep
 from fcn_caffe.pycaffe.blob import Blob, BlobVec
+from fcn_caffe.pycaffe.errors import raise_as_raised
 from fcn_caffe.pycaffe.memory import Memory, ParamData, ParamDiff, owner_of
 from fcn_caffe.pycaffe.needs import needs_of
-
-# Layers of ours that draw random numbers or count what they see while training: to run them again is not the same.
-_ONCE_IN_TRAINING = ("Dropout", "BatchNorm", "Pooling")
-_ONCE = ("LSTM", "RNN")  # and these go on from where they were
 
 # Tops of these share their bottom's memory in Caffe too.
 _SHARES = ("Reshape", "Flatten", "Split")
 
 
 @dataclass
-class _Record:
-    """One run of a layer with gradients: the leaves it read, the tensors of the blobs then, the tops it made."""
+class Record:
+    """One run of a layer with gradients.
+
+    leaves: what it read. bottoms: the tensors of the bottoms' blobs after it. tops: what it made.
+    versions: how often each parameter had been changed.
+    """
 
     leaves: list[Tensor]
-    read: list[Tensor | None]
-    tops: tuple[Tensor, ...]
+    bottoms: list[Tensor | None]
+    tops: Sequence[Tensor]
     versions: list[int]
 
 
 @dataclass
 class Step:
-    """One layer in its place, the face's view of it."""
+    """One layer in its place, as the face sees it.
+
+    core: the core net's step; None for a Split layer that only the face has. blobs: the parameters.
+    needed: whether backward runs. down: the bottoms whose diff is wanted. weights: the tops' loss weights.
+    """
 
     node: Node
-    layer: Layer | None  # None for a Split that the face put in
+    core: CoreStep | None
     bottoms: BlobVec
     tops: BlobVec
     blobs: BlobVec
     needed: bool
     down: list[bool]
     weights: list[float]
-    in_place: bool
-    repeatable: bool
-    record: _Record | None = None
-    before: list[Tensor] = field(default_factory=list)  # an in-place layer's bottoms of its last run without gradients
+    record: Record | None = None
+    before: list[Tensor] = field(default_factory=list)
+
+    @property
+    def layer(self) -> Layer | None:
+        """The core net's layer, if there is one."""
+        return None if self.core is None else self.core.layer
+
+    @property
+    def in_place(self) -> bool:
+        """Whether a top has a bottom's name."""
+        return bool(set(self.node.tops) & set(self.node.bottoms))
 
 
 class _Handle(torch.autograd.Function):
     """A leaf as a tensor that may be overwritten."""
 
     @staticmethod
-    def forward(ctx: Any, leaf: Tensor) -> Tensor:
+    def forward(ctx: object, leaf: Tensor) -> Tensor:
         return leaf.data
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
         return gradient
 
 
@@ -84,53 +115,50 @@ class Executor:
         except GraphError as error:  # the net as it is written has been wired, so it is this
             raise error.hinted(
                 " It works in place on a blob that another layer reads too, of which Caffe makes copies."
-            ) from error
-        layers = core.layers_by_name
+            ) from error.__cause__
         self.forced = bool(core.param.force_backward)
-        needs = needs_of(self.graph, layers, self.forced)
-        self.blobs: dict[str, Blob] = {}
-        self.steps: list[Step] = []
-        # Graphs are kept where somebody is going to call backward: a net without is not slowed down.
         self.recording = core.training or self.forced
+        self._runner = core.runner()
+        self._silent_runner = Runner(core)  # runs layers again without debug lines
+        self.blobs: dict[str, Blob] = {}
+        self.steps = self._make_steps()
+        self.outputs = [name for name in self.graph.outputs if not name.startswith(AUTOMATIC)]
+
+    def _make_steps(self) -> list[Step]:
+        core_steps = {step.node.name: step for step in self.core.steps}
+        needs = needs_of(self.graph, self.core.layers_by_name, self.forced)
+        steps = []
         for node in self.graph.nodes:
-            layer = layers.get(node.name)
             weights = needs.weights[node.index]
             self._make_blobs(node, weights)
-            params = BlobVec()
-            if layer is not None:
-                params.extend(
-                    Blob(ParamData(layer, name), ParamDiff(layer, name), self._wanted_device)
-                    for name in layer.blob_names
-                )
-            step = Step(
-                node,
-                layer,
-                BlobVec(self.blobs[name] for name in node.bottoms),
-                BlobVec(self.blobs[name] for name in node.tops),
-                params,
-                needs.layers[node.index],
-                needs.bottoms[node.index],
-                weights,
-                bool(set(node.tops) & set(node.bottoms)),
-                _repeatable(layer),
-            )
-            if isinstance(layer, Python):
-                layer.user.blobs = params
-            for top, constant in zip(step.tops, _constants(layer), strict=False):
-                if constant is not None:
-                    top._data.adopt(constant.data)
-            self.steps.append(step)
-        self.outputs = [name for name in self.graph.outputs if not name.startswith(AUTOMATIC)]
+            core = core_steps.get(node.name)
+            params = BlobVec() if core is None else self._make_params(core.layer)
+            bottoms = BlobVec(self.blobs[name] for name in node.bottoms)
+            tops = BlobVec(self.blobs[name] for name in node.tops)
+            step = Step(node, core, bottoms, tops, params, needs.layers[node.index], needs.bottoms[node.index], weights)
+            if isinstance(step.layer, Python):
+                step.layer.user.blobs = params
+            if isinstance(step.layer, DummyData):
+                for top, constant in zip(tops, step.layer.constants(), strict=True):
+                    if constant is not None:
+                        top.data_memory.adopt(constant.data)
+            steps.append(step)
+        return steps
 
     def _make_blobs(self, node: Node, weights: Sequence[float]) -> None:
         for name, weight in zip(node.tops, weights, strict=True):
             if name in self.blobs:
                 continue
             if node.type == "Split" and name not in self.core.blob_shapes:
-                data = self.blobs[node.bottoms[0]]._data
+                data = self.blobs[node.bottoms[0]].data_memory
             else:
                 data = Memory(self.core.blob_shapes[name])
             self.blobs[name] = Blob(data, Memory(data.shape, weight), self._wanted_device)
+
+    def _make_params(self, layer: Layer) -> BlobVec:
+        return BlobVec(
+            Blob(ParamData(layer, name), ParamDiff(layer, name), self._wanted_device) for name in layer.blob_names
+        )
 
     @property
     def device(self) -> torch.device:
@@ -140,6 +168,10 @@ class Executor:
             self.core.to(wanted)
         return wanted
 
+    def _is_plain_split(self, step: Step) -> bool:
+        """Whether a step is a Split that only shares memory: with debug_info it runs as a layer, to be logged."""
+        return step.node.type == "Split" and (step.core is None or self.core.debug is None)
+
     # -- forward --------------------------------------------------------------------------------------------------
 
     def forward(self, step: Step, device: torch.device) -> None:
@@ -147,64 +179,66 @@ class Executor:
         layer = step.layer
         if step.node.type == "Input":
             for top in step.tops:
-                top._data.uploaded()
-        elif step.node.type == "Split" and (layer is None or self.core.debug is None):
+                top.data_memory.prefer_array()
+        elif self._is_plain_split(step):
             _share(step)
         elif isinstance(layer, DummyData):
-            for index, (top, constant) in enumerate(zip(step.tops, _constants(layer), strict=True)):
-                if constant is None:  # the others are filled once: what people write to them stays
-                    top._data.adopt(layer.make_top(index).to(device))
+            for index, (top, constant) in enumerate(zip(step.tops, layer.constants(), strict=True)):
+                if constant is None:  # the others are filled once: what scripts write to them stays
+                    top.data_memory.adopt(layer.make_top(index).to(device))
         elif isinstance(layer, Python):
-            with _named(step):
-                self._python(step, "reshape", step.bottoms, step.tops)
-                self._python(step, "forward", step.bottoms, step.tops)
+            with _naming(step):
+                self._call_user(step, "reshape", step.bottoms, step.tops)
+                self._call_user(step, "forward", step.bottoms, step.tops)
         else:
-            assert layer is not None
+            assert step.core is not None
             for blob in step.blobs:
-                blob._data.flush()
-            with _named(step):
-                self._forward(step, layer, device)
+                blob.data_memory.flush()
+            with _naming(step):
+                self._forward(step, step.core, device)
 
-    def _forward(self, step: Step, layer: Layer, device: torch.device) -> None:
+    def _forward(self, step: Step, core: CoreStep, device: torch.device) -> None:
         step.record = None
-        bottoms = [blob._data.tensor(device) for blob in step.bottoms]
-        if step.in_place and any(top._data.watched for top in step.tops):
-            bottoms = [bottom.clone() for bottom in bottoms]  # what people watch is about to be overwritten
+        bottoms = [blob.data_memory.tensor(device) for blob in step.bottoms]
+        in_place = step.in_place
+        if in_place and any(top.data_memory.is_watched for top in step.tops):
+            bottoms = [bottom.clone() for bottom in bottoms]  # what a script watches is about to be overwritten
         for top in step.tops:
             if top not in step.bottoms:
-                top._data.release()
-        if step.needed and (self.recording or not step.repeatable):
-            step.record = self._recorded(step, layer, bottoms)
-            made, step.before = step.record.tops, []
+                top.data_memory.release()
+        if step.needed and (self.recording or not core.layer.is_repeatable()):
+            step.record = self._run_recorded(self._runner, step, core, bottoms)
+            tops, step.before = step.record.tops, []
         else:
             with torch.no_grad():
-                made = _tuple(layer(*bottoms))
-            step.before = bottoms if step.in_place else []
+                tops = self._runner.call_layer(core, bottoms)
+            step.before = bottoms if in_place else []
         if not step.bottoms:
-            made = tuple(top.to(device) for top in made)
-        lent = set() if step.node.type in _SHARES or step.in_place else {_storage(bottom) for bottom in bottoms}
-        for top, tensor in zip(step.tops, made, strict=False):
-            # `data` has a count of changes of its own: people write while graphs remember.
-            top._data.adopt(tensor.data, _storage(tensor) in lent)
-            top._fitting_diff()
+            tops = [top.to(device) for top in tops]
+        lent = set() if step.node.type in _SHARES or in_place else {_storage(bottom) for bottom in bottoms}
+        for blob, top in zip(step.tops, tops, strict=False):
+            # `data` has a count of changes of its own: scripts write while graphs remember.
+            blob.data_memory.adopt(top.data, _storage(top) in lent)
+            blob.fit_diff()
         if step.record is not None:
-            step.record.read = [blob._data.held() for blob in step.bottoms]
+            step.record.bottoms = [blob.data_memory.current() for blob in step.bottoms]
 
-    def _recorded(self, step: Step, layer: Layer, bottoms: list[Tensor]) -> _Record:
+    def _run_recorded(self, runner: Runner, step: Step, core: CoreStep, bottoms: list[Tensor]) -> Record:
         """Run with gradients, over leaves that see what is written to the blobs later."""
+        layer = core.layer
         leaves = [bottom.data for bottom in bottoms]
         for position, leaf in enumerate(leaves):
             if step.down[position] and position not in layer.undifferentiable and leaf.is_floating_point():
                 leaf.requires_grad_()
-        handle: Any = _Handle.apply
-        given = [handle(leaf) if layer.inplace and leaf.requires_grad else leaf for leaf in leaves]
-        with torch.enable_grad(), self._demanded(layer):
-            made = _tuple(layer(*given))
-        return _Record(leaves, [], made, [blob._version for blob in layer.parameters()])
+        overwrite: Any = _Handle.apply
+        handles = [overwrite(leaf) if layer.inplace and leaf.requires_grad else leaf for leaf in leaves]
+        with torch.enable_grad(), self._learning(layer):
+            tops = runner.call_layer(core, handles)
+        return Record(leaves, [], tops, _versions(layer))
 
     @contextmanager
-    def _demanded(self, layer: Layer) -> Iterator[list[nn.Parameter]]:
-        """The parameters to be differentiated by; with force_backward also those that do not learn."""
+    def _learning(self, layer: Layer) -> Iterator[list[nn.Parameter]]:
+        """Yield the parameters to be differentiated by; with force_backward also those that do not learn."""
         owners = {id(owner): owner for owner in (owner_of(layer, name) for name in layer.blob_names)}
         forced = self.forced and layer.layer_type != "BatchNorm"  # its blobs are counts, which have no gradient
         fixed = [owner for owner in owners.values() if not owner.requires_grad] if forced else []
@@ -216,97 +250,94 @@ class Executor:
             for owner in fixed:
                 owner.requires_grad_(False)
 
-    def _python(self, step: Step, method: str, *arguments: Any) -> None:
-        """One method of a Python layer over the face's own blobs."""
+    def _call_user(self, step: Step, method: str, *arguments: object) -> None:
+        """Call a method of a Python layer's class over the face's own blobs."""
         layer = step.layer
         assert isinstance(layer, Python)
         layer.user.blobs = step.blobs
-        layer._call(getattr(layer.user, method), *arguments)
+        layer.call_user(getattr(layer.user, method), *arguments)
         if method != "backward":
             for top in step.tops:
-                top._fitting_diff()
+                top.fit_diff()
 
     def loss(self, steps: Sequence[Step], device: torch.device) -> float:
-        """The sum over these layers' tops of loss weight times numbers."""
+        """Return the sum over these layers' tops of loss weight times numbers."""
         total = 0.0
         for step in steps:
             for weight, top in zip(step.weights, step.tops, strict=True):
                 if weight:
-                    total += weight * float(top._data.tensor(device).sum())
+                    total += weight * float(top.data_memory.tensor(device).sum())
         return total
 
     # -- backward -------------------------------------------------------------------------------------------------
 
     def backward(self, step: Step, device: torch.device) -> None:
         """Run one layer backward: its bottoms' diffs follow from its tops' diffs; parameters' diffs add up."""
-        layer = step.layer
         if not step.needed or (not step.bottoms and not step.blobs):
             return
         for blob in step.blobs:
-            blob._data.flush()
-        with _named(step):
-            if isinstance(layer, Python):
-                self._python(step, "backward", step.tops, list(step.down), step.bottoms)
-            elif step.node.type == "Split" and (layer is None or self.core.debug is None):
+            blob.data_memory.flush()
+        with _naming(step):
+            if isinstance(step.layer, Python):
+                self._call_user(step, "backward", step.tops, list(step.down), step.bottoms)
+            elif self._is_plain_split(step):
                 if step.down[0]:
-                    diffs = [top._fitting_diff().tensor(device) for top in step.tops]
-                    _adopt_diff(step.bottoms[0], sum(diffs[1:], diffs[0]), {_storage(diffs[0]): step.tops[0]._diff})
-            elif layer is not None:
-                self._backward(step, layer, device)
+                    memories = [top.diff_memory for top in step.tops]
+                    diffs = [memory.tensor(device) for memory in memories]
+                    _adopt_diff(step.bottoms[0], sum(diffs[1:], diffs[0]), {_storage(diffs[0]): memories[0]})
+            elif step.core is not None:
+                self._backward(step, step.core, device)
 
-    def _backward(self, step: Step, layer: Layer, device: torch.device) -> None:
+    def _backward(self, step: Step, core: CoreStep, device: torch.device) -> None:
         self.recording = True  # it will be called again
         wanted = [position for position, down in enumerate(step.down) if down]
-        wanted = [position for position in wanted if position not in layer.undifferentiable]
-        arriving = [top._fitting_diff() for top in step.tops]
-        record = self._record(step, layer, device)
+        wanted = [position for position in wanted if position not in core.layer.undifferentiable]
+        arriving = [top.diff_memory for top in step.tops]
+        record = self._fresh_record(step, core, device)
         pairs = [
             (top, diff.tensor(device))
             for top, diff in zip(record.tops, arriving, strict=False)
-            if top.requires_grad and diff.written | bool(diff.rest)
+            if top.requires_grad and (diff.is_written or diff.rest)
         ]
-        with self._demanded(layer) as owners:
+        with self._learning(core.layer) as owners:
             inputs = [record.leaves[position] for position in wanted] + owners
-            found: Sequence[Tensor | None] = [None] * len(inputs)
+            gradients: Sequence[Tensor | None] = [None] * len(inputs)
             if pairs and inputs:
                 tops, diffs = zip(*pairs, strict=True)
-                found = torch.autograd.grad(tops, inputs, diffs, retain_graph=True, allow_unused=True)
-        known = {_storage(diff.tensor(device)): diff for diff in arriving if diff.written}
-        for position, gradient in zip(wanted, found, strict=False):
+                gradients = torch.autograd.grad(tops, inputs, diffs, retain_graph=True, allow_unused=True)
+        known = {_storage(diff.tensor(device)): diff for diff in arriving if diff.is_written}
+        for position, gradient in zip(wanted, gradients, strict=False):
             _adopt_diff(step.bottoms[position], gradient, known)
-        for owner, gradient in zip(owners, found[len(wanted) :], strict=True):
+        for owner, gradient in zip(owners, gradients[len(wanted) :], strict=True):
             if gradient is not None:
-                blob = next(blob for blob in step.blobs if blob._diff.owner() is owner)
-                blob._diff.add(gradient.clone() if _storage(gradient) in known else gradient)
+                diff = next(blob.diff_memory for blob in step.blobs if blob.diff_memory.owner() is owner)
+                diff.add(gradient.clone() if _storage(gradient) in known else gradient)
 
-    def _record(self, step: Step, layer: Layer, device: torch.device) -> _Record:
-        """The last run with gradients, or the layer run again where there was none or its blobs have changed."""
-        record = step.record
-        if record is not None:
-            fresh = record.versions == [blob._version for blob in layer.parameters()]
-            fresh &= all(leaf.device == device for leaf in record.leaves)
-            if not step.in_place:
-                for blob, tensor in zip(step.bottoms, record.read, strict=True):
-                    fresh &= blob._data.held() is tensor or isinstance(blob._data, ParamData)
-                    blob._data.tensor(device)  # on a GPU: what people wrote
-            if fresh or not step.repeatable:
-                return record
-        bottoms = step.before or [blob._data.tensor(device) for blob in step.bottoms]
-        debug, was = self.core.debug, layer.inplace
-        enabled = debug is not None and debug.enabled
-        if debug is not None:
-            debug.enabled = False
+    def _fresh_record(self, step: Step, core: CoreStep, device: torch.device) -> Record:
+        """Return the last run with gradients; run the layer again where there was none or its blobs have changed."""
+        layer, record = core.layer, step.record
+        if record is not None and (self._is_fresh(step, record, device) or not layer.is_repeatable()):
+            return record
+        bottoms = step.before or [blob.data_memory.tensor(device) for blob in step.bottoms]
         # An overwritten bottom is its own top by now, which these layers take for the same.
-        layer.inplace = False
+        inplace, layer.inplace = layer.inplace, False
         try:
-            record = self._recorded(step, layer, [bottom.to(device) for bottom in bottoms])
+            record = self._run_recorded(self._silent_runner, step, core, [bottom.to(device) for bottom in bottoms])
         finally:
-            layer.inplace = was
-            if debug is not None:
-                debug.enabled = enabled
-        record.read = [blob._data.held() for blob in step.bottoms]
+            layer.inplace = inplace
+        record.bottoms = [blob.data_memory.current() for blob in step.bottoms]
         step.record = record
         return record
+
+    def _is_fresh(self, step: Step, record: Record, device: torch.device) -> bool:
+        assert step.layer is not None
+        fresh = record.versions == _versions(step.layer)
+        fresh &= all(leaf.device == device for leaf in record.leaves)
+        if not step.in_place:
+            for blob, bottom in zip(step.bottoms, record.bottoms, strict=True):
+                fresh &= blob.data_memory.current() is bottom
+                blob.data_memory.tensor(device)  # on a GPU: what a script wrote
+        return fresh
 
     # -- shapes ---------------------------------------------------------------------------------------------------
 
@@ -317,40 +348,25 @@ class Executor:
             if step.node.type == "Split":
                 _share(step)
             elif isinstance(layer, Python):
-                with _named(step):
-                    self._python(step, "reshape", step.bottoms, step.tops)
+                with _naming(step):
+                    self._call_user(step, "reshape", step.bottoms, step.tops)
             elif step.bottoms:
                 assert layer is not None
-                with _named(step), torch.no_grad():
-                    made = _tuple(layer.infer(*(torch.empty(blob._data.shape, device="meta") for blob in step.bottoms)))
-                for top, tensor in zip(step.tops, made, strict=False):
-                    top.reshape(*tensor.shape)
-
-
-def _repeatable(layer: Layer | None) -> bool:
-    if layer is None:
-        return True
-    if not type(layer).__module__.startswith("fcn_caffe.layers."):
-        return False  # somebody's own layer: nobody knows
-    return layer.layer_type not in _ONCE and not (layer.training and layer.layer_type in _ONCE_IN_TRAINING)
-
-
-def _constants(layer: Layer | None) -> list[Tensor | None]:
-    """DummyData's tops that are filled once, None in the place of others; nothing for other layers."""
-    if not isinstance(layer, DummyData):
-        return []
-    return layer.constants()
+                with _naming(step), torch.no_grad():
+                    tops = infer_tops(layer, [of_shape(*blob.shape) for blob in step.bottoms])
+                for blob, top in zip(step.tops, tops, strict=False):
+                    blob.reshape(*top.shape)
 
 
 def _share(step: Step) -> None:
     for top in step.tops:
-        top._data = step.bottoms[0]._data
-        top._fitting_diff()
+        top.share_data(step.bottoms[0])
+        top.fit_diff()
 
 
 def _adopt_diff(blob: Blob, gradient: Tensor | None, known: dict[int, Memory]) -> None:
-    """Give a blob its diff, zero if none arrives; `known` are those whose memory the gradient may be part of."""
-    diff = blob._fitting_diff()
+    """Give a blob its diff, zero if none arrives. known: the memories that the gradient may be part of, by storage."""
+    diff = blob.diff_memory
     if gradient is None:
         diff.release()
         diff.clear()
@@ -359,30 +375,23 @@ def _adopt_diff(blob: Blob, gradient: Tensor | None, known: dict[int, Memory]) -
     if other is None or other is diff:
         known[_storage(gradient)] = diff
         diff.adopt(gradient)
-    elif other.watched:
+    elif other.is_watched:
         diff.adopt(gradient.clone())
     else:
         other.lend()
         diff.adopt(gradient, lent=True)
 
 
-def _tuple(made: Any) -> tuple[Tensor, ...]:
-    return (made,) if isinstance(made, Tensor) else tuple(made)
-
-
 def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
+def _versions(layer: Layer) -> list[int]:
+    return [blob._version for blob in layer.parameters()]  # PyTorch's name; there is no public one
+
+
 @contextmanager
-def _named(step: Step) -> Iterator[None]:
-    """Errors in here say which layer they are of."""
-    try:
+def _naming(step: Step) -> Iterator[None]:
+    """Let errors raised in the block name the layer, and be of the class that a Python layer raised."""
+    with raise_as_raised(), naming(step.node, lambda: [blob.data_memory.shape for blob in step.bottoms]):
         yield
-    except FcnCaffeError as error:
-        raise error.named(str(step.node)) from error.__cause__
-    except FAILURES as error:
-        shapes = ", ".join(
-            f"{name} {show(blob._data.shape)}" for name, blob in zip(step.node.bottoms, step.bottoms, strict=True)
-        )
-        raise LayerError(f"failed on {shapes or 'no bottoms'}: {error}", step.node.name, step.node.type) from error

@@ -1,4 +1,24 @@
-"""The memory behind a blob: what layers compute in and what people look at, one and the same on the CPU."""
+"""The memory behind a blob: layers compute in it, and scripts see it as NumPy arrays.
+
+On the CPU both are the same memory. On a GPU a script has an array on the host; once handed out it counts as newer
+than the device's tensor, as in Caffe, and is copied when a layer reads. The states of a blob's data or diff:
+
+| state     | flag                      | set by                     | meaning                                       |
+|-----------|---------------------------|----------------------------|-----------------------------------------------|
+| unwritten | no `_tensor`              | new, `release`, `clear`    | every number is `rest`; nothing is allocated  |
+| written   | `_tensor`                 | `adopt`, `tensor`, `array` | it has the numbers                            |
+| roomy     | `_room`                   | `reshape` to fewer numbers | `_tensor` is its beginning; the numbers after |
+|           |                           |                            | it come back when the blob grows again        |
+| lent      | `_lent`                   | `lend`, `adopt(lent=True)` | another blob has the same memory: `array`     |
+|           |                           |                            | copies it first and ends the state            |
+| watched   | `_views.root` is alive    | `array`                    | a script holds an array: `adopt` and `clear`  |
+|           |                           |                            | write into it, `release` does nothing         |
+| newer     | `_views.newer` (on a GPU) | `array`, `prefer_array`    | the array on the host is the newest: `tensor` |
+|           |                           |                            | copies it to the device and ends the state    |
+
+A parameter's data and diff are the module's own tensors (`ParamData`, `ParamDiff`), so only the last two rows are
+theirs; several nets may share a parameter, and then share its arrays too.
+"""
 
 from __future__ import annotations
 
@@ -20,34 +40,32 @@ Array = npt.NDArray[np.float32]
 Shape = tuple[int, ...]
 
 
-def direct(tensor: Tensor) -> bool:
+def can_be_array(tensor: Tensor) -> bool:
     """Whether an array can be the tensor's own memory."""
     return tensor.device.type == "cpu"
 
 
-class _Shown:
-    """What people were given of some numbers."""
+class _Views:
+    """The NumPy views handed out for one buffer."""
 
     def __init__(self) -> None:
-        self.root: weakref.ref[Array] | None = None  # what every array that was handed out is a view of
-        self.host: Array | None = None  # on a GPU: the array that people see
-        self.newer = False  # on a GPU: whether it counts as the newest
+        self.root: weakref.ref[Array] | None = None  # every array that was handed out is a view of this
+        self.host: Array | None = None  # on a GPU: the numbers as scripts see them
+        self.newer = False  # on a GPU: whether `host` is newer than the tensor
 
 
 class Memory:
-    """The numbers of a blob's data or diff: a tensor where layers compute, an array where people look.
+    """The numbers of a blob's data or diff: a tensor for layers, an array for scripts. The module has its states.
 
-    Nothing is allocated before somebody writes; until then every number is `rest`. On the CPU both are the same
-    memory. On a GPU an array that was handed out counts as the newest, as in Caffe, and is copied when a layer reads.
-    An array that somebody still holds is written into by later forwards as long as the shape stays.
+    An array that a script holds shows what later forwards write, as long as the shape stays.
     """
 
     def __init__(self, shape: Iterable[int] = (), rest: float = 0.0) -> None:
         self._shape = tuple(shape)
         self._tensor: Tensor | None = None
         self._room: Tensor | None = None  # larger memory, of which the tensor is the beginning
-        self._own_shown = _Shown()
-        self._lent = False  # the tensor's memory is another blob's too: an array is made of a copy
+        self._own_views = _Views()
+        self._lent = False  # another blob has the tensor's memory too
         self.rest = rest
 
     # -- the tensor, which parameters keep elsewhere --------------------------------------------------------------
@@ -63,41 +81,41 @@ class Memory:
         self._tensor = tensor
 
     @property
-    def _shown(self) -> _Shown:
-        return self._own_shown
+    def _views(self) -> _Views:
+        return self._own_views
 
-    def held(self) -> Tensor | None:
-        """The tensor as it is, None while nothing was written; to tell whether it is still the same."""
+    def current(self) -> Tensor | None:
+        """Return the tensor as it is, None if unwritten; compare by `is` to see whether it was replaced."""
         return self._get()
 
     # -- for layers -----------------------------------------------------------------------------------------------
 
     @property
-    def written(self) -> bool:
+    def is_written(self) -> bool:
         """Whether there can be other numbers than `rest`."""
-        return self._get() is not None or self._shown.newer
+        return self._get() is not None or self._views.newer
 
     @property
-    def watched(self) -> bool:
-        """Whether somebody holds an array of it."""
-        root = self._shown.root
+    def is_watched(self) -> bool:
+        """Whether a script holds an array of it."""
+        root = self._views.root
         return root is not None and root() is not None
 
     def tensor(self, device: torch.device) -> Tensor:
-        """The numbers on a device, newest first."""
-        tensor, shown = self._get(), self._shown
+        """Return the newest numbers as a tensor on a device."""
+        tensor, views = self._get(), self._views
         if tensor is None:
-            tensor = self._made(device)
+            tensor = self._allocate(device)
         elif tensor.device != device:
             tensor = tensor.to(device)
             self._put(tensor)
-        if shown.newer and shown.host is not None:
+        if views.newer and views.host is not None:
             with torch.no_grad():
-                tensor.copy_(torch.from_numpy(shown.host).reshape(tensor.shape))
-            shown.newer = False
+                tensor.copy_(torch.from_numpy(views.host).reshape(tensor.shape))
+            views.newer = False
         return tensor
 
-    def _made(self, device: torch.device) -> Tensor:
+    def _allocate(self, device: torch.device) -> Tensor:
         # zeros takes fresh pages from the system, which cost nothing until they are written
         tensor = torch.zeros(self._shape, device=device)
         if self.rest:
@@ -105,87 +123,96 @@ class Memory:
         self._put(tensor)
         return tensor
 
-    def adopt(self, made: Tensor, lent: bool = False) -> None:
-        """Take what a layer made: the tensor itself, unless somebody watches; lent: it is part of another blob."""
-        if made.dtype != torch.float32:
-            made = made.float()
-        held, shown = self._get(), self._shown
-        shown.newer = False
-        if held is not None and held is not made and self._seen_on_cpu(held) and held.shape == made.shape:
-            if held.data_ptr() != made.data_ptr() or held.stride() != made.stride():
-                held.copy_(made)
-            return
-        if self._shape != made.shape:
-            self._shape = tuple(made.shape)
-            shown.host = None
-        self._room, self._lent = None, lent
-        self._put(made)
+    def adopt(self, top: Tensor, lent: bool = False) -> None:
+        """Take a layer's result: the tensor itself, or its numbers where a script watches.
 
-    def _seen_on_cpu(self, held: Tensor) -> bool:
-        return direct(held) and self.watched
+        lent: another blob has the same memory.
+        """
+        if top.dtype != torch.float32:
+            top = top.float()
+        held, views = self._get(), self._views
+        views.newer = False
+        if held is not None and held is not top and self._is_seen_on_cpu(held) and held.shape == top.shape:
+            if held.data_ptr() != top.data_ptr() or held.stride() != top.stride():
+                held.copy_(top)
+            return
+        if self._shape != top.shape:
+            self._shape = tuple(top.shape)
+            views.host = None
+        self._room, self._lent = None, lent
+        self._put(top)
+
+    def _is_seen_on_cpu(self, held: Tensor) -> bool:
+        return can_be_array(held) and self.is_watched
 
     def release(self) -> None:
-        """Forget the numbers, which are about to be made anew; not where somebody watches."""
-        if not self.watched:
+        """Forget the numbers, which a layer is about to make anew, unless a script watches."""
+        if not self.is_watched:
             self._put(None)
-            self._room, self._shown.newer = None, False
+            self._room, self._views.newer = None, False
 
     def clear(self) -> None:
         """Set every number to zero."""
-        held, shown = self._get(), self._shown
-        if held is not None and self._seen_on_cpu(held):
+        held, views = self._get(), self._views
+        if held is not None and self._is_seen_on_cpu(held):
             held.zero_()
             return
         self._put(None)
-        shown.newer = False
-        if self.watched and shown.host is not None:
-            shown.host[...] = 0
+        views.newer = False
+        if self.is_watched and views.host is not None:
+            views.host[...] = 0
         if self.rest:
             self._put(torch.zeros(self._shape))
 
     def lend(self) -> None:
-        """Say that another blob has the same memory, so that people get arrays of their own."""
+        """Say that another blob has the same memory now."""
         self._lent = True
 
-    def uploaded(self) -> None:
-        """Let an array that somebody holds count as the newest: on a GPU, for blobs that no layer makes."""
-        if self._shown.host is not None and self.watched:
-            self._shown.newer = True
+    def prefer_array(self) -> None:
+        """On a GPU: let the array that a script holds be the newest. For blobs that no layer makes."""
+        if self._views.host is not None and self.is_watched:
+            self._views.newer = True
 
-    # -- for people -----------------------------------------------------------------------------------------------
+    # -- for scripts ----------------------------------------------------------------------------------------------
 
     def array(self, device: torch.device) -> Array:
-        """A writable float32 array of it, without a copy on the CPU."""
-        tensor, shown = self._get(), self._shown
+        """Return a writable float32 array of the numbers; on the CPU without a copy."""
+        tensor = self._get()
         if tensor is None:
-            tensor = self._made(device)
-        if direct(tensor):
-            if self._lent or not tensor.is_contiguous():
-                tensor = tensor.clone(memory_format=torch.contiguous_format)
-                self._put(tensor)
-                self._lent = False
-            root = shown.root() if shown.root is not None else None
-            if root is None or root.ctypes.data != tensor.data_ptr() or root.shape != tensor.shape:
-                root = tensor.detach().numpy()
-                shown.root = weakref.ref(root)
-            found: Array = root.view()
-            return found
-        if not shown.newer:
-            if shown.host is None or shown.host.shape != tensor.shape:
-                shown.host = np.empty(tuple(tensor.shape), np.float32)
-            torch.from_numpy(shown.host).copy_(tensor.detach())
-            shown.newer = True
-        assert shown.host is not None
-        root = shown.root() if shown.root is not None else None
+            tensor = self._allocate(device)
+        return self._array_of(tensor) if can_be_array(tensor) else self._array_on_host(tensor)
+
+    def _array_of(self, tensor: Tensor) -> Array:
+        views = self._views
+        if self._lent or not tensor.is_contiguous():
+            tensor = tensor.clone(memory_format=torch.contiguous_format)
+            self._put(tensor)
+            self._lent = False
+        root = views.root() if views.root is not None else None
+        if root is None or root.ctypes.data != tensor.data_ptr() or root.shape != tensor.shape:
+            root = tensor.detach().numpy()
+            views.root = weakref.ref(root)
+        view: Array = root.view()
+        return view
+
+    def _array_on_host(self, tensor: Tensor) -> Array:
+        views = self._views
+        if not views.newer:
+            if views.host is None or views.host.shape != tensor.shape:
+                views.host = np.empty(tuple(tensor.shape), np.float32)
+            torch.from_numpy(views.host).copy_(tensor.detach())
+            views.newer = True
+        assert views.host is not None
+        root = views.root() if views.root is not None else None
         if root is None:
             # Through torch: NumPy makes views of a view refer to what that is of, so that none would keep it.
-            root = torch.from_numpy(shown.host).reshape(tensor.shape).numpy()
-            shown.root = weakref.ref(root)
-        seen: Array = root.view()
-        return seen
+            root = torch.from_numpy(views.host).reshape(tensor.shape).numpy()
+            views.root = weakref.ref(root)
+        view: Array = root.view()
+        return view
 
     def reshape(self, shape: Shape) -> None:
-        """Take a shape. Numbers stay in their order as far as both shapes go; larger memory starts at `rest`."""
+        """Take a shape. The numbers stay in their order as far as both shapes go; larger memory starts at `rest`."""
         if shape == self.shape:
             return
         count, tensor = prod(shape), self._get()
@@ -201,25 +228,25 @@ class Memory:
             else:
                 self._room = None
                 self._put(None)
-        self._shape, self._shown.host, self._shown.newer = shape, None, False
+        self._shape, self._views.host, self._views.newer = shape, None, False
 
 
-# A parameter may be in several nets: what people were given of it is one and the same.
-_OF_PARAMETERS: Any = WeakIdKeyDictionary()
+# The views of a parameter's data and of its diff: a parameter may be in several nets.
+_VIEWS_OF_PARAMETERS: Any = WeakIdKeyDictionary()
 
 
-def _shown_of(owner: torch.nn.Parameter, which: int) -> _Shown:
-    found: tuple[_Shown, _Shown] | None = _OF_PARAMETERS.get(owner)
-    if found is None:
-        found = _OF_PARAMETERS[owner] = (_Shown(), _Shown())
-    return found[which]
+def _views_of(owner: torch.nn.Parameter, which: int) -> _Views:
+    views: tuple[_Views, _Views] | None = _VIEWS_OF_PARAMETERS.get(owner)
+    if views is None:
+        views = _VIEWS_OF_PARAMETERS[owner] = (_Views(), _Views())
+    return views[which]
 
 
 def owner_of(layer: Layer, name: str) -> torch.nn.Parameter:
-    """The module's parameter, another layer's where it is shared in another shape."""
+    """Return the module's parameter; another layer's where it is shared in another shape."""
     view = layer.blob_views.get(name)
-    found: torch.nn.Parameter = getattr(view[0], view[1]) if view else getattr(layer, name)
-    return found
+    owner: torch.nn.Parameter = getattr(view[0], view[1]) if view else getattr(layer, name)
+    return owner
 
 
 class ParamData(Memory):
@@ -234,19 +261,19 @@ class ParamData(Memory):
         return tuple(getattr(self._layer, self._name).shape)
 
     def _get(self) -> Tensor:
-        found: Tensor = getattr(self._layer, self._name).detach()
-        return found
+        tensor: Tensor = getattr(self._layer, self._name).detach()
+        return tensor
 
     def _put(self, tensor: Tensor | None) -> None:
         raise ValueError(f"the memory of parameter '{self._name}' is its module's.")
 
     @property
-    def _shown(self) -> _Shown:
-        return _shown_of(owner_of(self._layer, self._name), 0)
+    def _views(self) -> _Views:
+        return _views_of(owner_of(self._layer, self._name), 0)
 
     def flush(self) -> None:
-        """On a GPU: bring what people wrote to the module."""
-        if self._shown.newer:
+        """On a GPU: bring what a script wrote to the module."""
+        if self._views.newer:
             self.tensor(self._get().device)
 
     def reshape(self, shape: Shape) -> None:
@@ -260,21 +287,22 @@ class ParamData(Memory):
 class ParamDiff(Memory):
     """A parameter's gradient: its `.grad`, seen in the blob's shape.
 
-    After a solver's update it is what the update took away, as in Caffe; `updated` then tells it.
+    After a solver's update it is what the update took away, as in Caffe. That is computed when it is asked for, by
+    `_taken_away`.
     """
 
     def __init__(self, layer: Layer, name: str) -> None:
         super().__init__()
         self._layer, self._name = layer, name
-        self.updated: Callable[[Tensor], Tensor] | None = None
+        self._taken_away: Callable[[Tensor], Tensor] | None = None
 
     def owner(self) -> torch.nn.Parameter:
-        """The module's parameter, another layer's where it is shared in another shape."""
+        """Return the module's parameter; another layer's where it is shared in another shape."""
         return owner_of(self._layer, self._name)
 
     @property
-    def _shown(self) -> _Shown:
-        return _shown_of(self.owner(), 1)
+    def _views(self) -> _Views:
+        return _views_of(self.owner(), 1)
 
     @property
     def shape(self) -> Shape:
@@ -282,46 +310,49 @@ class ParamDiff(Memory):
 
     def _get(self) -> Tensor | None:
         owner = self.owner()
-        if self.updated is not None and owner.grad is not None:
-            owner.grad, self.updated = self.updated(owner), None
+        if self._taken_away is not None and owner.grad is not None:
+            owner.grad, self._taken_away = self._taken_away(owner), None
         return None if owner.grad is None else owner.grad.view(self.shape)
 
     def _put(self, tensor: Tensor | None) -> None:
         owner = self.owner()
         owner.grad = None if tensor is None else tensor.view(owner.shape)
 
-    def _made(self, device: torch.device) -> Tensor:
+    def _allocate(self, device: torch.device) -> Tensor:
         owner = self.owner()
         owner.grad = torch.zeros_like(owner)
         return owner.grad.view(self.shape)
 
     def clear(self) -> None:
-        self.updated = None
+        self._taken_away = None
         super().clear()
 
-    def after_update(self, taken: Callable[[Tensor], Tensor]) -> None:
-        """Be what an update took away, told by `taken`; at once where somebody watches, else when it is asked for."""
+    def show_update(self, taken_away: Callable[[Tensor], Tensor]) -> None:
+        """Become what an update took away from the parameter: at once if a script watches, else when asked for.
+
+        taken_away: gives it for the module's parameter.
+        """
         owner = self.owner()
-        if self.watched and owner.grad is not None:
-            owner.grad.copy_(taken(owner))
+        if self.is_watched and owner.grad is not None:
+            owner.grad.copy_(taken_away(owner))
         else:
-            self.updated = taken
+            self._taken_away = taken_away
 
     def add(self, gradient: Tensor) -> None:
         """Add a gradient of the owner's shape."""
         owner = self.owner()
         self.flush()
-        if owner.grad is None and not self.watched:
+        if owner.grad is None and not self.is_watched:
             owner.grad = gradient if gradient.is_contiguous() else gradient.contiguous()
         else:
-            held = self._get()
-            held = self._made(owner.device) if held is None else held
-            held.view(owner.shape).add_(gradient)
+            diff = self._get()
+            diff = self._allocate(owner.device) if diff is None else diff
+            diff.view(owner.shape).add_(gradient)
 
     def flush(self) -> None:
-        """On a GPU: bring what people wrote to `.grad`."""
-        if self._shown.newer:
+        """On a GPU: bring what a script wrote to `.grad`."""
+        if self._views.newer:
             self.tensor(self.owner().device)
 
     def reshape(self, shape: Shape) -> None:
-        """The data refuses other shapes."""
+        """Do nothing: it has the data's shape, which refuses another."""

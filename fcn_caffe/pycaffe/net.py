@@ -17,7 +17,8 @@ from fcn_caffe.net.net import Net as CoreNet
 from fcn_caffe.pycaffe import modes
 from fcn_caffe.pycaffe.arguments import PathLike, check_file, listed, net_arguments
 from fcn_caffe.pycaffe.blob import Blob, BlobVec, Vec
-from fcn_caffe.pycaffe.executor import Executor
+from fcn_caffe.pycaffe.errors import raise_as_raised
+from fcn_caffe.pycaffe.executor import Executor, Step
 from fcn_caffe.pycaffe.install import find_caffe
 from fcn_caffe.pycaffe.layer import layer_of
 from fcn_caffe.weights.formats import CAFFEMODEL, HDF5
@@ -41,17 +42,17 @@ class Net:
     def __init__(self, *arguments: Any, **options: Any) -> None:
         file, phase, level, stages, weights = net_arguments(arguments, options)
         find_caffe()
-        self._start(
-            CoreNet(check_file(file), phase, stages=stages, level=level, device=modes.current_device()),
-        )
+        with raise_as_raised():
+            core = CoreNet(check_file(file), phase, stages=stages, level=level, device=modes.current_device())
+        self._start(core)
         if weights is not None:
             self.copy_from(weights)
 
     @classmethod
     def over(cls, core: CoreNet) -> Net:
-        """A face of a core net, with whose memory it works."""
+        """Make the face of a core net; both work in the same memory."""
         net = cls.__new__(cls)
-        net._start(core)
+        cls._start(net, core)
         return net
 
     def _start(self, core: CoreNet) -> None:
@@ -81,6 +82,16 @@ class Net:
 
     def _names(self, names: Sequence[str]) -> list[str]:
         return [self._shown(name) for name in names]
+
+    @property
+    def core(self) -> CoreNet:
+        """The net that computes."""
+        return self._core
+
+    @property
+    def executor(self) -> Executor:
+        """What runs the layers over the blobs."""
+        return self._executor
 
     # -- what pycaffe's own code is written with -------------------------------------------------------------------
 
@@ -123,11 +134,11 @@ class Net:
 
     # -- running --------------------------------------------------------------------------------------------------
 
-    def _forward(self, start: int, end: int) -> float:
-        """Run layers `start` to `end`, both included, by number; returns their loss."""
-        return self._executor.loss(*self._run_forward(start, end))
+    def run_forward(self, start: int, end: int) -> float:
+        """Run layers `start` to `end`, both included, by number; return their loss."""
+        return self._executor.loss(*self._run_layers(start, end))
 
-    def _run_forward(self, start: int, end: int) -> tuple[list[Any], torch.device]:
+    def _run_layers(self, start: int, end: int) -> tuple[list[Step], torch.device]:
         self._check_range(start, end, "forward")
         executor = self._executor
         device = executor.device
@@ -139,8 +150,8 @@ class Net:
                 call(index)
         return executor.steps[start : end + 1], device
 
-    def _backward(self, start: int, end: int) -> None:
-        """Run layers `start` down to `end`, both included, by number, from the diffs their tops have."""
+    def run_backward(self, start: int, end: int) -> None:
+        """Run layers `start` down to `end` backward, both included, by number, from the diffs that their tops have."""
         self._check_range(end, start, "backward")
         executor = self._executor
         device = executor.device
@@ -153,6 +164,10 @@ class Net:
         debug = self._core.debug
         if debug is not None:
             debug.backward_done()
+
+    # pycaffe's own names of these two
+    _forward = run_forward
+    _backward = run_backward
 
     def _check_range(self, first: int, last: int, way: str) -> None:
         count = len(self._executor.steps)
@@ -179,7 +194,7 @@ class Net:
                 )
             for name, array in kwargs.items():
                 self._fill(name, array, "data", "Input is not batch sized")
-        self._run_forward(first, last)
+        self._run_layers(first, last)
         return {name: self.blobs[name].data for name in outputs}
 
     def backward(
@@ -202,7 +217,7 @@ class Net:
                 )
             for name, array in kwargs.items():
                 self._fill(name, array, "diff", "Diff is not batch sized")
-        self._backward(first, last)
+        self.run_backward(first, last)
         return {name: self.blobs[name].diff for name in outputs}
 
     def _index(self, layer: str) -> int:
@@ -305,7 +320,7 @@ class Net:
         """Set all parameters' diffs to zero; backward adds to them."""
         for blobs in self.params.values():
             for blob in blobs:
-                blob._diff.clear()
+                blob.diff_memory.clear()
 
     def copy_from(self, path: PathLike) -> None:
         """Copy the weights of a file into the layers of the same name.
@@ -313,13 +328,13 @@ class Net:
         Raises: RuntimeError for a file that is not there, WeightsError for one that does not fit.
         """
         weights = load_weights(check_file(path))
-        self._flush()
+        self.flush()
         copy_weights(self._core, weights, path)
 
     def load_hdf5(self, path: PathLike) -> None:
         """`copy_from` of a .caffemodel.h5, by whatever name. Raises: as `copy_from`."""
         weights = HDF5.read(check_file(path))
-        self._flush()
+        self.flush()
         copy_weights(self._core, weights, path)
 
     def share_with(self, other: Net) -> None:
@@ -328,22 +343,22 @@ class Net:
 
     def save(self, path: PathLike) -> None:
         """Write the weights as a .caffemodel, by whatever name. Raises: WeightsError, OSError."""
-        self._flush()
+        self.flush()
         CAFFEMODEL.write(path, net_weights(self._core), self.name, self._types())
 
     def save_hdf5(self, path: PathLike) -> None:
         """Write the weights as Caffe's HDF5; shared ones once. Raises: WeightsError, OSError."""
-        self._flush()
+        self.flush()
         HDF5.write(path, net_weights(self._core, shared=False), self.name, self._types())
 
     def _types(self) -> dict[str, str]:
         return {step.node.name: step.node.type for step in self._executor.steps}
 
-    def _flush(self) -> None:
-        """On a GPU: bring what people wrote to parameters to the module."""
+    def flush(self) -> None:
+        """On a GPU: bring what a script wrote to parameters to the module."""
         for blobs in self.params.values():
             for blob in blobs:
-                blob._data.flush()
+                blob.data_memory.flush()
 
 
 def _joined(found: Mapping[str, list[Array]], count: int) -> dict[str, Array]:

@@ -12,6 +12,7 @@ from fcn_caffe.net.net import Net as CoreNet
 from fcn_caffe.pycaffe import modes
 from fcn_caffe.pycaffe.arguments import PathLike, check_file
 from fcn_caffe.pycaffe.blob import Vec
+from fcn_caffe.pycaffe.errors import raise_as_raised
 from fcn_caffe.pycaffe.install import find_caffe
 from fcn_caffe.pycaffe.memory import ParamDiff
 from fcn_caffe.pycaffe.net import Net
@@ -34,8 +35,8 @@ class _FaceSolver(CoreSolver):
         return nullcontext()
 
     def _diffs(self) -> list[ParamDiff]:
-        found = [blob._diff for blobs in self.faces[id(self.net)].params.values() for blob in blobs]
-        return [diff for diff in found if isinstance(diff, ParamDiff)]
+        memories = [blob.diff_memory for blobs in self.faces[id(self.net)].params.values() for blob in blobs]
+        return [memory for memory in memories if isinstance(memory, ParamDiff)]
 
     def _forward_backward(self) -> dict[str, Tensor]:
         self.faces[id(self.net)].clear_param_diffs()
@@ -49,18 +50,18 @@ class _FaceSolver(CoreSolver):
     def _pass(self) -> tuple[float, dict[str, Tensor]]:
         face = self.faces[id(self.net)]
         last = len(face.layers) - 1
-        loss = face._forward(0, last)
-        face._backward(last, 0)
+        loss = face.run_forward(0, last)
+        face.run_backward(last, 0)
         return loss, self._outputs(self.net)
 
     def _evaluate(self, net: CoreNet, with_loss: bool) -> tuple[float, dict[str, Tensor]]:
         face = self.faces[id(net)]
-        loss = face._forward(0, len(face.layers) - 1)
+        loss = face.run_forward(0, len(face.layers) - 1)
         return loss, {name: blob.clone() for name, blob in self._outputs(net).items()}
 
     def _outputs(self, net: CoreNet) -> dict[str, Tensor]:
-        executor = self.faces[id(net)]._executor
-        return {name: executor.blobs[name]._data.tensor(net.device) for name in net.graph.outputs}
+        executor = self.faces[id(net)].executor
+        return {name: executor.blobs[name].data_memory.tensor(net.device) for name in net.graph.outputs}
 
     def _update(self) -> None:
         for call in self.on_gradients:
@@ -76,7 +77,7 @@ class _FaceSolver(CoreSolver):
         super()._update()
         waiting = {id(item.blob) for item in self.net.learnable_params if item.blob.requires_grad}
 
-        def taken(owner: Tensor) -> Tensor:
+        def taken_away(owner: Tensor) -> Tensor:
             if id(owner) in waiting:
                 waiting.discard(id(owner))
                 return self.optimizer.last_update(owner)
@@ -84,7 +85,7 @@ class _FaceSolver(CoreSolver):
             return owner.grad
 
         for diff in self._diffs():
-            diff.after_update(taken)
+            diff.show_update(taken_away)
 
     def _to_device(self) -> None:
         """Histories follow the weights, which follow the mode."""
@@ -106,9 +107,15 @@ class Solver:
         param = read_solver(check_file(solver_file))
         if self._type is not None:
             param.type = self._type
-        self._core = _FaceSolver(param, solver_file)
+        with raise_as_raised():
+            self._core = _FaceSolver(param, solver_file)
         self._net = self._core.faces[id(self._core.net)]
         self._test_nets = Vec(self._core.faces[id(net)] for net in self._core.test_nets)
+
+    @property
+    def core(self) -> CoreSolver:
+        """The solver that trains."""
+        return self._core
 
     @property
     def net(self) -> Net:
@@ -145,13 +152,14 @@ class Solver:
 
     def snapshot(self) -> None:
         """Write weights and solver state, named by the iteration. Raises: SolverError."""
-        self._net._flush()
+        self._net.flush()
         self._core.snapshot()
 
     def restore(self, state_file: PathLike) -> None:
         """Continue from a solver state. Raises: RuntimeError where it is not there, SolverError if it does not fit."""
-        self._net._flush()
-        self._core.restore(check_file(state_file))
+        self._net.flush()
+        with raise_as_raised():
+            self._core.restore(check_file(state_file))
 
     def add_callback(self, on_start: Callable[[], Any], on_gradients_ready: Callable[[], Any]) -> None:
         """Call the one before each iteration's first forward, the other when its gradients are ready, not used yet."""

@@ -147,7 +147,7 @@ def test_in_place_top_and_bottom_are_one_blob(folder: Path) -> None:
     net.backward()
     assert (net.blobs["x"].diff == 80).all() and (net.blobs["a"].diff == 40).all()
     assert net.layer_dict["twice"].same == [True] * 3
-    core = net._core(x=torch.ones(2, 3), keep=["a"])  # the core's own way to run it is the same
+    core = net.core(x=torch.ones(2, 3), keep=["a"])  # the core's own way to run it is the same
     assert (core["a"] == 8).all() and net.layer_dict["twice"].same == [True] * 4
     core["b"].sum().backward()
     assert (net.forward()["b"] == 80).all()
@@ -173,7 +173,7 @@ def test_a_layer_that_learns_trains(folder: Path) -> None:
 
 def test_blobs_made_in_setup_are_the_modules_parameters(folder: Path, tmp_path: Path) -> None:
     net = make(folder, X, python("gain", "Gain", "x"))
-    assert net.params["gain"][0].data.tolist() == [3] and net._core.params["gain"][0].item() == 3
+    assert net.params["gain"][0].data.tolist() == [3] and net.core.params["gain"][0].item() == 3
     net.params["gain"][0].data[...] = 7
     net.blobs["x"].data[...] = 1
     assert (net.forward()["gain"] == 7).all()

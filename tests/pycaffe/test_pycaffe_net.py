@@ -20,7 +20,7 @@ from fcn_caffe import GraphError, LayerError
 def memories(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With two, arrays are copies that count as the newest once they are handed out, as they are of a GPU."""
     if request.param == "two memories":
-        monkeypatch.setattr(memory_module, "direct", lambda tensor: False)
+        monkeypatch.setattr(memory_module, "can_be_array", lambda tensor: False)
 
 
 def golden_net(text: str, phase: int, folder: Path) -> caffe.Net:
@@ -171,27 +171,27 @@ def test_data_and_diff_are_the_memory_that_layers_compute_in(deep: caffe.Net) ->
     data[...] *= 2
     second = deep.forward()["ip"].copy()
     assert not np.allclose(first, second)
-    steps = {step.node.name: step for step in deep._executor.steps}
+    steps = {step.node.name: step for step in deep.executor.steps}
     seen = []
     steps["conv1"].layer.register_forward_pre_hook(lambda module, bottoms: seen.append(bottoms[0].data_ptr()))
     deep.forward()
     assert seen == [data.ctypes.data]  # what was written is what the layer reads, without a copy
     weight = deep.params["conv1"][0]
-    assert weight.data.ctypes.data == deep._core.params["conv1"][0].data_ptr()
+    assert weight.data.ctypes.data == deep.core.params["conv1"][0].data_ptr()
     weight.data[...] = 0
     deep.params["conv1"][1].data[...] = 0
     deep.forward()
     assert not deep.blobs["conv1"].data.any()
     deep.backward(ip=np.ones((2, 3), np.float32), pool=np.zeros((2, 4, 2, 1), np.float32))
     diff = deep.params["ip"][1].diff
-    assert diff.ctypes.data == deep._core.params["ip"][1].grad.data_ptr() and diff.tolist() == [2, 2, 2]
+    assert diff.ctypes.data == deep.core.params["ip"][1].grad.data_ptr() and diff.tolist() == [2, 2, 2]
 
 
 def test_with_two_memories_what_people_write_is_copied_when_a_layer_reads(
     deep: caffe.Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deep.save(str(tmp_path / "w.caffemodel"))
-    monkeypatch.setattr(memory_module, "direct", lambda tensor: False)
+    monkeypatch.setattr(memory_module, "can_be_array", lambda tensor: False)
     kept = deep.blobs["data"].data
     first = deep.forward()["ip"].copy()
     kept[...] *= 2  # an input that somebody keeps counts as the newest
@@ -339,7 +339,7 @@ def test_backward_without_a_graph_is_backward_with_one(tmp_path: Path) -> None:
         net.blobs["data"].data[...] = np.random.default_rng(0).normal(size=(2, 3, 5, 4))
         kept = [(blob.data, blob.diff) for blob in net.blobs.values() if watched]
         net.forward()
-        assert any(step.record for step in net._executor.steps) == (phase == caffe.TRAIN)
+        assert any(step.record for step in net.executor.steps) == (phase == caffe.TRAIN)
         net.backward()
         found.append([blob.diff.copy() for blobs in net.params.values() for blob in blobs])
         found[-1] += [blob.diff.copy() for blob in net.blobs.values()]
@@ -368,7 +368,7 @@ def test_fixed_parameters_have_diffs_only_with_force_backward(tmp_path: Path) ->
         net.backward()
         assert net.params["conv"][0].diff.any() == force and net.params["conv"][1].diff.any()
         assert net.blobs["data"].diff.any() == force
-        assert not net._core.params["conv"][0].requires_grad
+        assert not net.core.params["conv"][0].requires_grad
 
 
 def test_a_loss_begins_with_its_weight(tmp_path: Path) -> None:
@@ -600,7 +600,7 @@ def test_backward_does_not_move_a_recurrent_state(tmp_path: Path) -> None:
     for lonely in (True, False):
         torch.manual_seed(0)
         net = make(tmp_path, "force_backward: true", *text, layer("rnn", "LSTM", "x cont", more=rnn))
-        net._executor.recording = False
+        net.executor.recording = False
         for name in ("x", "cont"):
             net.blobs[name].data[...] = 1
         net.forward()

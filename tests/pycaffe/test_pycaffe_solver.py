@@ -20,7 +20,7 @@ STATES = GOLDEN / "states"
 def memories(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With two, arrays are copies that count as the newest once they are handed out, as they are of a GPU."""
     if request.param == "two memories":
-        monkeypatch.setattr(memory_module, "direct", lambda tensor: False)
+        monkeypatch.setattr(memory_module, "can_be_array", lambda tensor: False)
 
 
 def golden_solver(case: str, folder: Path) -> caffe.Solver:
@@ -137,7 +137,7 @@ def test_a_solver_tells_where_it_is(tmp_path: Path) -> None:
 )
 def test_a_class_is_its_type_and_get_solver_the_files(kind: type[caffe.Solver], name: str, tmp_path: Path) -> None:
     solver = make(tmp_path, kind=kind)
-    assert solver.param.type == solver._core.optimizer.type == name and isinstance(solver, caffe.Solver)
+    assert solver.param.type == solver.core.optimizer.type == name and isinstance(solver, caffe.Solver)
     assert type(make(tmp_path, f"type: '{name}'")) is kind
     solver.step(1)
     assert solver.net.params["ip"][0].data.any() and solver.net.params["ip"][0].diff.any()
