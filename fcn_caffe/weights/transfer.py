@@ -1,18 +1,16 @@
-"""Weight files, and weights into nets: `Weights` is {layer name: [arrays in Caffe's blob order]}."""
+"""Read and write weight files, and copy weights into nets: `Weights` is {layer name: [arrays in Caffe's order]}."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from fcn_caffe.errors import WeightsError
 from fcn_caffe.host.text import show
+from fcn_caffe.weights.blobs import Fit, HasParams, fit, memory_of, missing_layers, refuse_meta, set_values
 from fcn_caffe.weights.formats import ABSENT, Array, Weights, as_float32, format_of, format_to_write
 
 __all__ = ["ABSENT", "Array", "CopyReport", "Weights", "copy_weights", "load_weights", "net_weights", "save_weights"]
@@ -82,116 +80,113 @@ def save_weights(
         raise WeightsError(f"{name}: cannot be written: {why}. Nothing was replaced.") from error
 
 
-def net_weights(net: Any, shared: bool = True) -> Weights:
+def net_weights(net: HasParams, shared: bool = True) -> Weights:
     """Return the net's parameters as arrays, in file order. On the CPU they share the net's memory.
 
-    shared: also those that a layer has from an earlier one, as a .caffemodel holds them; else they are ABSENT, as in
-    Caffe's HDF5.
+    Args:
+        net: The net.
+        shared: Whether a blob that a layer has from an earlier one is there too, as in a .caffemodel; otherwise it is
+            ABSENT, as in Caffe's HDF5.
     """
-    found: Weights = {}
-    seen: set[int] = set()
-    for name, blobs in net.params.items():
-        found[name] = []
-        for blob in blobs:
-            left_out = not shared and _memory(blob) in seen
-            found[name].append(ABSENT if left_out else blob.detach().cpu().numpy())
-            seen.add(_memory(blob))
-    return found
+    return {
+        layer: [
+            ABSENT if is_shared and not shared else blob.detach().cpu().numpy()
+            for blob, is_shared in zip(blobs, shares, strict=True)
+        ]
+        for (layer, blobs), shares in zip(net.params.items(), _shares(net), strict=True)
+    }
 
 
 def copy_weights(
-    net: Any, weights: Mapping[str, list[Array]], source: str | os.PathLike[str] = "weights", strict: bool = False
+    net: HasParams,
+    weights: Mapping[str, list[Array]],
+    source: str | os.PathLike[str] = "weights",
+    strict: bool = False,
 ) -> CopyReport:
-    """Copy arrays into the net's parameters by layer name, as Caffe's copy_from does; `source` is for messages.
+    """Copy arrays into the net's parameters by layer name, as Caffe's copy_from does.
 
-    Number of blobs and shapes must match; a 4-D blob with leading 1s also matches without them (old files).
-    Everything is checked before anything is copied. Layers the net lacks are ignored, layers the weights lack
-    keep their values; with `strict` either is an error. Works on any device and dtype of the net.
-    Raises: WeightsError naming the layer, the blob and both shapes.
+    The number of a layer's blobs and their shapes must match; an array of 4 axes also matches without its leading 1s,
+    which old files have. Everything is checked before anything is copied. The net may be on any device, of any dtype.
+
+    Args:
+        net: The net.
+        weights: The arrays.
+        source: What messages call the weights.
+        strict: Whether a layer that only one of the two has is an error. Otherwise a layer that the net lacks is
+            ignored, and one that the weights lack keeps its values.
+
+    Raises:
+        WeightsError: Names the layer, the blob and both shapes.
     """
     name = os.fspath(source)
-    report, pairs, problems = CopyReport(), [], []
-    reached: set[int] = set()
-    shared = _shared(net)
-    for layer, arrays in weights.items():
-        targets: list[Tensor] | None = net.params.get(layer)
-        if targets is None:
-            report.ignored.append(layer)
-            continue
-        # What the file leaves out, the layer must have from another.
-        lacking = [index for index in range(len(targets)) if index >= len(arrays) or arrays[index] is ABSENT]
-        if len(arrays) > len(targets) or any((layer, index) not in shared for index in lacking):
-            problems.append(
-                f"layer '{layer}' has {_count(_present(arrays), 'blob')}, the net wants {len(targets)}. "
-                "Is bias_term the same? Rename the layer to learn it from scratch."
-            )
-            continue
-        report.copied.append(layer)
-        for index, (array, target) in enumerate(zip(arrays, targets, strict=False)):
-            if array is ABSENT:
-                continue
-            shape = tuple(target.shape)
-            if array.shape != shape:
-                if array.ndim != 4 or array.shape != (1,) * (4 - len(shape)) + shape:
-                    problems.append(_mismatch(layer, index, array.shape, shape))
-                    continue
-                report.coerced.append(f"{layer} blob {index} {show(array.shape)} to {show(shape)}")
-            pairs.append((target, array))
-            reached.add(_memory(target))
-    for layer, targets in net.params.items():
-        # A layer that shares another's parameters has them from there.
-        if layer not in weights and any(_memory(target) not in reached for target in targets):
-            report.missing.append(layer)
+    report, pairs, problems = _pair_up(net, weights)
     if problems:
         more = f" ({_count(len(problems) - 1, 'more blob')} also do not fit.)" if len(problems) > 1 else ""
         raise WeightsError(f"{name}: {problems[0]}{more}")
     if strict and (report.ignored or report.missing):
         raise WeightsError(f"{name}: the layers are not those of the net.\n{report}")
-    if any(target.is_meta for target, _ in pairs):
-        raise WeightsError(f"{name}: the net is on the meta device and holds no memory. Build it on cpu or cuda.")
+    refuse_meta((target for target, _ in pairs), f"{name}: ")
     for target, array in pairs:
-        _copy(target, array)
+        set_values(target, array)
     return report
 
 
-def _memory(blob: Tensor) -> int:
-    """What blobs that share their values have in common; views of one blob do, objects of their own."""
-    return blob.data_ptr() or id(blob)
-
-
-def _shared(net: Any) -> set[tuple[str, int]]:
-    """(layer, blob index) of the blobs that belong to an earlier layer."""
-    seen: set[int] = set()
-    found = set()
-    for layer, blobs in net.params.items():
-        for index, blob in enumerate(blobs):
-            if _memory(blob) in seen:
-                found.add((layer, index))
-            seen.add(_memory(blob))
-    return found
-
-
-def _present(arrays: list[Array]) -> int:
-    return sum(array is not ABSENT for array in arrays)
-
-
-def _copy(target: Tensor, array: Array) -> None:
-    """Set `target` to `array`, which holds as many values; their shapes may differ by leading 1s."""
-    with torch.no_grad():
-        if target.device.type == "cpu" and target.dtype == torch.float32:
-            # numpy's copy runs at the speed of memcpy, also from a file's unaligned floats; torch's at two thirds.
-            np.copyto(target.detach().numpy(), array.reshape(tuple(target.shape)))
-            # Autograd counts writes, and has not seen this one: write to none of the elements.
-            target.reshape(-1)[:0].zero_()
+def _pair_up(
+    net: HasParams, weights: Mapping[str, list[Array]]
+) -> tuple[CopyReport, list[tuple[Tensor, Array]], list[str]]:
+    """Return the report of a copy, the blobs with their arrays, and what is wrong, one sentence a layer or blob."""
+    params, report = net.params, CopyReport()
+    pairs: list[tuple[Tensor, Array]] = []
+    problems: list[str] = []
+    shares = dict(zip(params, _shares(net), strict=True))
+    for layer, arrays in weights.items():
+        if layer not in params:
+            report.ignored.append(layer)
+        elif not _has_every_blob(arrays, shares[layer]):
+            present = sum(array is not ABSENT for array in arrays)
+            problems.append(
+                f"layer '{layer}' has {_count(present, 'blob')}, the net wants {len(params[layer])}. "
+                "Is bias_term the same? Rename the layer to learn it from scratch."
+            )
         else:
-            # torch warns of arrays it may not write to; a loaded file's are writable, the few others are copied.
-            writable = array if array.flags.writeable else array.copy()
-            target.copy_(torch.from_numpy(writable).reshape(target.shape))
+            report.copied.append(layer)
+            for index, (array, target) in enumerate(zip(arrays, params[layer], strict=False)):
+                if array is ABSENT:
+                    continue
+                how = fit(array, target)
+                if how < Fit.LEGACY:
+                    problems.append(_mismatch(layer, index, array.shape, tuple(target.shape), how))
+                    continue
+                if how is Fit.LEGACY:
+                    report.coerced.append(f"{layer} blob {index} {show(array.shape)} to {show(target.shape)}")
+                pairs.append((target, array))
+    report.missing = missing_layers(params, weights, (target for target, _ in pairs))
+    return report, pairs, problems
 
 
-def _mismatch(layer: str, index: int, have: tuple[int, ...], want: tuple[int, ...]) -> str:
+def _shares(net: HasParams) -> list[list[bool]]:
+    """For each layer of `params`, whether each of its blobs belongs to an earlier layer."""
+    owners: set[int] = set()
+    shares: list[list[bool]] = []
+    for blobs in net.params.values():
+        shares.append([])
+        for blob in blobs:
+            shares[-1].append(memory_of(blob) in owners)
+            owners.add(memory_of(blob))
+    return shares
+
+
+def _has_every_blob(arrays: list[Array], shares: list[bool]) -> bool:
+    """Whether there is an array for every blob of a layer, but for those that it has from another, and no more."""
+    if len(arrays) > len(shares):
+        return False
+    absent = [*(array is ABSENT for array in arrays), *[True] * (len(shares) - len(arrays))]
+    return all(is_shared for is_shared, is_absent in zip(shares, absent, strict=True) if is_absent)
+
+
+def _mismatch(layer: str, index: int, have: tuple[int, ...], want: tuple[int, ...], how: Fit) -> str:
     message = f"layer '{layer}' blob {index} is {show(have)}, the net wants {show(want)}."
-    if np.prod(have, dtype=object) == np.prod(want, dtype=object):
+    if how is Fit.COUNT:
         return f"{message} Same count: use transplant, or rename the layer to learn it from scratch."
     differing = {pair for pair in zip(have, want, strict=False) if pair[0] != pair[1]}
     if len(have) == len(want) and len(differing) == 1 and have[0] != want[0]:
