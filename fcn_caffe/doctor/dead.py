@@ -13,7 +13,7 @@ from fcn_caffe.layers.fillers import bilinear_kernel, is_zero_filler
 from fcn_caffe.net.graph import Node
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto.phases import TRAIN
-from fcn_caffe.weights.surgery import interpolated
+from fcn_caffe.weights.surgery import upsampling_layers
 from fcn_caffe.weights.transfer import ABSENT, Array
 
 __all__ = ["dead_layers", "interpolation", "zero_weights"]
@@ -37,7 +37,7 @@ class _Blob:
 def _set_by_solve(net: Net, start: FilledFrom) -> set[str]:
     """The layers that solve sets to interpolation: not those that learn and have their weights from a file."""
     learned = {item.layer for item in net.learnable_params if item.lr_mult}
-    return {name for name in interpolated(net) if name not in learned or name not in start.arrays}
+    return {name for name in upsampling_layers(net) if name not in learned or name not in start.arrays}
 
 
 def _parameters(net: Net, start: FilledFrom, trusted: bool, ups: set[str]) -> dict[str, list[_Blob]]:
@@ -218,7 +218,7 @@ def interpolation(net: Net, start: FilledFrom, trained: bool) -> Iterator[Findin
 
     trained: the weights are what the net was trained to, not what it starts from.
     """
-    unset, ups = [], interpolated(net)
+    unset, ups = [], upsampling_layers(net)
     for node in net.graph.nodes:
         layer = net.layer(node.name)
         if node.type != "Deconvolution" or not layer.blob_names:

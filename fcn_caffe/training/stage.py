@@ -25,7 +25,7 @@ from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.training.plan import Stage, classifier_of
 from fcn_caffe.training.solver import Solver
-from fcn_caffe.weights.surgery import interp, interpolated, transplant, widen
+from fcn_caffe.weights.surgery import interp, transplant, upsampling_layers, widen
 from fcn_caffe.weights.transfer import CopyReport, Weights, copy_weights, load_weights, net_weights, save_weights
 
 COLUMNS = ("iteration", "head", *METRICS, "loss")
@@ -126,7 +126,7 @@ def start_from(net: Net, starts: Sequence[Start]) -> None:
     kept: set[str] = set()
     for start in starts:
         kept |= learned.intersection(_copy_start(net, start).copied)
-    interp(net, [name for name in interpolated(net) if name not in kept])
+    interp(net, [name for name in upsampling_layers(net) if name not in kept])
 
 
 def _copy_start(net: Net, start: Start) -> CopyReport:

@@ -25,7 +25,7 @@ from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.phases import TEST
 from fcn_caffe.training.solver import Solver
-from fcn_caffe.weights.surgery import interp, interpolated, transplant
+from fcn_caffe.weights.surgery import interp, transplant, upsampling_layers
 from fcn_caffe.weights.transfer import Weights, net_weights
 
 __all__ = ["ONE_ANSWER", "SHARE", "Miniature", "Run", "begin", "miniature"]
@@ -61,7 +61,7 @@ def begin(net: Net, weights: Weights | None) -> None:
     """
     copied = set(transplant(net, weights).copied) if weights is not None else set()
     learned = {item.layer for item in net.learnable_params if item.lr_mult}
-    interp(net, [name for name in interpolated(net) if name not in copied & learned])
+    interp(net, [name for name in upsampling_layers(net) if name not in copied & learned])
 
 
 class Miniature:
