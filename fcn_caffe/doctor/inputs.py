@@ -39,7 +39,7 @@ def preprocessing(subject: Subject, weights: Path, seen: Examination) -> None:
         seen.skip(check, "the net is inside the solver file")
         return
     try:
-        theirs = net_preprocessing(subject.sources[TEST])
+        theirs = net_preprocessing(subject.sources[TEST], subject.paths)
     except FcnCaffeError as error:
         seen.skip(check, error)
         return

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fcn_caffe.errors import FcnCaffeError, PrototxtError
+from fcn_caffe.host.paths import Paths
 from fcn_caffe.net.graph import Graph, Node, filter_net, read_net
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2
@@ -54,6 +55,7 @@ class Subject:
     sources: dict[int, Any]
     size: tuple[int, int] | None = None
     states: dict[int, Any] = field(default_factory=dict)
+    paths: Paths = field(default_factory=Paths)
 
     @property
     def net_path(self) -> Path:
@@ -93,7 +95,15 @@ class Subject:
 
     def _net(self, phase: int, **options: Any) -> Net:
         state = self._state(phase)
-        return Net(self.sources[phase], phase, stages=tuple(state.stage), level=state.level, device="meta", **options)
+        return Net(
+            self.sources[phase],
+            phase,
+            stages=tuple(state.stage),
+            level=state.level,
+            device="meta",
+            paths=self.paths,
+            **options,
+        )
 
     def build(self, phase: int, other: Net | None = None) -> Built:
         """Build the net of a phase without memory; where its data layers fail, with inputs of an assumed size.
@@ -164,17 +174,22 @@ def data_nodes(graph: Graph, inputs: bool = False) -> list[Node]:
     return [node for node in graph.nodes if not node.bottoms and node.tops and node.type in types]
 
 
-def read_subject(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> Subject:
+def read_subject(
+    path: str | os.PathLike[str], size: tuple[int, int] | None = None, paths: Paths | None = None
+) -> Subject:
     """Read a net or solver file; what it is is told by its fields. size: of the images, (H, W), instead of their own.
+
+    paths: what relative paths start from.
 
     Raises: PrototxtError with file:line; SolverError for a solver without a net.
     """
-    place = Path(path)
+    paths = Paths() if paths is None else paths
+    place = paths.from_root(path)
     text = place.read_text(encoding="utf-8", errors="replace") if place.is_file() else ""
     if not _SOLVER_FIELD.search(_COMMENT.sub("", text)):
         read_net(place, TRAIN)  # a file that is no net is said here
-        return Subject(place, None, {TRAIN: place, TEST: place}, size)
-    settings = Settings(place)
+        return Subject(place, None, {TRAIN: place, TEST: place}, size, paths=paths)
+    settings = Settings(place, paths)
     param = settings.param
     sources: dict[int, Any] = {}
     for phase, fields in ((TRAIN, ("train_net", "train_net_param")), (TEST, ("test_net", "test_net_param"))):
@@ -188,7 +203,7 @@ def read_subject(path: str | os.PathLike[str], size: tuple[int, int] | None = No
         raise settings.error("names no net to train. Give net: or train_net:.")
     sources.setdefault(TEST, sources[TRAIN])
     asked = {TRAIN: [param.train_state] if param.HasField("train_state") else [], TEST: list(param.test_state[:1])}
-    subject = Subject(place, settings, sources, size)
+    subject = Subject(place, settings, sources, size, paths=paths)
     for phase, states in asked.items():
         with suppress(PrototxtError):  # said when it is built
             subject.states[phase] = settings.state(sources[phase], phase, states)

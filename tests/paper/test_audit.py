@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from fcn_caffe import GraphError
 from fcn_caffe.commands import audit as command_module
 from fcn_caffe.commands.audit import main
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.paths import Paths
 from fcn_caffe.paper.audit import run as audit_module
 from fcn_caffe.paper.audit.claims import BEHAVIOURAL, CHECKS, STATIC, Check, read_claims
 from fcn_caffe.paper.audit.files import AuditedFiles
@@ -144,11 +146,11 @@ def test_interrupted(checks, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_works_in_the_root_with_its_data(checks, tmp_path, monkeypatch):
+def test_paths_start_from_the_root_and_its_data_and_nothing_of_the_process_changes(checks, tmp_path, monkeypatch):
     places = []
 
     def look(audited):
-        places.append((Path.cwd(), audited.root, command_module.os.environ.get("FCN_CAFFE_DATA")))
+        places.append((Path.cwd(), audited.paths, os.environ.get("FCN_CAFFE_DATA")))
         return measured(True)(audited)
 
     for folder in ("nets", "solvers", "data"):
@@ -157,8 +159,8 @@ def test_works_in_the_root_with_its_data(checks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     checks(T1_rf=look)
     assert main(["--root", "r", "--data", "r/data", "--only", "T1.rf"]) == 0
-    assert places == [(tmp_path / "r", tmp_path / "r", str(tmp_path / "r" / "data"))]
-    assert Path.cwd() == tmp_path and "FCN_CAFFE_DATA" not in command_module.os.environ
+    assert places == [(tmp_path, Paths(tmp_path / "r", tmp_path / "r/data"), None)]
+    assert Path.cwd() == tmp_path and "FCN_CAFFE_DATA" not in os.environ
 
 
 def test_json_has_no_numbers_that_are_none(checks):

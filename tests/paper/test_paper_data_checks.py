@@ -14,6 +14,7 @@ from fcn_caffe import TEST, Net
 from fcn_caffe.data.sets.siftflow_layers import SCENES
 from fcn_caffe.evaluation.metrics import ConfusionMatrix
 from fcn_caffe.evaluation.score import score_heads, score_net
+from fcn_caffe.host.paths import Paths
 from fcn_caffe.paper.audit.checks import scores as data_checks
 from fcn_caffe.paper.audit.claims import CHECKS, DATA, read_claims
 from fcn_caffe.paper.audit.files import AuditedFiles
@@ -123,11 +124,10 @@ def net(root, name, source, heads, tops=("data", "label")):
     (root / "solvers" / f"{name}.prototxt").write_text(f'net: "nets/{name}.prototxt"\nbase_lr: 1\nlr_policy: "fixed"\n')
 
 
-def train(root, monkeypatch, name, weights=None, seed=0):
+def train(root, name, weights=None, seed=0):
     """Write random weights for a net, and return the net that has them; its data has to be there."""
-    monkeypatch.chdir(root)
     torch.manual_seed(seed)
-    made = Net(root / "nets" / f"{name}.prototxt", TEST)
+    made = Net(f"nets/{name}.prototxt", TEST, paths=Paths(root))
     save_weights(root / "weights" / f"{weights or name}.caffemodel", net_weights(made))
     return made
 
@@ -151,7 +151,7 @@ def per_cent(scores):
 def test_what_is_measured_is_compared(root, monkeypatch):
     voc(root.parent / "data")
     net(root, "voc-fcn32s", VOC, [("score", "label", 21)])
-    numbers = per_cent(score_net(train(root, monkeypatch, "voc-fcn32s")))
+    numbers = per_cent(score_net(train(root, "voc-fcn32s")))
     wrong = asked(root, "R.32s")
     assert wrong["verdict"] == DIFFERS
     assert f"voc-fcn32s, mean IU, %: {numbers[2]:.6g}, wanted 63.63 within 0.1" in wrong["reason"]
@@ -167,7 +167,7 @@ def test_what_is_measured_is_compared(root, monkeypatch):
 def test_scores_of_part_of_the_images_do_not_hold(root, monkeypatch):
     voc(root.parent / "data")
     net(root, "voc-fcn32s", VOC, [("score", "label", 21)])
-    publish(monkeypatch, "R.32s", *per_cent(score_net(train(root, monkeypatch, "voc-fcn32s"))))
+    publish(monkeypatch, "R.32s", *per_cent(score_net(train(root, "voc-fcn32s"))))
     assert asked(root, "R.32s")["verdict"] == HOLDS
     monkeypatch.setattr(data_checks, "_images", lambda net: 736)
     entry = asked(root, "R.32s")
@@ -185,7 +185,7 @@ def test_what_is_missing_is_named_and_the_number_told(root, monkeypatch):
     assert "voc_dir='../data/pascal/VOC2011' is not there" in data and "tools/get_data.py voc2011" in data
     voc(root.parent / "data")
     assert asked(root, "R.32s")["missing"] == [weights]
-    train(root, monkeypatch, "voc-fcn32s")
+    train(root, "voc-fcn32s")
     (root.parent / "data" / "pascal" / "VOC2011" / "SegmentationClass" / "two.png").unlink()
     entry = asked(root, "R.32s")
     assert entry["verdict"] == NOT_RUN and "the data set is not whole: " in entry["reason"]
@@ -195,7 +195,7 @@ def test_what_is_missing_is_named_and_the_number_told(root, monkeypatch):
 def test_data_elsewhere(root, monkeypatch):
     voc(root.parent / "data")
     net(root, "voc-fcn32s", VOC, [("score", "label", 21)])
-    train(root, monkeypatch, "voc-fcn32s")
+    train(root, "voc-fcn32s")
     (root.parent / "data").rename(root.parent / "elsewhere")
     assert asked(root, "R.32s")["verdict"] == NOT_RUN
     assert asked(root, "R.32s", data=root.parent / "elsewhere")["verdict"] == DIFFERS
@@ -212,7 +212,7 @@ def test_a_broken_net_differs_with_or_without_data(root, text):
 def test_weights_for_other_inputs_are_refused(root, monkeypatch):
     voc(root.parent / "data")
     net(root, "voc-fcn32s", VOC, [("score", "label", 21)])
-    train(root, monkeypatch, "voc-fcn32s")
+    train(root, "voc-fcn32s")
     (root / "weights" / "voc-fcn32s.caffemodel.preprocessing.json").write_text('{"channel_order": "RGB"}')
     entry = asked(root, "R.32s")
     assert entry["verdict"] == DIFFERS and "channels RGB, not BGR" in entry["reason"]
@@ -221,7 +221,7 @@ def test_weights_for_other_inputs_are_refused(root, monkeypatch):
 def test_weights_of_another_training_have_their_own_name(root, monkeypatch):
     voc(root.parent / "data")
     net(root, "cvpr-fcn32s", VOC, [("score", "label", 21)])
-    train(root, monkeypatch, "cvpr-fcn32s", seed=1)
+    train(root, "cvpr-fcn32s", seed=1)
     for name, weights, change in (
         ("T1.vgg16.miu", "cvpr-fcn32s-voctrain", "VOCSegDataLayer"),
         ("T2.fixed", "cvpr-fcn32s-fixed", "lr_mult: 0"),
@@ -229,7 +229,7 @@ def test_weights_of_another_training_have_their_own_name(root, monkeypatch):
         entry = asked(root, name)
         assert entry["verdict"] == NOT_RUN and f"weights/{weights}.caffemodel is not there" in entry["reason"]
         assert change in entry["reason"] and "python tools/solve.py solvers/cvpr-fcn32s.prototxt" in entry["reason"]
-        numbers = per_cent(score_net(train(root, monkeypatch, "cvpr-fcn32s", weights, seed=2)))
+        numbers = per_cent(score_net(train(root, "cvpr-fcn32s", weights, seed=2)))
         publish(monkeypatch, name, *(numbers if name == "T2.fixed" else numbers[2:3]))
         assert asked(root, name)["verdict"] == HOLDS
 
@@ -238,7 +238,7 @@ def test_a_wrong_number_counts_for_more_than_a_missing_one(root, monkeypatch):
     voc(root.parent / "data")
     for name in ("cvpr-fcn32s", "cvpr-fcn-alexnet"):
         net(root, name, VOC, [("score", "label", 21)])
-    numbers = per_cent(score_net(train(root, monkeypatch, "cvpr-fcn32s")))
+    numbers = per_cent(score_net(train(root, "cvpr-fcn32s")))
     entry = asked(root, "S4.1.extra")
     assert entry["verdict"] == DIFFERS and entry["rows"][1]["value"] == "not measured"
     assert "Not measured: weights/cvpr-fcn-alexnet.caffemodel" in entry["reason"]
@@ -250,7 +250,7 @@ def test_sift_flow_both_heads_and_absent_classes(root, monkeypatch):
     sift_flow(root.parent / "data")
     heads = [("score_sem", "sem", 33), ("score_geo", "geo", 3)]
     net(root, "siftflow-fcn8s", SIFT, heads, ("data", "sem", "geo"))
-    made = train(root, monkeypatch, "siftflow-fcn8s")
+    made = train(root, "siftflow-fcn8s")
     found = score_heads(made, None, {"score_sem": "sem", "score_geo": "geo"}, leave_out_absent=True)
     numbers = [*per_cent(found["score_sem"]), 100 * found["score_geo"].pixel_accuracy]
     publish(monkeypatch, "P.sift", *numbers)
@@ -272,7 +272,7 @@ def test_nyud_in_all_four_inputs(root, monkeypatch):
         ("color-hha", ("color", "hha")),
     ):
         net(root, f"nyud-fcn32s-{name}", nyud_data(*tops), [("score", "label", 40)], (*tops, "label"))
-        numbers += per_cent(score_net(train(root, monkeypatch, f"nyud-fcn32s-{name}", seed=len(name))))
+        numbers += per_cent(score_net(train(root, f"nyud-fcn32s-{name}", seed=len(name))))
     publish(monkeypatch, "P.nyud", *numbers)
     assert asked(root, "P.nyud")["found"] == HOLDS
     entry = asked(root, "T4.32s.rgbd")
@@ -286,7 +286,7 @@ def test_pascal_context_59_and_33_classes(root, monkeypatch):
     for step in ("32s", "16s", "8s"):
         name = f"pascalcontext-fcn{step}"
         net(root, name, CONTEXT, [("score", "label", 60)])
-        made = train(root, monkeypatch, name, f"cvpr-{name}", seed=int(step[:-1]))
+        made = train(root, name, f"cvpr-{name}", seed=int(step[:-1]))
         for into, only in ((numbers, range(1, 60)), (fewer, wanted)):
             into += per_cent(score_heads(made, None, only=list(only))["score"])
     publish(monkeypatch, "T6.59", *numbers)
@@ -344,7 +344,7 @@ def test_bound_on_voc_labels_and_on_generated_ones(root, monkeypatch):
 def test_spoiled_weights_never_hold(root, monkeypatch, spoiled):
     voc(root.parent / "data")
     net(root, "voc-fcn32s", VOC, [("score", "label", 21)])
-    made = train(root, monkeypatch, "voc-fcn32s")
+    made = train(root, "voc-fcn32s")
     path = root / "weights" / "voc-fcn32s.caffemodel"
     if spoiled == "nan":
         save_weights(path, {name: [blob * np.nan for blob in blobs] for name, blobs in net_weights(made).items()})

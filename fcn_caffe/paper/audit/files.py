@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from fcn_caffe.doctor.subject import Built, read_subject
+from fcn_caffe.host.paths import Paths
 from fcn_caffe.net.graph import read_net
 from fcn_caffe.paper.experiments.registry import EXPERIMENTS, Options
 from fcn_caffe.paper.result import Result
@@ -25,7 +27,7 @@ class AuditedFiles:
 
     Args:
         root: the folder of nets/, solvers/ and weights/. A net is nets/NAME.prototxt, its solver solvers/NAME.prototxt.
-        data: where data sets lie; by default $FCN_CAFFE_DATA, else the working directory.
+        data: where data sets lie; by default $FCN_CAFFE_DATA, else where the nets say, from the root.
         quick: train nothing.
         seed: the seed of the experiments' random numbers.
         scale: the share of the iterations that experiments train for.
@@ -36,7 +38,8 @@ class AuditedFiles:
     def __init__(
         self, root: Place = ".", data: Place | None = None, *, quick: bool = False, seed: int = 0, scale: float = 1.0
     ) -> None:
-        self.root, self.data = Path(root), None if data is None else Path(data)
+        self.root = Path(root).resolve()
+        self.paths = Paths(self.root) if data is None else Paths(self.root, Path(data).resolve())
         self.quick, self.seed, self.scale = quick, seed, scale
         self.memory: dict[Hashable, Any] = {}
 
@@ -61,7 +64,8 @@ class AuditedFiles:
     def build(self, name: str, phase: int = TEST) -> Built:
         """Build a net without memory, on its data's shapes or on those of its deploy form."""
         # From its own path: the file that a solver names may be another one, seen from the working directory.
-        return self.remember(("build", name, phase), lambda: read_subject(self.net_path(name)).build(phase))
+        subject = partial(read_subject, self.net_path(name), paths=self.paths)
+        return self.remember(("build", name, phase), lambda: subject().build(phase))
 
     def remember(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return `make()`, called once for a key. `key[1]` is the net's name where the value depends on its file."""

@@ -66,7 +66,7 @@ def net_table(audited: AuditedFiles, name: str) -> dict[str, Any]:
     """
     path = audited.net_path(name)
     stages = DEPLOY if _takes_images(audited.net(name, TEST, DEPLOY)) else ()
-    net = Net(path, TEST, stages=stages, device="meta") if stages else audited.build(name).net
+    net = Net(path, TEST, stages=stages, device="meta", paths=audited.paths) if stages else audited.build(name).net
     lines = layer_lines(path, TEST, stages)
     layers = [_layer(net, node, lines.get(node.name)) for node in net.graph.nodes]
     image = next((net.blob_shapes[node.tops[0]] for node in net.graph.nodes if not node.bottoms), ())

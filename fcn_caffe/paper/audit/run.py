@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
-import os
 import platform
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,7 +15,6 @@ from typing import Any
 import torch
 
 from fcn_caffe.errors import DataError, FcnCaffeError
-from fcn_caffe.host.paths import DATA_ROOT_VARIABLE
 from fcn_caffe.host.text import nearest_names
 from fcn_caffe.paper.audit.checks import behaviour, release, scores, table1_and_section4
 from fcn_caffe.paper.audit.claims import BEHAVIOURAL, CHECKS, DATA, STATIC, UNVERIFIED, Claim, read_claims
@@ -63,8 +60,8 @@ def audit(audited: AuditedFiles, *, only: Collection[str] | None = None, on_clai
     """Run the checks of the claims with the ids of `only`, of all by default, and return the record that JSON holds.
 
     on_claim(claim, None) is called before a claim's check, on_claim(claim, entry) after it. Relative paths of solvers
-    and nets lead from the audited root, where the audit works; $FCN_CAFFE_DATA is the audited data folder meanwhile.
-    Ctrl-C ends it: the record then is "interrupted", and the claims not reached yet are not run.
+    and nets start from the audited root. Ctrl-C ends it: the record then is "interrupted", and the claims not reached
+    yet are not run.
     """
     began = time.monotonic()
     record: Entry = {"version": _version(), "made": datetime.now(timezone.utc).isoformat(timespec="seconds")}
@@ -73,26 +70,25 @@ def audit(audited: AuditedFiles, *, only: Collection[str] | None = None, on_clai
     nets: list[Any] = []
     parted: list[Any] = []
     interrupted = False
-    with _working_in(audited):
-        known: dict[int, tuple[Result, float]] = {}
-        for claim in (claim for claim in read_claims() if only is None or claim.id in only):
-            try:
-                if interrupted:
-                    raise KeyboardInterrupt
-                if on_claim is not None:
-                    on_claim(claim, None)
-                entry = _answer(claim, audited, known)
-                if on_claim is not None:
-                    on_claim(claim, entry)
-            except KeyboardInterrupt:
-                interrupted = True
-                entry = _entry(claim, audited, _left_out(claim, "interrupted: run the audit again"), 0.0)
-            entries.append(entry)
+    known: dict[int, tuple[Result, float]] = {}
+    for claim in (claim for claim in read_claims() if only is None or claim.id in only):
         try:
-            if not interrupted:
-                nets, parted = net_tables(audited), _differences(audited)
+            if interrupted:
+                raise KeyboardInterrupt
+            if on_claim is not None:
+                on_claim(claim, None)
+            entry = _answer(claim, audited, known)
+            if on_claim is not None:
+                on_claim(claim, entry)
         except KeyboardInterrupt:
             interrupted = True
+            entry = _entry(claim, audited, _left_out(claim, "interrupted: run the audit again"), 0.0)
+        entries.append(entry)
+    try:
+        if not interrupted:
+            nets, parted = net_tables(audited), _differences(audited)
+    except KeyboardInterrupt:
+        interrupted = True
     record |= {"root": str(audited.root), "quick": audited.quick, "seed": audited.seed, "scale": audited.scale}
     record["seconds"] = round(time.monotonic() - began, 3)
     if interrupted:
@@ -210,24 +206,6 @@ def _processor() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine()
-
-
-@contextmanager
-def _working_in(audited: AuditedFiles) -> Iterator[None]:
-    """Work in the audited root, with its data folder in the environment; put both back."""
-    here, before = Path.cwd(), os.environ.get(DATA_ROOT_VARIABLE)
-    audited.root = audited.root.resolve()
-    if audited.data is not None:
-        audited.data = audited.data.resolve()
-        os.environ[DATA_ROOT_VARIABLE] = str(audited.data)
-    os.chdir(audited.root)
-    try:
-        yield
-    finally:
-        os.chdir(here)
-        os.environ.pop(DATA_ROOT_VARIABLE, None)
-        if before is not None:
-            os.environ[DATA_ROOT_VARIABLE] = before
 
 
 def _plain(value: Any) -> Any:

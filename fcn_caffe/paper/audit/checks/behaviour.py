@@ -133,7 +133,7 @@ def forward_seconds(audited: AuditedFiles, name: str) -> tuple[float | None, int
 
     def measure() -> tuple[float | None, int]:
         device = "meta" if audited.quick else "cpu"
-        net = Net(audited.net_path(name), TEST, stages=("deploy",), device=device)
+        net = Net(audited.net_path(name), TEST, stages=("deploy",), device=device, paths=audited.paths)
         if audited.quick:
             return None, multiply_adds(net)
         blob = next(node.tops[0] for node in net.graph.nodes if not node.bottoms)

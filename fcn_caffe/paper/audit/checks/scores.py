@@ -140,9 +140,9 @@ def _score(audited: AuditedFiles, part: Scored) -> dict[str, Scores]:
     key = replace(part, heads=_Heads(part.heads), change="")
     if key not in known:
         path, weights = audited.net_path(part.net), audited.weights_path(part.file)
-        check_preprocessing(weights, path)
+        check_preprocessing(weights, path, paths=audited.paths)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        net = trained_net(path, weights, device=device)
+        net = trained_net(path, weights, device=device, paths=audited.paths)
         labels = {score: label for score, (label, _) in part.heads.items()}
         known[key] = score_heads(
             net, None, labels, leave_out_absent=is_scored_without_absent(net), only=_classes(net, part.only)
