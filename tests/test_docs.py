@@ -1,38 +1,176 @@
-"""What the documents say is what the code does."""
+"""What the documents say is what the code does: their code runs, their commands, names, links and tables are right."""
 
 from __future__ import annotations
 
+import contextlib
+import doctest
+import importlib
+import io
+import logging
+import os
+import pkgutil
 import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
+import layers_table
 import pytest
+from documents import DOCUMENTS, ROOT, Block, blocks, files, links, names, text_of, tool_of
 
 import fcn_caffe
-import fcn_caffe.net  # brings in every layer, data layers too
-from fcn_caffe import errors
-from fcn_caffe.layers.base import REGISTRY, Layer
+from fcn_caffe import commands, errors
+from fcn_caffe.layers.base import REGISTRY
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+# What a CHANGELOG says of names is true of their time.
+CURRENT = [document for document in DOCUMENTS if document != "CHANGELOG.md"]
+RUN = [d for d in CURRENT if any(b.is_run and b.language in ("python", "pycon", "sh") for b in blocks(d))]
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(fcn_caffe.__path__, "fcn_caffe.", onerror=lambda name: None)
+    if "__main__" not in module.name
+)
 
 
-def table_row(name: str, layer: type[Layer]) -> str:
-    def count(wanted: object) -> str:
-        if isinstance(wanted, tuple):
-            return f"{wanted[0]} or more" if wanted[1] is None else f"{wanted[0]} to {wanted[1]}"
-        return str(wanted)
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty working directory with the checkout's nets and solvers; layer types registered meanwhile go again."""
+    for folder in ("nets", "solvers"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    monkeypatch.chdir(tmp_path)
+    known = dict(REGISTRY)
+    modules, path = dict(sys.modules), list(sys.path)
+    yield tmp_path
+    REGISTRY.clear()
+    REGISTRY.update(known)
+    sys.path[:] = path
+    for name in ("caffe", "__page__"):
+        if name not in modules:
+            sys.modules.pop(name, None)
 
-    traced = f"no: {layer.untraced}" if layer.untraced else "yes"
-    return f"| {name} | {count(layer.bottoms)} | {count(layer.tops)} | {traced} | {layer.restrictions or 'none'} |"
+
+class Page:
+    """Runs the blocks of a document in their order, in one namespace and one working directory."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.monkeypatch = folder, monkeypatch
+        self.namespace: dict[str, object] = {"__name__": "__page__"}
+        self.printed = ""
+
+    def run(self, block: Block) -> None:
+        if block.note == "output":
+            for line in filter(None, block.text.splitlines()):
+                wanted = ".*".join(re.escape(part.strip()) for part in line.split("…"))
+                assert re.search(wanted, self.printed), f"not printed: {line}\nprinted:\n{self.printed}"
+        elif block.title:
+            (self.folder / block.title).write_text(block.text)
+        elif not block.is_run:
+            if block.language == "python":
+                compile(block.text, "page", "exec")
+        elif block.language == "python":
+            exec(compile(block.text, "page", "exec"), self.namespace)
+        elif block.language == "pycon":
+            run_doctest(block.text, self.namespace)
+        elif block.language == "sh":
+            self.shell(block)
+
+    def shell(self, block: Block) -> None:
+        """Run a block's commands: the tools' functions in this process, `python` in one of its own."""
+        self.printed, status = "", 0
+        for words in block.commands():
+            assert status == 0, f"{words} comes after a command that failed:\n{self.printed}"
+            out = io.StringIO()
+            if words[0] == "cd":
+                self.monkeypatch.chdir(words[1])
+            elif words[0] == "python":
+                environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+                command = [sys.executable, *words[1:]]
+                process = subprocess.run(command, env=environment, capture_output=True, text=True)
+                status = process.returncode
+                out.write(process.stdout + process.stderr)
+            else:
+                assert words[0] == "fcn-caffe", f"{words[0]}: the test does not run it; say why it is not run"
+                with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+                    status = commands.main(words[1:])
+            self.printed += out.getvalue()
+        assert status == block.exit_status, f"{block.text}\nexit status {status}\n{self.printed}"
+
+
+def run_doctest(text: str, namespace: dict[str, object]) -> None:
+    test = doctest.DocTestParser().get_doctest(text, namespace, "page", None, 0)
+    told = io.StringIO()
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    runner.run(test, out=told.write, clear_globs=False)
+    assert not runner.summarize(verbose=False).failed, told.getvalue()
+    namespace.update(test.globs)
+
+
+@pytest.mark.parametrize("document", RUN)
+def test_the_code_in_a_document_runs(document: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Page(workplace, monkeypatch)
+    for block in blocks(document):
+        page.run(block)
+
+
+@cache
+def help_of(tool: str) -> str:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        commands.main([tool, "--help"])
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("document", CURRENT)
+def test_commands_in_a_document_are_there_with_their_flags(document: str) -> None:
+    inline = [Block("sh", text, "", "") for text in re.findall(r"`(fcn-caffe [^`]*|python tools/[^`]*)`", text_of(document))]
+    for block in (*(block for block in blocks(document) if block.language == "sh"), *inline):
+        for words in block.commands():
+            tool = tool_of(words)
+            if tool and tool not in ("NAME", "X", "TOOL") and not tool.startswith("__"):
+                assert (ROOT / "tools" / f"{tool}.py").is_file(), f"{document}: no tool {tool}"
+                for flag in (word.split("=")[0] for word in words if re.match(r"--\w", word)):
+                    assert re.search(rf"{flag}\b", help_of(tool)), f"{document}: {tool} has no {flag}"
+
+
+@pytest.mark.parametrize("document", CURRENT)
+def test_names_in_a_document_are_there(document: str) -> None:
+    for name in names(document):
+        assert is_there(name), f"{document} names {name}"
+
+
+def is_there(name: str) -> bool:
+    """Whether a dotted name is a module or something within one."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            value: object = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[length:]:
+            if not hasattr(value, part):
+                return False
+            value = getattr(value, part)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_that_a_document_names_are_there(document: str) -> None:
+    for link in links(document):
+        place = link.split("#")[0]
+        assert not place or (ROOT / document).parent.joinpath(place).exists(), f"{document} links {link}"
+    if document in CURRENT:
+        for file in files(document):
+            variable = re.search(r"\b(X|NAME)\b", file)
+            assert variable or (ROOT / file).exists(), f"{document} names {file}"
 
 
 def test_the_table_of_layers_is_the_registry() -> None:
-    section = README.split("## Layers", 1)[1].split("\n## ", 1)[0]
-    rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
-    assert rows == [table_row(name, REGISTRY[name]) for name in sorted(REGISTRY)]
+    wrong = "docs/layers.md is not what `python tests/layers_table.py` writes: run it"
+    assert layers_table.PAGE.read_text(encoding="utf-8") == layers_table.page(), wrong
 
 
 def test_all_is_what_can_be_imported() -> None:
@@ -48,15 +186,6 @@ def test_every_error_class_is_raised_in_a_test() -> None:
     for name, value in vars(errors).items():
         if isinstance(value, type) and issubclass(value, Exception):
             assert re.search(rf"raises\({name}\b", tests), f"no test expects {name}"
-
-
-def test_files_that_the_documents_name_are_there() -> None:
-    for document in ("README.md", "ARCHITECTURE.md"):
-        text = (ROOT / document).read_text()
-        linked = r"\]\(([\w./-]+)\)|`((?:tools|tests|docs|nets|solvers|benchmarks)/[\w./-]+\.\w+)`"
-        for path in re.findall(linked, text):
-            name = next(filter(None, path))
-            assert "X.py" in name or "NAME" in name or (ROOT / name).exists(), f"{document} names {name}"
 
 
 @pytest.mark.parametrize("tool", sorted(path.name for path in (ROOT / "tools").glob("*.py")))
@@ -79,8 +208,39 @@ def test_a_tool_runs_from_any_folder(tmp_path: Path) -> None:
     assert run.stdout.startswith("usage: ")
 
 
-def test_readme_names_every_tool() -> None:
+def test_the_page_of_tools_names_every_tool() -> None:
+    page = text_of("docs/howto/tools.md")
     for path in (ROOT / "tools").glob("*.py"):
-        assert re.search(rf"`(tools/)?{path.stem}(\.py)?`|tools/{path.name}", README), (
-            f"README does not name {path.stem}"
-        )
+        assert f"`{path.stem}`" in page, f"docs/howto/tools.md does not name {path.stem}"
+
+
+@pytest.mark.parametrize("name", ["fcn_caffe", *MODULES])
+def test_examples_in_docstrings_run(name: str, workplace: Path) -> None:
+    module = importlib.import_module(name)
+    if module.__file__ and ">>> " in Path(module.__file__).read_text(encoding="utf-8"):
+        result = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
+        assert result.attempted and not result.failed, f"{name}: {result}"
+
+
+def test_docstrings_are_in_the_form_that_the_reference_reads(caplog: pytest.LogCaptureFixture) -> None:
+    griffe = pytest.importorskip("griffe", reason='the documentation\'s tools are not here: pip install -e ".[docs]"')
+    options = {"returns_named_value": False, "returns_multiple_items": False, "warn_missing_types": False}
+    with caplog.at_level(logging.WARNING, "griffe"):
+        pending = [griffe.load("fcn_caffe", search_paths=[ROOT], docstring_parser="google", docstring_options=options)]
+        while pending:
+            thing = pending.pop()
+            if thing.docstring:
+                assert thing.docstring.parsed is not None
+            pending += [member for member in thing.members.values() if not member.is_alias]
+    assert caplog.messages == []
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("material", reason='the documentation\'s tools are not here: pip install -e ".[docs]"')
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "ignore", "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"]
+    build = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert build.returncode == 0, build.stdout + build.stderr
+    for page in (tmp_path / "site").rglob("*.html"):
+        loaded = re.findall(r'<(?:script|img|link rel="(?:stylesheet|preload)")[^>]*(?:src|href)="(https?://[^"]*)"', page.read_text())
+        assert not loaded, f"{page.name} loads {loaded}"

@@ -1,0 +1,50 @@
+"""docs/layers.md: the table of layer types. `python tests/layers_table.py` writes it from the registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fcn_caffe.net  # noqa: F401  every type a net may name
+from fcn_caffe.layers.base import REGISTRY, Layer
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "layers.md"
+
+HEAD = """\
+# Layers
+
+Every type of BVLC Caffe 1.0, with the options of its message. A type of another Caffe's is an error when the net is
+built; none is skipped. *Compiles* says whether torch.compile and torch.export see through the layer. *File* is the
+module in `fcn_caffe/` that has the class; its shapes, gradient and refusals are in the reference of
+[layers](reference/layers.md) and of [data](reference/data.md).
+
+Written by `python tests/layers_table.py` from the registry; a test compares.
+
+| type | bottoms | tops | compiles | restrictions | file |
+|---|---|---|---|---|---|
+"""
+
+
+def page() -> str:
+    """Return the text of docs/layers.md."""
+    return HEAD + "".join(f"{row(name, REGISTRY[name])}\n" for name in sorted(REGISTRY))
+
+
+def row(name: str, layer: type[Layer]) -> str:
+    """Return the table's row of a type."""
+    compiles = f"no: {layer.untraced}" if layer.untraced else "yes"
+    file = layer.__module__.removeprefix("fcn_caffe.").replace(".", "/") + ".py"
+    cells = (name, count(layer.bottoms), count(layer.tops), compiles, layer.restrictions or "none", f"`{file}`")
+    return f"| {' | '.join(cells)} |"
+
+
+def count(blobs: int | tuple[int, int | None]) -> str:
+    """Return the words for a number of blobs, or for a least and a greatest one."""
+    if isinstance(blobs, int):
+        return str(blobs)
+    least, most = blobs
+    return f"{least} or more" if most is None else f"{least} to {most}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
