@@ -1,7 +1,7 @@
 # `make check` needs no data and takes seconds; `make test` is what .ci/run runs.
 PYTHON ?= python3
 
-.PHONY: check test quick coverage nets format protobuf-runtimes lower-bounds fuzz
+.PHONY: check test quick coverage docs nets format protobuf-runtimes lower-bounds fuzz
 
 check:
 	$(PYTHON) -m ruff check .
@@ -18,6 +18,10 @@ quick:
 # Which lines the tests reach; fails below the floor in pyproject.toml.
 coverage:
 	$(PYTHON) -m pytest -q -n auto --cov --cov-report=term
+
+# The documentation as a site in site/, which opens from the folder; any warning is an error.
+docs:
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(PYTHON) -m mkdocs build --strict
 
 nets:
 	$(PYTHON) tools/make_nets.py

@@ -1,10 +1,10 @@
 #!/bin/sh
-# A good guess: a LevelDB that is opened only to be read, with create_if_missing off, keeps its files as they are, and one
-# in a folder without write permission can be read.
-# What happens: opening replaces the MANIFEST, CURRENT's target and the write-ahead log and rotates LOG, every time, though
-# nothing was put; a copy of the folder taken before differs from it afterwards. There is no read-only mode to ask for.
+# A good guess: a LevelDB that is opened only to be read, with create_if_missing off, keeps its files as they are.
+# What happens: each opening writes a new MANIFEST, turns the write-ahead log into a table and begins a new one, rotates LOG
+# and deletes the old files, though nothing was put. There is no option to open without writing, so a folder that may not
+# be written cannot be read, and a checksum of the folder is another one afterwards.
 # What we do about it: fcn_caffe opens a folder of links beside the user's, so that the user's files stay as they are.
-# Source: LevelDB's doc/impl.md, "Recovery", says it in a list of steps; no page for users does. Seen with plyvel 1.5.1.
+# Source: LevelDB's doc/impl.md, under "Manifest" and "Recovery"; no page for users says it. Seen with plyvel 1.5.1.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from places import ROOT
 
 # `weights/` is left out: it may hold downloads.
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
-    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md"), *ROOT.glob("findings/*.md"))
+    for path in (
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("examples/*.md"),
+        *ROOT.glob("findings/*.md"),
+    )
 )
 
 _BLOCK = re.compile(
@@ -93,7 +97,9 @@ def links(document: str) -> list[str]:
 
 def files(document: str) -> list[str]:
     """Return the files of the checkout that a document names in backticks."""
-    return re.findall(r"`((?:tools|tests|docs|nets|solvers|benchmarks|examples|findings)/[\w./-]+\.\w+)`", text_of(document))
+    return re.findall(
+        r"`((?:tools|tests|docs|nets|solvers|benchmarks|examples|findings)/[\w./-]+\.\w+)`", text_of(document)
+    )
 
 
 def names(document: str) -> list[str]:

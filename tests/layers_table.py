@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from places import ROOT
 
 import fcn_caffe.net  # noqa: F401  every type a net may name
 from fcn_caffe.layers.base import REGISTRY, Layer
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "layers.md"
 
 HEAD = """\

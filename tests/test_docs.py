@@ -13,7 +13,6 @@ import re
 import runpy
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from documents import DOCUMENTS, ROOT, Block, blocks, files, links, names, text_
 
 import fcn_caffe
 from fcn_caffe import commands, errors
-from fcn_caffe.layers.base import REGISTRY
 
 # What a CHANGELOG says of names is true of their time.
 CURRENT = [document for document in DOCUMENTS if document != "CHANGELOG.md"]
@@ -36,20 +34,12 @@ MODULES = sorted(
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty working directory with the checkout's nets and solvers; layer types registered meanwhile go again."""
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory with the checkout's nets and solvers."""
     for folder in ("nets", "solvers"):
         (tmp_path / folder).symlink_to(ROOT / folder)
     monkeypatch.chdir(tmp_path)
-    known = dict(REGISTRY)
-    modules, path = dict(sys.modules), list(sys.path)
-    yield tmp_path
-    REGISTRY.clear()
-    REGISTRY.update(known)
-    sys.path[:] = path
-    for name in ("caffe", "__page__"):
-        if name not in modules:
-            sys.modules.pop(name, None)
+    return tmp_path
 
 
 class Page:
@@ -125,7 +115,9 @@ def help_of(tool: str) -> str:
 
 @pytest.mark.parametrize("document", CURRENT)
 def test_commands_in_a_document_are_there_with_their_flags(document: str) -> None:
-    inline = [Block("sh", text, "", "") for text in re.findall(r"`(fcn-caffe [^`]*|python tools/[^`]*)`", text_of(document))]
+    inline = [
+        Block("sh", text, "", "") for text in re.findall(r"`(fcn-caffe [^`]*|python tools/[^`]*)`", text_of(document))
+    ]
     for block in (*(block for block in blocks(document) if block.language == "sh"), *inline):
         for words in block.commands():
             tool = tool_of(words)
@@ -222,8 +214,10 @@ def test_examples_in_docstrings_run(name: str, workplace: Path) -> None:
         assert result.attempted and not result.failed, f"{name}: {result}"
 
 
+@pytest.mark.needs_package("griffe")
 def test_docstrings_are_in_the_form_that_the_reference_reads(caplog: pytest.LogCaptureFixture) -> None:
-    griffe = pytest.importorskip("griffe", reason='the documentation\'s tools are not here: pip install -e ".[docs]"')
+    import griffe
+
     options = {"returns_named_value": False, "returns_multiple_items": False, "warn_missing_types": False}
     with caplog.at_level(logging.WARNING, "griffe"):
         pending = [griffe.load("fcn_caffe", search_paths=[ROOT], docstring_parser="google", docstring_options=options)]
@@ -235,12 +229,27 @@ def test_docstrings_are_in_the_form_that_the_reference_reads(caplog: pytest.LogC
     assert caplog.messages == []
 
 
+@pytest.mark.slow
+@pytest.mark.needs_package("material")
+@pytest.mark.needs_package("mkdocstrings")
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
-    pytest.importorskip("material", reason='the documentation\'s tools are not here: pip install -e ".[docs]"')
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-W", "ignore", "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--quiet",
+        "--site-dir",
+        tmp_path / "site",
+    ]
     build = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert build.returncode == 0, build.stdout + build.stderr
     for page in (tmp_path / "site").rglob("*.html"):
-        loaded = re.findall(r'<(?:script|img|link rel="(?:stylesheet|preload)")[^>]*(?:src|href)="(https?://[^"]*)"', page.read_text())
+        loaded = re.findall(
+            r'<(?:script|img|link rel="(?:stylesheet|preload)")[^>]*(?:src|href)="(https?://[^"]*)"', page.read_text()
+        )
         assert not loaded, f"{page.name} loads {loaded}"

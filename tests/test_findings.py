@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
-FINDINGS = Path(__file__).resolve().parent.parent / "findings"
+FINDINGS = ROOT / "findings"
 SCRIPTS = sorted(path.name for path in FINDINGS.glob("*.sh"))
 
 
