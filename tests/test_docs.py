@@ -1,14 +1,11 @@
-"""What the documents say is what the code does: their code runs, their commands, names, links and tables are right."""
+"""What the documents say is what the code does: their commands, names, links and tables. test_docs_run.py runs them."""
 
 from __future__ import annotations
 
 import contextlib
-import doctest
 import importlib
 import io
 import logging
-import os
-import pkgutil
 import re
 import runpy
 import subprocess
@@ -18,91 +15,11 @@ from pathlib import Path
 
 import layers_table
 import pytest
-from documents import DOCUMENTS, ROOT, Block, blocks, files, links, names, text_of, tool_of
+from documents import CURRENT, DOCUMENTS, Block, blocks, files, links, names, text_of, tool_of
+from places import ROOT
 
 import fcn_caffe
 from fcn_caffe import commands, errors
-
-# What a CHANGELOG says of names is true of their time.
-CURRENT = [document for document in DOCUMENTS if document != "CHANGELOG.md"]
-RUN = [d for d in CURRENT if any(b.is_run and b.language in ("python", "pycon", "sh") for b in blocks(d))]
-MODULES = sorted(
-    module.name
-    for module in pkgutil.walk_packages(fcn_caffe.__path__, "fcn_caffe.", onerror=lambda name: None)
-    if "__main__" not in module.name
-)
-
-
-@pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory with the checkout's nets and solvers."""
-    for folder in ("nets", "solvers"):
-        (tmp_path / folder).symlink_to(ROOT / folder)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-class Page:
-    """Runs the blocks of a document in their order, in one namespace and one working directory."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder, self.monkeypatch = folder, monkeypatch
-        self.namespace: dict[str, object] = {"__name__": "__page__"}
-        self.printed = ""
-
-    def run(self, block: Block) -> None:
-        if block.note == "output":
-            for line in filter(None, block.text.splitlines()):
-                wanted = ".*".join(re.escape(part.strip()) for part in line.split("…"))
-                assert re.search(wanted, self.printed), f"not printed: {line}\nprinted:\n{self.printed}"
-        elif block.title:
-            (self.folder / block.title).write_text(block.text)
-        elif not block.is_run:
-            if block.language == "python":
-                compile(block.text, "page", "exec")
-        elif block.language == "python":
-            exec(compile(block.text, "page", "exec"), self.namespace)
-        elif block.language == "pycon":
-            run_doctest(block.text, self.namespace)
-        elif block.language == "sh":
-            self.shell(block)
-
-    def shell(self, block: Block) -> None:
-        """Run a block's commands: the tools' functions in this process, `python` in one of its own."""
-        self.printed, status = "", 0
-        for words in block.commands():
-            assert status == 0, f"{words} comes after a command that failed:\n{self.printed}"
-            out = io.StringIO()
-            if words[0] == "cd":
-                self.monkeypatch.chdir(words[1])
-            elif words[0] == "python":
-                environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-                command = [sys.executable, *words[1:]]
-                process = subprocess.run(command, env=environment, capture_output=True, text=True)
-                status = process.returncode
-                out.write(process.stdout + process.stderr)
-            else:
-                assert words[0] == "fcn-caffe", f"{words[0]}: the test does not run it; say why it is not run"
-                with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-                    status = commands.main(words[1:])
-            self.printed += out.getvalue()
-        assert status == block.exit_status, f"{block.text}\nexit status {status}\n{self.printed}"
-
-
-def run_doctest(text: str, namespace: dict[str, object]) -> None:
-    test = doctest.DocTestParser().get_doctest(text, namespace, "page", None, 0)
-    told = io.StringIO()
-    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
-    runner.run(test, out=told.write, clear_globs=False)
-    assert not runner.summarize(verbose=False).failed, told.getvalue()
-    namespace.update(test.globs)
-
-
-@pytest.mark.parametrize("document", RUN)
-def test_the_code_in_a_document_runs(document: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = Page(workplace, monkeypatch)
-    for block in blocks(document):
-        page.run(block)
 
 
 @cache
@@ -206,14 +123,6 @@ def test_the_page_of_tools_names_every_tool() -> None:
         assert f"`{path.stem}`" in page, f"docs/howto/tools.md does not name {path.stem}"
 
 
-@pytest.mark.parametrize("name", ["fcn_caffe", *MODULES])
-def test_examples_in_docstrings_run(name: str, workplace: Path) -> None:
-    module = importlib.import_module(name)
-    if module.__file__ and ">>> " in Path(module.__file__).read_text(encoding="utf-8"):
-        result = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
-        assert result.attempted and not result.failed, f"{name}: {result}"
-
-
 @pytest.mark.needs_package("griffe")
 def test_docstrings_are_in_the_form_that_the_reference_reads(caplog: pytest.LogCaptureFixture) -> None:
     import griffe
@@ -227,29 +136,3 @@ def test_docstrings_are_in_the_form_that_the_reference_reads(caplog: pytest.LogC
                 assert thing.docstring.parsed is not None
             pending += [member for member in thing.members.values() if not member.is_alias]
     assert caplog.messages == []
-
-
-@pytest.mark.slow
-@pytest.mark.needs_package("material")
-@pytest.mark.needs_package("mkdocstrings")
-def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
-    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "mkdocs",
-        "build",
-        "--strict",
-        "--quiet",
-        "--site-dir",
-        tmp_path / "site",
-    ]
-    build = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert build.returncode == 0, build.stdout + build.stderr
-    for page in (tmp_path / "site").rglob("*.html"):
-        loaded = re.findall(
-            r'<(?:script|img|link rel="(?:stylesheet|preload)")[^>]*(?:src|href)="(https?://[^"]*)"', page.read_text()
-        )
-        assert not loaded, f"{page.name} loads {loaded}"
