@@ -48,7 +48,9 @@ class Net(nn.Module):
 
     Args:
         source: a net file, or a NetParameter, which is copied.
-        phase, stages, level: Caffe's NetState, which decides what layers are in.
+        phase: TRAIN or TEST. With stages and level it is Caffe's NetState, which decides what layers are in.
+        stages: names that layers' rules ask for.
+        level: the number that layers' rules compare.
         device: where the parameters are.
         input_shapes: shapes of blobs that come from outside. A layer whose tops are all named here becomes an Input
             layer, so that a net can be built without its data set.
