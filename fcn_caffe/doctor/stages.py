@@ -13,6 +13,7 @@ from fcn_caffe.net.net import Net
 from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.training.plan import Stage
 from fcn_caffe.training.solver import LearningRate
+from fcn_caffe.weights.blobs import Fit, fit
 
 
 def check(stages: Sequence[Stage]) -> None:
@@ -67,7 +68,7 @@ def _check_stage(stage: Stage, results: dict[Path, Net]) -> None:
 def _check_fit(path: Path, coarse: Net, fine: Net) -> None:
     for layer, blobs in fine.params.items():
         for index, (blob, other) in enumerate(zip(blobs, coarse.params.get(layer, []), strict=False)):
-            if blob.numel() != other.numel():
+            if fit(other, blob) is Fit.NONE:
                 raise SolverError(
                     f"{path} will have layer '{layer}' blob {index} as {show(other.shape)}, net '{fine.name}' wants "
                     f"{show(blob.shape)}. Rename the layer to learn it from scratch."

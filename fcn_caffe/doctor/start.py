@@ -14,7 +14,8 @@ from fcn_caffe.errors import SolverError
 from fcn_caffe.host.text import show
 from fcn_caffe.models import Start, starts_of
 from fcn_caffe.net.net import Net
-from fcn_caffe.training.solver.settings import Settings
+from fcn_caffe.training.solver.settings import Settings, weight_names
+from fcn_caffe.weights.blobs import Fit, Shaped, fit
 from fcn_caffe.weights.transfer import ABSENT, Array, load_weights
 
 __all__ = ["LINEAR", "FilledFrom", "filled_from", "start_files"]
@@ -37,8 +38,9 @@ def start_files(subject: Subject, weights: str | None) -> list[Start]:
         return [Start(weights)]
     if subject.settings is None:
         return []
-    named = (part.strip() for entry in subject.settings.param.weights for part in entry.split(","))
-    return [starts_of(subject.path.stem, _found(subject.settings, name)) for name in named if name]
+    return [
+        starts_of(subject.path.stem, _found(subject.settings, name)) for name in weight_names(subject.settings.param)
+    ]
 
 
 def _found(settings: Settings, name: str) -> str:
@@ -101,20 +103,19 @@ def _fit(
         targets = net.params.get(name)
         if targets is None:
             continue
-        shapes = [tuple(blob.shape) for blob in targets]
-        found = [
-            shapes[index] if array is ABSENT and index < len(shapes) else array.shape
-            for index, array in enumerate(arrays)
+        blobs: list[Shaped] = [
+            targets[index] if array is ABSENT and index < len(targets) else array for index, array in enumerate(arrays)
         ]
-        if len(found) < len(shapes) or (len(found) > len(shapes) and not loose):
-            problem = f"has {len(found)} blob(s), the net wants {len(shapes)}."
+        if len(blobs) < len(targets) or (len(blobs) > len(targets) and not loose):
+            problem = f"has {len(blobs)} blob(s), the net wants {len(targets)}."
             advice = "Is bias_term the same? Rename the layer to learn it from scratch."
         else:
-            wrong = [index for index, shape in enumerate(shapes) if not _matches(found[index], shape, loose)]
+            enough = Fit.COUNT if loose else Fit.LEGACY
+            wrong = [index for index, target in enumerate(targets) if fit(blobs[index], target) < enough]
             if not wrong:
                 fitting[name] = list(arrays)
                 continue
-            old, new = found[wrong[0]], shapes[wrong[0]]
+            old, new = tuple(blobs[wrong[0]].shape), tuple(targets[wrong[0]].shape)
             bottoms = next(node.bottoms for node in net.graph.nodes if node.name == name)
             sized = net.layer(name).layer_type == "InnerProduct" or set(bottoms) <= of_images
             if built.assumed and sized and old[:1] == new[:1]:
@@ -138,12 +139,6 @@ def _size_advice(group: int, old: tuple[int, ...], new: tuple[int, ...], first: 
         if not first and (group * new[1]) % old[1] == 0:
             return f"They were made with group: {group * new[1] // old[1]}: set it in convolution_param."
     return "Rename the layer to learn it from scratch, or change the net to these sizes."
-
-
-def _matches(found: tuple[int, ...], wanted: tuple[int, ...], loose: bool) -> bool:
-    if found == wanted or (len(found) == 4 and found == (1,) * (4 - len(wanted)) + wanted):
-        return True
-    return loose and int(np.prod(found)) == int(np.prod(wanted))
 
 
 def _tell_missing(subject: Subject, net: Net, start: FilledFrom, starts: list[Start], seen: Examination) -> None:

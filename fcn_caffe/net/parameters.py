@@ -16,6 +16,7 @@ from fcn_caffe.layers.base import Layer
 from fcn_caffe.layers.fillers import check_filler, fill
 from fcn_caffe.net.graph import Node
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.weights.blobs import Fit, fit
 
 
 @dataclass(frozen=True)
@@ -100,17 +101,18 @@ def _share(layer: Layer, index: int, spec: Any, owner_layer: Layer, owner_index:
     name, owner_name = layer.blob_names[index], owner_layer.blob_names[owner_index]
     owner, blob = getattr(owner_layer, owner_name), getattr(layer, name)
     permissive = spec.share_mode == caffe_pb2.ParamSpec.PERMISSIVE
-    if not permissive and owner.shape != blob.shape:
+    how = fit(owner, blob)
+    if not permissive and how is not Fit.SHAPE:
         raise layer.error(
             f"shares param '{spec.name}' of shape {show(owner.shape)} owned by layer '{owner_layer.name}', "
             f"but wants {show(blob.shape)}. Make the shapes equal, or set share_mode: PERMISSIVE for equal counts."
         )
-    if owner.numel() != blob.numel():
+    if how is Fit.NONE:
         raise layer.error(
             f"shares param '{spec.name}' of {owner.numel()} values owned by layer '{owner_layer.name}', "
             f"but wants {blob.numel()}. Make the counts equal."
         )
-    if owner.shape == blob.shape:
+    if how is Fit.SHAPE:
         setattr(layer, name, owner)
     else:
         layer.view_blob(name, owner_layer, owner_name, tuple(blob.shape))

@@ -21,7 +21,7 @@ from fcn_caffe.models import RECIPES, Start, starts_of
 from fcn_caffe.models.published import PUBLISHED, how_to_get
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.training.solver import read_solver
-from fcn_caffe.training.solver.settings import candidate_paths, find_file
+from fcn_caffe.training.solver.settings import candidate_paths, find_file, weight_names
 from fcn_caffe.weights.formats import format_of
 
 SOLVERS, WEIGHTS = "solvers", "weights"
@@ -143,8 +143,7 @@ def read_stage(
             f"{path}: max_iter is {param.max_iter}, there is nothing to train. Set it, or give --max-iter."
         )
     step = min(step, total)
-    files = (part.strip() for entry in param.weights for part in entry.split(","))
-    starts = tuple(starts_of(path.stem, str(_weights_path(file, path, paths))) for file in files if file)
+    starts = tuple(starts_of(path.stem, str(_weights_path(file, path, paths))) for file in weight_names(param))
     return Stage(path.stem, path, param, starts, step, total if steps is None else min(steps * step, total), paths)
 
 

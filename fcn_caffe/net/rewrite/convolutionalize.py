@@ -18,6 +18,7 @@ from fcn_caffe.host.text import show
 from fcn_caffe.net.graph import Node
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.weights.blobs import Fit, fit
 from fcn_caffe.weights.transfer import Array, Weights
 
 __all__ = ["Conversion", "convolutional_weights", "convolutionalize"]
@@ -108,7 +109,7 @@ def convolutional_weights(conversion: Conversion, weights: Mapping[str, Sequence
             layer = conversion.classifier.layer(name)
             if layer.param.inner_product_param.transpose:
                 wanted = tuple(layer.blobs[0].shape)
-                if converted[0].size != prod(wanted):
+                if fit(converted[0], layer.blobs[0]) is Fit.NONE:
                     raise WeightsError(
                         f"layer '{name}' blob 0 is {show(converted[0].shape)}, the classifier wants {show(wanted)}."
                     )

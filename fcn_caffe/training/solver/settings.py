@@ -30,6 +30,15 @@ def read_solver(path: PathLike) -> Any:
     return upgrade_solver(read_text(path, caffe_pb2.SolverParameter), path)
 
 
+def weight_names(param: caffe_pb2.SolverParameter) -> list[str]:
+    """Return the weight files that a solver's `weights` names, in order; as in Caffe an entry may list several.
+
+    >>> weight_names(caffe_pb2.SolverParameter(weights=["a.caffemodel, b.h5", "c.npz"]))
+    ['a.caffemodel', 'b.h5', 'c.npz']
+    """
+    return [name.strip() for entry in param.weights for name in entry.split(",") if name.strip()]
+
+
 def candidate_paths(name: PathLike, solver: PathLike | None, paths: Paths | None = None) -> list[Path]:
     """List the paths that a file name in a solver may mean, in the order in which they are tried.
 
@@ -131,8 +140,7 @@ class Settings:
 
     def weights(self) -> list[Path]:
         """The files that `weights:` names, in order."""
-        names = (part.strip() for entry in self.param.weights for part in entry.split(","))
-        return [self.find(name, "weights") for name in names if name]
+        return [self.find(name, "weights") for name in weight_names(self.param)]
 
     # -- nets -------------------------------------------------------------------------------------------------
 

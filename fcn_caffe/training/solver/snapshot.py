@@ -29,6 +29,7 @@ from fcn_caffe.net.parameters import LearnableParam
 from fcn_caffe.proto.wire import BinaryState, read_solver_state
 from fcn_caffe.proto.wire_writer import write_solver_state
 from fcn_caffe.training.solver.update_rules import UpdateRule
+from fcn_caffe.weights.blobs import Fit, fit
 from fcn_caffe.weights.formats import HDF5, format_of
 from fcn_caffe.weights.transfer import Weights, copy_weights, load_weights, net_weights, save_weights
 
@@ -263,11 +264,10 @@ def read(path: Path, net: Net, rule: UpdateRule, paths: Paths | None = None) -> 
             f"({len(learnable)} blobs x {rule.histories}). It belongs to another net or solver type."
         )
     for array, item in zip(state.history, list(learnable) * rule.histories, strict=True):
-        shape = tuple(item.blob.shape)
-        if array.shape != shape and (array.ndim != 4 or array.shape != (1,) * (4 - len(shape)) + shape):
+        if fit(array, item.blob) < Fit.LEGACY:
             raise SolverError(
                 f"{path}: the history of layer '{item.layer}' blob {item.index} is {show(array.shape)}, "
-                f"the net wants {show(shape)}. It belongs to another net."
+                f"the net wants {show(item.blob.shape)}. It belongs to another net."
             )
     weights_path = _find_weights(path, state.learned_net, paths or Paths())
     rng = _beside(path, ".rngstate")

@@ -14,6 +14,7 @@ from fcn_caffe.net.graph import filter_net
 from fcn_caffe.proto import caffe_pb2, read_text
 from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.proto.upgrade import upgrade_net
+from fcn_caffe.training.solver.settings import weight_names
 
 __all__ = ["EVERYWHERE", "Facts", "Layer", "read_layers", "show_value", "solver_facts"]
 
@@ -71,8 +72,7 @@ def solver_facts(param: Any, root: str | os.PathLike[str]) -> Facts:
     if "net" in found:
         found["net"] = _from_root(found["net"], root)
     if "weights" in found:
-        names = [name.strip() for entry in found["weights"] for name in entry.split(",")]
-        found["weights"] = tuple(_from_root(name, root) for name in names if name)
+        found["weights"] = tuple(_from_root(name, root) for name in weight_names(param))
     inside = [key for key in found if key.partition(".")[0].partition("[")[0] in _NETS_INSIDE]
     for key in inside:
         found[key.partition(".")[0].partition("[")[0]] = "a net written inside the solver"
