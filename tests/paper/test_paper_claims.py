@@ -14,7 +14,7 @@ from places import ROOT
 from fcn_caffe.errors import FcnCaffeError
 from fcn_caffe.paper.audit import run as audit  # noqa: F401  (registers every check)
 from fcn_caffe.paper.audit.claims import BEHAVIOURAL, CHECKS, STATIC, UNVERIFIED, read_claims
-from fcn_caffe.paper.audit.differences import differences
+from fcn_caffe.paper.audit.differences import find_differences
 from fcn_caffe.paper.audit.files import AuditedFiles
 from fcn_caffe.paper.audit.locate import locate
 from fcn_caffe.paper.audit.released.nets import DERIVED, RELEASED, released_net
@@ -230,7 +230,7 @@ def test_the_table_of_nets_is_whole():
 
 
 def test_differences_have_both_values_and_places(ours, copy):
-    found = {one.what: one for one in differences(ours)}
+    found = {one.what: one for one in find_differences(ours)}
     rate = found["voc-fcn32s: rate"]
     assert (rate.release, rate.cvpr) == ("1e-10", "0.0001")
     assert rate.where_release == {"path": "solvers/voc-fcn32s.prototxt", "line": 6}
@@ -238,9 +238,9 @@ def test_differences_have_both_values_and_places(ours, copy):
     assert (learned.release, learned.cvpr) == ("0", "1") and learned.where_cvpr["line"]
     assert found["voc-fcn32s, loss: loss averaged over pixels"].release == "false"
     spoil(copy, "solvers/voc-fcn32s", "base_lr: 1e-10", "base_lr: 0.0001")
-    assert "voc-fcn32s: rate" not in {one.what for one in differences(AuditedFiles(copy))}
+    assert "voc-fcn32s: rate" not in {one.what for one in find_differences(AuditedFiles(copy))}
     spoil(copy, "nets/cvpr-fcn8s", layer("score", "offset: 31"), r"\1offset: 32")
-    one = next(one for one in differences(AuditedFiles(copy)) if one.what == "voc-fcn8s, score: offset")
+    one = next(one for one in find_differences(AuditedFiles(copy)) if one.what == "voc-fcn8s, score: offset")
     assert (one.release, one.cvpr) == ("31", "32")
 
 

@@ -1,9 +1,9 @@
-"""Where the released nets and solvers part from the text of CVPR 2015: computed from the files of both."""
+"""Where the released nets and solvers differ from the text of CVPR 2015: computed from the files of both."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fcn_caffe.paper.audit.files import AuditedFiles
 from fcn_caffe.paper.audit.locate import locate
@@ -11,7 +11,7 @@ from fcn_caffe.paper.audit.released.fields import Facts, Layer, read_layers, sho
 from fcn_caffe.paper.audit.released.solvers import EXEMPT
 from fcn_caffe.training.solver import read_solver
 
-__all__ = ["PAIRS", "Difference", "differences"]
+__all__ = ["PAIRS", "Difference", "find_differences"]
 
 # The net of the release, and that of the text.
 PAIRS = tuple((f"voc-{name}", f"cvpr-{name}") for name in ("fcn32s", "fcn16s", "fcn8s", "fcn-alexnet", "fcn-googlenet"))
@@ -27,12 +27,15 @@ _WORDS = {
     "max_iter": "iterations",
 }
 _SILENT = "not said"
-_USUAL = {"iter_size": 1}
+_DEFAULTS = {"iter_size": 1}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A thing that both say, each its own: the two values, and the file and line of each; line None for a default."""
+    """A thing that both say, each in its own way: the two values, and the file and line of each.
+
+    The line is None for a default.
+    """
 
     what: str
     release: str
@@ -41,46 +44,60 @@ class Difference:
     where_cvpr: dict[str, Any]
 
 
-def differences(audited: AuditedFiles) -> list[Difference]:
-    """Every field in which a net or solver of the release differs from the one that follows the text.
+class _Side(NamedTuple):
+    """A value of one side: its file, its place in it as `locate` takes it, and the value."""
+
+    path: str
+    inside: str
+    value: object
+
+
+def find_differences(audited: AuditedFiles) -> list[Difference]:
+    """Find every field in which a net or solver of the release differs from the one that follows the text.
 
     Raises: FcnCaffeError for a file that cannot be read.
     """
-    found: list[Difference] = []
-    for ours, theirs in PAIRS:
-        found += _of_solvers(audited, ours, theirs)
-        found += _of_nets(audited, ours, theirs)
-    return found
+    differences: list[Difference] = []
+    for release, text in PAIRS:
+        differences += _compare_solvers(audited, release, text)
+        differences += _compare_nets(audited, release, text)
+    return differences
 
 
-def _of_solvers(audited: AuditedFiles, ours: str, theirs: str) -> list[Difference]:
-    one, other = (solver_facts(read_solver(audited.solver_path(name)), audited.root) for name in (ours, theirs))
+def _compare_solvers(audited: AuditedFiles, release: str, text: str) -> list[Difference]:
+    ours, theirs = (solver_facts(read_solver(audited.solver_path(name)), audited.root) for name in (release, text))
     return [
         _difference(
             audited,
-            f"{ours}: {_WORDS.get(key, key)}",
-            (f"solvers/{ours}.prototxt", key, one),
-            (f"solvers/{theirs}.prototxt", key, other),
-            key,
+            f"{release}: {_WORDS.get(key, key)}",
+            _Side(f"solvers/{release}.prototxt", key, ours.get(key, _DEFAULTS.get(key))),
+            _Side(f"solvers/{text}.prototxt", key, theirs.get(key, _DEFAULTS.get(key))),
         )
-        for key in sorted({**one, **other})
-        if key not in (*EXEMPT, "net") and _plain(one.get(key), ours) != _plain(other.get(key), theirs)
+        for key in sorted({**ours, **theirs})
+        if key not in (*EXEMPT, "net")
+        and _without_family(ours.get(key), release) != _without_family(theirs.get(key), text)
     ]
 
 
-def _of_nets(audited: AuditedFiles, ours: str, theirs: str) -> list[Difference]:
-    sides = [
-        {(layer.name, layer.states): layer for layer in read_layers(audited.net_path(name))} for name in (ours, theirs)
-    ]
-    found = []
-    for key in {**sides[0], **sides[1]}:
-        facts = [_facts(side.get(key)) for side in sides]
-        for option in sorted({**facts[0], **facts[1]}):
-            if facts[0].get(option) != facts[1].get(option):
-                inside, words = f"{key[0]}.{option}", f"{ours}, {key[0]}: {_WORDS.get(option, option)}"
-                one = f"nets/{ours}.prototxt", inside, facts[0]
-                found.append(_difference(audited, words, one, (f"nets/{theirs}.prototxt", inside, facts[1]), option))
-    return found
+def _compare_nets(audited: AuditedFiles, release: str, text: str) -> list[Difference]:
+    ours, theirs = (
+        {(layer.name, layer.states): layer for layer in read_layers(audited.net_path(name))} for name in (release, text)
+    )
+    differences = []
+    for key in {**ours, **theirs}:
+        our_facts, their_facts = _facts(ours.get(key)), _facts(theirs.get(key))
+        for option in sorted({**our_facts, **their_facts}):
+            if our_facts.get(option) != their_facts.get(option):
+                inside = f"{key[0]}.{option}"
+                differences.append(
+                    _difference(
+                        audited,
+                        f"{release}, {key[0]}: {_WORDS.get(option, option)}",
+                        _Side(f"nets/{release}.prototxt", inside, our_facts.get(option)),
+                        _Side(f"nets/{text}.prototxt", inside, their_facts.get(option)),
+                    )
+                )
+    return differences
 
 
 def _facts(layer: Layer | None) -> Facts:
@@ -89,26 +106,20 @@ def _facts(layer: Layer | None) -> Facts:
     return {"type": layer.type, "bottom": layer.bottoms, "top": layer.tops, **layer.options}
 
 
-def _plain(value: Any, name: str) -> Any:
-    """A value without the name of the family of its net: both start a finer net from their own coarser one."""
+def _without_family(value: object, name: str) -> object:
+    """A value without the family of its net: both sides start a finer net from their own coarser one."""
     family = name.partition("-")[0]
-    return tuple(str(one).replace(f"{family}-", "") for one in value) if isinstance(value, tuple) else value
+    return tuple(str(part).replace(f"{family}-", "") for part in value) if isinstance(value, tuple) else value
 
 
-def _difference(
-    audited: AuditedFiles, what: str, ours: tuple[str, str, Facts], theirs: tuple[str, str, Facts], key: str
-) -> Difference:
-    values = [_told(facts.get(key, _USUAL.get(key))) for _, _, facts in (ours, theirs)]
-    return Difference(what, values[0], values[1], _place(audited, ours), _place(audited, theirs))
+def _difference(audited: AuditedFiles, what: str, release: _Side, text: _Side) -> Difference:
+    values = [_SILENT if side.value is None else show_value(side.value) for side in (release, text)]
+    return Difference(what, values[0], values[1], _place(audited, release), _place(audited, text))
 
 
-def _place(audited: AuditedFiles, side: tuple[str, str, Facts]) -> dict[str, Any]:
-    path, inside, _ = side
-    line = locate(f"{path}:{inside}", audited.root).line
+def _place(audited: AuditedFiles, side: _Side) -> dict[str, Any]:
+    """The line of a field; that of its layer where the field is not in the file."""
+    line = locate(f"{side.path}:{side.inside}", audited.root).line
     if line is None:
-        line = locate(f"{path}:{inside.partition('.')[0]}", audited.root).line
-    return {"path": path, "line": line}
-
-
-def _told(value: Any) -> str:
-    return _SILENT if value is None else show_value(value)
+        line = locate(f"{side.path}:{side.inside.partition('.')[0]}", audited.root).line
+    return {"path": side.path, "line": line}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -64,8 +63,9 @@ class AuditedFiles:
     def build(self, name: str, phase: int = TEST) -> Built:
         """Build a net without memory, on its data's shapes or on those of its deploy form."""
         # From its own path: the file that a solver names may be another one, seen from the working directory.
-        subject = partial(read_subject, self.net_path(name), paths=self.paths)
-        return self.remember(("build", name, phase), lambda: subject().build(phase))
+        return self.remember(
+            ("build", name, phase), lambda: read_subject(self.net_path(name), paths=self.paths).build(phase)
+        )
 
     def remember(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return `make()`, called once for a key. `key[1]` is the net's name where the value depends on its file."""

@@ -22,8 +22,15 @@ __all__ = ["layer_lines", "net_table", "net_tables", "paper_nets"]
 DEPLOY = ("deploy",)
 # The nets that the paper's tables are about, in its order; each pattern may match none, one or several files.
 _PATTERNS = (
-    *("voc-fcn-alexnet", "voc-fcn-googlenet", "voc-fcn32s*", "voc-fcn16s*", "voc-fcn8s", "voc-fcn8s-*"),
-    *("nyud-fcn32s-*-*", "nyud-fcn16s-*-*", "siftflow-fcn8s"),
+    "voc-fcn-alexnet",
+    "voc-fcn-googlenet",
+    "voc-fcn32s*",
+    "voc-fcn16s*",
+    "voc-fcn8s",
+    "voc-fcn8s-*",
+    "nyud-fcn32s-*-*",
+    "nyud-fcn16s-*-*",
+    "siftflow-fcn8s",
 )
 _DATA_SETS = {"voc": "PASCAL VOC", "nyud": "NYUDv2", "siftflow": "SIFT Flow", "pascalcontext": "PASCAL-Context"}
 _FORMS = {
@@ -37,35 +44,38 @@ _WINDOWED = {"Convolution": "convolution_param", "Deconvolution": "convolution_p
 
 
 def paper_nets(audited: AuditedFiles) -> list[str]:
-    """The nets under the root that the paper's tables are about, in the paper's order."""
-    found = (
+    """List the nets under the root that the paper's tables are about, in the paper's order."""
+    names = (
         path.stem
         for pattern in _PATTERNS
         for path in sorted(audited.net_path(pattern).parent.glob(f"{pattern}.prototxt"))
     )
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(names))
 
 
 def net_tables(audited: AuditedFiles) -> list[dict[str, Any]]:
-    """The tables of those nets; one that does not go together has `error`, and neither layers nor totals."""
-    made = []
+    """Make the tables of those nets. A net that cannot be built has `error`, and neither layers nor totals."""
+    tables = []
     for name in paper_nets(audited):
         try:
-            made.append(net_table(audited, name))
+            tables.append(net_table(audited, name))
         except FcnCaffeError as error:
-            told = {"name": name, "file": _file(name), "title": _title(name), "size": [], "error": str(error)}
-            made.append({**told, "layers": [], "totals": {}})
-    return made
+            table = {"name": name, "file": _file(name), "title": _title(name), "size": [], "error": str(error)}
+            tables.append({**table, "layers": [], "totals": {}})
+    return tables
 
 
 def net_table(audited: AuditedFiles, name: str) -> dict[str, Any]:
-    """A net in its deploy form, on the size that it names; nets without that form are built as the audit builds them.
+    """Make the table of a net in its deploy form, on the size that it names.
 
-    Shapes are (N, C, H, W) of the first top; stride and receptive field are pixels of the image along an axis, None
-    where a layer has no coordinate map; lr_mult has a number a blob. Raises: FcnCaffeError where the net is broken.
+    A net without that form is built as the audit builds it.
+
+    Returns: its layers and their totals. Shapes are (N, C, H, W) of the first top; stride and receptive field are
+        pixels of the image along an axis, None where a layer has no coordinate map; lr_mult has a number a blob.
+    Raises: FcnCaffeError for a broken net.
     """
     path = audited.net_path(name)
-    stages = DEPLOY if _takes_images(audited.net(name, TEST, DEPLOY)) else ()
+    stages = DEPLOY if _has_inputs(audited.net(name, TEST, DEPLOY)) else ()
     net = Net(path, TEST, stages=stages, device="meta", paths=audited.paths) if stages else audited.build(name).net
     lines = layer_lines(path, TEST, stages)
     layers = [_layer(net, node, lines.get(node.name)) for node in net.graph.nodes]
@@ -75,13 +85,13 @@ def net_table(audited: AuditedFiles, name: str) -> dict[str, Any]:
 
 
 def layer_lines(path: Path, phase: int = TEST, stages: tuple[str, ...] = ()) -> dict[str, int]:
-    """The line that each layer of one phase and set of stages begins at, by its name."""
-    found: dict[str, int] = {}
+    """Find the line where each layer of one phase and set of stages begins, by its name."""
+    lines: dict[str, int] = {}
     for line, text in _blocks(path.read_text(encoding="utf-8-sig", errors="surrogateescape")):
-        alone = upgrade_net(parse_text(text, caffe_pb2.NetParameter, path), path)
-        for layer in filter_net(alone, phase, stages).layer:
-            found.setdefault(layer.name, line)
-    return found
+        net = upgrade_net(parse_text(text, caffe_pb2.NetParameter, path), path)
+        for layer in filter_net(net, phase, stages).layer:
+            lines.setdefault(layer.name, line)
+    return lines
 
 
 _MARKS = re.compile(
@@ -104,7 +114,7 @@ def _blocks(text: str) -> Iterator[tuple[int, str]]:
             start = mark.start()
 
 
-def _takes_images(param: Any) -> bool:
+def _has_inputs(param: caffe_pb2.NetParameter) -> bool:
     return bool(Graph.from_param(param).inputs)
 
 
@@ -121,14 +131,15 @@ def _title(name: str) -> str:
 
 
 def _layer(net: Net, node: Node, line: int | None) -> dict[str, Any]:
-    stride, size = _sight(net.graph, node)
+    stride, size = _stride_and_field(net.graph, node)
     return {
-        **{"name": node.name, "type": node.type, "bottoms": list(node.bottoms), "tops": list(node.tops)},
-        **{
-            "shape": list(net.blob_shapes[node.tops[0]]) if node.tops else [],
-            "stride": stride,
-            "receptive_field": size,
-        },
+        "name": node.name,
+        "type": node.type,
+        "bottoms": list(node.bottoms),
+        "tops": list(node.tops),
+        "shape": list(net.blob_shapes[node.tops[0]]) if node.tops else [],
+        "stride": stride,
+        "receptive_field": size,
         "parameters": sum(blob.numel() for blob in net.params.get(node.name, [])),
         "multiply_adds": layer_multiply_adds(net, node),
         "line": line,
@@ -137,8 +148,8 @@ def _layer(net: Net, node: Node, line: int | None) -> dict[str, Any]:
     }
 
 
-def _sight(graph: Graph, node: Node) -> tuple[float | None, int | None]:
-    """How many pixels lie between the centres of two neighbours, and how many a unit sees."""
+def _stride_and_field(graph: Graph, node: Node) -> tuple[float | None, int | None]:
+    """The pixels between the centres of two neighbours, and the pixels that a unit sees, along an axis."""
     try:
         field = receptive_field(graph, node.tops[0]) if node.tops else None
     except FcnCaffeError:
@@ -149,8 +160,8 @@ def _sight(graph: Graph, node: Node) -> tuple[float | None, int | None]:
 
 
 def _window(node: Node) -> dict[str, Any]:
-    """Kernel, pad, the layer's own stride, groups and dilation; and for a Crop what it cuts to, and where."""
-    told: dict[str, Any] = {"kernel": None, "pad": None, "step": None}
+    """Kernel, pad, the layer's own stride and groups; for a Crop its offset."""
+    window: dict[str, Any] = {"kernel": None, "pad": None, "step": None}
     if node.type in _WINDOWED:
         options = getattr(node.param, _WINDOWED[node.type])
         for ours, theirs, usual in (("kernel", "kernel", None), ("pad", "pad", 0), ("step", "stride", 1)):
@@ -159,16 +170,17 @@ def _window(node: Node) -> dict[str, Any]:
                 pair = [getattr(options, f"{theirs}_h"), getattr(options, f"{theirs}_w")]
             else:
                 pair = [both] if isinstance(both, int) else list(both) or [usual]
-            told[ours] = pair[0] if len(set(pair)) == 1 else pair
-        told["group"] = getattr(options, "group", 1)
+            window[ours] = pair[0] if len(set(pair)) == 1 else pair
+        window["group"] = getattr(options, "group", 1)
     if node.type == "Crop":
-        told["offset"] = list(node.param.crop_param.offset) or [0]
-    return told
+        window["offset"] = list(node.param.crop_param.offset) or [0]
+    return window
 
 
 def _rates(net: Net, node: Node) -> list[float]:
-    given = [float(param.lr_mult) for param in node.param.param]
-    return (given + [1.0] * len(net.params.get(node.name, [])))[: len(net.params.get(node.name, []))]
+    """The lr_mult of each blob; Caffe's is 1 where the file says none."""
+    rates, count = [param.lr_mult for param in node.param.param], len(net.params.get(node.name, []))
+    return (rates + [1.0] * count)[:count]
 
 
 def _totals(graph: Graph, layers: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Every claim answered: its check is run, and what it found becomes one record, of which table and page are made."""
+"""The audit: run the check of every claim and collect one record, of which the table and the page are made."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -18,7 +18,7 @@ from fcn_caffe.errors import DataError, FcnCaffeError
 from fcn_caffe.host.text import nearest_names
 from fcn_caffe.paper.audit.checks import behaviour, release, scores, table1_and_section4
 from fcn_caffe.paper.audit.claims import BEHAVIOURAL, CHECKS, DATA, STATIC, UNVERIFIED, Claim, read_claims
-from fcn_caffe.paper.audit.differences import differences
+from fcn_caffe.paper.audit.differences import find_differences
 from fcn_caffe.paper.audit.files import AuditedFiles
 from fcn_caffe.paper.audit.locate import locate
 from fcn_caffe.paper.audit.net_tables import net_tables
@@ -37,38 +37,46 @@ _REGISTERED = (behaviour, scores, release, table1_and_section4)
 
 
 def choose_claims(wanted: Sequence[str]) -> list[Claim]:
-    """The claims with these ids, whose ids begin so, or of these kinds, in their order; all where nothing is wanted.
+    """Choose claims by id, by what ids begin with, or by kind.
 
+    Args:
+        wanted: the words; none chooses all claims.
+
+    Returns: the claims, in the order of claims.tsv.
     Raises: DataError for a word that means no claim, with the ids that are near.
     """
     claims = read_claims()
     ids = [claim.id for claim in claims]
-    found: set[str] = set()
+    chosen: set[str] = set()
     for word in wanted:
-        meant = {one for one in ids if one.startswith(word)} if word else set()
+        meant = {id for id in ids if id.startswith(word)} if word else set()
         if word in KINDS:
-            meant = {one for one in ids if one in CHECKS and CHECKS[one].kind == word}
+            meant = {id for id in ids if id in CHECKS and CHECKS[id].kind == word}
         if not meant:
             near = nearest_names(word, [*ids, *KINDS], 3, 0.4)
             hint = f"Did you mean {' or '.join(near)}?" if near else f"Kinds: {', '.join(KINDS)}."
             raise DataError(f"no claim is called {word!r}, begins so, or is of such a kind. {hint}")
-        found |= meant
-    return [claim for claim in claims if not wanted or claim.id in found]
+        chosen |= meant
+    return [claim for claim in claims if not wanted or claim.id in chosen]
 
 
 def audit(audited: AuditedFiles, *, only: Collection[str] | None = None, on_claim: OnClaim | None = None) -> Entry:
-    """Run the checks of the claims with the ids of `only`, of all by default, and return the record that JSON holds.
+    """Run the checks of claims and return their record, as JSON holds it.
 
-    on_claim(claim, None) is called before a claim's check, on_claim(claim, entry) after it. Relative paths of solvers
-    and nets start from the audited root. Ctrl-C ends it: the record then is "interrupted", and the claims not reached
-    yet are not run.
+    Relative paths of solvers and nets start from the audited root. Ctrl-C ends the audit: the record then is
+    "interrupted", and the claims not reached are not run.
+
+    Args:
+        audited: the files.
+        only: the ids of the claims; by default all.
+        on_claim: is called with a claim and None before its check, with the claim and its entry after it.
     """
     began = time.monotonic()
     record: Entry = {"version": _version(), "made": datetime.now(timezone.utc).isoformat(timespec="seconds")}
     record["machine"] = _machine()
     entries: list[Entry] = []
     nets: list[Any] = []
-    parted: list[Any] = []
+    differences: list[Any] = []
     interrupted = False
     known: dict[int, tuple[Result, float]] = {}
     for claim in (claim for claim in read_claims() if only is None or claim.id in only):
@@ -86,7 +94,7 @@ def audit(audited: AuditedFiles, *, only: Collection[str] | None = None, on_clai
         entries.append(entry)
     try:
         if not interrupted:
-            nets, parted = net_tables(audited), _differences(audited)
+            nets, differences = net_tables(audited), _differences(audited)
     except KeyboardInterrupt:
         interrupted = True
     record |= {"root": str(audited.root), "quick": audited.quick, "seed": audited.seed, "scale": audited.scale}
@@ -94,15 +102,14 @@ def audit(audited: AuditedFiles, *, only: Collection[str] | None = None, on_clai
     if interrupted:
         record["interrupted"] = True
     record["counts"] = {verdict: sum(entry["verdict"] == verdict for entry in entries) for verdict in VERDICTS}
-    plain: Entry = _plain({**record, "claims": entries, "nets": nets, "differences": parted})
-    return plain
+    return cast(Entry, _for_json({**record, "claims": entries, "nets": nets, "differences": differences}))
 
 
 # -- one claim ---------------------------------------------------------------------------------------------------------
 
 
 def _answer(claim: Claim, audited: AuditedFiles, known: dict[int, tuple[Result, float]]) -> Entry:
-    """Run a claim's check, or take what it found for another claim."""
+    """Run a claim's check, or take its result of another claim."""
     check = CHECKS.get(claim.id)
     if check is None:
         return _entry(claim, audited, _left_out(claim, "no check answers this claim"), 0.0)
@@ -131,40 +138,40 @@ def _left_out(claim: Claim, why: str) -> Result:
 
 
 def _entry(claim: Claim, audited: AuditedFiles, result: Result, seconds: float, broken: str = "") -> Entry:
-    """A claim with what its check found. broken: why the check came to no end."""
+    """A claim with the result of its check. broken: the error that ended the check."""
     check = CHECKS.get(claim.id)
-    found = DIFFERS if broken else result.verdict
-    made = result.record()
-    kept = {key: made[key] for key in ("rows", "remarks", "missing", "curves")}
+    verdict = DIFFERS if broken else result.verdict
+    record = result.record()
+    evidence = {key: record[key] for key in ("rows", "remarks", "missing", "curves")}
     realised = [asdict(locate(place, audited.root)) for place in (check.realised if check else ())]
     return {
         **asdict(claim),
         "kind": check.kind if check else "",
-        "verdict": UNVERIFIED_SOURCE if claim.status == UNVERIFIED else found,
-        "found": found,
-        "reason": broken or _reason(claim, result, found),
-        **kept,
+        "verdict": UNVERIFIED_SOURCE if claim.status == UNVERIFIED else verdict,
+        "found": verdict,
+        "reason": broken or _reason(claim, result, verdict),
+        **evidence,
         "seconds": round(seconds, 3),
         "realised": realised,
     }
 
 
-def _reason(claim: Claim, result: Result, found: str) -> str:
-    """Why a claim differs, with both values and what the check says to it, or why it was not run."""
-    if found == NOT_RUN:
-        return "; ".join(one.rstrip(".") for one in result.missing)
-    if found == HOLDS:
+def _reason(claim: Claim, result: Result, verdict: str) -> str:
+    """Why a claim differs, with both values and the check's remarks, or why it was not run."""
+    if verdict == NOT_RUN:
+        return "; ".join(text.rstrip(".") for text in result.missing)
+    if verdict == HOLDS:
         return ""
     failed = [row for row in result.rows if row.holds is False]
     if not failed:
         return "nothing was measured that answers the claim."
-    told = []
+    rows = []
     for row in failed:
         value = row.value if isinstance(row.value, str) else f"{row.value:.6g}"
-        told.append(f"{row.what}: {value}" + (f", wanted {row.wanted}" if row.wanted else ""))
-    # What the experiment gives as its reason; where it names none, all that it says.
-    because = [one for one in result.remarks if one.startswith("our reason: ")] or result.remarks
-    return " ".join([f"{claim.source} says {claim.value}. Found {'; '.join(told)}.", *map(_sentence, because)])
+        rows.append(f"{row.what}: {value}" + (f", wanted {row.wanted}" if row.wanted else ""))
+    # The reason that the experiment names; all its remarks where it names none.
+    reasons = [remark for remark in result.remarks if remark.startswith("our reason: ")] or result.remarks
+    return " ".join([f"{claim.source} says {claim.value}. Found {'; '.join(rows)}.", *map(_sentence, reasons)])
 
 
 def _sentence(remark: str) -> str:
@@ -175,9 +182,9 @@ def _sentence(remark: str) -> str:
 
 
 def _differences(audited: AuditedFiles) -> list[Any]:
-    """Where the released nets and the text of CVPR 2015 part, as far as the files can be read."""
+    """Where the released nets and the text of CVPR 2015 differ, as far as the files can be read."""
     try:
-        return [asdict(one) for one in differences(audited)]
+        return [asdict(difference) for difference in find_differences(audited)]
     except FcnCaffeError:
         return []  # the claim that reads the broken file says so
 
@@ -208,15 +215,15 @@ def _processor() -> str:
     return next(names, "") or platform.processor() or platform.machine()
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON can hold it: numbers that are none become words, points with them are left out."""
+def _for_json(value: object) -> object:
+    """A value as JSON can hold it: infinite and NaN become words, and points with them are left out."""
     if isinstance(value, dict):
-        return {str(key): _plain(part) for key, part in value.items()}
+        return {str(key): _for_json(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        points = [part for part in value if not (isinstance(part, tuple) and any(map(_odd, part)))]
-        return [_plain(part) for part in points]
-    return str(value) if _odd(value) or isinstance(value, Path) else value
+        points = [part for part in value if not (isinstance(part, tuple) and any(map(_is_odd, part)))]
+        return [_for_json(part) for part in points]
+    return str(value) if _is_odd(value) or isinstance(value, Path) else value
 
 
-def _odd(value: Any) -> bool:
+def _is_odd(value: object) -> bool:
     return isinstance(value, float) and not math.isfinite(value)

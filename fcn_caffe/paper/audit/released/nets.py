@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 from fcn_caffe.paper.audit.released.fields import EVERYWHERE, Facts, Layer
 
@@ -32,7 +31,7 @@ BOTH: Facts = {"lr_mult": (1.0, 2.0), "decay_mult": (1.0, 0.0)}
 NEITHER: Facts = {"lr_mult": (1.0, 1.0), "decay_mult": (1.0, 1.0)}
 
 _VGG = ((1, 2, 64), (2, 2, 128), (3, 3, 256), (4, 3, 512), (5, 3, 512))
-# Kernel, stride, pad, outputs, group; and whether a pool of 3, 2 and a normalisation follow.
+# Layer, ReLU, kernel, stride, pad, outputs, group, and the names of the pool, normalisation or dropout that follow.
 _ALEXNET = (
     ("conv1", "relu1", 11, 4, 100, 96, 1, ("pool1", "norm1")),
     ("conv2", "relu2", 5, 1, 2, 256, 2, ("pool2", "norm2")),
@@ -42,7 +41,7 @@ _ALEXNET = (
     ("fc6", "relu6", 6, 1, 0, 4096, 1, ("drop6",)),
     ("fc7", "relu7", 1, 1, 0, 4096, 1, ("drop7",)),
 )
-# Outputs of 1x1, of 3x3 reduced and 3x3, of 5x5 reduced and 5x5, and of what follows the pool.
+# Outputs of 1x1, of 3x3_reduce and 3x3, of 5x5_reduce and 5x5, and of pool_proj.
 _INCEPTION = {
     "3a": (64, 96, 128, 16, 32, 32),
     "3b": (128, 128, 192, 32, 96, 64),
@@ -61,7 +60,7 @@ _SCALES = {4: 0.01, 3: 0.0001}
 
 
 class _Chain:
-    """Layers one after the other; `at` is the blob they have come to."""
+    """Builds layers one after the other. Each method adds some and returns the last top, which `at` then is."""
 
     def __init__(self, at: str) -> None:
         self.layers: list[Layer] = []
@@ -74,7 +73,7 @@ class _Chain:
         *bottoms: str,
         top: str | None = None,
         states: tuple[str, ...] = EVERYWHERE,
-        **options: Any,
+        **options: object,
     ) -> str:
         self.at = name if top is None else top
         self.layers.append(Layer(name, kind, bottoms, (self.at,), states, options))
@@ -114,14 +113,14 @@ class _Chain:
     def crop(self, name: str, bottom: str, to: str, offset: int) -> str:
         return self.add(name, "Crop", bottom, to, offset=(offset,))  # axis 2 is Caffe's own
 
-    def mean(self, name: str, one: str, other: str) -> str:
-        return self.add(name, "Eltwise", one, other, coeff=(0.5, 0.5))
+    def mean(self, name: str, bottom: str, other: str) -> str:
+        return self.add(name, "Eltwise", bottom, other, coeff=(0.5, 0.5))
 
 
 def _window(window: tuple[int, int, int], outputs: int, group: int = 1) -> Facts:
     kernel, stride, pad = window
-    told = {"kernel": kernel, "stride": stride, "pad": pad, "dilation": 1, "num_output": outputs, "group": group}
-    return {**told, "weight_filler": "zero", "bias_filler": "zero"}
+    facts = {"kernel": kernel, "stride": stride, "pad": pad, "dilation": 1, "num_output": outputs, "group": group}
+    return {**facts, "weight_filler": "zero", "bias_filler": "zero"}
 
 
 def _vgg(chain: _Chain, suffix: str = "", first: str = "conv1_1") -> None:
@@ -139,13 +138,13 @@ def _vgg(chain: _Chain, suffix: str = "", first: str = "conv1_1") -> None:
 def _alexnet(chain: _Chain, rates: Facts) -> None:
     for name, relu, kernel, stride, pad, outputs, group, after in _ALEXNET:
         chain.conv(name, relu, (kernel, stride, pad), outputs, group, rates)
-        for one in after:
-            if one.startswith("pool"):
-                chain.pool(one, 3)
-            elif one.startswith("norm"):
-                chain.add(one, "LRN", chain.at, **_NORM)
+        for follower in after:
+            if follower.startswith("pool"):
+                chain.pool(follower, 3)
+            elif follower.startswith("norm"):
+                chain.add(follower, "LRN", chain.at, **_NORM)
             else:
-                chain.drop(one)
+                chain.drop(follower)
 
 
 def _googlenet(chain: _Chain) -> None:
@@ -156,17 +155,17 @@ def _googlenet(chain: _Chain) -> None:
     chain.conv("conv2/3x3", "conv2/relu_3x3", (3, 1, 1), 192)
     chain.add("conv2/norm2", "LRN", chain.at, **_NORM)
     chain.pool("pool2/3x3_s2", 3)
-    for name, (one, small3, three, small5, five, pooled) in _INCEPTION.items():
+    for name, (one_by_one, reduce3, three, reduce5, five, pool_proj) in _INCEPTION.items():
         group, below = f"inception_{name}", chain.at
 
         def conv(part: str, kernel: int, outputs: int, after: str, group: str = group) -> str:
             pad = kernel // 2
             return chain.conv(f"{group}/{part}", f"{group}/relu_{part}", (kernel, 1, pad), outputs, after=after)
 
-        branches = [conv("1x1", 1, one, below)]
-        branches.append(conv("3x3", 3, three, conv("3x3_reduce", 1, small3, below)))
-        branches.append(conv("5x5", 5, five, conv("5x5_reduce", 1, small5, below)))
-        branches.append(conv("pool_proj", 1, pooled, chain.pool(f"{group}/pool", 3, 1, 1, below)))
+        branches = [conv("1x1", 1, one_by_one, below)]
+        branches.append(conv("3x3", 3, three, conv("3x3_reduce", 1, reduce3, below)))
+        branches.append(conv("5x5", 5, five, conv("5x5_reduce", 1, reduce5, below)))
+        branches.append(conv("pool_proj", 1, pool_proj, chain.pool(f"{group}/pool", 3, 1, 1, below)))
         chain.add(f"{group}/output", "Concat", *branches)
         if name in ("3b", "4e"):
             chain.pool(f"pool{name[0]}/3x3_s2", 3)
@@ -191,34 +190,34 @@ def _head(
     normalize: bool = False,
     odd: int | None = None,
 ) -> None:
-    """Scores of stride 32 to the loss. odd: the crop's offset where kernels have a middle pixel."""
+    """From the scores of stride 32 to the loss. odd: the crop's offset where kernels have a middle pixel."""
     for pool, up, offset in ((4, "upscore2", 5), (3, "upscore_pool4", 9)):
         if stride > {4: 16, 3: 8}[pool]:
             break
-        grown = chain.up(up + suffix, scores, classes, 4, 2, learned)
+        upsampled = chain.up(up + suffix, scores, classes, 4, 2, learned)
         name = f"score_pool{pool}{suffix}"
-        made = skip(pool) if skip else chain.score(name, f"pool{pool}", classes)
-        cut = chain.crop(f"{name}c", made, grown, offset)
-        scores = chain.add(f"fuse_pool{pool}{suffix}", "Eltwise", grown, cut)
+        skip_score = skip(pool) if skip else chain.score(name, f"pool{pool}", classes)
+        cropped = chain.crop(f"{name}c", skip_score, upsampled, offset)
+        scores = chain.add(f"fuse_pool{pool}{suffix}", "Eltwise", upsampled, cropped)
     name = f"upscore{'' if stride == 32 else stride}{suffix}"
-    grown = chain.up(name, scores, classes, 2 * stride - (odd is not None), stride)
-    cut = chain.crop(f"score{suffix}", grown, image, _OFFSETS[stride] if odd is None else odd)
+    upsampled = chain.up(name, scores, classes, 2 * stride - (odd is not None), stride)
+    cropped = chain.crop(f"score{suffix}", upsampled, image, _OFFSETS[stride] if odd is None else odd)
     options: Facts = {"ignore_label": 255, "normalize": normalize}
-    chain.add(loss, "SoftmaxWithLoss", cut, label, states=TRAINED, **options)
+    chain.add(loss, "SoftmaxWithLoss", cropped, label, states=TRAINED, **options)
 
 
 def _data(name: str) -> tuple[list[Layer], tuple[str, ...]]:
-    """The data layers in training and testing and the deploy form's input; and the names of the images."""
+    """The data layers of training and testing and the input of the deploy form; and the names of the images."""
     data, _, form = name.partition("-")
     images: dict[str, int] = {"data": 3}
     labels: tuple[str, ...] = ("label",)
     seed: Facts = {"seed": 1337}
     if data == "nyud":
         kinds = {"color-d": ("color", "depth"), "color-hha": ("color", "hha"), "rgb-hha": ("color", "hha")}
-        asked = kinds.get(form.partition("-")[2], (form.partition("-")[2],))
+        inputs = kinds.get(form.partition("-")[2], (form.partition("-")[2],))
         channels = {"color": 3, "hha": 3, "depth": 1}
-        images = {one if len(asked) > 1 else "data": channels[one] for one in asked}
-        seed["tops"] = (*asked, "label")
+        images = {name if len(inputs) > 1 else "data": channels[name] for name in inputs}
+        seed["tops"] = (*inputs, "label")
         kind, splits = ("nyud_layers", "NYUDSegDataLayer", "NYUDSegDataLayer"), ("trainval", "test")
     elif data == "siftflow":
         labels = ("sem", "geo")
@@ -230,17 +229,17 @@ def _data(name: str) -> tuple[list[Layer], tuple[str, ...]]:
         seed["mean"] = _VOC_MEAN
         kind, splits = ("voc_layers", "SBDDSegDataLayer", "VOCSegDataLayer"), ("train", "seg11valid")
     first, tops = next(iter(images)), (*images, *labels)
-    made = [
+    layers = [
         Layer(first, "Python", (), tops, (state,), {"module": kind[0], "layer": layer, "split": split, **seed})
         for state, layer, split in zip(TRAINED, kind[1:], splits, strict=True)
     ]
     shapes = {f"shape[{index}].dim": (1, count, 500, 500) for index, count in enumerate(images.values())}
-    return [*made, Layer("input", "Input", (), tuple(images), ("deploy",), shapes)], tuple(images)
+    return [*layers, Layer("input", "Input", (), tuple(images), ("deploy",), shapes)], tuple(images)
 
 
 @cache
 def released_net(name: str) -> tuple[Layer, ...]:
-    """The layers that a net should have, in their order. Raises: KeyError for a net that no paper speaks of."""
+    """Return the layers that a net should have, in their order. Raises: KeyError for a net of no paper."""
     if name not in RELEASED + DERIVED:
         raise KeyError(name)
     start, images = _data(name)
@@ -295,8 +294,8 @@ def _two_trunks(chain: _Chain, stride: int, classes: int) -> None:
     fused = chain.mean("score_fused", *scores)
 
     def skip(pool: int) -> str:
-        made = [chain.score(f"score_pool{pool}{kind}", f"pool{pool}{kind}", classes) for kind in kinds]
-        return chain.mean(f"score_pool{pool}", *made)
+        kind_scores = [chain.score(f"score_pool{pool}{kind}", f"pool{pool}{kind}", classes) for kind in kinds]
+        return chain.mean(f"score_pool{pool}", *kind_scores)
 
     _head(chain, fused, "color", stride, classes, skip=skip)
 

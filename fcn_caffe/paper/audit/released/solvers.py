@@ -6,15 +6,14 @@ from fcn_caffe.paper.audit.released.fields import Facts
 
 __all__ = ["EXEMPT", "released_solver"]
 
-# What no paper speaks of: how often a line is printed, where files go, on what the solver runs, and the start of its
-# random numbers.
+# What no paper speaks of: how often a line is printed, where files go, what the solver runs on, and its seed.
 EXEMPT = (
     *("display", "snapshot_prefix", "solver_mode", "device_id", "debug_info", "snapshot_format"),
     *("random_seed", "layer_wise_reduce"),
 )
 
 _VGG, _CAFFENET, _GOOGLENET = ("vgg16fc",), ("caffenetfc",), ("googlenetfc",)
-# Starts, base_lr, momentum, iter_size, weight_decay, max_iter, test_iter, snapshot (0: none).
+# Net: starts, base_lr, momentum, iter_size, weight_decay, max_iter, test_iter, snapshot (0: none).
 _TABLE: dict[str, tuple[tuple[str, ...], float, float, int, float, int, int, int]] = {
     "voc-fcn32s": (_VGG, 1e-10, 0.99, 1, 5e-4, 100000, 736, 4000),
     "voc-fcn16s": (("voc-fcn32s",), 1e-12, 0.99, 1, 5e-4, 100000, 736, 4000),
@@ -45,9 +44,9 @@ _TABLE: dict[str, tuple[tuple[str, ...], float, float, int, float, int, int, int
 
 
 def released_solver(name: str) -> Facts:
-    """What a net's solver should say, in the form of `solver_facts`. Raises: KeyError."""
+    """Return what a net's solver should say, in the form of `solver_facts`. Raises: KeyError for an unknown net."""
     starts, base_lr, momentum, iter_size, decay, max_iter, test_iter, snapshot = _TABLE[name]
-    facts: Facts = {"net": f"nets/{name}.prototxt", "weights": tuple(f"weights/{one}.caffemodel" for one in starts)}
+    facts: Facts = {"net": f"nets/{name}.prototxt", "weights": tuple(f"weights/{start}.caffemodel" for start in starts)}
     facts |= {"base_lr": base_lr, "momentum": momentum, "weight_decay": decay, "lr_policy": "fixed"}
     facts |= {"max_iter": max_iter, "test_iter": (test_iter,), "average_loss": 20}
     facts |= {"test_interval": 999999999, "test_initialization": False}
