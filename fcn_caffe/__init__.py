@@ -15,6 +15,7 @@ from fcn_caffe.errors import (
     WeightsError,
 )
 from fcn_caffe.host import renamed
+from fcn_caffe.host.paths import Paths
 
 if TYPE_CHECKING:
     from fcn_caffe.layers import Layer
@@ -36,6 +37,7 @@ __all__ = [
     "LearnableParam",
     "Net",
     "Node",
+    "Paths",
     "PrototxtError",
     "PythonLayer",
     "SolverError",

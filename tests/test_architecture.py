@@ -84,6 +84,49 @@ def test_an_upward_import_is_found(tmp_path, line):
     assert [found.split(":")[0] for found in upward(copy)] == ["layers/planted.py"]
 
 
+CHANGES = ("chdir", "fchdir", "putenv", "unsetenv")  # of the process; and what changes os.environ:
+CHANGES_OF_ENVIRON = ("pop", "popitem", "clear", "update", "setdefault")
+
+
+def changes_of_the_process(package: Path) -> list[str]:
+    """Every line that changes the working directory or the environment, which belong to the user's program."""
+    lines = []
+    for path in sorted(package.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+            if isinstance(node, ast.Subscript):
+                is_change = isinstance(node.ctx, (ast.Store, ast.Del)) and ast.unparse(node.value) == "os.environ"
+            elif isinstance(node, (ast.Attribute, ast.Name)):
+                name = ast.unparse(node)
+                owner, _, last = name.rpartition(".")
+                is_change = last in CHANGES or (owner.endswith("environ") and last in CHANGES_OF_ENVIRON)
+            else:
+                continue
+            if is_change:
+                lines.append(f"{path.relative_to(package)}:{node.lineno}")
+    return lines
+
+
+def test_no_code_changes_the_working_directory_or_the_environment():
+    assert changes_of_the_process(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "os.chdir(folder)",
+        "with contextlib.chdir(folder): pass",
+        "from os import chdir as go\ngo(folder)\nchdir(folder)",
+        "os.environ['A'] = 'b'",
+        "del os.environ['A']",
+        "os.environ.setdefault('A', 'b')",
+        "environ.pop('A')",
+    ],
+)
+def test_a_change_of_the_process_is_found(tmp_path, line):
+    (tmp_path / "planted.py").write_text(line + "\n")
+    assert [found.split(":")[0] for found in changes_of_the_process(tmp_path)] == ["planted.py"]
+
+
 def test_the_root_has_the_rooms_and_nothing_else():
     names = {path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"}
     assert names == IN_THE_ROOT | (FLOOR.keys() - {"errors"})

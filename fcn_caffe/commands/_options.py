@@ -7,16 +7,19 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 
-from fcn_caffe.errors import FcnCaffeError
+from fcn_caffe.errors import DataError, FcnCaffeError
 from fcn_caffe.host.devices import gpu_numbers, torch_device
+from fcn_caffe.host.paths import Paths
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.weights.transfer import copy_weights, load_weights
 
+DATA_HELP = "where the data sets lie: data/NAME in a net is found in DIR/NAME (default: $FCN_CAFFE_DATA)"
 Number = TypeVar("Number", int, float)
 PHASES = {"TRAIN": TRAIN, "TEST": TEST}
 
@@ -55,6 +58,19 @@ def image_size(text: str) -> tuple[int, int]:
 def names(text: str) -> list[str]:
     """An argument that is names separated by commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def paths_with_data(data: Path | None, root: Path = Path()) -> Paths:
+    """Make the Paths of a command from what its --data says; None leaves the user's $FCN_CAFFE_DATA.
+
+    Raises:
+        DataError: There is no such folder.
+    """
+    if data is None:
+        return Paths(root)
+    if not data.is_dir():
+        raise DataError(f"--data {data}: no such folder. Give the folder that holds the data sets.")
+    return Paths(root, data.resolve())
 
 
 def add_state_options(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import positive
+from fcn_caffe.commands._options import DATA_HELP, paths_with_data, positive
 from fcn_caffe.errors import DataError
 from fcn_caffe.evaluation.confusion_picture import draw_confusion
 from fcn_caffe.evaluation.infer import trained_net
@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="score", description=__doc__)
     parser.add_argument("net", help="net prototxt; its TEST phase with its data layer is run")
     parser.add_argument("--weights", required=True, help="weights to score, in any form")
+    parser.add_argument("--data", type=Path, metavar="DIR", help=DATA_HELP)
     parser.add_argument("--iterations", type=positive, help="passes to run (default: once over the data layer's split)")
     parser.add_argument("--score", nargs="+", help="score blobs, one a head (default: score, else every loss's)")
     parser.add_argument(
@@ -148,9 +149,10 @@ def _write_classes(path: Path, scores: Scores, names: list[str] | None) -> None:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
+    paths = paths_with_data(arguments.data)
     if not arguments.ignore_preprocessing:
-        check_preprocessing(arguments.weights, arguments.net)
-    net = trained_net(arguments.net, arguments.weights, stages=arguments.stage, device=arguments.device)
+        check_preprocessing(arguments.weights, arguments.net, paths=paths)
+    net = trained_net(arguments.net, arguments.weights, stages=arguments.stage, device=arguments.device, paths=paths)
     # The paper leaves classes that the SIFT Flow test images never show out of the means.
     leave_out = arguments.leave_out_absent or is_scored_without_absent(net)
     heads = _heads(arguments, net)

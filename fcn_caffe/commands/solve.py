@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fcn_caffe.commands import INTERRUPTED, command
-from fcn_caffe.commands._options import positive
+from fcn_caffe.commands._options import DATA_HELP, paths_with_data, positive
 from fcn_caffe.doctor.stages import problems, segments
 from fcn_caffe.errors import SolverError
 from fcn_caffe.evaluation.net_inputs import check_preprocessing
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-iter", type=positive, help="train each stage for so many iterations instead of the solver's")
     add("--resume", action="store_true", help="go on from the newest snapshot, bit for bit as if never stopped")
     add("--device", help="cpu, cuda or cuda:N (default: what the solver says)")
-    add("--data", type=Path, metavar="DIR", help="where the data sets lie: data/NAME in the nets is found in DIR/NAME")
+    add("--data", type=Path, metavar="DIR", help=DATA_HELP)
     add("--ignore-preprocessing", action="store_true", help="start even from weights made for other inputs")
     add("--dry-run", action="store_true", help="print which stages would run and what is missing; write nothing")
     return parser
@@ -73,11 +73,7 @@ def _find_solver(solver: Path, data: Path | None) -> tuple[Path, Paths]:
         root = Path()
     else:
         print(f"working in {root}", flush=True)
-    if data is None:
-        return solver, Paths(root)
-    if not data.is_dir():
-        raise SolverError(f"--data {data}: no such folder.")
-    return solver, Paths(root, data.resolve())
+    return solver, paths_with_data(data, root)
 
 
 def _print_scores(stages: Sequence[Stage]) -> None:

@@ -123,6 +123,23 @@ def test_answers_by_the_names_of_the_images(trained, tmp_path, capsys):
             assert np.array_equal(np.asarray(saved), answer(net, tmp_path / "images" / f"{name}.png"))
 
 
+def test_the_data_may_lie_in_another_folder(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("FCN_CAFFE_DATA", raising=False)
+    folder_task(tmp_path / "sets/task", 6)
+    monkeypatch.chdir(tmp_path / "sets")
+    options = {"images": "data/task/images", "labels": "data/task/labels", "split": "data/task/val.txt"}
+    layer = python_data("folder_layers", "FolderSegData", ("data", "label"), options)
+    (tmp_path / "sets/data").symlink_to(tmp_path / "sets")
+    _, arguments = trained(layer, score_layer("score", 6), loss_layer("loss", "score", "label"))
+    (tmp_path / "sets/data").unlink()
+    assert main(arguments) == 1 and "data/task/images: no such folder of images" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments, "--data", "sets"]) == 0
+    assert "mean IU" in capsys.readouterr().out
+    assert main([*arguments, "--data", "nowhere"]) == 1
+    assert "error: --data nowhere: no such folder. Give the folder" in capsys.readouterr().err
+
+
 def test_batches_are_numbered(trained, tmp_path):
     batch = SHAPES.replace("'count': 3", "'count': 3, 'batch': 3")
     _, arguments = trained(batch, score_layer("score", 6), loss_layer("loss", "score", "label"))
