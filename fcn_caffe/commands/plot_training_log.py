@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fcn_caffe.commands import command
-from fcn_caffe.training.log_chart import CHARTS, chart_number, draw_chart
+from fcn_caffe.training.log_chart import Chart, draw_chart, find_chart
 from fcn_caffe.training.log_parser import parse_log
 
-DEFAULT = 6
+DEFAULT = Chart.TRAIN_LOSS_BY_ITERATION
 
 
 def _parser() -> argparse.ArgumentParser:
-    listed = "\n".join(f"  {number}: {name}" for number, name in enumerate(CHARTS))
+    listed = "\n".join(f"  {chart.number}: {chart.title}" for chart in Chart)
     parser = argparse.ArgumentParser(
         prog="plot_training_log",
         description=f"{__doc__}\n\ncharts:\n{listed}",
@@ -22,7 +22,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("files", nargs="+", metavar="LOG... OUT", help="logs, and the picture to write, last")
     parser.add_argument(
-        "--chart", help=f"its number, or its name as in test-accuracy-iters (default: {DEFAULT}, {CHARTS[DEFAULT]})"
+        "--chart",
+        help=f"its number, or its name as in test-accuracy-iters (default: {DEFAULT.number}, {DEFAULT.title})",
     )
     parser.add_argument(
         "--output",
@@ -44,20 +45,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    files, chart = list(arguments.files), arguments.chart
-    if chart is None and len(files) > 2 and chart_number(files[0]) is not None and not Path(files[0]).exists():
-        chart, out, *logs = files
+    files, wanted = list(arguments.files), arguments.chart
+    if wanted is None and len(files) > 2 and find_chart(files[0]) is not None and not Path(files[0]).exists():
+        wanted, out, *logs = files
     else:
         *logs, out = files
-    number = DEFAULT if chart is None else chart_number(chart)
-    if number is None:
-        parser.error(f"unknown chart {chart!r}; there are 0 to {len(CHARTS) - 1}: {'; '.join(CHARTS)}")
+    chart = DEFAULT if wanted is None else find_chart(wanted)
+    if chart is None:
+        titles = "; ".join(chart.title for chart in Chart)
+        parser.error(f"unknown chart {wanted!r}; there are 0 to {len(Chart) - 1}: {titles}")
     if not logs:
         parser.error("give one log or more, and then the picture to write")
     if Path(out).suffix in ("", ".log", ".txt"):
         parser.error(f"the last name is the picture to write, such as curve.png; {out!r} does not look like one")
     draw_chart(
-        {title: parse_log(log) for title, log in zip(_titles(logs), logs, strict=True)}, number, out, arguments.output
+        {title: parse_log(log) for title, log in zip(_titles(logs), logs, strict=True)}, chart, out, arguments.output
     )
     print(f"wrote {out}")
     return 0

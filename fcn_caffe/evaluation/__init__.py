@@ -1,1 +1,82 @@
-"""What a trained net is worth: scores, predictions, pictures, features."""
+"""Evaluation: scores, predictions, pictures and features of a trained net.
+
+`score_net` runs a net over its data layer's images; the metrics come from one confusion matrix over all pixels.
+
+>>> import numpy as np
+>>> from fcn_caffe.evaluation import ConfusionMatrix
+>>> matrix = ConfusionMatrix(2)
+>>> matrix.add(label=np.array([0, 0, 1, 255]), prediction=np.array([0, 1, 1, 0]))  # 255 is void
+>>> scores = matrix.scores()
+>>> scores.pixels, round(scores.pixel_accuracy, 3), round(scores.mean_iu, 3)
+(3, 0.667, 0.5)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fcn_caffe.host.lazy import import_name
+
+if TYPE_CHECKING:
+    from fcn_caffe.evaluation.confusion_picture import draw_confusion
+    from fcn_caffe.evaluation.features import extract_features
+    from fcn_caffe.evaluation.infer import Segmenter, find_images, net_mean, trained_net
+    from fcn_caffe.evaluation.metrics import METRICS, NAMES, ConfusionMatrix, Scores
+    from fcn_caffe.evaluation.net_inputs import check_preprocessing, net_preprocessing
+    from fcn_caffe.evaluation.predictions import PredictionWriter, voc_writer
+    from fcn_caffe.evaluation.score import class_indices, class_names, format_scores, heads, score_heads, score_net
+
+__all__ = [
+    "METRICS",
+    "NAMES",
+    "ConfusionMatrix",
+    "PredictionWriter",
+    "Scores",
+    "Segmenter",
+    "check_preprocessing",
+    "class_indices",
+    "class_names",
+    "draw_confusion",
+    "extract_features",
+    "find_images",
+    "format_scores",
+    "heads",
+    "net_mean",
+    "net_preprocessing",
+    "score_heads",
+    "score_net",
+    "trained_net",
+    "voc_writer",
+]
+
+# The log tools take the metrics' names from here, and need no PyTorch.
+_MODULES = {
+    "METRICS": "metrics",
+    "NAMES": "metrics",
+    "ConfusionMatrix": "metrics",
+    "PredictionWriter": "predictions",
+    "Scores": "metrics",
+    "Segmenter": "infer",
+    "check_preprocessing": "net_inputs",
+    "class_indices": "score",
+    "class_names": "score",
+    "draw_confusion": "confusion_picture",
+    "extract_features": "features",
+    "find_images": "infer",
+    "format_scores": "score",
+    "heads": "score",
+    "net_mean": "infer",
+    "net_preprocessing": "net_inputs",
+    "score_heads": "score",
+    "score_net": "score",
+    "trained_net": "infer",
+    "voc_writer": "predictions",
+}
+
+
+def __getattr__(name: str) -> object:
+    return import_name(__name__, name, _MODULES)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""Training logs, Caffe's and ours, as rows of numbers."""
+"""Training logs, Caffe's and this package's, as rows of numbers."""
 
 from __future__ import annotations
 
@@ -33,10 +33,14 @@ _SCORED = re.compile(rf"^\S+: iteration (\d+), (\S+): ((?:[a-zA-Z. ]+ {_NUMBER},
 
 @dataclass
 class Row:
-    """What a log says of one iteration.
+    """What a log says about one iteration.
 
-    seconds: since solving started, None where lines have no times. loss: the smoothed training loss, or the test
-    loss. outputs: the net's, in their order; of an output of several values the later ones are `name[1]`, `name[2]`.
+    Attributes:
+        iteration: its number.
+        seconds: the time since solving started; None where the log's lines have no times.
+        rate: the learning rate.
+        loss: the smoothed training loss, or the test loss.
+        outputs: the net's outputs in their order. The later values of an output are `name[1]`, `name[2]` and so on.
     """
 
     iteration: int
@@ -56,18 +60,20 @@ class Row:
 
 @dataclass
 class TrainingLog:
-    """Rows in the log's order: of training, and of each test net by its number."""
+    """The rows of a log in its order: of training, and of each test net by its number."""
 
     train: list[Row] = field(default_factory=list)
     tests: dict[int, list[Row]] = field(default_factory=dict)
 
 
 def parse_log(path: str | os.PathLike[str]) -> TrainingLog:
-    """Read a log of Caffe, old or new, or of this package's solver, also one that later runs went on with.
+    """Read a log of an old or new Caffe, or of this package. Several runs may have written to it.
 
-    A row's learning rate is the one logged for its iteration, or else the last before it. Times have no year: it is
-    the file's, and a new one where the months start again.
-    Raises: DataError when there is no such file or no iteration in it.
+    A row's learning rate is the one logged for its iteration, or the last before it. Times have no year: the year is
+    that of the file, and the next one where the months start again.
+
+    Raises:
+        DataError: there is no such file, or no iteration in it.
     """
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -87,7 +93,7 @@ def parse_log(path: str | os.PathLike[str]) -> TrainingLog:
 
 
 def _lines(file: Iterable[str], year: int) -> Iterator[tuple[str, datetime | None]]:
-    """Each line's message, and when it was logged."""
+    """Give the message of each line, and when it was logged."""
     before: datetime | None = None
     moved = timedelta(0)
     for line in file:
@@ -95,22 +101,22 @@ def _lines(file: Iterable[str], year: int) -> Iterator[tuple[str, datetime | Non
         if match is None:
             yield text, None
             continue
-        given, month, day, hour, minute, second, fraction = match.groups()
-        if not given and (month, day) == ("02", "29") and not isleap(year):
-            # The log is older than its file's date: go back to a year that has the day, and keep the time that passed.
+        own_year, month, day, hour, minute, second, fraction = match.groups()
+        if not own_year and (month, day) == ("02", "29") and not isleap(year):
+            # The log is older than its file's date: go back to a leap year, and keep the time that has passed.
             leap = next(other for other in range(year, 0, -1) if isleap(other))
             if before is not None:
                 moved += before - before.replace(year=leap)
                 before = before.replace(year=leap)
             year = leap
         try:
-            when = datetime(int(given or year), int(month), int(day), int(hour), int(minute), int(second))
+            when = datetime(int(own_year or year), int(month), int(day), int(hour), int(minute), int(second))
         except ValueError:  # month 13: text that looks like a time
             yield text, None
             continue
         when += timedelta(seconds=float(fraction or 0))
         # Clocks are put back by hours; months back is the next year.
-        if not given and before is not None and before - when > timedelta(days=180):
+        if not own_year and before is not None and before - when > timedelta(days=180):
             year += 1
             leap_day = (month, day) == ("02", "29")
             when = when + timedelta(days=366) if leap_day else when.replace(year=year)
@@ -123,7 +129,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.log = TrainingLog()
-        self.started: datetime | None = None
+        self.start: datetime | None = None
         self.solving = False
         self.iteration: int | None = None
         self.rate: float | None = None
@@ -136,9 +142,9 @@ class _Reader:
         """Take one message."""
         if when is not None:
             # Time counts from the first "Solving NET"; nets are built before it. Later ones are of resumed runs.
-            if self.started is None or (not self.solving and text.startswith("Solving ")):
-                self.started, self.solving = when, text.startswith("Solving ")
-            self.now = (when - self.started).total_seconds()
+            if self.start is None or (not self.solving and text.startswith("Solving ")):
+                self.start, self.solving = when, text.startswith("Solving ")
+            self.now = (when - self.start).total_seconds()
         else:
             self.now = None
         if match := _ITERATION.match(text):
@@ -175,7 +181,7 @@ class _Reader:
                     row.rate = self.rate
 
     def _row(self, train: bool) -> Row | None:
-        """The row of this iteration, a new one if need be; None before the first iteration."""
+        """Return the row of this iteration, which is made if need be; None before the first iteration."""
         row = self.train if train else self.test
         if row is None and self.iteration is not None:
             row = Row(self.iteration, self.now, self.rate)
@@ -204,10 +210,14 @@ class _Reader:
 
 
 def write_tables(log: TrainingLog, stem: Path, delimiter: str = ",") -> list[Path]:
-    """Write STEM.train, STEM.test, and STEM.test1 and so on for further test nets; returns their paths.
+    """Write the tables STEM.train and STEM.test, and STEM.test1 and so on for further test nets.
 
-    Columns: NumIters, Seconds, LearningRate, then the outputs; where a log has no outputs, `loss`. What is not known
-    is left empty. Each is whole or not there. Source: Caffe's parse_log.py.
+    The columns are NumIters, Seconds, LearningRate and the outputs, or `loss` where a log has no outputs. An unknown
+    number is left empty. Each file is whole, or not there.
+
+    Returns:
+        The paths of the tables.
+    Source: Caffe's parse_log.py.
     """
     tables = {"train": log.train}
     tables.update((f"test{number or ''}", rows) for number, rows in sorted({0: [], **log.tests}.items()))

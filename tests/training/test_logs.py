@@ -18,7 +18,7 @@ from small_stages import write_stages
 from fcn_caffe import DataError, FcnCaffeError
 from fcn_caffe.commands import parse_log as command
 from fcn_caffe.commands import plot_training_log, solve
-from fcn_caffe.training.log_chart import CHARTS, chart_number, curves
+from fcn_caffe.training.log_chart import Chart, curves, find_chart
 from fcn_caffe.training.log_parser import parse_log
 
 CAFFE = """\
@@ -192,29 +192,42 @@ def test_our_own_logs(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "number"),
+    ("text", "chart"),
     [
-        *((str(number), number) for number in range(8)),
-        *((name, number) for number, name in enumerate(CHARTS)),
-        ("test-accuracy-iters", 0),
-        ("train_lr_seconds", 5),
+        *((str(chart.number), chart) for chart in Chart),
+        *((chart.title, chart) for chart in Chart),
+        ("test-accuracy-iters", Chart.TEST_ACCURACY_BY_ITERATION),
+        ("train_lr_seconds", Chart.LEARNING_RATE_BY_TIME),
         ("8", None),
         ("loss", None),
     ],
 )
-def test_charts_by_number_and_name(text, number):
-    assert chart_number(text) == number
+def test_charts_by_number_and_name(text, chart):
+    assert find_chart(text) is chart
+
+
+def test_charts_have_the_numbers_of_caffes_script():
+    assert [(chart.number, chart.title) for chart in Chart] == [
+        (0, "Test accuracy vs. Iters"),
+        (1, "Test accuracy vs. Seconds"),
+        (2, "Test loss vs. Iters"),
+        (3, "Test loss vs. Seconds"),
+        (4, "Train learning rate vs. Iters"),
+        (5, "Train learning rate vs. Seconds"),
+        (6, "Train loss vs. Iters"),
+        (7, "Train loss vs. Seconds"),
+    ]
 
 
 @pytest.mark.parametrize(
     ("chart", "x", "y"),
     [
-        (0, [0, 200], [0.0932, 0.98]),
-        (1, [1.25, 14], [0.0932, 0.98]),
-        (2, [0, 200], [2.41357, np.nan]),
-        (4, [0, 100, 200], [0.01, 0.001, 0.001]),
-        (6, [0, 100, 200], [2.44, 0.21, 0.0625]),
-        (7, [1.5, 11.75, 13], [2.44, 0.21, 0.0625]),
+        (Chart.TEST_ACCURACY_BY_ITERATION, [0, 200], [0.0932, 0.98]),
+        (Chart.TEST_ACCURACY_BY_TIME, [1.25, 14], [0.0932, 0.98]),
+        (Chart.TEST_LOSS_BY_ITERATION, [0, 200], [2.41357, np.nan]),
+        (Chart.LEARNING_RATE_BY_ITERATION, [0, 100, 200], [0.01, 0.001, 0.001]),
+        (Chart.TRAIN_LOSS_BY_ITERATION, [0, 100, 200], [2.44, 0.21, 0.0625]),
+        (Chart.TRAIN_LOSS_BY_TIME, [1.5, 11.75, 13], [2.44, 0.21, 0.0625]),
     ],
 )
 def test_curves(tmp_path, chart, x, y):
@@ -225,10 +238,13 @@ def test_curves(tmp_path, chart, x, y):
 
 def test_outputs_by_name(tmp_path):
     log = parse_log(written(tmp_path / "log", CAFFE))
-    assert [curve[0] for curve in curves(log, 0, ["loss", "accuracy"])] == ["accuracy", "loss"]
-    assert curves(log, 6, ["loss"])[0][2] == [2.45, 1.5e-05]
+    assert [curve[0] for curve in curves(log, Chart.TEST_ACCURACY_BY_ITERATION, ["loss", "accuracy"])] == [
+        "accuracy",
+        "loss",
+    ]
+    assert curves(log, Chart.TRAIN_LOSS_BY_ITERATION, ["loss"])[0][2] == [2.45, 1.5e-05]
     with pytest.raises(DataError, match=r"Test outputs of the log: accuracy, loss\. Name some with --output\."):
-        curves(log, 0, ["none"])
+        curves(log, Chart.TEST_ACCURACY_BY_ITERATION, ["none"])
 
 
 def test_the_picture_shows_the_curve(tmp_path, capsys):
@@ -271,7 +287,7 @@ def test_without_matplotlib_the_error_says_how_to_install_it(tmp_path, monkeypat
         monkeypatch.setitem(sys.modules, name, None)
     log = parse_log(written(tmp_path / "log", CAFFE))
     with pytest.raises(FcnCaffeError, match=r"pip install fcn-caffe\[plot\]"):
-        draw_chart({"log": log}, 6, tmp_path / "a.png")
+        draw_chart({"log": log}, Chart.TRAIN_LOSS_BY_ITERATION, tmp_path / "a.png")
 
 
 @pytest.mark.needs_program("sh")
