@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -35,11 +34,12 @@ def preprocessing(subject: Subject, weights: Path, seen: Examination) -> None:
     if record is None:
         seen.skip(check, f"{weights} has no record ({weights.name}.preprocessing.json)")
         return
-    if not isinstance(subject.sources[TEST], (str, os.PathLike)):
+    net = subject.sources[TEST]
+    if not isinstance(net, Path):
         seen.skip(check, "the net is inside the solver file")
         return
     try:
-        theirs = net_preprocessing(subject.sources[TEST], subject.paths)
+        theirs = net_preprocessing(net, subject.paths)
     except FcnCaffeError as error:
         seen.skip(check, error)
         return

@@ -207,7 +207,7 @@ def _maps(net: Net, tops: Iterable[str]) -> list[tuple[int, ...]]:
     return [shape for top in tops if len(shape := net.blob_shapes[top]) == 4]
 
 
-def _loss_rate(net: Net, node: Node, weight: float, solver: Any) -> LossRate | None:
+def _loss_rate(net: Net, node: Node, weight: float, solver: caffe_pb2.SolverParameter) -> LossRate | None:
     base_lr, decay, clip = float(solver.base_lr), float(solver.weight_decay), float(solver.clip_gradients)
     layer, shape = net.layer(node.name), net.blob_shapes[node.bottoms[0]]
     images = shape[0] if shape else 1

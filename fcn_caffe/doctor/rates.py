@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
-from typing import Any
 
 from fcn_caffe.doctor.findings import ERROR, NOTE, WARNING, Finding
 from fcn_caffe.layers.loss import LossLayer
 from fcn_caffe.net.graph import Node
 from fcn_caffe.net.net import Net
+from fcn_caffe.proto import caffe_pb2
 
 __all__ = ["rates"]
 
@@ -23,7 +23,7 @@ _FOLLOWS_LOSS = ("SGD", "Nesterov")
 _OWN_SCALE = ("Adam", "RMSProp", "AdaGrad")
 
 
-def rates(net: Net, solver: Any, place: str) -> Iterator[Finding]:
+def rates(net: Net, solver: caffe_pb2.SolverParameter, place: str) -> Iterator[Finding]:
     """Whether base_lr goes with the losses of the net. solver: a SolverParameter; place: its file."""
     lr, momentum = float(solver.base_lr), float(solver.momentum)
     if lr <= 0:

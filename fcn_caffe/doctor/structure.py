@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
-from typing import Any
 
 import torch
 
@@ -23,7 +22,7 @@ FLOAT = 4  # bytes
 _TWO_HISTORIES = ("Adam", "AdaDelta")
 
 
-def crop_offsets(param: Any) -> Iterator[Finding]:
+def crop_offsets(param: caffe_pb2.NetParameter) -> Iterator[Finding]:
     """Crops of two blobs that do not lie as the coordinate map says. param: the NetParameter of one phase.
 
     A wrong crop is taken as right for those above it, so that each mistake is told once.

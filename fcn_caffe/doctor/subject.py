@@ -7,7 +7,6 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from fcn_caffe.errors import FcnCaffeError, PrototxtError
 from fcn_caffe.host.paths import Paths
@@ -52,9 +51,9 @@ class Subject:
 
     path: Path
     settings: Settings | None
-    sources: dict[int, Any]
+    sources: dict[int, Path | caffe_pb2.NetParameter]
     size: tuple[int, int] | None = None
-    states: dict[int, Any] = field(default_factory=dict)
+    states: dict[int, caffe_pb2.NetState] = field(default_factory=dict)
     paths: Paths = field(default_factory=Paths)
 
     @property
@@ -63,15 +62,18 @@ class Subject:
         source = self.sources[TRAIN]
         return source if isinstance(source, Path) else self.path
 
-    def param(self, phase: int, stages: tuple[str, ...] | None = None) -> Any:
+    def param(self, phase: int, stages: tuple[str, ...] | None = None) -> caffe_pb2.NetParameter:
         """The net's layers of one phase, as a NetParameter. Raises: PrototxtError, GraphError."""
         source, state = self.sources[phase], self._state(phase)
         stages = tuple(state.stage) if stages is None else stages
+        param: caffe_pb2.NetParameter
         if isinstance(source, Path):
-            return read_net(source, phase, stages, state.level)
-        copied = caffe_pb2.NetParameter()
-        copied.CopyFrom(source)
-        return filter_net(upgrade_net(copied, str(self.path)), phase, stages, state.level)
+            param = read_net(source, phase, stages, state.level)
+        else:
+            param = caffe_pb2.NetParameter()
+            param.CopyFrom(source)
+            param = filter_net(upgrade_net(param, str(self.path)), phase, stages, state.level)
+        return param
 
     def leaves_out(self, phase: int) -> bool:
         """Whether the file has no net of a phase, as a net file may have one of one phase, and a solver need not test.
@@ -90,10 +92,11 @@ class Subject:
         except FcnCaffeError:
             return True  # what is wrong with it is said when it is built
 
-    def _state(self, phase: int) -> Any:
+    def _state(self, phase: int) -> caffe_pb2.NetState:
         return self.states.get(phase, caffe_pb2.NetState(phase=phase))
 
-    def _net(self, phase: int, **options: Any) -> Net:
+    def _net(self, phase: int, shapes: dict[str, tuple[int, ...]] | None = None) -> Net:
+        """Build the net of a phase without memory. shapes: of tops that data layers would make."""
         state = self._state(phase)
         return Net(
             self.sources[phase],
@@ -101,8 +104,8 @@ class Subject:
             stages=tuple(state.stage),
             level=state.level,
             device="meta",
+            input_shapes=shapes,
             paths=self.paths,
-            **options,
         )
 
     def build(self, phase: int, other: Net | None = None) -> Built:
@@ -124,11 +127,11 @@ class Subject:
             return Built(self._net(phase))
         try:
             shapes = self._shapes(phase, nodes, other, dense=True)
-            return Built(self._net(phase, input_shapes=shapes), failure, True)
+            return Built(self._net(phase, shapes), failure, True)
         except FcnCaffeError as error:
             shapes = self._shapes(phase, nodes, other, dense=False)
             try:
-                return Built(self._net(phase, input_shapes=shapes), failure, True)
+                return Built(self._net(phase, shapes), failure, True)
             except FcnCaffeError:
                 raise error from None
 
@@ -191,7 +194,7 @@ def read_subject(
         return Subject(place, None, {TRAIN: place, TEST: place}, size, paths=paths)
     settings = Settings(place, paths)
     param = settings.param
-    sources: dict[int, Any] = {}
+    sources: dict[int, Path | caffe_pb2.NetParameter] = {}
     for phase, fields in ((TRAIN, ("train_net", "train_net_param")), (TEST, ("test_net", "test_net_param"))):
         for name in (*fields, "net", "net_param"):
             value = getattr(param, name)

@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from fcn_caffe.data.readers.labels import read_classes
 from fcn_caffe.data.readers.mean_image import read_mean_image
@@ -17,6 +16,7 @@ from fcn_caffe.host.paths import Paths, Surroundings
 from fcn_caffe.layers.python import find_module
 from fcn_caffe.models.published import PUBLISHED
 from fcn_caffe.net.graph import read_net
+from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.weights.record import PathLike, Preprocessing, differences, read_preprocessing
 
@@ -70,7 +70,7 @@ def net_preprocessing(net: PathLike, paths: Paths | None = None) -> Preprocessin
     return replace(found, classes=tuple(read_classes(card))) if card.is_file() else found
 
 
-def _data_layer(layer: Any, net: Path, paths: Paths) -> Preprocessing:
+def _data_layer(layer: caffe_pb2.LayerParameter, net: Path, paths: Paths) -> Preprocessing:
     """A data layer of Caffe's, (image - mean) * scale, or a Python one, image - mean."""
     if layer.type == "Python":
         known = photograph_mean(layer, net)
@@ -90,7 +90,7 @@ def file_mean(path: PathLike, surroundings: Surroundings | None = None) -> tuple
     return tuple(float(value) for value in read_mean_image(path, surroundings).mean((1, 2), dtype=float))
 
 
-def photograph_mean(layer: Any, net: PathLike) -> tuple[float, ...] | None:
+def photograph_mean(layer: caffe_pb2.LayerParameter, net: PathLike) -> tuple[float, ...] | None:
     """What a Python data layer subtracts from photographs, BGR, by its param_str, class or module; None if unknown.
 
     Layers that give something else first (`tops` of param_str or the layer's own: hha, depth) have none.

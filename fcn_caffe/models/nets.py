@@ -49,7 +49,7 @@ class DataSource:
         n.update(dict(zip(self.tops, L.Python(ntop=len(self.tops)), strict=True)))
         return n
 
-    def finish(self, n: NetSpec, name: str) -> Any:
+    def finish(self, n: NetSpec, name: str) -> caffe_pb2.NetParameter:
         """The net: its data layer as it is in training, in testing, and in deploy (`Input`); then its other layers.
 
         The data layers come first because Caffe's own nets have them there.
@@ -89,7 +89,7 @@ def fcn(
     colour_scale: float | None = None,
     score_rates: Mapping[str, float] | None = None,
     learned: bool = False,
-) -> Any:
+) -> caffe_pb2.NetParameter:
     """An FCN of stride 32, 16 or 8 on a trunk of VGG's form, for any data and number of classes.
 
     The paper's with the defaults. at_once: scale the skips, as needed where all strides are learned together.
@@ -126,7 +126,7 @@ def classifier(
     *,
     score_name: str = "score",
     colour_scale: float | None = None,
-) -> Any:
+) -> caffe_pb2.NetParameter:
     """The classifier a trunk comes from: fc6 and fc7 are inner products, which transplant makes convolutions.
 
     pool5 should leave `fc_kernel` of the images: they are 32 times as large. Only what pads to keep its size is padded.
@@ -147,7 +147,7 @@ def classifier(
     return data.finish(n, name)
 
 
-def without_defaults(net: Any, **defaults: int) -> Any:
+def without_defaults(net: caffe_pb2.NetParameter, **defaults: int) -> caffe_pb2.NetParameter:
     """The net, less what its convolutions say of Caffe's own defaults: `without_defaults(net, pad=0, stride=1)`.
 
     The paper's files say all of it; a net for reading is shorter without.
@@ -201,7 +201,7 @@ _CONTEXT = _same_layer(
 )
 
 
-def _voc_on(name: str, trunk: Callable[[NetSpec, Top], Top]) -> Any:
+def _voc_on(name: str, trunk: Callable[[NetSpec, Top], Top]) -> caffe_pb2.NetParameter:
     """A stride-32 net on a trunk whose receptive fields have a middle pixel: the upsampling's kernel is odd."""
     n = _VOC.start()
     scores = score(n, trunk(n, n.data), "score_fr", 21)
@@ -209,12 +209,12 @@ def _voc_on(name: str, trunk: Callable[[NetSpec, Top], Top]) -> Any:
     return _VOC.finish(n, name)
 
 
-def _cvpr(name: str, stride: int) -> Any:
+def _cvpr(name: str, stride: int) -> caffe_pb2.NetParameter:
     """A net as the CVPR 2015 text trains it: the loss averaged over pixels, upsampling between skips learned."""
     return fcn(name, _VOC, 21, stride, normalize=True, learned=True)
 
 
-def _color_d(name: str) -> Any:
+def _color_d(name: str) -> caffe_pb2.NetParameter:
     """Early fusion: depth is a fourth channel."""
     data = _nyud("color", "depth")
     n = data.start()
@@ -224,7 +224,7 @@ def _color_d(name: str) -> Any:
     return data.finish(n, name)
 
 
-def _color_hha(name: str, stride: int) -> Any:
+def _color_hha(name: str, stride: int) -> caffe_pb2.NetParameter:
     """Late fusion: a trunk each for colour and HHA, their scores averaged."""
     data = _nyud("color", "hha")
     n = data.start()
@@ -241,7 +241,7 @@ def _color_hha(name: str, stride: int) -> Any:
     return data.finish(n, name)
 
 
-def _siftflow(name: str, stride: int) -> Any:
+def _siftflow(name: str, stride: int) -> caffe_pb2.NetParameter:
     """Two heads over one trunk."""
     n = _SIFTFLOW.start()
     features = vgg(n, n.data)
@@ -251,7 +251,7 @@ def _siftflow(name: str, stride: int) -> Any:
     return _SIFTFLOW.finish(n, name)
 
 
-NETS: dict[str, Callable[[str], Any]] = {
+NETS: dict[str, Callable[[str], caffe_pb2.NetParameter]] = {
     "voc-fcn32s": lambda name: fcn(name, _VOC, 21, 32),
     "voc-fcn16s": lambda name: fcn(name, _VOC, 21, 16),
     "voc-fcn8s": lambda name: fcn(name, _VOC, 21, 8),
@@ -278,6 +278,6 @@ NETS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def make_net(name: str) -> Any:
+def make_net(name: str) -> caffe_pb2.NetParameter:
     """The NetParameter of a reference net. Raises: KeyError for a name that is not in NETS."""
     return NETS[name](name)

@@ -166,7 +166,7 @@ def _trunk(task: Task, head_lr: float) -> Vgg:
     return replace(TRUNKS[task.trunk], fc_width=width, fc_kernel=kernel, special=special, **same)
 
 
-def task_net(task: Task, stage: str, head_lr: float = Training.head_lr) -> Any:
+def task_net(task: Task, stage: str, head_lr: float = Training.head_lr) -> caffe_pb2.NetParameter:
     """The net of a stage, as one NetParameter for training, testing (stage "test": the test list) and deploy.
 
     In the paper's geometry the first convolution is padded so far that the skips are the larger side and are cropped.
@@ -197,7 +197,7 @@ def task_net(task: Task, stage: str, head_lr: float = Training.head_lr) -> Any:
     return without_defaults(net, pad=0, stride=1)
 
 
-def task_solver(task: Task, stage: str, training: Training) -> Any:
+def task_solver(task: Task, stage: str, training: Training) -> caffe_pb2.SolverParameter:
     """The solver of a stage; `weights:` names what it starts from."""
     name, place = task.stage(stage), STAGES.index(stage)
     iterations = training.max_iter[stage]

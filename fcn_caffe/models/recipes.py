@@ -132,7 +132,7 @@ def starts_of(name: str, weights: str) -> Start:
     return Start(weights, wider=next((start.wider for start in starts if start.wider), None))
 
 
-def solver_param(name: str) -> Any:
+def solver_param(name: str) -> caffe_pb2.SolverParameter:
     """The SolverParameter of a reference net. Raises: KeyError for a net without a recipe."""
     recipe = RECIPES[name]
     param = caffe_pb2.SolverParameter(

@@ -8,7 +8,6 @@ classifier, 32s-fixed (only the last layer learns), 32s, 16s, 8s.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from fcn_caffe.data.sets.shapes_scenes import CLASSES
 from fcn_caffe.models import nets
@@ -54,21 +53,21 @@ def _data(layer: str, batch: int, size: int, seed: int) -> DataSource:
     return DataSource("shapes_layers", (layer, train), (layer, test), {"data": 3})
 
 
-def _deployed(net: Any, size: int) -> Any:
+def _deployed(net: caffe_pb2.NetParameter, size: int) -> caffe_pb2.NetParameter:
     """The net as its file has it: deployed at the size it is trained with, its strides of 1 unsaid."""
     inputs = next(layer for layer in net.layer if layer.type == "Input")
     inputs.input_param.shape[0].dim[2:] = [size, size]
     return nets.without_defaults(net, stride=1)
 
 
-def classifier(name: str = "shapes-classifier", seed: int = SEED) -> Any:
+def classifier(name: str = "shapes-classifier", seed: int = SEED) -> caffe_pb2.NetParameter:
     """The net that classifies crops; its inner products become the FCNs' convolutions."""
     data = _data("ShapesClassData", RECIPES[name].batch, CROP, seed)
     made = nets.classifier(name, data, len(CLASSES), TRUNK, score_name="fc8", colour_scale=nets.COLOUR_SCALE)
     return _deployed(made, CROP)
 
 
-def fcn(name: str, seed: int = SEED) -> Any:
+def fcn(name: str, seed: int = SEED) -> caffe_pb2.NetParameter:
     """The FCN of stride 32, 16 or 8 that `name` speaks of, for training, testing and deploy.
 
     It is the upsampled side that is cropped before a sum, where the paper's nets crop the skip: with an fc6 of 2x2
@@ -90,7 +89,7 @@ def fcn(name: str, seed: int = SEED) -> Any:
     return _deployed(data.finish(n, name), SCENE)
 
 
-def solver(name: str, seed: int = SEED) -> Any:
+def solver(name: str, seed: int = SEED) -> caffe_pb2.SolverParameter:
     """The solver of a stage."""
     recipe = RECIPES[name]
     param = caffe_pb2.SolverParameter(
@@ -115,7 +114,7 @@ def solver(name: str, seed: int = SEED) -> Any:
     return param
 
 
-def shapes_files(seed: int = SEED) -> dict[str, Any]:
+def shapes_files(seed: int = SEED) -> dict[str, caffe_pb2.NetParameter | caffe_pb2.SolverParameter]:
     """Nets and solvers by path from the repository's root, as tools/make_nets.py writes them.
 
     seed: of the fillers and the images trained on; the images scored on stay the same.

@@ -12,7 +12,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from fcn_caffe.errors import SolverError
 from fcn_caffe.host.paths import Paths, is_installed
@@ -44,7 +43,7 @@ class Stage:
 
     name: str
     solver: Path
-    param: Any
+    param: caffe_pb2.SolverParameter
     starts: tuple[Start, ...]
     step: int
     last: int

@@ -57,7 +57,7 @@ def formulas() -> dict[str, Callable[..., Any]]:
 
 
 def make(rule: type[UpdateRule], params: Any, **options: Any) -> UpdateRule:
-    momentum = MOMENTUM if rule.takes_momentum else 0.0
+    momentum = MOMENTUM if rule.has_momentum else 0.0
     return rule(params, RATE, momentum, DECAY, momentum2=0.99, rms_decay=0.95, delta=1e-4, **options)
 
 

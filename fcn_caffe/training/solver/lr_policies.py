@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 from fcn_caffe.errors import SolverError
 from fcn_caffe.host.text import did_you_mean
+from fcn_caffe.proto import caffe_pb2
 
 # The fields of SolverParameter that a policy cannot do without, `base_lr` aside.
 _NEEDED: dict[str, tuple[str, ...]] = {
@@ -22,15 +22,19 @@ _NEEDED: dict[str, tuple[str, ...]] = {
 
 
 class LearningRate:
-    """The rate of an iteration, by `lr_policy`; `place` is for messages (the solver file).
+    """The learning rate of each iteration, by `lr_policy`: call it with every iteration in turn.
 
-    Call it with every iteration in turn. `current_step` is the state of `multistep`: how many of the stepvalues
-    are passed; at most one is counted a call, as Caffe does.
-    Raises: SolverError for an unknown policy or a field that the policy needs and the solver lacks.
+    `current_step` counts the stepvalues that `multistep` has passed; a call counts one at most, as in Caffe.
+
+    Args:
+        param: the solver.
+        place: the solver's file, for messages.
+    Raises:
+        SolverError: the policy is unknown, or the solver lacks a field that the policy needs.
     Source: Caffe SGDSolver::GetLearningRate.
     """
 
-    def __init__(self, param: Any, place: str = "solver") -> None:
+    def __init__(self, param: caffe_pb2.SolverParameter, place: str = "solver") -> None:
         policy = param.lr_policy
         known = ", ".join(_NEEDED)
         if not policy:
@@ -39,8 +43,8 @@ class LearningRate:
             hint = did_you_mean(policy, _NEEDED)
             raise SolverError(f"{place}: lr_policy {policy!r} is unknown. Known: {known}.{hint}")
         for name in ("base_lr", *_NEEDED[policy]):
-            given = len(param.stepvalue) > 0 if name == "stepvalue" else param.HasField(name)
-            if not given:
+            is_set = len(param.stepvalue) > 0 if name == "stepvalue" else param.HasField(name)
+            if not is_set:
                 raise SolverError(f"{place}: lr_policy {policy!r} needs {name}, which is not set. Add `{name}: …`.")
         if policy == "step" and param.stepsize < 1:
             raise SolverError(f"{place}: stepsize is {param.stepsize}, lr_policy 'step' needs 1 or more.")
@@ -51,7 +55,7 @@ class LearningRate:
         self._rate: Callable[[int], float] = getattr(self, f"_{policy}")
 
     def __call__(self, iteration: int) -> float:
-        """The rate at an iteration, counted from 0."""
+        """Return the rate at an iteration, counted from 0."""
         return self._rate(iteration)
 
     def _fixed(self, iteration: int) -> float:
@@ -84,7 +88,7 @@ class LearningRate:
 
 
 def _power(base: float, exponent: float) -> float:
-    """C's pow, which Caffe uses: infinite where the result is too large, NaN where there is none."""
+    """Return C's pow, as Caffe does: infinite where the result is too large, NaN where there is none."""
     try:
         return math.pow(base, exponent)
     except OverflowError:

@@ -1,10 +1,9 @@
-"""A SolverParameter checked, its nets built, its files found: everything a Solver needs before its first step."""
+"""What a Solver needs before its first step: the SolverParameter checked, its files found, its nets built."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,10 +19,12 @@ from fcn_caffe.proto.upgrade import upgrade_solver
 from fcn_caffe.training.solver.update_rules import RULES, UpdateRule
 
 
-def read_solver(path: PathLike) -> Any:
+def read_solver(path: PathLike) -> caffe_pb2.SolverParameter:
     """Read a solver file as a modern SolverParameter.
 
-    Raises: SolverError when there is none; PrototxtError with file:line:column.
+    Raises:
+        SolverError: there is no such file.
+        PrototxtError: the file cannot be read; says file:line:column.
     """
     if not Path(path).is_file():
         raise SolverError(f"{os.fspath(path)}: no such solver file. Check the path.")
@@ -64,7 +65,7 @@ def find_file(name: PathLike, solver: PathLike | None, paths: Paths | None = Non
 
 
 class Settings:
-    """A checked SolverParameter: where its files are, and how its nets and its update rule are made.
+    """A checked SolverParameter, which finds its files and builds its nets and its update rule.
 
     Args:
         source: a solver file or a SolverParameter.
@@ -75,7 +76,9 @@ class Settings:
         SolverError: names the file and the field.
     """
 
-    def __init__(self, source: PathLike | Any, paths: Paths | None = None, path: PathLike | None = None) -> None:
+    def __init__(
+        self, source: PathLike | caffe_pb2.SolverParameter, paths: Paths | None = None, path: PathLike | None = None
+    ) -> None:
         self.paths = Paths() if paths is None else paths
         if isinstance(source, (str, os.PathLike)):
             self.path: Path | None = self.paths.from_root(source)
@@ -89,7 +92,7 @@ class Settings:
         self._check()
 
     def error(self, message: str) -> SolverError:
-        """A SolverError that names the solver file."""
+        """Return a SolverError that names the solver file."""
         return SolverError(f"{self.place}: {message}")
 
     def _check(self) -> None:
@@ -106,7 +109,7 @@ class Settings:
             logger.warning("%s: snapshot_diff has no effect: snapshots hold no gradients.", self.place)
 
     def _check_prefix(self) -> None:
-        """Refuse a place for snapshots that can be seen now to take none, rather than after hours of training."""
+        """Refuse a folder that no snapshot can be written to, now rather than after hours of training."""
         folder = self.snapshot_prefix.absolute().parent
         nearest = next(parent for parent in (folder, *folder.parents) if os.path.exists(parent))
         if not nearest.is_dir():
@@ -133,7 +136,7 @@ class Settings:
 
     @property
     def snapshot_prefix(self) -> Path:
-        """What every snapshot's path starts with; by default the solver file's without its ending."""
+        """The path that every snapshot's name begins with; by default the solver file's without its ending."""
         if self.param.snapshot_prefix:
             return self.paths.from_root(self.param.snapshot_prefix)
         return self.path.with_suffix("") if self.path else self.paths.from_root("snapshot")
@@ -144,19 +147,23 @@ class Settings:
 
     # -- nets -------------------------------------------------------------------------------------------------
 
-    def train_source(self) -> tuple[str, Any]:
-        """The one field that names the net to train, and its value. Raises: SolverError for none or several."""
+    def train_source(self) -> tuple[str, str | caffe_pb2.NetParameter]:
+        """Return the one field that names the net to train, and its value.
+
+        Raises:
+            SolverError: no field names it, or several do.
+        """
         param = self.param
-        given = [name for name in ("net", "net_param", "train_net", "train_net_param") if param.HasField(name)]
-        if len(given) != 1:
+        fields = [name for name in ("net", "net_param", "train_net", "train_net_param") if param.HasField(name)]
+        if len(fields) != 1:
             raise self.error(
-                f"the train net is named by {' and '.join(given) or 'nothing'}; wanted exactly one of "
+                f"the train net is named by {' and '.join(fields) or 'nothing'}; wanted exactly one of "
                 "net, net_param, train_net, train_net_param."
             )
-        return given[0], getattr(param, given[0])
+        return fields[0], getattr(param, fields[0])
 
     def train_net(self, device: torch.device) -> Net:
-        """Build the net to train, from the one source that names it. Raises: SolverError for none or several."""
+        """Build the net to train. Raises: SolverError, see `train_source`."""
         param = self.param
         field, source = self.train_source()
         net = self._net(field, source, TRAIN, [param.train_state] if param.HasField("train_state") else [], device)
@@ -168,13 +175,16 @@ class Settings:
         if not net.loss_weights:
             raise self.error(f"net '{net.name}' has no loss in TRAIN: add a loss layer, or loss_weight to a top.")
 
-    def test_sources(self) -> list[tuple[str, Any]]:
-        """Field and value of the nets to test, in Caffe's order: test_net_param, test_net, then `net` for what is left.
+    def test_sources(self) -> list[tuple[str, str | caffe_pb2.NetParameter]]:
+        """Return field and value of each net to test.
 
-        Raises: SolverError when test_iter, test_state or test_interval do not fit their number.
+        The order is Caffe's: test_net_param, test_net, then `net` or `net_param` for the test_iter that are left.
+
+        Raises:
+            SolverError: test_iter, test_state or test_interval do not fit the number of nets.
         """
         param, counts = self.param, len(self.param.test_iter)
-        own: list[tuple[str, Any]] = [("test_net_param", net) for net in param.test_net_param]
+        own: list[tuple[str, str | caffe_pb2.NetParameter]] = [("test_net_param", net) for net in param.test_net_param]
         own += [("test_net", net) for net in param.test_net]
         generic = next((name for name in ("net_param", "net") if param.HasField(name)), None)
         if counts < len(own) or (counts > len(own) and generic is None):
@@ -195,21 +205,27 @@ class Settings:
         return own
 
     def test_nets(self, device: torch.device) -> list[Net]:
-        """Build the nets to test. Raises: SolverError, see test_sources."""
+        """Build the nets to test. Raises: SolverError, see `test_sources`."""
         states = list(self.param.test_state)
         return [
             self._net(name, source, TEST, [states[index]] if states else [], device)
             for index, (name, source) in enumerate(self.test_sources())
         ]
 
-    def _net(self, field: str, source: Any, phase: int, states: list[Any], device: torch.device) -> Net:
+    def _net(
+        self,
+        field: str,
+        source: str | caffe_pb2.NetParameter,
+        phase: int,
+        states: list[caffe_pb2.NetState],
+        device: torch.device,
+    ) -> Net:
         """Build a net under Caffe's precedence of states: the solver's default, the net's own, the solver's own."""
-        if isinstance(source, str):
-            source = self.find(source, f"{field} file")
-        state = self.state(source, phase, states)
+        net = self.find(source, f"{field} file") if isinstance(source, str) else source
+        state = self.state(net, phase, states)
         stages, debug_info = tuple(state.stage), bool(self.param.debug_info)
         return Net(
-            source,
+            net,
             state.phase,
             stages=stages,
             level=state.level,
@@ -218,8 +234,14 @@ class Settings:
             paths=self.paths,
         )
 
-    def state(self, source: PathLike | Any, phase: int, states: list[Any]) -> Any:
-        """The NetState of a net, by its file or itself, under the solver's `states` of it. Raises: PrototxtError."""
+    def state(
+        self, source: PathLike | caffe_pb2.NetParameter, phase: int, states: list[caffe_pb2.NetState]
+    ) -> caffe_pb2.NetState:
+        """Return the NetState of a net: the phase, then the net's own state, then the solver's `states` for it.
+
+        Raises:
+            PrototxtError: the net's file cannot be read.
+        """
         own = read_text(source, caffe_pb2.NetParameter) if isinstance(source, (str, os.PathLike)) else source
         state = caffe_pb2.NetState(phase=phase)
         for other in (own.state, *states):
@@ -229,7 +251,7 @@ class Settings:
     # -- the rest ---------------------------------------------------------------------------------------------
 
     def update_rule(self, net: Net) -> UpdateRule:
-        """The optimizer of the net's learning parameters, a group for each pair of multipliers."""
+        """Build the optimizer of the net's learning parameters, with a group for each pair of multipliers."""
         param = self.param
         groups: dict[tuple[float, float], list[torch.Tensor]] = {}
         for item in net.learnable_params:
@@ -257,9 +279,10 @@ class Settings:
             raise error.named(self.place) from None
 
     def device(self, asked: str | torch.device | None) -> torch.device:
-        """The device to run on: the one asked for, else by solver_mode where CUDA is present, else the CPU.
+        """Return the device to run on: `asked`, else the one of solver_mode where CUDA is present, else the CPU.
 
-        Raises: SolverError for a device asked for that is not there.
+        Raises:
+            SolverError: `asked` is not there.
         """
         param = self.param
         if asked is None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Literal
+from typing import Literal
 
 Effect = Literal["stop", "snapshot", "none"]
+_Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 
 
 class Requests:
-    """What signals have asked for and the training loop has not done yet."""
+    """What signals have asked the training loop to do, and it has not done yet."""
 
     def __init__(self) -> None:
         self.snapshot = False
@@ -21,17 +22,21 @@ class Requests:
         self._catching = False
 
     @contextmanager
-    def caught(self, interrupt: Effect = "stop", hang_up: Effect = "snapshot") -> Iterator[None]:
-        """Turn SIGINT and SIGHUP into requests while the block runs; a second one to stop interrupts at once.
+    def catch(self, interrupt: Effect = "stop", hang_up: Effect = "snapshot") -> Iterator[None]:
+        """Turn SIGINT and SIGHUP into requests while the block runs. A second one to stop interrupts at once.
 
-        Only the main thread can catch signals: elsewhere, and inside another such block, this does nothing.
-        A SIGINT that nobody served by the end of the block is passed on to the handler of before.
+        Only the main thread can catch signals: elsewhere, and inside another such block, this does nothing. A request
+        to stop that is left at the end of the block goes to the handler that was there before.
+
+        Args:
+            interrupt: what SIGINT asks for.
+            hang_up: what SIGHUP asks for.
         """
         if self._catching or threading.current_thread() is not threading.main_thread():
             yield
             return
-        effects = {"stop": self._interrupt, "snapshot": self._hang_up, "none": signal.SIG_IGN}
-        handlers: dict[int, Any] = {signal.SIGINT: effects[interrupt]}
+        effects: dict[Effect, _Handler] = {"stop": self._interrupt, "snapshot": self._hang_up, "none": signal.SIG_IGN}
+        handlers: dict[int, _Handler] = {signal.SIGINT: effects[interrupt]}
         if hasattr(signal, "SIGHUP"):  # Windows has none
             handlers[signal.SIGHUP] = effects[hang_up]
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
@@ -43,8 +48,8 @@ class Requests:
             for number, handler in before.items():
                 # None stands for a handler that was not set from Python and cannot be put back from it.
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
-            unserved, self.stop, self.snapshot = self.stop, False, False
-        if unserved:
+            is_left, self.stop, self.snapshot = self.stop, False, False
+        if is_left:
             signal.raise_signal(signal.SIGINT)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:

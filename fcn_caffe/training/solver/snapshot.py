@@ -1,6 +1,7 @@
-"""Snapshots: PREFIX_iter_N.caffemodel, .rngstate and .solverstate, whole or not there, and restored to the bit.
+"""Snapshots: PREFIX_iter_N.caffemodel, .rngstate and .solverstate. They are whole, or not there.
 
-As HDF5 the first is .caffemodel.h5 and the last .solverstate.h5; both are Caffe's, in either form.
+Training continues from a snapshot to the bit. In HDF5 the first file is .caffemodel.h5 and the last .solverstate.h5.
+Caffe reads and writes both, in either form; the .rngstate is ours.
 """
 
 from __future__ import annotations
@@ -44,14 +45,14 @@ _RANDOM_STATES = {"iter", "torch", "python", "numpy", "data", "test_data"}
 
 @dataclass(frozen=True)
 class Progress:
-    """What a snapshot holds besides weights, histories and random states."""
+    """The counters of a snapshot: updates done, and stepvalues passed."""
 
     iter: int
     current_step: int
 
 
 def snapshot_paths(prefix: Path, iteration: int, hdf5: bool = False) -> tuple[Path, Path, Path]:
-    """The weights, random states and solver state of one snapshot, named as Caffe names them."""
+    """Return the paths of weights, random states and solver state of one snapshot, named as Caffe names them."""
     suffixes = HDF5_SUFFIXES if hdf5 else SUFFIXES
     model, rng, state = (prefix.with_name(f"{prefix.name}_iter_{iteration}{suffix}") for suffix in suffixes)
     return model, rng, state
@@ -60,11 +61,22 @@ def snapshot_paths(prefix: Path, iteration: int, hdf5: bool = False) -> tuple[Pa
 def write(
     prefix: Path, net: Net, test_nets: Sequence[Net], rule: UpdateRule, progress: Progress, hdf5: bool = False
 ) -> Path:
-    """Write the three files and return the solver state's path; hdf5: in HDF5 instead of binary messages.
+    """Write the three files of a snapshot.
 
-    All are written and flushed in a folder beside, then renamed, the state last: a full disk or a kill leaves
-    earlier snapshots whole and no part under a final name. The prefix's folder is made if need be.
-    Raises: SolverError when it cannot be written.
+    They are written in a folder beside, then renamed, the state last. So a full disk or a kill leaves earlier snapshots
+    whole, and no part of this one under its final name. The prefix's folder is made if need be.
+
+    Args:
+        prefix: the path that the files' names begin with.
+        net: the net that is trained.
+        test_nets: the nets that are tested.
+        rule: the update rule, which has the histories.
+        progress: the counters.
+        hdf5: write HDF5 instead of binary messages.
+    Returns:
+        The solver state's path.
+    Raises:
+        SolverError: the snapshot cannot be written.
     """
     targets = snapshot_paths(prefix, progress.iter, hdf5)
     try:
@@ -98,7 +110,7 @@ def write(
 
 @contextmanager
 def _workplace(prefix: Path, iteration: int) -> Iterator[Path]:
-    """A folder beside the snapshot to write it in; those that a killed process left are removed."""
+    """Make a folder beside the snapshot to write it in; remove those that a killed process left."""
     prefix.parent.mkdir(parents=True, exist_ok=True)
     for left in prefix.parent.glob(f".{glob.escape(prefix.name)}_iter_*.partial"):
         shutil.rmtree(left, ignore_errors=True)
@@ -111,12 +123,15 @@ def _workplace(prefix: Path, iteration: int) -> Iterator[Path]:
 
 
 def _split_layers(net: Net) -> Iterator[str]:
-    """Names of the Split layers that Caffe puts where a blob has several readers; its HDF5 has a group for each."""
+    """Give the names of the Split layers that Caffe inserts where a blob has several readers.
+
+    Caffe's HDF5 has a group for each.
+    """
     readers: dict[tuple[int, str], int] = {}
     for node in net.graph.nodes:
         for position, blob in enumerate(node.bottoms):
-            made = net.graph.producers[node.index, position], blob
-            readers[made] = readers.get(made, 0) + 1
+            source = net.graph.producers[node.index, position], blob
+            readers[source] = readers.get(source, 0) + 1
         # A loss weight of its own reads the top too.
         for top, weight in zip(node.tops, node.param.loss_weight, strict=False):
             if weight:
@@ -128,7 +143,7 @@ def _split_layers(net: Net) -> Iterator[str]:
 
 
 def _histories(learnable: Sequence[LearnableParam], rule: UpdateRule) -> Iterator[Array]:
-    """Histories in Caffe's order: all first ones in parameter order, then all second ones."""
+    """Give the histories in Caffe's order: the first of every parameter, then the second of every parameter."""
     for index in range(rule.histories):
         for item in learnable:
             if item.lr_mult:
@@ -148,9 +163,10 @@ def seed(number: int) -> None:
 
 
 def random_states(net: Net, test_nets: Sequence[Net], iteration: int) -> dict[str, Any]:
-    """All that decides what comes next at random: torch, NumPy, Python's random, the order of data. JSON-able.
+    """Return the random states of torch, NumPy and Python, and the place of each net in its data, as JSON holds them.
 
-    Raises: SolverError when a data layer's state is not JSON-able.
+    Raises:
+        SolverError: JSON cannot hold a data layer's state.
     """
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()
@@ -185,10 +201,10 @@ def _decode(text: str) -> torch.Tensor:
 
 
 def set_random_states(states: Mapping[str, Any], net: Net, test_nets: Sequence[Net]) -> None:
-    """Put back what `random_states` gave. Raises: what a data layer raises."""
+    """Set the states that `random_states` returned. Raises: what a data layer raises."""
     net.load_data_state(states["data"])
     for test_net, data in zip(test_nets, states["test_data"], strict=False):
-        # A test net may have changed since; its order does not touch training.
+        # A test net may be another one by now, and training does not depend on its data.
         with suppress(FcnCaffeError):
             test_net.load_data_state(data)
     version, words, gauss = states["python"]
@@ -204,7 +220,7 @@ def set_random_states(states: Mapping[str, Any], net: Net, test_nets: Sequence[N
 
 @dataclass
 class Snapshot:
-    """A snapshot read and checked against a net, ready to be put in place."""
+    """A snapshot that was read and fits a net."""
 
     path: Path
     state: BinaryState
@@ -215,7 +231,8 @@ class Snapshot:
     def put(self, net: Net, test_nets: Sequence[Net], rule: UpdateRule) -> None:
         """Set weights, histories, random states and data order.
 
-        Raises: what copy_weights or a data layer raises; everything is as it was then.
+        Raises:
+            FcnCaffeError: what copy_weights or a data layer raises; everything is as before.
         """
         before = random_states(net, test_nets, 0)
         try:
@@ -240,11 +257,17 @@ class Snapshot:
 
 
 def read(path: Path, net: Net, rule: UpdateRule, paths: Paths | None = None) -> Snapshot:
-    """Read a solver state and what belongs to it, and check that its histories fit.
+    """Read a solver state with its weights and random states, and check that its histories fit.
 
-    The weights are looked for beside the state first, so that a snapshot folder can be moved, then where the
-    state says. paths: what relative paths start from.
-    Raises: SolverError or WeightsError; nothing is changed then.
+    The weights are looked for beside the state, so that a folder of snapshots can be moved, then where the state says.
+
+    Args:
+        path: the solver state.
+        net: the net that is trained.
+        rule: its update rule.
+        paths: what a relative path in the state starts from.
+    Raises:
+        SolverError, WeightsError: a file cannot be read, or does not fit; nothing has changed.
     """
     if not path.name.endswith((".solverstate", ".solverstate.h5")):
         raise SolverError(
@@ -281,7 +304,7 @@ def read(path: Path, net: Net, rule: UpdateRule, paths: Paths | None = None) -> 
 
 
 def _read_state(path: Path) -> BinaryState:
-    """A solver state in either form, told by its first bytes."""
+    """Read a solver state in either form, which its first bytes tell."""
     if format_of(path) is not HDF5:
         return read_solver_state(path)
     from fcn_caffe.weights.formats.hdf5 import read_solver_state as read_hdf5
@@ -290,23 +313,23 @@ def _read_state(path: Path) -> BinaryState:
 
 
 def _beside(path: Path, suffix: str) -> Path:
-    """The file of the same snapshot with another ending than the state's."""
+    """Return the path of a snapshot's other file, by its ending."""
     return path.with_name(path.name[: path.name.rindex(".solverstate")] + suffix)
 
 
 def _find_weights(path: Path, named: str, paths: Paths) -> Path | None:
     if not named:
         return None
-    # Of the state's own name first: renamed and moved together, they still belong together.
+    # By the state's own name first: files that were renamed together belong together.
     own = [_beside(path, suffix) for suffix in (".caffemodel", ".caffemodel.h5")]
     if path.name.endswith(".h5"):
         own.reverse()
-    looked = list(dict.fromkeys((own[0], path.parent / Path(named).name, paths.from_root(named), own[1])))
-    for candidate in looked:
+    candidates = list(dict.fromkeys((own[0], path.parent / Path(named).name, paths.from_root(named), own[1])))
+    for candidate in candidates:
         if candidate.is_file():
             return candidate
-    places = ", ".join(str(candidate) for candidate in looked)
-    raise SolverError(f"{path}: its weights are not there. Looked for {places}. Put them beside it.")
+    tried = ", ".join(map(str, candidates))
+    raise SolverError(f"{path}: its weights are not there. Looked for {tried}. Put them beside it.")
 
 
 def _read_random_states(path: Path, iteration: int) -> Mapping[str, Any]:
@@ -318,8 +341,8 @@ def _read_random_states(path: Path, iteration: int) -> Mapping[str, Any]:
         raise SolverError(_not_random_states(path, error)) from error
     if states["iter"] != iteration:
         raise SolverError(f"{path}: is of iteration {states['iter']}, the solver state of {iteration}. Remove it.")
-    found: Mapping[str, Any] = states
-    return found
+    checked: Mapping[str, Any] = states
+    return checked
 
 
 def _not_random_states(path: Path, error: Exception) -> str:

@@ -26,28 +26,56 @@ from fcn_caffe.weights.transfer import copy_weights, load_weights
 
 
 class Solver:
-    """Trains the net a SolverParameter names, as Caffe's solvers do: `Solver("solver.prototxt").solve()`.
+    """Caffe's training loop: `Solver("solver.prototxt").solve()` trains the net that the file names.
 
-    source: a solver file or a SolverParameter. device: "cpu", "cuda", "cuda:N"; None follows solver_mode where CUDA
-    is present. paths: what relative paths start from, those in the solver and in its nets too; the working directory
-    by default. Files that are not there are looked for beside the solver file, then in the folder above it. base: the
-    same as paths=Paths(base). path: the file that a SolverParameter was read from. random_seed seeds torch, NumPy and
-    Python's random.
+    Here a net learns the number 3:
 
-    net, test_nets: the nets, which share their blobs. optimizer: the update rule. iter: updates done. loss: of the
-    last iteration. smoothed_loss: mean of the last average_loss ones since `step` was called. rate: the last
-    learning rate. stopped: whether SIGINT ended the last `step` or `solve`.
-    on_step, on_display, on_snapshot: functions to call after each update, each display and each snapshot; they get
-    the solver, the solver and the outputs, the solver and the solver state's path.
-    Log lines go to logging's "fcn_caffe.training.solver", and to stderr if the program has not set up logging.
+    >>> from fcn_caffe.proto import caffe_pb2, parse_text
+    >>> param = parse_text('''
+    ...     base_lr: 0.1 lr_policy: "fixed" solver_mode: CPU
+    ...     net_param {
+    ...       layer { name: "data" type: "DummyData" top: "x" top: "three" dummy_data_param {
+    ...         shape { dim: 1 dim: 1 } data_filler { value: 1 } data_filler { value: 3 } } }
+    ...       layer { name: "number" type: "InnerProduct" bottom: "x" top: "number"
+    ...         inner_product_param { num_output: 1 bias_term: false } }
+    ...       layer { name: "loss" type: "EuclideanLoss" bottom: "number" bottom: "three" }
+    ...     }''', caffe_pb2.SolverParameter)
+    >>> solver = Solver(param)
+    >>> solver.step(100)
+    >>> solver.iter, round(solver.net.params["number"][0].item(), 3)
+    (100, 3.0)
 
-    Raises: SolverError naming the file for anything wrong in the solver; the errors of Net and of weight files.
+    `random_seed` seeds torch, NumPy and Python's random. Log lines go to logging's "fcn_caffe.training.solver", and to
+    stderr where the program has not set up logging.
+
+    Args:
+        source: a solver file or a SolverParameter.
+        device: "cpu", "cuda" or "cuda:N"; None follows solver_mode where CUDA is present.
+        base: the same as paths=Paths(base).
+        path: the file that a SolverParameter was read from.
+        paths: what relative paths start from, in the solver and in its nets; the working directory by default. A file
+            that is not there is looked for beside the solver file, then in the folder above it.
+    Attributes:
+        net: the net that is trained.
+        test_nets: the nets that are tested; they share the blobs of `net`.
+        optimizer: the update rule.
+        iter: the number of updates.
+        loss: the loss of the last iteration.
+        smoothed_loss: the mean of the last `average_loss` losses since `step` was called.
+        rate: the last learning rate.
+        stopped: whether SIGINT ended the last `step` or `solve`.
+        on_step: functions to call with the solver after each update.
+        on_display: functions to call with the solver and the outputs after each display.
+        on_snapshot: functions to call with the solver and the solver state's path after each snapshot.
+    Raises:
+        SolverError: something in the solver is wrong; names the file.
+        FcnCaffeError: a net or a weight file is wrong.
     Source: Caffe Solver, SGDSolver.
     """
 
     def __init__(
         self,
-        source: PathLike | Any,
+        source: PathLike | caffe_pb2.SolverParameter,
         device: str | torch.device | None = None,
         base: str | Path | None = None,
         path: PathLike | None = None,
@@ -92,17 +120,24 @@ class Solver:
     # -- training ---------------------------------------------------------------------------------------------
 
     def signals(self, interrupt: Effect = "stop", hang_up: Effect = "snapshot") -> AbstractContextManager[None]:
-        """A block in which SIGINT means snapshot and stop, SIGHUP snapshot and go on. `solve` opens one itself.
+        """Return a block in which signals steer the training; `solve` opens one itself.
 
-        interrupt, hang_up: what SIGINT and SIGHUP do instead: stop, snapshot or none. The handlers that were there
-        are put back after it. A second signal to stop interrupts at once.
+        By default SIGINT makes a snapshot and stops, SIGHUP makes a snapshot and goes on. A second signal to stop
+        interrupts at once. After the block the earlier handlers are back.
+
+        Args:
+            interrupt: what SIGINT does: stop, snapshot or none.
+            hang_up: what SIGHUP does.
         """
-        return self._requests.caught(interrupt, hang_up)
+        return self._requests.catch(interrupt, hang_up)
 
     def solve(self, resume: PathLike | None = None) -> None:
-        """Train to max_iter, from a solver state if given; then snapshot, and display and test where they are due.
+        """Train to max_iter; then snapshot, display and test where they are due.
 
-        Returns early, with `stopped` set, when SIGINT came.
+        SIGINT ends it early and sets `stopped`.
+
+        Args:
+            resume: a solver state to continue from.
         """
         with self.signals():
             say("solver.cpp:279", f"Solving {self.net.name}")
@@ -128,7 +163,7 @@ class Solver:
             say("solver.cpp:317", "Optimization Done.")
 
     def step(self, count: int) -> None:
-        """Do `count` iterations, with the tests, displays and snapshots that are due. Stops early on SIGINT."""
+        """Run `count` iterations, with the tests, displays and snapshots that are due. SIGINT ends it early."""
         self._step(count)
 
     def _step(self, count: int) -> deque[float]:
@@ -169,7 +204,7 @@ class Solver:
         return losses
 
     def _forward_backward(self) -> dict[str, Tensor]:
-        """iter_size passes; gradients are summed, `loss` is their mean. Returns the outputs of the last."""
+        """Run iter_size passes, sum their gradients and average their losses; return the outputs of the last."""
         self._clear_gradients()
         total = 0.0
         for _ in range(self.param.iter_size):
@@ -183,13 +218,13 @@ class Solver:
             )
         return outputs
 
-    # These four are where nets are run and weights changed: the pycaffe face runs its own nets, layer by layer.
+    # These four run nets and change weights. The pycaffe face overrides them: it runs its own nets, layer by layer.
 
     def _clear_gradients(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
 
     def _pass(self) -> tuple[float, dict[str, Tensor]]:
-        """Forward and backward of the train net once: its loss and its outputs."""
+        """Run the train net forward and backward once; return its loss and its outputs."""
         loss, blobs = self.net.forward_loss()
         loss.backward()  # type: ignore[no-untyped-call]
         if self.net.debug is not None:
@@ -197,7 +232,7 @@ class Solver:
         return float(loss.detach()), {name: blobs[name].detach() for name in self.net.graph.outputs}
 
     def _evaluate(self, net: Net, with_loss: bool) -> tuple[float, dict[str, Tensor]]:
-        """Forward of a net once: its loss, NaN if not asked for, and its outputs."""
+        """Run a net forward once; return its loss, NaN if not asked for, and its outputs."""
         with torch.no_grad():
             if not with_loss:
                 return math.nan, net()
@@ -205,14 +240,14 @@ class Solver:
             return float(loss), blobs
 
     def _update(self) -> None:
-        """Change the weights by their gradients, at `rate`."""
+        """Update the weights from their gradients, at `rate`."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
         self.optimizer.step()
 
-    def _display(self, outputs: dict[str, Any], started: float, first: int) -> tuple[float, int]:
-        """Log loss, outputs and rate; returns the time and the iteration to count from next time."""
-        lapse = time.perf_counter() - started
+    def _display(self, outputs: dict[str, Any], start: float, first: int) -> tuple[float, int]:
+        """Log loss, outputs and rate; return the time and the iteration to count from next time."""
+        lapse = time.perf_counter() - start
         speed = (self.iter - first) / (lapse or 1)
         say(
             "solver.cpp:239",
@@ -227,7 +262,7 @@ class Solver:
         return time.perf_counter(), self.iter
 
     def _stop(self) -> None:
-        """Do what SIGINT asks: snapshot, unless this iteration's is written, and stop."""
+        """Serve SIGINT: write a snapshot, unless this iteration has one, and stop."""
         if self._snapshot_iter != self.iter:
             self.snapshot()
         self._requests.stop = False
@@ -236,10 +271,13 @@ class Solver:
     # -- testing ----------------------------------------------------------------------------------------------
 
     def test(self, index: int = 0) -> dict[str, Any]:
-        """Run test net `index` for its test_iter passes; return and log the mean of each output.
+        """Run test net `index` for its test_iter passes; log the mean of each output.
 
-        Values: a float for a single number, else an array of the output's shape. Empty when SIGINT cut it short.
-        Raises: SolverError if there is no such test net.
+        Returns:
+            The mean of each output: a float for a single number, else an array of its shape. Empty where SIGINT
+            ended the test early.
+        Raises:
+            SolverError: there is no such test net.
         """
         if not 0 <= index < len(self.test_nets):
             raise SolverError(f"test net {index} is not there: the solver has {len(self.test_nets)}.")
@@ -267,18 +305,22 @@ class Solver:
         for index in range(len(self.test_nets)):
             self.test(index)
             if self._requests.stop:
-                # Resumed training tests at this iteration again: let it find what this test found.
+                # Resumed training tests at this iteration again, and must see the same random numbers.
                 snapshot.set_random_states(before, self.net, self.test_nets)
                 return
 
     # -- snapshots --------------------------------------------------------------------------------------------
 
     def snapshot(self) -> Path:
-        """Write PREFIX_iter_N.caffemodel, .rngstate and .solverstate; return the path of the last.
+        """Write PREFIX_iter_N.caffemodel, PREFIX_iter_N.rngstate and PREFIX_iter_N.solverstate.
 
-        With snapshot_format HDF5 the first and last end in .h5.
-        Whole or not at all; earlier snapshots stay. The prefix's folder is made if need be.
-        Raises: SolverError when it cannot be written.
+        With snapshot_format HDF5 the first and the last end in .h5. The snapshot is whole, or not there; earlier ones
+        stay. The prefix's folder is made if need be.
+
+        Returns:
+            The solver state's path.
+        Raises:
+            SolverError: the snapshot cannot be written.
         """
         prefix = self._settings.snapshot_prefix
         hdf5 = self.param.snapshot_format == caffe_pb2.SolverParameter.HDF5
@@ -298,15 +340,17 @@ class Solver:
 
         Training then goes on to the bit as if it had not stopped. Caffe's own states have no random states: from
         one of those, everything but data order and dropout continues.
-        Raises: SolverError or WeightsError; nothing has changed then.
+
+        Raises:
+            SolverError, WeightsError: the state cannot be read or does not fit; nothing has changed.
         """
         path = self._settings.paths.from_root(path)
-        found = snapshot.read(path, self.net, self.optimizer, self._settings.paths)
-        found.put(self.net, self.test_nets, self.optimizer)
-        self.iter, self.learning_rate.current_step = found.state.iter, found.state.current_step
+        saved = snapshot.read(path, self.net, self.optimizer, self._settings.paths)
+        saved.put(self.net, self.test_nets, self.optimizer)
+        self.iter, self.learning_rate.current_step = saved.state.iter, saved.state.current_step
         self._snapshot_iter = self.iter
         say("sgd_solver.cpp:326", f"Restoring previous solver status from {path}")
-        if found.random_states is None:
+        if saved.random_states is None:
             logger.warning(
                 "%s: no random states beside it (.rngstate, which Caffe does not write): "
                 "data order and dropout start anew.",

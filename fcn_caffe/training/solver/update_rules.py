@@ -1,14 +1,14 @@
-"""Caffe's update rules as torch optimizers. They work on any torch model; Solver is one user of them.
+"""Caffe's update rules as optimizers of PyTorch, for any model; Solver is one user of them.
 
-All rules share what comes before the update: gradient clipping, division by iter_size, weight decay. Gradients are
-worked on in place, so after `step()` a parameter's `.grad` is no longer its gradient; clear it, as always.
+Before its update every rule clips the gradients, divides them by iter_size and adds the weight decay. It does so in
+place: after `step()` a parameter's `.grad` is no longer its gradient. Clear it, as always.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -20,25 +20,37 @@ _log = logging.getLogger("fcn_caffe.solver")
 
 Tensors = list[Tensor]
 
-# Rules that need a temporary take it for so many elements at a time, not for all parameters at once.
+# The most elements of a temporary: rules that need one take the parameters in parts.
 _CHUNK_ELEMENTS = 1 << 22
 
 _MOST = torch.finfo(torch.float32).max
 
 
 class UpdateRule(torch.optim.Optimizer):
-    """What all rules share. A rule is `update` and, as class attributes, its name and number of histories.
+    """The base of all rules. A rule defines `update` and `difference`, its `type` and how many `histories` it keeps.
 
-    params: tensors or groups; a group may have `lr_mult` and `decay_mult` besides every option. lr: the rate, which
-    `lr_mult` multiplies. clip_gradients: greatest L2 norm of all gradients together, taken before the division by
-    `iter_size`; negative for none. regularization_type: "L2" or "L1".
     A parameter without a gradient has gradient zero: it still decays and still moves by its history.
-    Raises: SolverError for options out of range. Source: Caffe SGDSolver::ApplyUpdate.
+
+    Args:
+        params: tensors or groups; a group may have `lr_mult` and `decay_mult` besides every option.
+        lr: the rate, which `lr_mult` multiplies.
+        momentum: the share of the history that a step keeps.
+        weight_decay: the strength of the regularization, which `decay_mult` multiplies.
+        regularization_type: "L2" or "L1".
+        clip_gradients: the greatest L2 norm of all gradients together, before they are divided by `iter_size`; none if
+            negative.
+        iter_size: the number of passes whose gradients are summed.
+        momentum2: Adam's second decay.
+        rms_decay: RMSProp's decay.
+        delta: what keeps a divisor from zero.
+    Raises:
+        SolverError: an option is out of range.
+    Source: Caffe SGDSolver::ApplyUpdate.
     """
 
     type: ClassVar[str]
     histories: ClassVar[int] = 1
-    takes_momentum: ClassVar[bool] = True
+    has_momentum: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -56,7 +68,7 @@ class UpdateRule(torch.optim.Optimizer):
     ) -> None:
         if regularization_type not in ("L1", "L2"):
             raise SolverError(f"regularization_type {regularization_type!r} is unknown. Known: L1, L2.")
-        if momentum and not self.takes_momentum:
+        if momentum and not self.has_momentum:
             raise SolverError(f"type {self.type!r} has no momentum, {momentum:g} was given. Drop it.")
         if iter_size < 1:
             raise SolverError(f"iter_size is {iter_size}, wanted 1 or more.")
@@ -75,16 +87,22 @@ class UpdateRule(torch.optim.Optimizer):
         super().__init__(params, defaults)
 
     def history(self, param: Tensor) -> Tensors:
-        """The histories of one parameter, in Caffe's order; zero until its first step."""
+        """Return the histories of a parameter, in Caffe's order; they are zero until its first step."""
         state = self.state[param]
         if not state:
             state["history"] = [torch.zeros_like(param, requires_grad=False) for _ in range(self.histories)]
-        found: Tensors = state["history"]
-        return found
+        histories: Tensors = state["history"]
+        return histories
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        """One update of all parameters from their gradients, which are the sums of `iter_size` passes."""
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update all parameters from their gradients, which are sums over `iter_size` passes.
+
+        Args:
+            closure: a function that runs the passes and returns the loss, as for every optimizer of PyTorch.
+        Returns:
+            What `closure` returns.
+        """
         result = None
         if closure is not None:
             with torch.enable_grad():
@@ -106,21 +124,21 @@ class UpdateRule(torch.optim.Optimizer):
         return result
 
     def update(self, group: dict[str, Any], rate: float, params: Tensors, grads: Tensors, *histories: Tensors) -> None:
-        """Change parameters and histories in place. rate: with lr_mult in it. Gradients may be overwritten."""
+        """Change parameters and histories in place; gradients may be overwritten. rate: the rate times lr_mult."""
         raise NotImplementedError
 
     def last_update(self, param: Tensor) -> Tensor:
-        """What the last step took away from a parameter that learns: what Caffe leaves in its diff.
+        """Return what the last step subtracted from a parameter: what Caffe leaves in its diff.
 
-        Only until its gradient, its history or an option changes. A new tensor, or the gradient's own.
+        It is right until the gradient, the history or an option changes. The tensor is a new one, or the gradient.
         """
         group = next(group for group in self.param_groups if any(param is known for known in group["params"]))
         rate = _single(group["lr"] * group["lr_mult"])
         with torch.no_grad():
-            return self.taken(group, rate, _gradient(param), *self.history(param))
+            return self.difference(group, rate, _gradient(param), *self.history(param))
 
-    def taken(self, group: dict[str, Any], rate: float, grad: Tensor, *histories: Tensor) -> Tensor:
-        """What `update` took away, from what it left in the gradient and the histories."""
+    def difference(self, group: dict[str, Any], rate: float, grad: Tensor, *histories: Tensor) -> Tensor:
+        """Return what `update` subtracted, computed from what it left in the gradient and the histories."""
         raise NotImplementedError
 
     def _scale(self, grads: Tensors) -> None:
@@ -146,7 +164,7 @@ def _gradient(param: Tensor) -> Tensor:
 
 
 def _chunks(params: Tensors) -> Iterator[Tensors]:
-    """Runs of parameters of at most _CHUNK_ELEMENTS elements, larger parameters alone."""
+    """Give runs of parameters of at most _CHUNK_ELEMENTS elements; a larger parameter comes alone."""
     chunk: Tensors = []
     size = 0
     for param in params:
@@ -173,7 +191,7 @@ class SGD(UpdateRule):
         torch._foreach_add_(history, grads, alpha=rate)
         torch._foreach_sub_(params, history)
 
-    def taken(self, group: dict[str, Any], rate: float, grad: Tensor, *histories: Tensor) -> Tensor:
+    def difference(self, group: dict[str, Any], rate: float, grad: Tensor, *histories: Tensor) -> Tensor:
         return histories[0].clone()
 
 
@@ -193,28 +211,28 @@ class Nesterov(UpdateRule):
         torch._foreach_add_(grads, history, alpha=group["momentum"])
         torch._foreach_sub_(params, grads)
 
-    def taken(self, group: dict[str, Any], rate: float, grad: Tensor, *histories: Tensor) -> Tensor:
+    def difference(self, group: dict[str, Any], rate: float, grad: Tensor, *histories: Tensor) -> Tensor:
         return grad
 
 
 class AdaGrad(UpdateRule):
     """h += g²; w -= rate g / (√h + delta). Source: Caffe AdaGradSolver."""
 
-    type, takes_momentum = "AdaGrad", False
+    type, has_momentum = "AdaGrad", False
 
     def update(self, group: dict[str, Any], rate: float, params: Tensors, grads: Tensors, *histories: Tensors) -> None:
         (history,) = histories
         torch._foreach_addcmul_(history, grads, grads)
         _divided_step(params, grads, history, rate, group["delta"])
 
-    def taken(self, group: dict[str, Any], rate: float, grad: Tensor, *histories: Tensor) -> Tensor:
+    def difference(self, group: dict[str, Any], rate: float, grad: Tensor, *histories: Tensor) -> Tensor:
         return grad.mul(rate).div_(histories[0].sqrt().add_(group["delta"]))
 
 
 class RMSProp(UpdateRule):
     """h = d h + (1 - d) g², d being rms_decay; w -= rate g / (√h + delta). Source: Caffe RMSPropSolver."""
 
-    type, takes_momentum = "RMSProp", False
+    type, has_momentum = "RMSProp", False
 
     def update(self, group: dict[str, Any], rate: float, params: Tensors, grads: Tensors, *histories: Tensors) -> None:
         (history,) = histories
@@ -222,7 +240,7 @@ class RMSProp(UpdateRule):
         torch._foreach_addcmul_(history, grads, grads, 1 - group["rms_decay"])
         _divided_step(params, grads, history, rate, group["delta"])
 
-    def taken(self, group: dict[str, Any], rate: float, grad: Tensor, *histories: Tensor) -> Tensor:
+    def difference(self, group: dict[str, Any], rate: float, grad: Tensor, *histories: Tensor) -> Tensor:
         return grad.mul(rate).div_(histories[0].sqrt().add_(group["delta"]))
 
 
@@ -246,7 +264,7 @@ class AdaDelta(UpdateRule):
         torch._foreach_addcmul_(updates, grads, grads, 1 - momentum)
         torch._foreach_add_(params, grads, alpha=-rate)
 
-    def taken(self, group: dict[str, Any], rate: float, grad: Tensor, *histories: Tensor) -> Tensor:
+    def difference(self, group: dict[str, Any], rate: float, grad: Tensor, *histories: Tensor) -> Tensor:
         return rate * grad
 
 
@@ -266,14 +284,14 @@ class Adam(UpdateRule):
         torch._foreach_addcmul_(squares, grads, grads, 1 - b2)
         _divided_step(params, mean, squares, _single(rate * _correction(b1, b2, t)), group["delta"])
 
-    def taken(self, group: dict[str, Any], rate: float, grad: Tensor, *histories: Tensor) -> Tensor:
+    def difference(self, group: dict[str, Any], rate: float, grad: Tensor, *histories: Tensor) -> Tensor:
         mean, squares = histories
         correction = _correction(group["momentum"], group["momentum2"], group["iter"])
         return mean.mul(_single(rate * correction)).div_(squares.sqrt().add_(group["delta"]))
 
 
 def _correction(b1: float, b2: float, t: int) -> float:
-    """What makes up for means that started at zero; NaN, as C has it, for decays that are not from 0 to below 1."""
+    """Return the factor that corrects means which started at zero; NaN, as in C, for a decay outside [0, 1)."""
     try:
         return math.sqrt(1 - b2**t) / (1 - b1**t)
     except (ArithmeticError, ValueError):
@@ -281,12 +299,12 @@ def _correction(b1: float, b2: float, t: int) -> float:
 
 
 def _single(number: float) -> float:
-    """The number as Caffe's float takes it: infinite beyond its range, where torch would refuse it."""
+    """Return the number as Caffe's float holds it: infinite beyond its range, where torch would refuse it."""
     return math.copysign(math.inf, number) if abs(number) > _MOST else number
 
 
 def _divided_step(params: Tensors, numerators: Tensors, squares: Tensors, rate: float, delta: float) -> None:
-    """w -= rate · numerator / (√square + delta)."""
+    """Subtract rate · numerator / (√square + delta)."""
     divisors = torch._foreach_sqrt(squares)
     torch._foreach_add_(divisors, delta)
     torch._foreach_addcdiv_(params, numerators, divisors, -rate)
