@@ -90,13 +90,12 @@ def _train(planned: Planned, device: str | None, screen: Screen) -> bool:
     with logging_to(stage.folder / "log.txt", screen):
         started = time.monotonic()
         report(str(planned))
-        bar = screen.start(stage.name, 0, stage.last)
+        bar = screen.start(stage.name, stage.last)
 
         def show(solver: Solver) -> None:
             bar.update(solver.iter, solver.smoothed_loss, solver.rate)
 
         training = Training(stage, device, on_step=show, resume=planned.action == "resume")
-        bar.first = training.solver.iter
         done = training.run()
         report(f"{stage.name}: {'done' if done else 'stopped'} after {duration(time.monotonic() - started)}")
     return done

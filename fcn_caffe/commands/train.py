@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         gpu = solver.device.type == "cuda"
         say("caffe.cpp:197", f"Using GPUs {solver.device.index}" if gpu else "Use CPU.")
         if arguments.log:
-            bar = screen.start(Path(arguments.solver).stem, 0, param.max_iter)
+            bar = screen.start(Path(arguments.solver).stem, param.max_iter)
             solver.on_step.append(lambda solver: bar.update(solver.iter, solver.smoothed_loss, solver.rate))
         if arguments.snapshot:
             say("caffe.cpp:245", f"Resuming from {arguments.snapshot}")

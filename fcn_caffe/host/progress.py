@@ -1,23 +1,30 @@
-"""What a long run shows: on a terminal one line that is redrawn, elsewhere the log; log.txt has it all."""
+"""What a long run shows: a bar on a terminal, Caffe's log lines elsewhere; log.txt has it all."""
 
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from fcn_caffe.host.glog import GlogFormatter, logger, say
+
+if TYPE_CHECKING:  # rich is imported where something is drawn
+    from rich.console import Console
+    from rich.progress import Progress
 
 REDRAW_SECONDS = 0.2
 
 
 def duration(seconds: float) -> str:
-    """A length of time as people say it: 42 s, 3 min 05 s, 2 h 10 min, 4 d 3 h."""
+    """Write a length of time as people say it.
+
+    >>> duration(42), duration(185), duration(7800), duration(356_400)
+    ('42 s', '3 min 05 s', '2 h 10 min', '4 d 3 h')
+    """
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -28,48 +35,53 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
-class Progress:
-    """A bar for iterations `first` to `last`, drawn on a terminal only.
+class Bar:
+    """The progress bar of a training run, on a terminal; log lines go above it. `update` it at every iteration."""
 
-    `update` at every iteration; `clear` before anybody else writes a line; `close` at the end.
-    """
-
-    def __init__(self, title: str, first: int, last: int, stream: TextIO | None = None) -> None:
-        self.title, self.first, self.last = title, first, last
-        self.stream = sys.stderr if stream is None else stream
-        self.shown = self.stream.isatty()
-        self.started = self.drawn = time.monotonic()
-        self._width = 0
+    def __init__(self, title: str, last: int, console: Console | None) -> None:
+        self.title, self.last, self._console = title, last, console
+        self._progress: Progress | None = None
+        self._redrawn = 0.0
 
     def update(self, iteration: int, loss: float, rate: float) -> None:
-        """Redraw, a few times a second at most. loss: smoothed; rate: the learning rate."""
-        now = time.monotonic()
-        if not self.shown or (now - self.drawn < REDRAW_SECONDS and iteration < self.last):
-            return
-        self.drawn = now
-        done = iteration - self.first
-        left = (now - self.started) / done * (self.last - iteration) if done else 0.0
-        numbers = f"{iteration}/{self.last}  loss {loss:.5g}  lr {rate:.3g}  {duration(left)} left"
-        room = shutil.get_terminal_size().columns - 1
-        bar_room = min(30, room - len(self.title) - len(numbers) - 6)
-        filled = round(bar_room * iteration / max(self.last, 1))
-        bar = f"[{'#' * filled}{'.' * (bar_room - filled)}] " if bar_room >= 5 else ""
-        self._draw(f"{self.title} {bar}{numbers}"[:room])
+        """Redraw, a few times a second at most. The time left is reckoned from the first call on.
 
-    def clear(self) -> None:
-        """Take the bar off the line, so that a line of text can be written there."""
-        if self.shown and self._width:
-            self._draw("")
+        Args:
+            iteration: How many are done.
+            loss: The smoothed loss.
+            rate: The learning rate.
+        """
+        now = time.monotonic()
+        if self._console is None or (now - self._redrawn < REDRAW_SECONDS and iteration < self.last):
+            return
+        self._redrawn = now
+        numbers = f"loss {loss:.5g}  lr {rate:.3g}"
+        if self._progress is None:
+            self._progress = _start_drawing(self._console)
+            self._progress.add_task(self.title, total=self.last, completed=iteration, numbers=numbers)
+        task = self._progress.task_ids[0]
+        self._progress.update(task, completed=iteration, numbers=numbers, refresh=True)
 
     def close(self) -> None:
         """Take the bar away for good."""
-        self.clear()
-        self.shown = False
+        if self._progress is not None:
+            self._progress.stop()
+        self._progress = self._console = None
 
-    def _draw(self, line: str) -> None:
-        self.stream.write("\r" + line.ljust(self._width) + ("\r" if not line else ""))
-        self.stream.flush()
-        self._width = len(line)
+
+def _start_drawing(console: Console) -> Progress:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(30),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}  {task.fields[numbers]}", markup=False),
+        TimeRemainingColumn(),
+    )
+    # No thread of its own: the bar moves when an iteration is done.
+    progress = Progress(*columns, console=console, auto_refresh=False, transient=True)
+    progress.start()
+    return progress
 
 
 class Screen(logging.Handler):
@@ -79,36 +91,46 @@ class Screen(logging.Handler):
         super().__init__()
         self.setFormatter(GlogFormatter())
         self.stream = sys.stderr if stream is None else stream
-        self.terminal = self.stream.isatty()
-        self.bar = Progress("", 0, 0, self.stream)
+        self._console = _console(self.stream) if self.stream.isatty() else None
+        self._bar = Bar("", 0, None)
 
-    def start(self, title: str, first: int, last: int) -> Progress:
-        """A new bar, in place of the one before."""
-        self.bar.close()
-        self.bar = Progress(title, first, last, self.stream)
-        return self.bar
+    def start(self, title: str, last: int) -> Bar:
+        """Return a new bar that ends at iteration `last`, in place of the one before."""
+        self.close_bar()
+        self._bar = Bar(title, last, self._console)
+        return self._bar
+
+    def close_bar(self) -> None:
+        """Take the bar away, if there is one."""
+        self._bar.close()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a log line; on a terminal only warnings and what `report` says, without the log's prefix."""
-        said = getattr(record, "place", "") == REPORT
-        if self.terminal and not said and record.levelno < logging.WARNING:
-            return
-        self.bar.clear()
-        print(record.getMessage() if self.terminal else self.format(record), file=self.stream, flush=True)
+        if self._console is None:
+            print(self.format(record), file=self.stream, flush=True)
+        elif record.levelno >= logging.WARNING or getattr(record, "place", "") == REPORT:
+            # Written by the console, a line goes above the bar. It is no markup, and the terminal wraps it.
+            self._console.print(record.getMessage(), markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def _console(stream: TextIO) -> Console:
+    from rich.console import Console
+
+    return Console(file=stream)
 
 
 REPORT = "solve"  # stands where Caffe's lines have source file and line
 
 
 def report(text: str) -> None:
-    """Log lines of our own."""
+    """Log lines that Caffe does not have."""
     for line in text.splitlines():
         say(REPORT, line)
 
 
 @contextmanager
 def logging_to(path: Path, screen: Screen) -> Iterator[None]:
-    """Let the solver's lines and `report`'s go to the end of a file and to the screen."""
+    """Write the solver's lines and those of `report` to the end of a file and to the screen."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = logging.FileHandler(path, encoding="utf-8")
     file.setFormatter(GlogFormatter())
@@ -119,7 +141,7 @@ def logging_to(path: Path, screen: Screen) -> Iterator[None]:
     try:
         yield
     finally:
-        screen.bar.close()
+        screen.close_bar()
         logger.setLevel(level)
         for handler in (file, screen):
             logger.removeHandler(handler)
