@@ -3,12 +3,8 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installing
-
-try:
-    from fcn_caffe.commands.doctor import main
-except KeyboardInterrupt:  # while PyTorch is being loaded
-    sys.exit(130)
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installing
+    from fcn_caffe.commands import main
+
+    sys.exit(main([Path(__file__).stem, *sys.argv[1:]]))

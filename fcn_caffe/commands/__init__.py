@@ -1,25 +1,76 @@
-"""The command line: `fcn-caffe NAME …` and `python tools/NAME.py …` are the same functions, one module a command."""
+"""The command line: `fcn-caffe NAME …` and `python tools/NAME.py …` are the same functions, one module a command.
+
+A command's module has `parser()`, its flags, and `main(argv)`, which does the work and returns the exit status. The top
+of the module imports nothing heavy; the functions that do the work import the library. So help, a wrong command line
+and the shell's completion do without PyTorch, which takes seconds to load.
+"""
 
 from __future__ import annotations
 
 import functools
 import importlib
 import os
-import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 
+import fcn_caffe
 from fcn_caffe.errors import FcnCaffeError
+
+__all__ = ["COMMANDS", "INTERRUPTED", "WRONG_USAGE", "command", "main", "names"]
 
 Main = Callable[[Sequence[str] | None], int]
 INTERRUPTED = 130  # what a shell reports for a process that SIGINT ended
+WRONG_USAGE = 2  # as argparse has it
+
+# What `fcn-caffe --help` says of each command, by group.
+COMMANDS = {
+    "Train": {
+        "solve": "train a net, and first the coarser ones it starts from",
+        "train": "train one net with one solver, as caffe train does",
+        "explain_lr": "say what a solver's learning rate means",
+        "doctor": "examine a net or a solver before it runs",
+        "parse_log": "turn training logs into CSV files",
+        "plot_training_log": "draw a chart of training logs",
+    },
+    "Run and score": {
+        "infer": "segment photographs with a trained net",
+        "score": "score a trained net on its own data",
+        "test_net": "run a net on its test data, as caffe test does",
+        "extract_features": "write blobs of a net to databases or files",
+        "time_net": "time a net layer by layer, as caffe time does",
+        "device_query": "show the CUDA devices, as caffe device_query does",
+    },
+    "Data": {
+        "new_task": "make nets and solvers for your own images and labels",
+        "get_data": "prepare a data set of the paper from its archives",
+        "convert_imageset": "make a database out of a list of images",
+        "compute_image_mean": "compute the mean image of a database",
+        "hha": "encode depth images as HHA",
+    },
+    "Nets and weights": {
+        "convolutionalize": "turn a classifier into its fully convolutional form",
+        "port_weights": "turn weights of any form into any other",
+        "draw_net": "draw a net",
+        "upgrade_net": "make an old net modern",
+        "upgrade_solver": "make an old solver modern",
+        "make_nets": "write the paper's nets and solvers",
+    },
+    "The paper": {
+        "audit": "check what the papers claim",
+        "experiment": "run one of the paper's experiments",
+    },
+}
 
 
 def command(main: Main) -> Callable[..., int]:
-    """Wrap a command's `main(argv) -> exit status` so that a mistake of the user ends in one line, not a traceback.
+    """Wrap a command's `main(argv)` so that a mistake of the user ends in one line, not in a traceback.
 
-    FcnCaffeError and what the system refuses print `error: …` on stderr and give 1; Ctrl-C gives 130; a reader that
-    closed the pipe gives 0.
+    Args:
+        main: Takes the words behind the command's name, and returns the exit status.
+
+    Returns:
+        The same function, which prints `error: …` on stderr and returns 1 for FcnCaffeError and for what the system
+        refuses, returns 130 for Ctrl-C, and 0 where the reader of a pipe went away.
     """
 
     @functools.wraps(main)
@@ -48,20 +99,54 @@ def command(main: Main) -> Callable[..., int]:
 
 
 def names() -> list[str]:
-    """The commands there are, sorted: the modules of this package."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    """List the commands, sorted."""
+    return sorted(name for group in COMMANDS.values() for name in group)
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `fcn-caffe NAME ARGUMENTS`: the `main` of that module. Returns its exit status, 2 for an unknown name."""
+    """Run `fcn-caffe NAME ARGUMENTS`.
+
+    Args:
+        argv: The words behind `fcn-caffe`; by default those of this process.
+
+    Returns:
+        The exit status of that command's `main`; 2 for an unknown name.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"usage: fcn-caffe COMMAND …\n\ncommands: {', '.join(names())}\n\n`fcn-caffe COMMAND --help` says more.")
-        return 0 if arguments else 2
-    name, *rest = arguments
-    if name.replace("-", "_") not in names():
-        print(f"error: unknown command {name!r}. Known: {', '.join(names())}.", file=sys.stderr)
-        return 2
-    module = importlib.import_module(f"fcn_caffe.commands.{name.replace('-', '_')}")
-    status: int = module.main(rest)
+        print(_help())
+        return 0 if arguments else WRONG_USAGE
+    if arguments[0] == "--version":
+        print(f"fcn-caffe {fcn_caffe.__version__}")
+        return 0
+    if arguments[0] == "--completion":
+        return _print_completion(arguments[1:])
+    name = arguments[0].replace("-", "_")
+    if name not in names():
+        return _wrong_usage(f"unknown command {arguments[0]!r}. Known: {', '.join(names())}.")
+    module = importlib.import_module(f"{__name__}.{name}")
+    status: int = module.main(arguments[1:])
     return status
+
+
+def _help() -> str:
+    width = max(map(len, names()))
+    lines = ["usage: fcn-caffe COMMAND …", "       fcn-caffe --version | --completion bash|zsh"]
+    for group, members in COMMANDS.items():
+        lines += ["", f"{group}:", *(f"  {name:<{width}}  {what}" for name, what in members.items())]
+    return "\n".join([*lines, "", "`fcn-caffe COMMAND --help` says more of a command."])
+
+
+def _print_completion(shells: Sequence[str]) -> int:
+    from fcn_caffe.commands._completion import WRITERS
+
+    if len(shells) != 1 or shells[0] not in WRITERS:
+        return _wrong_usage(f"--completion takes the name of a shell: {' or '.join(WRITERS)}.")
+    print(WRITERS[shells[0]]())
+    return 0
+
+
+def _wrong_usage(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return WRONG_USAGE

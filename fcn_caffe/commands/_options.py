@@ -1,4 +1,4 @@
-"""Options that several commands have: which layers of a net are in, and the weights it is filled with."""
+"""Options that several commands have: which layers of a net are in, the weights it is filled with, the device."""
 
 from __future__ import annotations
 
@@ -8,20 +8,38 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
-
-import torch
+from typing import TYPE_CHECKING, TypeVar
 
 from fcn_caffe.errors import DataError, FcnCaffeError
-from fcn_caffe.host.devices import gpu_numbers, torch_device
 from fcn_caffe.host.paths import Paths
-from fcn_caffe.net.net import Net
-from fcn_caffe.proto.phases import TEST, TRAIN
-from fcn_caffe.weights.transfer import copy_weights, load_weights
+from fcn_caffe.host.program import tool_call
+
+if TYPE_CHECKING:
+    import torch
+
+    from fcn_caffe.net.net import Net
 
 DATA_HELP = "where the data sets lie: data/NAME in a net is found in DIR/NAME (default: $FCN_CAFFE_DATA)"
 Number = TypeVar("Number", int, float)
-PHASES = {"TRAIN": TRAIN, "TEST": TEST}
+PHASES = ("TEST", "TRAIN")
+
+
+def new_parser(tool: str, description: str | None, epilog: str | None = None) -> argparse.ArgumentParser:
+    """Make the parser of a command, which its help calls as the person has called it.
+
+    Args:
+        tool: The command's name.
+        description: What it does. Several lines stay as they are written, a single one is wrapped.
+        epilog: What its help ends with, likewise.
+    """
+    is_written = any("\n" in text.strip() for text in (description or "", epilog or ""))
+    formatter = argparse.RawDescriptionHelpFormatter if is_written else argparse.HelpFormatter
+    return argparse.ArgumentParser(
+        prog=tool_call(tool), description=description, epilog=epilog, formatter_class=formatter
+    )
+
+
+# -- types of arguments ------------------------------------------------------------------------------------------------
 
 
 def _number(text: str, read: Callable[[str], Number], fits: Callable[[Number], bool], wanted: str) -> Number:
@@ -33,30 +51,30 @@ def _number(text: str, read: Callable[[str], Number], fits: Callable[[Number], b
 
 
 def positive(text: str) -> int:
-    """An argument that is a whole number, at least 1."""
+    """Read an argument that is a whole number, at least 1."""
     return _number(text, int, lambda number: number >= 1, "a whole number, at least 1")
 
 
 def seed(text: str) -> int:
-    """An argument that starts random numbers: what both torch and numpy take."""
+    """Read an argument that starts random numbers: what both torch and numpy take."""
     return _number(text, int, lambda number: 0 <= number < 2**32, f"a whole number from 0 to {2**32 - 1}")
 
 
 def share(text: str) -> float:
-    """An argument that is a share of a length."""
+    """Read an argument that is a share of a length."""
     return _number(text, float, lambda number: 0 < number <= 100, "a number above 0, such as 0.5")
 
 
 def image_size(text: str) -> tuple[int, int]:
-    """An argument that is HEIGHTxWIDTH in pixels."""
-    found = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", text)
-    if found is None:
+    """Read an argument that is HEIGHTxWIDTH in pixels."""
+    match = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", text)
+    if match is None:
         raise argparse.ArgumentTypeError(f"should be HEIGHTxWIDTH, such as 500x500, got {text}")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 def names(text: str) -> list[str]:
-    """An argument that is names separated by commas."""
+    """Read an argument that is names separated by commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
@@ -73,6 +91,9 @@ def paths_with_data(data: Path | None, root: Path = Path()) -> Paths:
     return Paths(root, data.resolve())
 
 
+# -- the state of a net ------------------------------------------------------------------------------------------------
+
+
 def add_state_options(parser: argparse.ArgumentParser) -> None:
     """Add Caffe's `--level` and `--stage`; with one dash they are known too, as Caffe's users type them."""
     parser.add_argument("-level", "--level", type=int, default=0, help="NetState level (default: 0)")
@@ -81,11 +102,21 @@ def add_state_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def fill(net: Net, files: Sequence[str]) -> None:
-    """Fill a net from weight files, one after the other; what none of them has is told on stderr.
+def phase_number(name: str) -> int:
+    """Return the number that Caffe gives to a phase of `PHASES`."""
+    from fcn_caffe.proto.phases import TEST, TRAIN
 
-    Raises: WeightsError when a file cannot be read or does not fit.
+    return {"TEST": TEST, "TRAIN": TRAIN}[name]
+
+
+def fill(net: Net, files: Sequence[str]) -> None:
+    """Fill a net from weight files, one after the other; warn on stderr of layers that none of them has.
+
+    Raises:
+        WeightsError: A file cannot be read or does not fit.
     """
+    from fcn_caffe.weights.transfer import copy_weights, load_weights
+
     missing: set[str] | None = None
     for file in files:
         report = copy_weights(net, load_weights(file), file)
@@ -97,18 +128,26 @@ def fill(net: Net, files: Sequence[str]) -> None:
         )
 
 
+# -- the device --------------------------------------------------------------------------------------------------------
+
+
 def add_device_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--gpu`, as Caffe has it, and `--device`, as our commands have it; one of the two may be given."""
+    """Add `--gpu`, as Caffe has it, and `--device`, as our commands have it; only one of the two may be given."""
     either = parser.add_mutually_exclusive_group()
     either.add_argument("-gpu", "--gpu", help="number of the GPU to run on, or all where there is one")
     either.add_argument("--device", help="cpu, cuda or cuda:N")
 
 
-def chosen_device(arguments: argparse.Namespace) -> torch.device | None:
-    """The one device that `--gpu` or `--device` asks for; None if neither is given.
+def requested_device(arguments: argparse.Namespace) -> torch.device | None:
+    """Return the device that `--gpu` or `--device` asks for; None where neither is given.
 
-    Raises: FcnCaffeError for a device that is not there, or for several.
+    Raises:
+        FcnCaffeError: The device is not there, or there are several.
     """
+    import torch
+
+    from fcn_caffe.host.devices import gpu_numbers, torch_device
+
     if arguments.device is not None:
         return torch_device(arguments.device)
     if arguments.gpu is None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from fcn_caffe.commands import INTERRUPTED, command
-from fcn_caffe.commands._options import seed, share
+from fcn_caffe.commands._options import new_parser, seed, share
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write, check_place
 from fcn_caffe.host.paths import shipped
@@ -33,11 +33,9 @@ NARROW, WIDE = 80, 160  # columns that the table is kept within; the second wher
 _COLOURS = {HOLDS: "32", DIFFERS: "1;31", NOT_RUN: "33", UNVERIFIED_SOURCE: "36"}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="audit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+def parser() -> argparse.ArgumentParser:
+    options = new_parser("audit", __doc__)
+    add = options.add_argument
     add("--root", type=Path, help="folder of nets/, solvers/ and weights/ (default: here, else the checkout)")
     add("--data", type=Path, metavar="DIR", help="where the data sets lie (default: $FCN_CAFFE_DATA, else as nets say)")
     add("--quick", action="store_true", help="leave out what trains: under two minutes")
@@ -53,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="write all that was found")
     add("--html", type=Path, metavar="FILE", help="write it as one page that needs no network")
     add("--list", action="store_true", help="list the claims and the kinds of their checks; run nothing")
-    return parser
+    return options
 
 
 def _root(given: Path | None) -> Path:
@@ -195,14 +193,14 @@ def _write(record: Entry, arguments: argparse.Namespace) -> None:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Audit and print. Returns 0 where nothing differs, 1 where something does, 2 for a wrong command line."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    options = parser()
+    arguments = options.parse_args(argv)
     try:
         claims = choose_claims([word.strip() for words in arguments.only for word in words.split(",")])
         root = _root(arguments.root)
         _check_files(arguments)
     except DataError as error:
-        parser.error(str(error))  # 1 means that a claim differs
+        options.error(str(error))  # 1 means that a claim differs
     if arguments.list:
         width = max(len(claim.id) for claim in claims)
         for claim in claims:
@@ -210,10 +208,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             kind = f"{check.kind}{', trains' if check.trains else ''}" if check else "no check"
             print(f"{claim.id:<{width}}  {kind:<19}  {claim.where}: {claim.quantity}")
         return 0
-    options = {"quick": arguments.quick, "seed": arguments.seed, "scale": arguments.scale}
+    settings = {"quick": arguments.quick, "seed": arguments.seed, "scale": arguments.scale}
     report = _Report(len(claims))
     try:
-        audited = AuditedFiles(root, arguments.data, **options)
+        audited = AuditedFiles(root, arguments.data, **settings)
         record = audit(audited, only={claim.id for claim in claims}, on_claim=report)
     finally:
         report.close()

@@ -5,34 +5,45 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from contextlib import closing
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import command
-from fcn_caffe.data.readers.databases import BACKENDS, read_records
-from fcn_caffe.data.readers.datum import array_of_datum, parse_datum
+from fcn_caffe.commands._options import new_parser
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.text import show
-from fcn_caffe.proto.blob_file import write_blob
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+BACKENDS = ("lmdb", "leveldb")
 REPORT_EVERY = 10000
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="compute_image_mean", description=__doc__)
-    parser.add_argument("input_db", metavar="INPUT_DB", help="LMDB or LevelDB of Datums, all of one size")
-    parser.add_argument("output_file", metavar="OUTPUT_FILE", nargs="?", help="mean file to write (.binaryproto)")
-    parser.add_argument("--backend", "-backend", default="lmdb", choices=BACKENDS, help="(default: %(default)s)")
-    return parser
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
+    options = new_parser("compute_image_mean", __doc__)
+    options.add_argument("input_db", metavar="INPUT_DB", help="LMDB or LevelDB of Datums, all of one size")
+    options.add_argument("output_file", metavar="OUTPUT_FILE", nargs="?", help="mean file to write (.binaryproto)")
+    options.add_argument("--backend", "-backend", default="lmdb", choices=BACKENDS, help="(default: %(default)s)")
+    return options
 
 
 def mean_image(path: str, backend: str) -> npt.NDArray[np.float32]:
-    """The mean of all images of a database; the sum is exact for any number of images.
+    """Compute the mean of all images of a database; the sum is exact for any number of images.
 
-    Shapes: -> (C, H, W), BGR as the images are. Raises: DataError for images of two sizes, an empty database, or one
-    that cannot be read. Source: Caffe compute_image_mean.
+    Shapes: -> (C, H, W), BGR as the images are.
+
+    Raises:
+        DataError: The images are of two sizes, the database is empty, or it cannot be read.
+
+    Source: Caffe compute_image_mean.
     """
+    import numpy as np
+
+    from fcn_caffe.data.readers.databases import read_records
+    from fcn_caffe.data.readers.datum import array_of_datum, parse_datum
+
     total: npt.NDArray[np.float64] = np.zeros(0)
     count = 0
     with closing(read_records(path, backend)) as records:
@@ -58,12 +69,16 @@ def mean_image(path: str, backend: str) -> npt.NDArray[np.float32]:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    """Run the command."""
+    arguments = parser().parse_args(argv)
+
+    from fcn_caffe.proto.blob_file import write_blob
+
     mean = mean_image(arguments.input_db, arguments.backend)
     if arguments.output_file:
         print(f"Write to {arguments.output_file}")
         write_blob(arguments.output_file, mean)
     print(f"Number of channels: {len(mean)}")
     for channel, values in enumerate(mean):
-        print(f"mean_value channel [{channel}]: {values.mean(dtype=np.float64):.6g}")
+        print(f"mean_value channel [{channel}]: {values.mean(dtype='float64'):.6g}")
     return 0

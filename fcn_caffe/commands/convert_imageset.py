@@ -8,22 +8,24 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import command
-from fcn_caffe.data.readers.databases import BACKENDS, write_records
-from fcn_caffe.data.readers.datum import datum_of_encoded, datum_of_image
-from fcn_caffe.data.readers.image_list import read_image_list
-from fcn_caffe.data.readers.opencv_images import Colour, encode_image, image_format, read_image_bgr
+from fcn_caffe.commands._options import new_parser
+from fcn_caffe.commands.compute_image_mean import BACKENDS
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.text import show
+
+if TYPE_CHECKING:
+    from fcn_caffe.proto import caffe_pb2
 
 REPORT_EVERY = 1000
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="convert_imageset", description=__doc__)
-    add, switch = parser.add_argument, argparse.BooleanOptionalAction
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
+    options = new_parser("convert_imageset", __doc__)
+    add, switch = options.add_argument, argparse.BooleanOptionalAction
     add("root_folder", metavar="ROOTFOLDER/", help="what each path of the list is put behind")
     add("list_file", metavar="LISTFILE", help="a path and an integer label on each line")
     add("db_name", metavar="DB_NAME", help="database to make; there must be none")
@@ -38,17 +40,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--encoded", action=switch, default=False, help="keep the images compressed")
     encode = "png or jpg: how images are compressed (default: as their files are); means --encoded"
     add("-encode_type", "--encode_type", "--encode-type", default="", help=encode)
-    return parser
+    return options
 
 
 def _without_gflags(words: Sequence[str]) -> list[str]:
-    """Switches as Caffe's gflags also takes them, -gray, --gray=true and --nogray, as argparse does."""
+    """Rewrite switches that Caffe's gflags also takes, -gray, --gray=true and --nogray, as argparse takes them."""
     plain = []
     for word in words:
-        found = re.fullmatch(r"--?(no)?(gray|shuffle|check_size|encoded)(?:=(\w+))?", word, re.IGNORECASE)
-        if found:
-            no = bool(found[1]) != ((found[3] or "true").lower() in ("false", "f", "no", "n", "0"))
-            word = f"--no-{found[2]}" if no else f"--{found[2]}"
+        match = re.fullmatch(r"--?(no)?(gray|shuffle|check_size|encoded)(?:=(\w+))?", word, re.IGNORECASE)
+        if match:
+            no = bool(match[1]) != ((match[3] or "true").lower() in ("false", "f", "no", "n", "0"))
+            word = f"--no-{match[2]}" if no else f"--{match[2]}"
         plain.append(word)
     return plain
 
@@ -79,7 +81,10 @@ class _Images:
         if self.left_out == len(self.lines):
             raise DataError(f"{self.arguments.list_file}: none of its images could be read. Is ROOTFOLDER right?")
 
-    def _datum(self, name: str, label: int) -> tuple[Any, tuple[int, ...]]:
+    def _datum(self, name: str, label: int) -> tuple[caffe_pb2.Datum, tuple[int, ...]]:
+        from fcn_caffe.data.readers.datum import datum_of_encoded, datum_of_image
+        from fcn_caffe.data.readers.opencv_images import Colour, encode_image, read_image_bgr
+
         options = self.arguments
         path = Path(options.root_folder + name)
         colour: Colour = "gray" if options.gray else "color"
@@ -97,9 +102,15 @@ class _Images:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(_without_gflags(sys.argv[1:] if argv is None else argv))
+    """Run the command."""
+    arguments = parser().parse_args(_without_gflags(sys.argv[1:] if argv is None else argv))
     if (arguments.resize_height > 0) != (arguments.resize_width > 0):
         raise DataError("--resize_height and --resize_width go together: give both or neither.")
+
+    from fcn_caffe.data.readers.databases import write_records
+    from fcn_caffe.data.readers.image_list import read_image_list
+    from fcn_caffe.data.readers.opencv_images import image_format
+
     if arguments.encode_type:
         image_format(arguments.encode_type, "--encode_type")
     arguments.encoded = arguments.encoded or bool(arguments.encode_type)

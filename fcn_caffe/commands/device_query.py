@@ -5,22 +5,28 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-import torch
-
 from fcn_caffe.commands import command
-from fcn_caffe.host.devices import describe, gpu_numbers, without_cuda
+from fcn_caffe.commands._options import new_parser
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="device_query", description=__doc__)
-    parser.add_argument("-gpu", "--gpu", default="all", help="device numbers separated by commas, or all (the default)")
-    return parser
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
+    options = new_parser("device_query", __doc__)
+    options.add_argument(
+        "-gpu", "--gpu", default="all", help="device numbers separated by commas, or all (the default)"
+    )
+    return options
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 also where there is no device, for that is an answer."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
+
+    import torch
+
+    from fcn_caffe.host.devices import describe, gpu_numbers, without_cuda
+
     if not torch.cuda.is_available():
         print(f"No CUDA device: {without_cuda()}. Nets run on the CPU, with {torch.get_num_threads()} threads.")
         return 0

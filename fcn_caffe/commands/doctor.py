@@ -7,27 +7,30 @@ import json
 from collections.abc import Sequence
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import image_size, positive
-from fcn_caffe.doctor import ERROR, IMAGES, examine
+from fcn_caffe.commands._options import image_size, new_parser, positive
+
+IMAGES = 4  # whose labels are looked at
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="doctor", description=__doc__)
-    parser.add_argument("file", help="net or solver prototxt")
-    parser.add_argument("--weights", help="weights the net was trained to, or that the solver starts from")
-    parser.add_argument(
-        "--size", type=image_size, help="HEIGHTxWIDTH of the images (default: the data's, else deploy's)"
-    )
-    parser.add_argument(
-        "--images", type=positive, default=IMAGES, help=f"how many images' labels are looked at (default: {IMAGES})"
-    )
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    return parser
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
+    options = new_parser("doctor", __doc__)
+    add = options.add_argument
+    add("file", help="net or solver prototxt")
+    add("--weights", help="weights the net was trained to, or that the solver starts from")
+    add("--size", type=image_size, help="HEIGHTxWIDTH of the images (default: the data's, else deploy's)")
+    add("--images", type=positive, default=IMAGES, help="how many images' labels are looked at (default: %(default)s)")
+    add("--json", action="store_true", help="print the findings as JSON")
+    return options
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
-    found = examine(arguments.file, arguments.weights, size=arguments.size, images=arguments.images)
-    print(json.dumps(found.record(), indent=2, ensure_ascii=False) if arguments.json else found)
-    return 1 if found.count(ERROR) else 0
+    """Print the findings. Returns 1 where one of them is an error."""
+    arguments = parser().parse_args(argv)
+
+    from fcn_caffe.doctor import ERROR, examine
+
+    examination = examine(arguments.file, arguments.weights, size=arguments.size, images=arguments.images)
+    print(json.dumps(examination.record(), indent=2, ensure_ascii=False) if arguments.json else examination)
+    return 1 if examination.count(ERROR) else 0

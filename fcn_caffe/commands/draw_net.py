@@ -7,38 +7,43 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import PHASES, add_state_options
-from fcn_caffe.net.draw import RANKDIRS, draw_net_to_file
-from fcn_caffe.net.net import Net
-from fcn_caffe.proto import caffe_pb2, read_text
-from fcn_caffe.proto.upgrade import upgrade_net
+from fcn_caffe.commands._options import PHASES, add_state_options, new_parser, phase_number
+
+RANKDIRS = ("LR", "TB", "BT", "RL")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="draw_net", description=__doc__)
-    add = parser.add_argument
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
+    options = new_parser("draw_net", __doc__)
+    add = options.add_argument
     add("net", type=Path, help="net prototxt, old forms too")
     add("out", type=Path, help="picture to write, such as net.svg; .dot needs no Graphviz")
     add("--rankdir", choices=RANKDIRS, default="LR", help="direction of the data (default: %(default)s)")
-    add("--phase", choices=[*sorted(PHASES), "ALL"], default="ALL", help="layers to draw (default: %(default)s)")
-    add_state_options(parser)
+    add("--phase", choices=[*PHASES, "ALL"], default="ALL", help="layers to draw (default: %(default)s)")
+    add_state_options(options)
     add("--display_lrm", "--display-lrm", action="store_true", help="show the layers' lr_mult")
     add(
         "--shapes",
         action="store_true",
         help="show the shapes of blobs; the net is built for that, so its data must be there (needs --phase)",
     )
-    return parser
+    return options
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
-    phase = PHASES.get(arguments.phase)
-    if phase is None and (arguments.stage or arguments.level or arguments.shapes):
-        parser.error("--stage, --level and --shapes are of one phase: give --phase TRAIN or TEST.")
+    options = parser()
+    arguments = options.parse_args(argv)
+    if arguments.phase == "ALL" and (arguments.stage or arguments.level or arguments.shapes):
+        options.error("--stage, --level and --shapes are of one phase: give --phase TRAIN or TEST.")
+
+    from fcn_caffe.net.draw import draw_net_to_file
+    from fcn_caffe.net.net import Net
+    from fcn_caffe.proto import caffe_pb2, read_text
+    from fcn_caffe.proto.upgrade import upgrade_net
+
+    phase = None if arguments.phase == "ALL" else phase_number(arguments.phase)
     net = upgrade_net(read_text(arguments.net, caffe_pb2.NetParameter), arguments.net)
     shapes = None
     if arguments.shapes:

@@ -5,64 +5,86 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import positive, seed, share
+from fcn_caffe.commands._options import new_parser, positive, seed, share
 from fcn_caffe.host.atomic import atomic_write, check_place
 from fcn_caffe.paper.experiments.registry import EXPERIMENTS, Options
-from fcn_caffe.paper.report.page import write_curves
 from fcn_caffe.paper.result import HOLDS
 
+if TYPE_CHECKING:
+    from fcn_caffe.paper.result import Result
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="experiment", description=__doc__)
-    parser.add_argument("name", nargs="?", help="which one: --list tells them")
-    parser.add_argument("--list", action="store_true", help="list the experiments, with the options each takes")
-    parser.add_argument("--net", help="a net file of your own, in place of the experiment's")
-    parser.add_argument("--until", metavar="BLOB", help="the last blob of the net that is wanted")
-    parser.add_argument("--out", metavar="FILE", help="write the net that was made, a prototxt, where the two agree")
-    parser.add_argument("--labels", metavar="DIR", help="a folder of label images, in place of generated ones")
-    parser.add_argument("--classes", type=positive, help="how many classes the labels have")
-    parser.add_argument("--ignore", type=int, help="the void label (default: 255)")
-    parser.add_argument("--limit", type=positive, help="how many label images are read (default: all)")
-    parser.add_argument("--seed", type=seed, help="of random weights and images (default: 0)")
-    parser.add_argument("--scale", type=share, help="of the iterations, where nets are trained (default: 1)")
-    parser.add_argument("--curves", metavar="FILE", help="draw the curves of one that trains, an HTML page")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    return parser
+
+def parser() -> argparse.ArgumentParser:
+    options = new_parser("experiment", __doc__)
+    options.add_argument("name", nargs="?", help="which one: --list tells them")
+    options.add_argument("--list", action="store_true", help="list the experiments, with the options each takes")
+    options.add_argument("--net", help="a net file of your own, in place of the experiment's")
+    options.add_argument("--until", metavar="BLOB", help="the last blob of the net that is wanted")
+    options.add_argument("--out", metavar="FILE", help="write the net that was made, a prototxt, where the two agree")
+    options.add_argument("--labels", metavar="DIR", help="a folder of label images, in place of generated ones")
+    options.add_argument("--classes", type=positive, help="how many classes the labels have")
+    options.add_argument("--ignore", type=int, help="the void label (default: 255)")
+    options.add_argument("--limit", type=positive, help="how many label images are read (default: all)")
+    options.add_argument("--seed", type=seed, help="of random weights and images (default: 0)")
+    options.add_argument("--scale", type=share, help="of the iterations, where nets are trained (default: 1)")
+    options.add_argument("--curves", metavar="FILE", help="draw the curves of one that trains, an HTML page")
+    options.add_argument("--json", action="store_true", help="print the result as JSON")
+    return options
+
+
+def _list() -> None:
+    width = max(map(len, EXPERIMENTS))
+    for name, experiment in EXPERIMENTS.items():
+        takes = " ".join(f"--{option}" for option in experiment.takes)
+        print(f"{name:<{width}}  {experiment.section:<10}  {experiment.what}" + (f" ({takes})" if takes else ""))
+
+
+def _chosen_options(options: argparse.ArgumentParser, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what was given of the options that experiments take; end the command where this one does not take them."""
+    name = arguments.name
+    if name not in EXPERIMENTS:
+        mistake = "name an experiment" if name is None else f"unknown experiment {name!r}"
+        options.error(f"{mistake}; known: {', '.join(EXPERIMENTS)}")
+    takes = EXPERIMENTS[name].takes
+    every = dict.fromkeys(option for experiment in EXPERIMENTS.values() for option in experiment.takes)
+    values = {option: getattr(arguments, option) for option in every}
+    values = {option: value for option, value in values.items() if value is not None}
+    if unused := [option for option in values if option not in takes]:
+        known = ", ".join(f"--{option}" for option in takes) or "none of these"
+        options.error(f"{name} takes no --{unused[0]}; it takes {known}")
+    if "labels" not in values and (unused := [option for option in ("classes", "ignore") if option in values]):
+        options.error(f"--{unused[0]} is of the labels in a folder: name it with --labels")
+    return values
+
+
+def _write_curves(result: Result, path: str, name: str) -> None:
+    """Draw the curves of an experiment that trains; a remark says that they are there, or that there are none."""
+    from fcn_caffe.paper.report.page import write_curves
+
+    if not result.curves:
+        result.remarks.append(f"{path} is not written: {name} has no curves")
+        return
+    with atomic_write(path, "w") as file:
+        file.write(write_curves(result.record()))
+    result.remarks.append(f"{path}: its curves")
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Print one experiment's result. Returns 0 where the paper's statement holds, 1 where it does not."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    options = parser()
+    arguments = options.parse_args(argv)
     if arguments.list:
-        width = max(map(len, EXPERIMENTS))
-        for name, known in EXPERIMENTS.items():
-            takes = " ".join(f"--{option}" for option in known.takes)
-            print(f"{name:<{width}}  {known.section:<10}  {known.what}" + (f" ({takes})" if takes else ""))
+        _list()
         return 0
-    if arguments.name not in EXPERIMENTS:
-        said = "name an experiment" if arguments.name is None else f"unknown experiment {arguments.name!r}"
-        parser.error(f"{said}; known: {', '.join(EXPERIMENTS)}")
-    experiment = EXPERIMENTS[arguments.name]
-    given = {field.name: getattr(arguments, field.name) for field in fields(Options)}
-    given = {name: value for name, value in given.items() if value is not None}
-    if unused := [name for name in given if name not in experiment.takes]:
-        takes = ", ".join(f"--{name}" for name in experiment.takes) or "none of these"
-        parser.error(f"{arguments.name} takes no --{unused[0]}; it takes {takes}")
-    if "labels" not in given and (unused := [name for name in ("classes", "ignore") if name in given]):
-        parser.error(f"--{unused[0]} is of the labels in a folder: name it with --labels")
+    values = _chosen_options(options, arguments)
     if arguments.curves is not None:
         check_place(arguments.curves)
-    result = experiment.run(Options(**given))
-    if arguments.curves is not None and not result.curves:
-        result.remarks.append(f"{arguments.curves} is not written: {arguments.name} has no curves")
-    elif arguments.curves is not None:
-        with atomic_write(arguments.curves, "w") as file:
-            file.write(write_curves(result.record()))
-        result.remarks.append(f"{arguments.curves}: its curves")
+    result = EXPERIMENTS[arguments.name].run(Options(**values))
+    if arguments.curves is not None:
+        _write_curves(result, arguments.curves, arguments.name)
     print(json.dumps(result.record(), indent=2, ensure_ascii=False) if arguments.json else result)
     return 0 if result.verdict == HOLDS else 1

@@ -10,31 +10,28 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from fcn_caffe.commands import command
 from fcn_caffe.commands._options import (
     PHASES,
     add_device_options,
     add_state_options,
-    chosen_device,
     fill,
     names,
+    new_parser,
+    phase_number,
     positive,
+    requested_device,
 )
 from fcn_caffe.errors import DataError
-from fcn_caffe.evaluation.features import FORMATS, extract_features
-from fcn_caffe.host.devices import torch_device
-from fcn_caffe.net.net import Net
 
+FORMATS = ("lmdb", "leveldb", "h5", "npz")
 _ENDINGS = {f".{name}": name for name in FORMATS} | {".hdf5": "h5"}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="extract_features", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
+    options = new_parser("extract_features", __doc__)
+    add = options.add_argument
     add("weights", type=names, help="weight files, separated by commas")
     add("net", help="net prototxt; its data layers are run")
     add("blobs", type=names, help="blobs to write, separated by commas")
@@ -43,10 +40,10 @@ def _parser() -> argparse.ArgumentParser:
     add("type", nargs="?", choices=FORMATS, help="what to write (default: what the outputs' endings say)")
     add("mode", nargs="?", choices=("CPU", "GPU"), help="as Caffe has it; or see --device")
     add("device_id", nargs="?", type=int, default=0, help="number of the GPU")
-    add("--phase", choices=sorted(PHASES), default="TEST", help="default: %(default)s")
-    add_state_options(parser)
-    add_device_options(parser)
-    return parser
+    add("--phase", choices=PHASES, default="TEST", help="default: %(default)s")
+    add_state_options(options)
+    add_device_options(options)
+    return options
 
 
 def _format(output: str) -> str:
@@ -59,12 +56,18 @@ def _format(output: str) -> str:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     formats = [arguments.type or _format(output) for output in arguments.outputs]
-    device = chosen_device(arguments)
+
+    from fcn_caffe.evaluation.features import extract_features
+    from fcn_caffe.host.devices import torch_device
+    from fcn_caffe.net.net import Net
+
+    device = requested_device(arguments)
     if device is None:
-        device = torch_device(f"cuda:{arguments.device_id}") if arguments.mode == "GPU" else torch.device("cpu")
-    net = Net(arguments.net, PHASES[arguments.phase], stages=arguments.stage, level=arguments.level, device=device)
+        device = torch_device(f"cuda:{arguments.device_id}" if arguments.mode == "GPU" else "cpu")
+    phase = phase_number(arguments.phase)
+    net = Net(arguments.net, phase, stages=arguments.stage, level=arguments.level, device=device)
     fill(net, arguments.weights)
     counts = extract_features(net, arguments.blobs, arguments.outputs, arguments.batches, formats)
     for blob, output, images in zip(arguments.blobs, arguments.outputs, counts, strict=True):

@@ -11,50 +11,60 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fcn_caffe.commands import command
-from fcn_caffe.data.prepare import DATA_SETS, Job
+from fcn_caffe.commands._options import new_parser
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.paths import DATA_ROOT_VARIABLE
+from fcn_caffe.host.program import tool_call
 
+DATA_SETS = ("voc2011", "voc2012", "sbd", "nyud", "siftflow", "pascal-context")
 DEFAULT_DATA = "../data"  # where the nets look, run from the repository
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="get_data",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n\n".join(f"{name}: {data_set.card()}" for name, data_set in DATA_SETS.items()),
-    )
-    add = parser.add_argument
-    add("name", metavar="NAME", choices=sorted(DATA_SETS), help=", ".join(DATA_SETS))
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
+    options = new_parser("get_data", __doc__)
+    add = options.add_argument
+    add("name", metavar="NAME", nargs="?", choices=DATA_SETS, help=", ".join(DATA_SETS))
+    add("--list", action="store_true", help="print what each data set is and needs; do nothing")
     where = f"folder of data sets (default: ${DATA_ROOT_VARIABLE}, or {DEFAULT_DATA}, where the nets look)"
     add("--data", type=Path, help=where)
     add("--archives", type=Path, help="folder of the downloaded archives (default: archives in the data folder)")
     add("--check", action="store_true", help="only check what is there; unpack and write nothing")
     add("--png", action="store_true", help="sbd: write the labels as palette PNG too")
     add("--no-checksum", action="store_true", help="take archives whose MD5 sum is not the published one")
-    return parser
+    return options
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
-    data = arguments.data or Path(os.environ.get(DATA_ROOT_VARIABLE) or DEFAULT_DATA)
+    """Run the command."""
+    options = parser()
+    arguments = options.parse_args(argv)
+    if not arguments.list and arguments.name is None:
+        options.error(f"name a data set: {', '.join(DATA_SETS)}; --list says more of them")
     if arguments.png and (arguments.name != "sbd" or arguments.check):
         raise DataError("--png is for sbd, whose labels are .mat files, and writes: leave it out here.")
-    job = Job(
+
+    from fcn_caffe.data import prepare
+
+    if arguments.list:
+        print("\n\n".join(f"{name}: {data_set.card()}" for name, data_set in prepare.DATA_SETS.items()))
+        return 0
+    data = arguments.data or Path(os.environ.get(DATA_ROOT_VARIABLE) or DEFAULT_DATA)
+    job = prepare.Job(
         data=data,
         archives=arguments.archives or data / "archives",
         checksums=not arguments.no_checksum,
         png=arguments.png,
         report=lambda line: print(line, flush=True),
     )
-    data_set = DATA_SETS[arguments.name]
+    data_set = prepare.DATA_SETS[arguments.name]
     print(data_set.card())
     if arguments.check:
         data_set.check(job)
     else:
         data_set.prepare(job)
     if data.resolve() != Path(DEFAULT_DATA).resolve() and not os.environ.get(DATA_ROOT_VARIABLE):
-        print(f"nets find it with {DATA_ROOT_VARIABLE}={data.resolve()} in the environment, or with solve.py --data")
+        solve = tool_call("solve")
+        print(f"nets find it with {DATA_ROOT_VARIABLE}={data.resolve()} in the environment, or with `{solve} --data`")
     return 0

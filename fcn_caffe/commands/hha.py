@@ -3,47 +3,44 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import command
-from fcn_caffe.data.hha import KINECT_COLOUR, Camera, hha
-from fcn_caffe.data.readers.image_files import open_image
+from fcn_caffe.commands._options import new_parser
 from fcn_caffe.errors import DataError
-from fcn_caffe.host.pictures import save_image
 from fcn_caffe.host.text import show
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from fcn_caffe.data.hha import Camera
 
 KINECT_SIZE = (480, 640)
 UNITS = (1000, 10000)  # of a depth image's numbers in a metre: millimetres, or tenths of them
 FARTHEST = 15.0  # metres: half of an indoor image is never beyond that
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="hha", description=__doc__)
-    parser.add_argument("depth", type=Path, help="depth image: one channel of integers; or a folder of PNGs")
-    parser.add_argument("out", type=Path, help="PNG to write; a folder for a folder")
-    parser.add_argument(
-        "--focal", type=float, nargs="+", metavar="PIXELS", help="focal length, or fx fy (default: NYUDv2's Kinect)"
-    )
-    parser.add_argument(
-        "--centre",
-        type=float,
-        nargs=2,
-        metavar=("X", "Y"),
-        help="principal point, from 1 (default: the image's middle)",
-    )
-    parser.add_argument(
-        "--units-per-metre",
-        type=float,
-        help="what a metre is in the image (default: 1000, or 10000 where that is far; of a folder, in any image)",
-    )
-    return parser
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
+    options = new_parser("hha", __doc__)
+    add = options.add_argument
+    add("depth", type=Path, help="depth image: one channel of integers; or a folder of PNGs")
+    add("out", type=Path, help="PNG to write; a folder for a folder")
+    add("--focal", type=float, nargs="+", metavar="PIXELS", help="focal length, or fx fy (default: NYUDv2's Kinect)")
+    centre = "principal point, from 1 (default: the image's middle)"
+    add("--centre", type=float, nargs=2, metavar=("X", "Y"), help=centre)
+    units = "what a metre is in the image (default: 1000, or 10000 where that is far; of a folder, in any image)"
+    add("--units-per-metre", type=float, help=units)
+    return options
 
 
 def _camera(arguments: argparse.Namespace, shape: tuple[int, int], path: Path) -> Camera:
+    from fcn_caffe.data.hha import KINECT_COLOUR, Camera
+
     if arguments.focal is None and arguments.centre is None and shape == KINECT_SIZE:
         return KINECT_COLOUR
     if arguments.focal is None:
@@ -51,13 +48,17 @@ def _camera(arguments: argparse.Namespace, shape: tuple[int, int], path: Path) -
             f"{path}: is {shape[1]}x{shape[0]}. The camera is known for 640x480 (NYUDv2's Kinect) only: give --focal, "
             "and --centre where the principal point is not in the middle."
         )
-    if len(arguments.focal) > 2 or not all(0 < focal < np.inf for focal in arguments.focal):
+    if len(arguments.focal) > 2 or not all(0 < focal < math.inf for focal in arguments.focal):
         raise DataError(f"--focal {' '.join(map(str, arguments.focal))}: give one or two positive numbers of pixels.")
     centre = arguments.centre or ((shape[1] + 1) / 2, (shape[0] + 1) / 2)
     return Camera(arguments.focal[0], arguments.focal[-1], *centre)
 
 
 def _read(path: Path) -> npt.NDArray[np.float64]:
+    import numpy as np
+
+    from fcn_caffe.data.readers.image_files import open_image
+
     with open_image(path) as image:
         depth = np.asarray(image)
     if depth.ndim != 2 or depth.dtype.kind not in "iu" or depth.size == 0:
@@ -69,31 +70,45 @@ def _read(path: Path) -> npt.NDArray[np.float64]:
     return depth.astype(np.float64)
 
 
-def _units(given: float | None, depth: npt.NDArray[np.float64], path: Path) -> float:
+def _units(asked: float | None, depth: npt.NDArray[np.float64], path: Path) -> float:
+    """Return how many units make a metre: those asked for, else the first of UNITS that keeps the room indoor."""
+    import numpy as np
+
+    if asked is not None:
+        if not 0 < asked < math.inf:
+            raise DataError(f"--units-per-metre {asked:g}: should be a positive number.")
+        return asked
     middle = float(np.median(depth[depth > 0]))
-    if given is not None:
-        if not 0 < given < np.inf:
-            raise DataError(f"--units-per-metre {given:g}: should be a positive number.")
-        return given
     fitting = [units for units in UNITS if middle / units <= FARTHEST]
     if not fitting:
         raise DataError(f"{path}: half of it lies beyond {middle / UNITS[-1]:.0f} m. Give --units-per-metre.")
     return fitting[0]
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
-    several = arguments.depth.is_dir()
-    paths = sorted(arguments.depth.glob("*.png")) if several else [arguments.depth]
+def _depth_files(arguments: argparse.Namespace) -> list[Path]:
+    """List the files to read. Raises: DataError where there is none, or where HHA would replace them."""
+    paths = sorted(arguments.depth.glob("*.png")) if arguments.depth.is_dir() else [arguments.depth]
     if not paths:
         raise DataError(f"{arguments.depth}: has no PNGs.")
     if arguments.out.resolve() == arguments.depth.resolve():
         raise DataError(f"{arguments.out}: is the depth itself, which HHA would replace. Write it elsewhere.")
-    if several:
+    return paths
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    arguments = parser().parse_args(argv)
+    paths = _depth_files(arguments)
+
+    from fcn_caffe.data.hha import hha
+    from fcn_caffe.host.pictures import save_image
+
+    is_folder = arguments.depth.is_dir()
+    if is_folder:
         arguments.out.mkdir(parents=True, exist_ok=True)
     units = arguments.units_per_metre
-    if several and units is None:
+    if is_folder and units is None:
         # One camera made them: what is far in one image says it for those that show near things alone.
         units = max(_units(None, _read(path), path) for path in paths)
     for path in paths:
@@ -101,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         units = _units(units, depth, path)
         height, width = depth.shape
         encoded = hha(depth / units, _camera(arguments, (height, width), path))
-        out = arguments.out / path.name if several else arguments.out
+        out = arguments.out / path.name if is_folder else arguments.out
         if out.suffix.lower() != ".png":
             raise DataError(f"{out}: write HHA as PNG; other formats change its numbers.")
         save_image(out, encoded)

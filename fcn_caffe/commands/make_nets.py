@@ -8,17 +8,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fcn_caffe.commands import command
+from fcn_caffe.commands._options import new_parser
 from fcn_caffe.host.atomic import atomic_write
-from fcn_caffe.models.files import all_files
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
+    options = new_parser("make_nets", __doc__)
+    options.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file is not as it would be")
+    options.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where nets/ and solvers/ lie (.)")
+    return options
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the files, or with --check say which differ. Returns 1 where --check finds a difference."""
-    parser = argparse.ArgumentParser(prog="make_nets", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file is not as it would be")
-    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where nets/ and solvers/ lie (.)")
-    arguments = parser.parse_args(argv)
+    arguments = parser().parse_args(argv)
+
+    from fcn_caffe.models.files import all_files
+
     changed = []
     for name, text in all_files().items():
         path: Path = arguments.out / name

@@ -5,67 +5,90 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import command
-from fcn_caffe.data.own.label_check import LabelReport, Pair, bgr_mean, check_folder, suggest_mapping
-from fcn_caffe.data.own.task_folder import ClassPlan, Pairing, Splits, make_splits, pair_files, plan_classes
-from fcn_caffe.data.readers.labels import LabelMap, read_classes
+from fcn_caffe.commands._options import new_parser
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write
-from fcn_caffe.models.own_task import STAGES, TRUNKS, Task, Training, learned_layers, write_task
+
+if TYPE_CHECKING:
+    from fcn_caffe.data.own.label_check import LabelReport, Pair
+    from fcn_caffe.data.own.task_folder import ClassPlan, Pairing, Splits
+    from fcn_caffe.data.readers.labels import LabelMap
+    from fcn_caffe.models.own_task import Training
+
+TRUNKS = ("narrow", "vgg16")
+STAGES = {"32s": (1e-3, 1200), "16s": (2e-4, 600), "8s": (1e-4, 600)}  # learning rate and iterations
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="new_task", description=__doc__)
-    add = parser.add_argument
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
+    options = new_parser("new_task", __doc__)
+    add = options.add_argument
     add("--images", required=True, type=Path, help="folder of photographs")
     add("--labels", required=True, type=Path, help="folder of label images of the same names")
     add("--label-suffix", default="", help='what label names have after the image\'s, such as "_mask"')
     add("--name", help="name of the task (default: the name of the folder that holds the images)")
     add("--out", type=Path, help="folder to write (default: tasks/NAME)")
-    labels = parser.add_argument_group("labels").add_argument
-    labels("--classes", type=int, help="number of classes (default: the highest label and one)")
-    labels("--class-names", type=Path, help="class card, `INDEX: NAME` a line")
-    labels("--void", type=int, nargs="+", help="label values that are not scored (default: 255)")
-    labels("--mapping", type=Path, help="file of `VALUE: CLASS` or `RED GREEN BLUE: CLASS` lines")
-    splits = parser.add_argument_group("splits").add_argument
-    splits("--val-fraction", type=float, default=0.2, help="part of the images held back for scoring (default: 0.2)")
-    splits("--train-list", type=Path, help="file of names to train on")
-    splits("--val-list", type=Path, help="file of names to score on after each step")
-    splits("--test-list", type=Path, help="file of names for the last word")
-    splits("--seed", type=int, default=1337, help="of the split, the fillers and the order of images")
-    nets = parser.add_argument_group("nets").add_argument
-    nets("--trunk", choices=sorted(TRUNKS), default="vgg16", help="convolutional trunk (default: vgg16)")
-    nets("--weights", type=Path, help="weights the coarsest stage starts from; layers they lack are learned")
-    nets("--fc-width", type=int, help="outputs of fc6 and fc7 (default: the trunk's)")
-    nets("--fc-kernel", type=int, help="kernel of fc6 (default: the trunk's)")
-    nets(
+    _add_label_options(options)
+    _add_split_options(options)
+    _add_net_options(options)
+    _add_training_options(options)
+    return options
+
+
+def _add_label_options(options: argparse.ArgumentParser) -> None:
+    add = options.add_argument_group("labels").add_argument
+    add("--classes", type=int, help="number of classes (default: the highest label and one)")
+    add("--class-names", type=Path, help="class card, `INDEX: NAME` a line")
+    add("--void", type=int, nargs="+", help="label values that are not scored (default: 255)")
+    add("--mapping", type=Path, help="file of `VALUE: CLASS` or `RED GREEN BLUE: CLASS` lines")
+
+
+def _add_split_options(options: argparse.ArgumentParser) -> None:
+    add = options.add_argument_group("splits").add_argument
+    add("--val-fraction", type=float, default=0.2, help="part of the images held back for scoring (default: 0.2)")
+    add("--train-list", type=Path, help="file of names to train on")
+    add("--val-list", type=Path, help="file of names to score on after each step")
+    add("--test-list", type=Path, help="file of names for the last word")
+    add("--seed", type=int, default=1337, help="of the split, the fillers and the order of images")
+
+
+def _add_net_options(options: argparse.ArgumentParser) -> None:
+    add = options.add_argument_group("nets").add_argument
+    add("--trunk", choices=TRUNKS, default="vgg16", help="convolutional trunk (default: vgg16)")
+    add("--weights", type=Path, help="weights the coarsest stage starts from; layers they lack are learned")
+    add("--fc-width", type=int, help="outputs of fc6 and fc7 (default: the trunk's)")
+    add("--fc-kernel", type=int, help="kernel of fc6 (default: the trunk's)")
+    add(
         "--pad",
         type=int,
         choices=(1, 100),
         help="pad of the first convolution: 100 as in the paper, or 1 and a padded "
         "fc6, which is quicker on small images (default: 1 where fc6 is learned)",
     )
-    solvers = parser.add_argument_group("training").add_argument
-    defaults = Training()
-    for stage in STAGES:
-        lr, iterations = defaults.base_lr[stage], defaults.max_iter[stage]
-        solvers(f"--base-lr-{stage}", type=float, default=lr, help=f"learning rate of {stage} (default: {lr:g})")
-        solvers(
-            f"--max-iter-{stage}", type=int, default=iterations, help=f"iterations of {stage} (default: {iterations})"
-        )
-    solvers("--base-lr", type=float, help="learning rate of every stage")
-    solvers("--max-iter", type=int, help="iterations of every stage")
-    solvers("--momentum", type=float, default=defaults.momentum)
-    solvers("--weight-decay", type=float, default=defaults.weight_decay)
-    solvers("--iter-size", type=int, default=defaults.iter_size, help="images an update (default: %(default)s)")
-    solvers("--lr-policy", choices=("fixed", "poly"), default=defaults.lr_policy)
-    solvers("--head-lr", type=float, default=defaults.head_lr, help="rate of new layers over the trunk's")
-    solvers("--snapshot", type=int, help="iterations between scored snapshots (default: a fourth of the stage)")
-    return parser
 
 
-def _training(arguments: argparse.Namespace) -> Training:
+def _add_training_options(options: argparse.ArgumentParser) -> None:
+    add = options.add_argument_group("training").add_argument
+    for stage, (rate, iterations) in STAGES.items():
+        add(f"--base-lr-{stage}", type=float, default=rate, help=f"learning rate of {stage} (default: {rate:g})")
+        add(f"--max-iter-{stage}", type=int, default=iterations, help=f"iterations of {stage} (default: {iterations})")
+    add("--base-lr", type=float, help="learning rate of every stage")
+    add("--max-iter", type=int, help="iterations of every stage")
+    add("--momentum", type=float, default=0.9)
+    add("--weight-decay", type=float, default=5e-4)
+    add("--iter-size", type=int, default=1, help="images an update (default: %(default)s)")
+    add("--lr-policy", choices=("fixed", "poly"), default="poly")
+    add("--head-lr", type=float, default=1.0, help="rate of new layers over the trunk's")
+    add("--snapshot", type=int, help="iterations between scored snapshots (default: a fourth of the stage)")
+
+
+def training_settings(arguments: argparse.Namespace) -> Training:
+    """Return the settings of training that a command line asks for."""
+    from fcn_caffe.models.own_task import Training
+
     options = vars(arguments)
     return Training(
         base_lr={stage: arguments.base_lr or options[f"base_lr_{stage}"] for stage in STAGES},
@@ -96,6 +119,8 @@ def _report_pairs(pairing: Pairing) -> None:
 
 def _refuse_for_mapping(report: LabelReport, out: Path, voids: Sequence[int] | None) -> None:
     """Stop when the labels need a mapping, leaving a suggestion to edit. Raises: DataError."""
+    from fcn_caffe.data.own.label_check import suggest_mapping
+
     masks = set(report.counts) == {0, 255} and voids is None
     if not report.coloured and not masks:
         return
@@ -118,7 +143,7 @@ def _refuse_for_mapping(report: LabelReport, out: Path, voids: Sequence[int] | N
     )
 
 
-def _warn(report: LabelReport, plan: ClassPlan, splits: Splits, training: Sequence[Pair]) -> None:
+def _warn(report: LabelReport, plan: ClassPlan, splits: Splits) -> None:
     mapping = plan.mapping
     used = {mapping.values.get(value, value) if mapping else value for value in report.counts}
     unused = [index for index in range(plan.classes) if index not in used]
@@ -131,17 +156,10 @@ def _warn(report: LabelReport, plan: ClassPlan, splits: Splits, training: Sequen
         print("note: no validation images")
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
-    images, labels = arguments.images, arguments.labels
-    name = arguments.name or (
-        images.resolve().parent.name if images.name in ("images", "img") else images.resolve().name
-    )
-    out = arguments.out or Path("tasks") / name
-    pairing = pair_files(images, labels, arguments.label_suffix)
-    _report_pairs(pairing)
-    splits = make_splits(
+def _named_splits(pairing: Pairing, arguments: argparse.Namespace) -> Splits:
+    from fcn_caffe.data.own.task_folder import make_splits
+
+    return make_splits(
         pairing.pairs,
         train_list=arguments.train_list,
         val_list=arguments.val_list,
@@ -149,44 +167,87 @@ def main(argv: Sequence[str] | None = None) -> int:
         val_fraction=arguments.val_fraction,
         seed=arguments.seed,
     )
-    by_name = {pair.name: pair for pair in pairing.pairs}
-    listed = [by_name[entry] for names in splits.non_empty().values() for entry in names]
-    given = LabelMap.read(arguments.mapping) if arguments.mapping else None
-    report = check_folder(listed, given)
-    print(f"labels of {len(listed)} images{' after the mapping' if given else ''}:\n{report.histogram()}")
-    if given is None:
+
+
+def _checked_classes(
+    arguments: argparse.Namespace, out: Path, pairs: Sequence[Pair]
+) -> tuple[LabelReport, ClassPlan, LabelMap | None]:
+    """Read every label; returns what they hold, the classes that follow, and the mapping that was given.
+
+    Raises: DataError where the labels need a mapping, or do not fit the options.
+    """
+    from fcn_caffe.data.own.label_check import check_folder
+    from fcn_caffe.data.own.task_folder import plan_classes
+    from fcn_caffe.data.readers.labels import LabelMap
+
+    mapping = LabelMap.read(arguments.mapping) if arguments.mapping else None
+    report = check_folder(pairs, mapping)
+    print(f"labels of {len(pairs)} images{' after the mapping' if mapping else ''}:\n{report.histogram()}")
+    if mapping is None:
         _refuse_for_mapping(report, out, arguments.void)
     plan = plan_classes(report, arguments.classes, arguments.void or [255])
-    if plan.mapping and given:
+    if plan.mapping and mapping:
         raise DataError(f"{arguments.mapping}: map void to 255 there, instead of giving --void as well.")
-    training = [by_name[entry] for entry in splits.train]
-    _warn(report, plan, splits, training)
-    mean = bgr_mean(pair.image for pair in training)
-    print(f"mean (BGR) of {len(training)} training images: {mean[0]} {mean[1]} {mean[2]}")
+    return report, plan, mapping
+
+
+def _class_names(arguments: argparse.Namespace, plan: ClassPlan) -> list[str] | None:
+    """Read the class card. Raises: DataError where it has another number of classes than the labels."""
+    from fcn_caffe.data.readers.labels import read_classes
+
     names = read_classes(arguments.class_names) if arguments.class_names else None
     if names is not None and len(names) != plan.classes:
         raise DataError(f"{arguments.class_names}: names {len(names)} classes, the labels have {plan.classes}.")
-    learned = learned_layers(arguments.trunk, arguments.weights)
+    return names
+
+
+def _task_name(arguments: argparse.Namespace) -> str:
+    images: Path = arguments.images
+    folder = images.resolve().parent if images.name in ("images", "img") else images.resolve()
+    return str(arguments.name or folder.name)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    arguments = parser().parse_args(argv)
+
+    from fcn_caffe.data.own.label_check import bgr_mean
+    from fcn_caffe.data.own.task_folder import pair_files
+    from fcn_caffe.models.own_task import Task, learned_layers, write_task
+
+    name = _task_name(arguments)
+    out = arguments.out or Path("tasks") / name
+    pairing = pair_files(arguments.images, arguments.labels, arguments.label_suffix)
+    _report_pairs(pairing)
+    splits = _named_splits(pairing, arguments)
+    by_name = {pair.name: pair for pair in pairing.pairs}
+    listed = [by_name[entry] for names in splits.non_empty().values() for entry in names]
+    report, plan, mapping = _checked_classes(arguments, out, listed)
+    training = [by_name[entry] for entry in splits.train]
+    _warn(report, plan, splits)
+    mean = bgr_mean(pair.image for pair in training)
+    print(f"mean (BGR) of {len(training)} training images: {mean[0]} {mean[1]} {mean[2]}")
     task = Task(
         name=name,
         out=out,
-        images=images.resolve(),
-        labels=labels.resolve(),
+        images=arguments.images.resolve(),
+        labels=arguments.labels.resolve(),
         label_suffix=arguments.label_suffix,
         splits=splits,
         classes=plan.classes,
-        class_names=names,
+        class_names=_class_names(arguments, plan),
         ignore=plan.ignore,
-        mapping=plan.mapping or given,
+        mapping=plan.mapping or mapping,
         mean=mean,
         trunk=arguments.trunk,
         weights=arguments.weights.resolve() if arguments.weights else None,
-        learned=learned,
+        learned=learned_layers(arguments.trunk, arguments.weights),
         fc_width=arguments.fc_width,
         fc_kernel=arguments.fc_kernel,
         pad=arguments.pad,
     )
-    for path in write_task(task, _training(arguments)):
+    for path in write_task(task, training_settings(arguments)):
         print(f"wrote {path}")
     print(task.commands())
     return 0

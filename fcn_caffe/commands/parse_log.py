@@ -7,17 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fcn_caffe.commands import command
+from fcn_caffe.commands._options import new_parser
 from fcn_caffe.host.atomic import check_place
-from fcn_caffe.training.log_parser import parse_log, write_tables
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="parse_log", description=__doc__)
-    parser.add_argument("log", type=Path, help="log file")
-    parser.add_argument("output_dir", type=Path, help="folder to write the two files to")
-    parser.add_argument("--delimiter", type=_delimiter, default=",", help="between columns (default: a comma)")
-    parser.add_argument("--verbose", action="store_true", help="say how many rows there are")
-    return parser
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
+    options = new_parser("parse_log", __doc__)
+    add = options.add_argument
+    add("log", type=Path, help="log file")
+    add("output_dir", type=Path, help="folder to write the two files to")
+    add("--delimiter", type=_delimiter, default=",", help="between columns (default: a comma)")
+    add("--verbose", action="store_true", help="say how many rows there are")
+    return options
 
 
 def _delimiter(text: str) -> str:
@@ -30,7 +32,10 @@ def _delimiter(text: str) -> str:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
+
+    from fcn_caffe.training.log_parser import parse_log, write_tables
+
     check_place(arguments.output_dir / f"{arguments.log.name}.train")
     log = parse_log(arguments.log)
     paths = write_tables(log, arguments.output_dir / arguments.log.name, arguments.delimiter)

@@ -12,31 +12,25 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import command
-from fcn_caffe.data.readers.labels import read_classes
+from fcn_caffe.commands._options import new_parser
 from fcn_caffe.errors import DataError, WeightsError
-from fcn_caffe.evaluation.net_inputs import file_mean, known_preprocessing, net_preprocessing, refuse_differences
 from fcn_caffe.host.text import show
-from fcn_caffe.net.net import Net
-from fcn_caffe.weights.formats import Format, format_of, format_to_write
-from fcn_caffe.weights.record import ORDERS, Preprocessing, read_preprocessing, sha256_of, write_preprocessing
-from fcn_caffe.weights.transfer import (
-    ABSENT,
-    CopyReport,
-    Weights,
-    copy_weights,
-    load_weights,
-    net_weights,
-    save_weights,
-)
+
+if TYPE_CHECKING:
+    from fcn_caffe.net.net import Net
+    from fcn_caffe.weights.formats import Format
+    from fcn_caffe.weights.record import Preprocessing
+    from fcn_caffe.weights.transfer import Weights
+
+ORDERS = ("BGR", "RGB")  # of the channels
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="port_weights", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+def parser() -> argparse.ArgumentParser:
+    options = new_parser("port_weights", __doc__)
+    add = options.add_argument
     add("source", metavar="IN", help="weights to read")
     add("target", metavar="OUT", help="weights to write, whole or not at all; the ending is the form")
     add("--net", help="net prototxt they have to fit; they are written in its shapes and order")
@@ -51,39 +45,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--channel-order", type=str.upper, choices=ORDERS, help="of the inputs; Caffe's own are BGR")
     add("--classes", nargs="+", metavar="NAME", help="names of the classes in order, or a file of them, one a line")
     add("--ignore-preprocessing", action="store_true", help="write even if the net's data layer contradicts the record")
-    return parser
+    return options
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0 when the weights and their record are written."""
-    arguments = _parser().parse_args(argv)
-    source, target = arguments.source, arguments.target
-    form, wanted = format_of(source), format_to_write(target)
-    weights = load_weights(source)
-    net_name, types = form.names(source)
-    print(f"{source} ({form.name}): {_table(weights)}")
-    if arguments.net:
-        net = Net(arguments.net, stages=arguments.stage or ["deploy"])
-        report = copy_weights(net, weights, source)
-        print(f"{arguments.net}: {report}")
-        if not report.copied:
-            raise WeightsError(f"{source}: none of its layers is in {arguments.net}. Is it the right net?")
-        weights = _fitted(net, weights, report)
-        net_name, types = net.name, {**types, **{node.name: node.type for node in net.graph.nodes}}
-    record = _record(arguments, form)
-    if arguments.net:
-        if not arguments.ignore_preprocessing:
-            refuse_differences(record, arguments.net, source)
-        record = net_preprocessing(arguments.net).updated(record)
-    save_weights(target, weights, net_name, types)
-    path = write_preprocessing(target, record)
-    print(f"wrote {target} ({wanted.name})\nwrote {path}: {record}")
-    return 0
-
-
-def _table(weights: Weights) -> str:
+def _listing(weights: Weights) -> str:
     """The shapes of every layer's blobs, and how much there is of all."""
+    from fcn_caffe.weights.transfer import ABSENT
+
     width = max((len(layer) for layer in weights), default=0)
     present = [blob for blobs in weights.values() for blob in blobs if blob is not ABSENT]
     values = sum(blob.size for blob in present)
@@ -94,22 +62,39 @@ def _table(weights: Weights) -> str:
     return "\n".join(lines)
 
 
-def _fitted(net: Net, weights: Weights, report: CopyReport) -> Weights:
-    """The net's layers that were copied, in its order and shapes, then the layers it does not have, as they were."""
-    copied = net_weights(net)
-    fitted = {layer: blobs for layer, blobs in copied.items() if layer in report.copied}
-    return {**fitted, **{layer: weights[layer] for layer in report.ignored}}
+def _fit(arguments: argparse.Namespace, weights: Weights) -> tuple[Net, Weights]:
+    """Fit weights to the net of --net.
+
+    Returns:
+        The net; its layers that were copied, in its order and shapes, then the layers it does not have, as they were.
+
+    Raises:
+        WeightsError: No layer is in the net, or one does not fit.
+    """
+    from fcn_caffe.net.net import Net
+    from fcn_caffe.weights.transfer import copy_weights, net_weights
+
+    net = Net(arguments.net, stages=arguments.stage or ["deploy"])
+    report = copy_weights(net, weights, arguments.source)
+    print(f"{arguments.net}: {report}")
+    if not report.copied:
+        raise WeightsError(f"{arguments.source}: none of its layers is in {arguments.net}. Is it the right net?")
+    fitted = {layer: blobs for layer, blobs in net_weights(net).items() if layer in report.copied}
+    return net, {**fitted, **{layer: weights[layer] for layer in report.ignored}}
 
 
 def _record(arguments: argparse.Namespace, form: Format) -> Preprocessing:
     """What the options say, over the input's own record, over what is known of published files."""
+    from fcn_caffe.evaluation.net_inputs import known_preprocessing
+    from fcn_caffe.weights.record import Preprocessing, read_preprocessing, sha256_of
+
     source = arguments.source
     checksum = sha256_of(source)
     base = known_preprocessing(source, checksum).updated(read_preprocessing(source) or Preprocessing())
     mean, mean_file = _mean(arguments.mean)
     if mean is not None and mean_file is None:
         base = base.without_mean_file()
-    given = Preprocessing(
+    asked = Preprocessing(
         arguments.channel_order,
         mean,
         mean_file,
@@ -119,24 +104,59 @@ def _record(arguments: argparse.Namespace, form: Format) -> Preprocessing:
         checksum,
         form.name,
     )
-    return base.updated(given)
+    return base.updated(asked)
 
 
-def _mean(given: Sequence[str] | None) -> tuple[tuple[float, ...] | None, str | None]:
+def _mean(words: Sequence[str] | None) -> tuple[tuple[float, ...] | None, str | None]:
     """The numbers of --mean, and the file they come from where it names one."""
-    if given is None:
+    if words is None:
         return None, None
     try:
-        return tuple(float(value) for value in given), None
+        return tuple(float(word) for word in words), None
     except ValueError:
-        if len(given) > 1:
-            raise DataError(f"--mean {' '.join(given)}: wanted numbers, or one mean file.") from None
-        return file_mean(given[0]), os.path.basename(given[0])
+        if len(words) > 1:
+            raise DataError(f"--mean {' '.join(words)}: wanted numbers, or one mean file.") from None
+
+    from fcn_caffe.evaluation.net_inputs import file_mean
+
+    return file_mean(words[0]), os.path.basename(words[0])
 
 
-def _classes(given: Sequence[str] | None) -> tuple[str, ...] | None:
-    if given is None:
+def _classes(words: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The names of --classes, or those of the file that it names."""
+    if words is None:
         return None
-    if len(given) == 1 and Path(given[0]).is_file():
-        return tuple(read_classes(given[0]))
-    return tuple(given)
+    if len(words) == 1 and Path(words[0]).is_file():
+        from fcn_caffe.data.readers.labels import read_classes
+
+        return tuple(read_classes(words[0]))
+    return tuple(words)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 when the weights and their record are written."""
+    arguments = parser().parse_args(argv)
+
+    from fcn_caffe.evaluation.net_inputs import net_preprocessing, refuse_differences
+    from fcn_caffe.weights.formats import format_of, format_to_write
+    from fcn_caffe.weights.record import write_preprocessing
+    from fcn_caffe.weights.transfer import load_weights, save_weights
+
+    source, target = arguments.source, arguments.target
+    form, wanted = format_of(source), format_to_write(target)
+    weights = load_weights(source)
+    net_name, types = form.names(source)
+    print(f"{source} ({form.name}): {_listing(weights)}")
+    if arguments.net:
+        net, weights = _fit(arguments, weights)
+        net_name, types = net.name, {**types, **{node.name: node.type for node in net.graph.nodes}}
+    record = _record(arguments, form)
+    if arguments.net:
+        if not arguments.ignore_preprocessing:
+            refuse_differences(record, arguments.net, source)
+        record = net_preprocessing(arguments.net).updated(record)
+    save_weights(target, weights, net_name, types)
+    path = write_preprocessing(target, record)
+    print(f"wrote {target} ({wanted.name})\nwrote {path}: {record}")
+    return 0

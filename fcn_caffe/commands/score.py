@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import DATA_HELP, paths_with_data, positive
+from fcn_caffe.commands._options import DATA_HELP, new_parser, paths_with_data, positive
 from fcn_caffe.errors import DataError
 from fcn_caffe.evaluation.confusion_picture import draw_confusion
 from fcn_caffe.evaluation.infer import trained_net
@@ -27,20 +27,22 @@ from fcn_caffe.host.pictures import save_image
 from fcn_caffe.net.net import Net
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="score", description=__doc__)
-    parser.add_argument("net", help="net prototxt; its TEST phase with its data layer is run")
-    parser.add_argument("--weights", required=True, help="weights to score, in any form")
-    parser.add_argument("--data", type=Path, metavar="DIR", help=DATA_HELP)
-    parser.add_argument("--iterations", type=positive, help="passes to run (default: once over the data layer's split)")
-    parser.add_argument("--score", nargs="+", help="score blobs, one a head (default: score, else every loss's)")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    options = new_parser("score", __doc__)
+    options.add_argument("net", help="net prototxt; its TEST phase with its data layer is run")
+    options.add_argument("--weights", required=True, help="weights to score, in any form")
+    options.add_argument("--data", type=Path, metavar="DIR", help=DATA_HELP)
+    options.add_argument(
+        "--iterations", type=positive, help="passes to run (default: once over the data layer's split)"
+    )
+    options.add_argument("--score", nargs="+", help="score blobs, one a head (default: score, else every loss's)")
+    options.add_argument(
         "--label", nargs="+", help="their label blobs, in the same order (default: those of their losses)"
     )
-    parser.add_argument(
+    options.add_argument(
         "--leave-out-absent", action="store_true", help="leave classes without ground truth out of the means"
     )
-    chosen = parser.add_mutually_exclusive_group()
+    chosen = options.add_mutually_exclusive_group()
     chosen.add_argument(
         "--only",
         nargs="+",
@@ -55,20 +57,20 @@ def _parser() -> argparse.ArgumentParser:
         metavar="CLASS",
         help="score all classes but these, likewise (PASCAL-Context's 59 classes: --without background)",
     )
-    parser.add_argument("--stage", action="append", default=[], help="NetState stage (repeatable)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument(
+    options.add_argument("--stage", action="append", default=[], help="NetState stage (repeatable)")
+    options.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    options.add_argument(
         "--ignore-preprocessing", action="store_true", help="run even if the weights were made for other inputs"
     )
-    parser.add_argument("--csv", type=Path, help="append the scores to this CSV file")
-    parser.add_argument("--json", type=Path, help="write the scores, by class too, to this JSON file")
-    parser.add_argument("--per-class", type=Path, help="write the table of classes to this CSV file")
-    parser.add_argument("--confusion", type=Path, help="draw the confusion matrix to this image; one a head")
-    parser.add_argument("--save-predictions", type=Path, help="write every answer to this folder, as palette PNG")
-    parser.add_argument(
+    options.add_argument("--csv", type=Path, help="append the scores to this CSV file")
+    options.add_argument("--json", type=Path, help="write the scores, by class too, to this JSON file")
+    options.add_argument("--per-class", type=Path, help="write the table of classes to this CSV file")
+    options.add_argument("--confusion", type=Path, help="draw the confusion matrix to this image; one a head")
+    options.add_argument("--save-predictions", type=Path, help="write every answer to this folder, as palette PNG")
+    options.add_argument(
         "--voc-results", type=Path, help=f"write every answer as the VOC test server takes it: under DIR/{VOC_LAYOUT}"
     )
-    return parser
+    return options
 
 
 def _number(value: float) -> float | None:
@@ -148,7 +150,7 @@ def _write_classes(path: Path, scores: Scores, names: list[str] | None) -> None:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     paths = paths_with_data(arguments.data)
     if not arguments.ignore_preprocessing:
         check_preprocessing(arguments.weights, arguments.net, paths=paths)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fcn_caffe.commands import INTERRUPTED, command
-from fcn_caffe.commands._options import DATA_HELP, paths_with_data, positive
+from fcn_caffe.commands._options import DATA_HELP, new_parser, paths_with_data, positive
 from fcn_caffe.doctor.stages import problems, segments
 from fcn_caffe.errors import SolverError
 from fcn_caffe.evaluation.net_inputs import check_preprocessing
@@ -31,11 +31,9 @@ from fcn_caffe.training.stage_picture import draw_stages
 DEFAULT = "solvers/shapes-fcn8s.prototxt"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="solve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+def parser() -> argparse.ArgumentParser:
+    options = new_parser("solve", __doc__)
+    add = options.add_argument
     add("solver", nargs="?", default=DEFAULT, help="solver prototxt (default: %(default)s)")
     add(
         "--from",
@@ -50,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", type=Path, metavar="DIR", help=DATA_HELP)
     add("--ignore-preprocessing", action="store_true", help="start even from weights made for other inputs")
     add("--dry-run", action="store_true", help="print which stages would run and what is missing; write nothing")
-    return parser
+    return options
 
 
 def _find_solver(solver: Path, data: Path | None) -> tuple[Path, Paths]:
@@ -129,7 +127,7 @@ def _again(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when all stages are there, 130 when interrupted."""
     given = list(sys.argv[1:] if argv is None else argv)
-    arguments = _parser().parse_args(given)
+    arguments = parser().parse_args(given)
     # A stage has a name without an ending, a weight file has one.
     begin: str | None = arguments.begin
     from_weights = Path(begin).absolute() if begin is not None and Path(begin).suffix else None

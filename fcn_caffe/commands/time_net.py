@@ -10,23 +10,22 @@ import argparse
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import PHASES, add_state_options, fill, names, positive
+from fcn_caffe.commands._options import PHASES, add_state_options, fill, names, new_parser, phase_number, positive
 from fcn_caffe.host.atomic import atomic_write, check_place
-from fcn_caffe.host.devices import torch_device
 from fcn_caffe.host.text import show
-from fcn_caffe.net.net import Net
-from fcn_caffe.net.timing import NetTimes, time_net
+
+if TYPE_CHECKING:
+    from fcn_caffe.net.timing import NetTimes
 
 COLUMNS = ("layer", "type", "tops", "parameters", "forward_ms", "backward_ms")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="time_net", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+def parser() -> argparse.ArgumentParser:
+    options = new_parser("time_net", __doc__)
+    add = options.add_argument
     add("net", nargs="?", help="net prototxt")
     add("-model", "--model", help="the same, as `caffe time` has it")
     add(
@@ -39,11 +38,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("-iterations", "--iterations", type=positive, default=50, help="passes to average over (default: %(default)s)")
     add("--warm-up", type=positive, default=1, help="passes before these (default: %(default)s)")
-    add("-phase", "--phase", choices=sorted(PHASES), default="TRAIN", help="default: %(default)s, as in Caffe")
-    add_state_options(parser)
+    add("-phase", "--phase", choices=PHASES, default="TRAIN", help="default: %(default)s, as in Caffe")
+    add_state_options(options)
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
     add("--csv", type=Path, help="write the table to this CSV file")
-    return parser
+    return options
 
 
 def table(times: NetTimes) -> str:
@@ -85,15 +84,20 @@ def _write_csv(path: Path, times: NetTimes) -> None:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    options = parser()
+    arguments = options.parse_args(argv)
     if (arguments.net is None) == (arguments.model is None):
-        parser.error("give the net once, as NET or --model NET.")
+        options.error("give the net once, as NET or --model NET.")
     path = arguments.net or arguments.model
     if arguments.csv:
         check_place(arguments.csv)
+
+    from fcn_caffe.host.devices import torch_device
+    from fcn_caffe.net.net import Net
+    from fcn_caffe.net.timing import time_net
+
     device = torch_device(arguments.device)
-    net = Net(path, PHASES[arguments.phase], stages=arguments.stage, level=arguments.level, device=device)
+    net = Net(path, phase_number(arguments.phase), stages=arguments.stage, level=arguments.level, device=device)
     fill(net, arguments.weights)
     times = time_net(net, arguments.iterations, warm_up=arguments.warm_up)
     print(table(times))

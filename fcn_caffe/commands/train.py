@@ -1,4 +1,4 @@
-"""Train one net with one solver, as `caffe train` does. tools/solve.py is for a whole coarse-to-fine recipe.
+"""Train one net with one solver, as `caffe train` does. The command solve is for a whole coarse-to-fine recipe.
 
 SIGINT (Ctrl-C) snapshots and stops, SIGHUP snapshots and goes on, unless told otherwise.
 """
@@ -11,23 +11,22 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import INTERRUPTED, command
-from fcn_caffe.commands._options import add_device_options, add_state_options, chosen_device, names
+from fcn_caffe.commands._options import add_device_options, add_state_options, names, new_parser, requested_device
 from fcn_caffe.errors import SolverError
-from fcn_caffe.host.glog import say
-from fcn_caffe.host.progress import Screen, logging_to
-from fcn_caffe.training.solver import Solver, read_solver
+from fcn_caffe.host.program import tool_words
+
+if TYPE_CHECKING:
+    from fcn_caffe.proto import caffe_pb2
 
 EFFECTS = ("stop", "snapshot", "none")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+def parser() -> argparse.ArgumentParser:
+    options = new_parser("train", __doc__)
+    add = options.add_argument
     add("-solver", "--solver", required=True, help="solver prototxt")
     add(
         "-weights",
@@ -38,19 +37,21 @@ def _parser() -> argparse.ArgumentParser:
         help="weight files to start from, separated by commas",
     )
     add("-snapshot", "--snapshot", help="solver state to go on from")
-    add_device_options(parser)
+    add_device_options(options)
     add("-phase", "--phase", choices=["TRAIN"], help="accepted for Caffe's sake: training runs the TRAIN phase")
-    add_state_options(parser)
+    add_state_options(options)
     for name, default in (("sigint", "stop"), ("sighup", "snapshot")):
         meaning = f"what {name.upper()} does (default: {default})"
         add(f"-{name}_effect", f"--{name}_effect", choices=EFFECTS, default=default, help=meaning)
     add("--log", type=Path, help="write the log to the end of this file too; a terminal then shows a bar instead")
-    return parser
+    return options
 
 
-def _settings(arguments: argparse.Namespace) -> Any:
+def _settings(arguments: argparse.Namespace) -> caffe_pb2.SolverParameter:
     """The solver as the options change it. Source: caffe train."""
-    param = read_solver(arguments.solver)
+    from fcn_caffe.training.solver import read_solver
+
+    param: caffe_pb2.SolverParameter = read_solver(arguments.solver)
     if arguments.level or arguments.stage:
         param.train_state.level = arguments.level
         param.train_state.stage.extend(arguments.stage)
@@ -60,31 +61,36 @@ def _settings(arguments: argparse.Namespace) -> Any:
     return param
 
 
-def _again(given: Sequence[str], state: str) -> str:
+def _command_to_resume(argv: Sequence[str], state: str) -> str:
     """The command that goes on after an interruption: what was typed, but for what it starts from."""
     kept, skip = [], False
-    for word in given:
+    for word in argv:
         name, is_joined, _ = word.lstrip("-").partition("=")
         starts = word.startswith("-") and name in ("weights", "snapshot")
         if not starts and not skip:
             kept.append(word)
         skip = starts and not is_joined
-    return shlex.join(["python", "tools/train.py", *kept, "--snapshot", state])
+    return shlex.join([*tool_words("train"), *kept, "--snapshot", state])
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when training came to its end, 130 when a signal stopped it."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    arguments = _parser().parse_args(given)
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = parser().parse_args(words)
     if arguments.snapshot and arguments.weights:
         raise SolverError("give --snapshot to go on with training or --weights to start from, not both.")
     if arguments.snapshot and not Path(arguments.snapshot).is_file():
         raise SolverError(f"{arguments.snapshot}: no such solver state. Check the path.")
-    param, screen, taken = _settings(arguments), Screen(), [arguments.snapshot]
+
+    from fcn_caffe.host.glog import say
+    from fcn_caffe.host.progress import Screen, logging_to
+    from fcn_caffe.training.solver import Solver
+
+    param, screen, snapshots = _settings(arguments), Screen(), [arguments.snapshot]
     with logging_to(arguments.log, screen) if arguments.log else nullcontext():
-        solver = Solver(param, chosen_device(arguments), path=arguments.solver)
-        solver.on_snapshot.append(lambda solver, state: taken.append(str(state)))
+        solver = Solver(param, requested_device(arguments), path=arguments.solver)
+        solver.on_snapshot.append(lambda solver, state: snapshots.append(str(state)))
         gpu = solver.device.type == "cuda"
         say("caffe.cpp:197", f"Using GPUs {solver.device.index}" if gpu else "Use CPU.")
         if arguments.log:
@@ -96,7 +102,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with solver.signals(arguments.sigint_effect, arguments.sighup_effect):
             solver.solve(arguments.snapshot)
         if solver.stopped:
-            print(f"stopped at iteration {solver.iter}. To go on: {_again(given, taken[-1])}", file=sys.stderr)
+            print(
+                f"stopped at iteration {solver.iter}. To go on: {_command_to_resume(words, snapshots[-1])}",
+                file=sys.stderr,
+            )
             return INTERRUPTED
         say("caffe.cpp:259", "Optimization Done.")
     return 0

@@ -8,41 +8,45 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from fcn_caffe.commands import command
-from fcn_caffe.proto import caffe_pb2
-from fcn_caffe.proto.files import read_message, replace, write_message
-from fcn_caffe.proto.upgrade import upgrade_net
+from fcn_caffe.commands._options import new_parser
+
+if TYPE_CHECKING:
+    from fcn_caffe.proto import caffe_pb2
+
+    Message = TypeVar("Message", caffe_pb2.NetParameter, caffe_pb2.SolverParameter)
 
 _OLD_TRANSFORMS = ("scale", "mean_file", "crop_size", "mirror")
 _DATA_OPTIONS = ("data_param", "image_data_param", "window_data_param")
 
 
-def old_forms(net: Any) -> list[str]:
+def old_forms(net: caffe_pb2.NetParameter) -> list[str]:
     """Say what about a net is old, as `upgrade_net` will change it: "7 V1 layers", "net-level input data" …"""
-    found = []
+    forms = []
     v0 = sum(layer.HasField("layer") for layer in net.layers)
     if v0:
-        found.append(_count(v0, "V0 layer"))
+        forms.append(_count(v0, "V0 layer"))
     if len(net.layers) > v0:
-        found.append(_count(len(net.layers) - v0, "V1 layer"))
-    moved = [layer.name for layer in (*net.layers, *net.layer) if _has_old_transform(layer)]
+        forms.append(_count(len(net.layers) - v0, "V1 layer"))
+    moved = [layer.name for layer in net.layers if _has_old_transform(layer)]
+    moved += [layer.name for layer in net.layer if _has_old_transform(layer)]
     if moved:
-        found.append(f"transforms in the data options of {', '.join(moved)}")
+        forms.append(f"transforms in the data options of {', '.join(moved)}")
     norms = [
         layer.name
         for layer in net.layer
         if layer.type == "BatchNorm" and any(param.lr_mult or param.decay_mult for param in layer.param)
     ]
     if norms:
-        found.append(f"multipliers of BatchNorm in {', '.join(norms)}")
+        forms.append(f"multipliers of BatchNorm in {', '.join(norms)}")
     if net.input:
-        found.append(f"net-level input {', '.join(net.input)}")
-    return found
+        forms.append(f"net-level input {', '.join(net.input)}")
+    return forms
 
 
-def _has_old_transform(layer: Any) -> bool:
+def _has_old_transform(layer: caffe_pb2.LayerParameter | caffe_pb2.V1LayerParameter) -> bool:
     return any(
         layer.HasField(options) and any(getattr(layer, options).HasField(name) for name in _OLD_TRANSFORMS)
         for options in _DATA_OPTIONS
@@ -53,26 +57,46 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def parser(prog: str, description: str | None, what: str) -> argparse.ArgumentParser:
-    """The arguments that both upgrading commands take."""
-    made = argparse.ArgumentParser(
-        prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    made.add_argument("source", metavar="IN", help=f"old {what}, text or binary: told by its content")
-    made.add_argument("target", metavar="OUT", help="file to write, whole or not at all; may be IN")
-    form = made.add_mutually_exclusive_group()
+def upgrade_parser(tool: str, description: str | None, what: str) -> argparse.ArgumentParser:
+    """Make the parser of an upgrading command. what: the kind of file that it upgrades."""
+    options = new_parser(tool, description)
+    options.add_argument("source", metavar="IN", help=f"old {what}, text or binary: told by its content")
+    options.add_argument("target", metavar="OUT", help="file to write, whole or not at all; may be IN")
+    form = options.add_mutually_exclusive_group()
     form.add_argument("--text", action="store_true", help="write text")
     form.add_argument("--binary", action="store_true", help="write binary")
-    return made
+    return options
 
 
-def upgrade(arguments: argparse.Namespace, message_class: Any, find: Callable[[Any], list[str]], make: Any) -> int:
-    """Read, upgrade with `make`, write and say what was old; 0 always, as what is modern already is no mistake."""
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
+    return upgrade_parser("upgrade_net", __doc__, "net")
+
+
+def upgrade(
+    arguments: argparse.Namespace,
+    message_class: type[Message],
+    old_forms: Callable[[Message], list[str]],
+    make_modern: Callable[[Message, str], object],
+) -> int:
+    """Read a message, make it modern, write it and say what was old.
+
+    Args:
+        arguments: Of the command line.
+        message_class: What the file holds.
+        old_forms: Says what is old about it, in words.
+        make_modern: Upgrades it in place.
+
+    Returns:
+        0 always: what is modern already is no mistake.
+    """
+    from fcn_caffe.proto.files import read_message, replace, write_message
+
     source, target = arguments.source, arguments.target
     message, was_binary = read_message(source, message_class)
     binary = arguments.binary or (was_binary and not arguments.text)
-    old = find(message)
-    make(message, source)
+    old = old_forms(message)
+    make_modern(message, source)
     if old or binary != was_binary:
         write_message(target, message, binary)
     elif not (Path(target).exists() and Path(source).samefile(target)):
@@ -85,5 +109,9 @@ def upgrade(arguments: argparse.Namespace, message_class: Any, find: Callable[[A
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 also when there was nothing to upgrade."""
-    arguments = parser("upgrade_net", __doc__, "net").parse_args(argv)
+    arguments = parser().parse_args(argv)
+
+    from fcn_caffe.proto import caffe_pb2
+    from fcn_caffe.proto.upgrade import upgrade_net
+
     return upgrade(arguments, caffe_pb2.NetParameter, old_forms, upgrade_net)

@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from fcn_caffe.errors import DataError
-from fcn_caffe.evaluation.metrics import NAMES
 from fcn_caffe.host.atomic import atomic_write
 
 COLUMNS = ("NumIters", "Seconds", "LearningRate")
@@ -198,6 +197,8 @@ class _Reader:
         if not rows or rows[-1].iteration != iteration:
             rows.append(Row(iteration, self.now, self.rate))
         prefix = "" if head == "score" else f"{head}/"
+        from fcn_caffe.evaluation.metrics import NAMES  # here, as it brings NumPy: a command's --help does without
+
         known = {shown: name for name, shown in NAMES.items()}
         for metric in metrics.removesuffix(", ").split(", "):
             shown, value = metric.rsplit(" ", 1)

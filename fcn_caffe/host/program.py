@@ -1,0 +1,44 @@
+"""How the person at the keyboard runs our tools: what a message tells them to type."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+__all__ = ["tool_call", "tool_words"]
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def tool_call(tool: str) -> str:
+    """Say how a tool is run here, as part of a message: `fcn-caffe solve`, or `python tools/solve.py`.
+
+    Args:
+        tool: The tool's name, `solve`.
+
+    Returns:
+        The form in which this process itself was started; `fcn-caffe TOOL` within a program of the user's own.
+    """
+    return shlex.join(tool_words(tool))
+
+
+def tool_words(tool: str) -> list[str]:
+    """Return the words of `tool_call`, for a command line that goes on behind them."""
+    program = Path(sys.argv[0])
+    if program.resolve().parent == _PACKAGE.parent / "tools":
+        return [_python(), str(program.with_name(f"{tool}.py"))]
+    if program.resolve() == _PACKAGE / "__main__.py":
+        return [_python(), "-m", _PACKAGE.name, tool]
+    return ["fcn-caffe", tool]
+
+
+def _python() -> str:
+    """The shortest name of the interpreter that runs this."""
+    for name in ("python", "python3"):
+        path = shutil.which(name)
+        if path is not None and os.path.abspath(path) == sys.executable:
+            return name
+    return sys.executable
