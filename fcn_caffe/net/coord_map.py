@@ -6,24 +6,27 @@ along the net and are exact fractions. Source: Caffe's coord_map; Long et al., s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
-from typing import Any
+from typing import TypeVar
 
 from fcn_caffe.errors import GraphError
 from fcn_caffe.net.graph import Graph, Node, filter_net
 from fcn_caffe.net.net_spec import Top, layers, named_net
+from fcn_caffe.proto import caffe_pb2
 
 __all__ = ["CoordMap", "ReceptiveField", "coord_map_from_to", "crop", "crop_offset", "receptive_field"]
 
-# Layers that leave every pixel where it is.
+# Layers that leave every pixel in its place.
 _IN_PLACE = {
     *("AbsVal", "BatchNorm", "Bias", "BNLL", "Clip", "Concat", "Dropout", "ELU", "Eltwise", "Exp", "Log", "LRN", "MVN"),
     *("Power", "PReLU", "ReLU", "Scale", "Sigmoid", "Slice", "Softmax", "Split", "Swish", "TanH", "Threshold"),
 }
 FIRST_SPATIAL_AXIS = 2
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,12 @@ class CoordMap:
     offset: tuple[Fraction, ...] = (Fraction(0),)
 
     def after(self, first: CoordMap) -> CoordMap:
-        """This map of what `first` gives."""
+        """Return the map that applies `first`, then this one."""
         pairs = list(_zip(self.scale, self.offset, first.scale, first.offset))
         return CoordMap(tuple(a * c for a, _, c, _ in pairs), tuple(a * d + b for a, b, _, d in pairs))
 
     def inverse(self) -> CoordMap:
-        """The map back."""
+        """Return the map back."""
         pairs = list(_zip(self.scale, self.offset))
         return CoordMap(tuple(1 / a for a, _ in pairs), tuple(-b / a for a, b in pairs))
 
@@ -62,49 +65,50 @@ class _Window:
 
 
 def crop(top_from: Top, top_to: Top) -> Top:
-    """A Crop layer that cuts `top_from` to the place and size of `top_to`, its offset derived from their maps.
+    """Make a Crop layer that cuts `top_from` to the place and size of `top_to`; the offset follows from their maps.
 
-    Raises: GraphError naming both where no offset does it, see crop_offset.
+    Raises:
+        GraphError: as `crop_offset`.
     """
     net, (blob_from, blob_to) = named_net(top_from, top_to)
     offset = crop_offset(Graph.from_param(net), blob_from, blob_to)
-    made: Top = layers.Crop(top_from, top_to, crop_param={"axis": FIRST_SPATIAL_AXIS, "offset": offset})
-    return made
+    layer: Top = layers.Crop(top_from, top_to, crop_param={"axis": FIRST_SPATIAL_AXIS, "offset": offset})
+    return layer
 
 
-def crop_offset(net: Any, blob_from: str, blob_to: str) -> list[int]:
-    """Where in `blob_from` the first pixel of `blob_to` lies: one number, or one for each spatial axis if they differ.
+def crop_offset(net: caffe_pb2.NetParameter | Graph, blob_from: str, blob_to: str) -> list[int]:
+    """Return where in `blob_from` the first pixel of `blob_to` lies: one number, or one for each axis if they differ.
 
-    net: a NetParameter, or a Graph.
-    Raises: GraphError naming both where their scales differ, the offset is negative or no whole number, they come
-    from no common blob, or a layer between has no coordinate map.
+    Raises:
+        GraphError: the scales differ, the offset is negative or no whole number, the blobs have no common ancestor,
+            or a layer between has no coordinate map. The error names both blobs.
     """
-    found = coord_map_from_to(net, blob_to, blob_from)
+    map_to_from = coord_map_from_to(net, blob_to, blob_from)
     who = f"crop of '{blob_from}' to '{blob_to}'"
-    if any(scale != 1 for scale in found.scale):
+    if any(scale != 1 for scale in map_to_from.scale):
         raise GraphError(
-            f"{who}: a pixel of '{blob_to}' is {_show(found.scale)} pixels of '{blob_from}'. "
+            f"{who}: a pixel of '{blob_to}' is {_show(map_to_from.scale)} pixels of '{blob_from}'. "
             "Upsample or pool until both have the same stride."
         )
-    if any(offset.denominator != 1 for offset in found.offset):
+    if any(offset.denominator != 1 for offset in map_to_from.offset):
         raise GraphError(
-            f"{who}: the offset would be {_show(found.offset)}, no whole number. "
+            f"{who}: the offset would be {_show(map_to_from.offset)}, no whole number. "
             "Make the kernel of the upsampling one larger or smaller."
         )
-    if any(offset < 0 for offset in found.offset):
+    if any(offset < 0 for offset in map_to_from.offset):
         raise GraphError(
-            f"{who}: the offset would be {_show(found.offset)}; "
+            f"{who}: the offset would be {_show(map_to_from.offset)}; "
             "there is nothing before the first pixel. Pad the first convolution more."
         )
-    offsets = [int(offset) for offset in found.offset]
+    offsets = [int(offset) for offset in map_to_from.offset]
     return offsets[:1] if len(set(offsets)) == 1 else offsets
 
 
-def coord_map_from_to(net: Any, blob_from: str, blob_to: str) -> CoordMap:
-    """The map that takes coordinates of one blob to those of another, through what both are computed from.
+def coord_map_from_to(net: caffe_pb2.NetParameter | Graph, blob_from: str, blob_to: str) -> CoordMap:
+    """Return the map from coordinates of one blob to those of another, through a blob that both are computed from.
 
-    net: a NetParameter, or a Graph.
-    Raises: GraphError where no blob is common to both, or every way there meets a layer without a coordinate map.
+    Raises:
+        GraphError: there is no such blob, or a layer without a coordinate map is on every way there.
     """
     graph = _graph(net)
     from_maps, from_stops = _maps_below(graph, _maker(graph, blob_from))
@@ -120,11 +124,14 @@ def coord_map_from_to(net: Any, blob_from: str, blob_to: str) -> CoordMap:
     return to_maps[common].after(from_maps[common].inverse())
 
 
-def receptive_field(net: Any, blob: str, input_blob: str | None = None) -> ReceptiveField:
-    """The receptive field of a unit of `blob` in the input, along the first spatial axis; the widest of all paths.
+def receptive_field(net: caffe_pb2.NetParameter | Graph, blob: str, input_blob: str | None = None) -> ReceptiveField:
+    """Return the receptive field of a unit of `blob` along the first spatial axis; the widest of all paths counts.
 
-    net: a NetParameter, or a Graph. input_blob: by default the first layer without bottoms that is reached.
-    Raises: GraphError where a layer between has no coordinate map, or the input is not below.
+    Args:
+        input_blob: where the field is measured; by default the top of the first layer without bottoms.
+
+    Raises:
+        GraphError: a layer between has no coordinate map, or `blob` does not depend on the input.
     """
     graph = _graph(net)
     start = _maker(graph, blob)
@@ -134,15 +141,15 @@ def receptive_field(net: Any, blob: str, input_blob: str | None = None) -> Recep
         node = graph.nodes[index]
         for below in _makers_below(graph, node) if index not in stops else ():
             sizes[below] = max(sizes.get(below, 0), _input_size(node, sizes[index]))
-    wanted = None if input_blob is None else _maker(graph, input_blob)
-    ends = [index for index in sorted(maps) if index == wanted or (wanted is None and not graph.nodes[index].bottoms)]
-    if not ends or (stops and wanted is None):
+    source = None if input_blob is None else _maker(graph, input_blob)
+    ends = [index for index in sorted(maps) if index == source or (source is None and not graph.nodes[index].bottoms)]
+    if not ends or (stops and source is None):
         names = ", ".join(str(graph.nodes[index]) for index in sorted(stops)) or "nothing leads there"
         raise GraphError(f"blob '{blob}': its receptive field in the input is not known ({names}).")
     return ReceptiveField(sizes[ends[0]], maps[ends[0]].inverse().scale[0])
 
 
-def _graph(net: Any) -> Graph:
+def _graph(net: caffe_pb2.NetParameter | Graph) -> Graph:
     if isinstance(net, Graph):
         return net
     # A file of all phases is seen as it is tested.
@@ -216,7 +223,9 @@ def _window(node: Node) -> _Window | None:
         if pooling.global_pooling:
             return None
         kernel = _pair(pooling, "kernel", [pooling.kernel_size])
-        return _checked(node, kernel, _pair(pooling, "stride", [pooling.stride]), _pair(pooling, "pad", [pooling.pad]))
+        return _make_window(
+            node, kernel, _pair(pooling, "stride", [pooling.stride]), _pair(pooling, "pad", [pooling.pad])
+        )
     if node.type not in ("Convolution", "Deconvolution", "Im2col"):
         return None
     options = node.param.convolution_param
@@ -224,24 +233,30 @@ def _window(node: Node) -> _Window | None:
     stride = _pair(options, "stride", options.stride or [1])
     pad = _pair(options, "pad", options.pad or [0])
     dilation = tuple(options.dilation) or (1,)
-    return _checked(node, kernel, stride, pad, dilation)
+    return _make_window(node, kernel, stride, pad, dilation)
 
 
-def _checked(
+def _make_window(
     node: Node, kernel: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...], dilation: tuple[int, ...] = (1,)
 ) -> _Window:
-    """A window of these sizes. Raises: GraphError where they have no map: a graph's net may never have been built."""
-    counts = {len(sizes) for sizes in (kernel, stride, pad, dilation)} - {1}
+    """Return the window of these sizes, which no layer has checked: a graph's net may never have been built.
+
+    Raises:
+        GraphError: they have no coordinate map.
+    """
+    counts = {len(values) for values in (kernel, stride, pad, dilation)} - {1}
     if len(counts) > 1 or 0 in counts or min(*kernel, *stride) < 1:
-        told = " x ".join(map(str, kernel)) or "nothing", " x ".join(map(str, stride)), " x ".join(map(str, pad))
+        sizes = " x ".join(map(str, kernel)) or "nothing", " x ".join(map(str, stride)), " x ".join(map(str, pad))
         raise GraphError(
-            f"{node}: kernel {told[0]}, stride {told[1]} and pad {told[2]} have no coordinate map. Kernel and stride "
-            "should be 1 or more, and each one number or one for each axis."
+            f"{node}: kernel {sizes[0]}, stride {sizes[1]} and pad {sizes[2]} have no coordinate map. Kernel and "
+            "stride should be 1 or more, and each one number or one for each axis."
         )
     return _Window(tuple(d * (k - 1) + 1 for k, d in _zip(kernel, dilation)), stride, pad)
 
 
-def _pair(options: Any, short: str, both: Sequence[int]) -> tuple[int, ...]:
+def _pair(
+    options: caffe_pb2.PoolingParameter | caffe_pb2.ConvolutionParameter, short: str, both: Sequence[int]
+) -> tuple[int, ...]:
     """`kernel_h` and `kernel_w` where they are set, the given sizes otherwise."""
     height, width = f"{short}_h", f"{short}_w"
     if options.HasField(height) or options.HasField(width):
@@ -260,8 +275,8 @@ def _input_size(node: Node, size: int) -> int:
     return (size - 1) * stride + kernel
 
 
-def _zip(*values: Sequence[Any]) -> Any:
-    """Zip sequences of which some hold one value for all axes."""
+def _zip(*values: Sequence[Value]) -> Iterator[tuple[Value, ...]]:
+    """Zip sequences; one of a single value has it for all axes."""
     longest = max(len(value) for value in values)
     return zip(*(list(value) * longest if len(value) == 1 else value for value in values), strict=True)
 

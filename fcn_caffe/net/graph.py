@@ -1,12 +1,12 @@
-"""From a NetParameter to layers in order: phase rules, wiring, sharing, last use. No torch here."""
+"""Makes a graph of a NetParameter: the layers of one phase in order, wired by blob name. No torch here."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from fcn_caffe.errors import GraphError, PrototxtError
 from fcn_caffe.host.text import did_you_mean
@@ -15,10 +15,14 @@ from fcn_caffe.proto.phases import TEST
 from fcn_caffe.proto.upgrade import upgrade_net
 
 
-def read_net(path: str | os.PathLike[str], phase: int = TEST, stages: Sequence[str] = (), level: int = 0) -> Any:
+def read_net(
+    path: str | os.PathLike[str], phase: int = TEST, stages: Sequence[str] = (), level: int = 0
+) -> caffe_pb2.NetParameter:
     """Read a net file, upgrade old forms, and keep the layers of one phase, level and set of stages.
 
-    Raises: PrototxtError with file:line:column; GraphError for a layer with include and exclude rules.
+    Raises:
+        PrototxtError: the file is not there, or cannot be read; the error says file:line:column.
+        GraphError: a layer has include and exclude rules.
     """
     if os.path.isdir(path):
         raise PrototxtError("is a folder. Give the net file in it.", path)
@@ -30,33 +34,41 @@ def read_net(path: str | os.PathLike[str], phase: int = TEST, stages: Sequence[s
     return filter_net(upgrade_net(param, path), phase, stages, level)
 
 
-def filter_net(param: Any, phase: int = TEST, stages: Sequence[str] = (), level: int = 0) -> Any:
-    """A copy of an upgraded NetParameter with the layers whose rules the state meets; `phase` is set on each.
+def filter_net(
+    param: caffe_pb2.NetParameter, phase: int = TEST, stages: Sequence[str] = (), level: int = 0
+) -> caffe_pb2.NetParameter:
+    """Copy an upgraded NetParameter, with the layers whose rules the state meets; each gets its `phase`.
 
-    stages: besides those of the net's own `state`, whose phase and level the given ones replace.
-    Raises: GraphError for a layer with include and exclude rules. Source: Caffe Net::Net, Net::FilterNet.
+    Args:
+        phase, level: replace those of the net's own `state`.
+        stages: come on top of those of the net's own `state`.
+
+    Raises:
+        GraphError: a layer has include and exclude rules.
+
+    Source: Caffe Net::Net, Net::FilterNet.
     """
     state = caffe_pb2.NetState(phase=phase, level=level, stage=dict.fromkeys((*param.state.stage, *stages)))
-    kept = caffe_pb2.NetParameter()
-    kept.CopyFrom(param)
-    kept.ClearField("layer")
-    kept.state.CopyFrom(state)
+    filtered = caffe_pb2.NetParameter()
+    filtered.CopyFrom(param)
+    filtered.ClearField("layer")
+    filtered.state.CopyFrom(state)
     for layer in param.layer:
         if layer.include and layer.exclude:
             raise GraphError(f"layer '{layer.name}' ({layer.type}): give include rules or exclude rules, not both.")
         if layer.include:
-            wanted = any(meets(state, rule) for rule in layer.include)
+            included = any(meets(state, rule) for rule in layer.include)
         else:
-            wanted = not any(meets(state, rule) for rule in layer.exclude)
-        if wanted:
-            added = kept.layer.add()
-            added.CopyFrom(layer)
-            if not added.HasField("phase"):
-                added.phase = phase
-    return kept
+            included = not any(meets(state, rule) for rule in layer.exclude)
+        if included:
+            copy = filtered.layer.add()
+            copy.CopyFrom(layer)
+            if not copy.HasField("phase"):
+                copy.phase = phase
+    return filtered
 
 
-def meets(state: Any, rule: Any) -> bool:
+def meets(state: caffe_pb2.NetState, rule: caffe_pb2.NetStateRule) -> bool:
     """Whether a NetState meets a NetStateRule. Source: Caffe Net::StateMeetsRule."""
     return (
         (not rule.HasField("phase") or rule.phase == state.phase)
@@ -67,7 +79,7 @@ def meets(state: Any, rule: Any) -> bool:
     )
 
 
-# Begins the names of tops that a loss was given because its file names none: they are not outputs.
+# Starts the name that a loss's top gets where the file gives none. Such a top is no output.
 AUTOMATIC = "(automatic)"
 
 
@@ -80,7 +92,7 @@ class Node:
     type: str
     bottoms: tuple[str, ...]
     tops: tuple[str, ...]
-    param: Any
+    param: caffe_pb2.LayerParameter
 
     @property
     def in_place(self) -> bool:
@@ -96,8 +108,9 @@ class Graph:
     """Layers in file order, wired by blob name.
 
     outputs: tops that no layer reads, sorted. inputs: tops of Input layers, in file order.
-    last_use: for each node index, the blobs that nothing after it reads (outputs excluded).
-    overwritable: indices of in-place nodes that are the only reader of the version of the blob they rebind.
+    last_use: for each node index, the blobs that nothing after it reads, without the outputs.
+    overwritable: the in-place nodes that alone read the version of the blob which they overwrite, by index.
+    producers: the node that made a bottom, by (node index, bottom position).
     """
 
     name: str
@@ -106,75 +119,96 @@ class Graph:
     inputs: tuple[str, ...]
     last_use: tuple[tuple[str, ...], ...]
     overwritable: frozenset[int]
-    producers: dict[tuple[int, int], int] = field(repr=False)  # (node, bottom position) -> node that made it
+    producers: dict[tuple[int, int], int] = field(repr=False)
 
     @classmethod
-    def from_param(cls, param: Any) -> Graph:
+    def from_param(cls, param: caffe_pb2.NetParameter) -> Graph:
         """Wire an upgraded, filtered NetParameter.
 
-        Raises: GraphError for a bottom no earlier layer makes, a top made twice, a repeated layer name,
-        or propagate_down given a number of times that is not the number of bottoms. Source: Caffe Net::Init.
+        Raises:
+            GraphError: no earlier layer makes a bottom; a top is made twice; two layers have one name; or
+                propagate_down is given another number of times than there are bottoms.
+
+        Source: Caffe Net::Init.
         """
-        nodes: list[Node] = []
-        maker: dict[str, int] = {}  # blob -> node that made its present version
-        readers: dict[tuple[str, int], int] = {}  # (blob, its maker) -> number of readers
-        unread: set[str] = set()
-        producers: dict[tuple[int, int], int] = {}
-        names: set[str] = set()
-        for index, layer in enumerate(param.layer):
-            node = Node(index, layer.name, layer.type, tuple(layer.bottom), tuple(layer.top), layer)
-            if node.name in names:
-                raise GraphError(f"{node}: the layer name is already taken. Give each layer its own name.")
-            names.add(node.name)
-            for position, bottom in enumerate(node.bottoms):
-                if bottom not in maker:
-                    raise GraphError(
-                        f"{node}: bottom '{bottom}' is not produced by an earlier layer. {_hint(bottom, maker, param)}"
-                    )
-                producers[index, position] = maker[bottom]
-                readers[bottom, maker[bottom]] = readers.get((bottom, maker[bottom]), 0) + 1
-                unread.discard(bottom)
-            if len(layer.propagate_down) not in (0, len(node.bottoms)):
-                raise GraphError(
-                    f"{node}: propagate_down is given {len(layer.propagate_down)} times, "
-                    f"wanted none or once for each of the {len(node.bottoms)} bottoms."
-                )
-            for position, top in enumerate(node.tops):
-                in_place = position < len(node.bottoms) and node.bottoms[position] == top
-                if top in maker and not in_place:
-                    first = nodes[maker[top]] if maker[top] < index else node
-                    raise GraphError(
-                        f"{node}: top '{top}' is already produced by {first}. "
-                        "Rename the top, or make the layer in place (top equal to bottom)."
-                    )
-                maker[top] = index
-                if not top.startswith(AUTOMATIC):
-                    unread.add(top)
-            nodes.append(node)
-        overwritable = frozenset(
-            node.index for node in nodes if node.in_place and readers[node.bottoms[0], producers[node.index, 0]] == 1
-        )
+        wiring = _Wiring(param)
+        for layer in param.layer:
+            wiring.add(layer)
+        nodes, readers, producers = wiring.nodes, wiring.readers, wiring.producers
         return cls(
             name=param.name,
             nodes=tuple(nodes),
-            outputs=tuple(sorted(unread)),
+            outputs=tuple(sorted(wiring.unread)),
             inputs=tuple(top for node in nodes if node.type == "Input" for top in node.tops),
-            last_use=_last_use(nodes, unread),
-            overwritable=overwritable,
+            last_use=_last_use(nodes, wiring.unread),
+            overwritable=frozenset(
+                node.index
+                for node in nodes
+                if node.in_place and readers[node.bottoms[0], producers[node.index, 0]] == 1
+            ),
             producers=producers,
         )
 
 
-def _hint(bottom: str, maker: Iterable[str], param: Any) -> str:
-    if any(bottom in layer.top for layer in param.layer):
-        return "Layers run in file order: move the layer that makes it up."
-    return f"Layers run in file order.{did_you_mean(bottom, maker)}"
+class _Wiring:
+    """Goes through the layers in file order and knows who made the present version of each blob."""
+
+    def __init__(self, param: caffe_pb2.NetParameter) -> None:
+        self.param = param
+        self.nodes: list[Node] = []
+        self.names: set[str] = set()
+        self.makers: dict[str, int] = {}  # blob -> node that made its present version
+        self.readers: Counter[tuple[str, int]] = Counter()  # (blob, its maker) -> number of readers
+        self.unread: set[str] = set()
+        self.producers: dict[tuple[int, int], int] = {}  # (node, bottom position) -> node that made it
+
+    def add(self, layer: caffe_pb2.LayerParameter) -> None:
+        """Add the next layer."""
+        node = Node(len(self.nodes), layer.name, layer.type, tuple(layer.bottom), tuple(layer.top), layer)
+        if node.name in self.names:
+            raise GraphError(f"{node}: the layer name is already taken. Give each layer its own name.")
+        self.names.add(node.name)
+        for position, bottom in enumerate(node.bottoms):
+            self._read(node, position, bottom)
+        if len(layer.propagate_down) not in (0, len(node.bottoms)):
+            raise GraphError(
+                f"{node}: propagate_down is given {len(layer.propagate_down)} times, "
+                f"wanted none or once for each of the {len(node.bottoms)} bottoms."
+            )
+        for position, top in enumerate(node.tops):
+            self._make(node, position, top)
+        self.nodes.append(node)
+
+    def _read(self, node: Node, position: int, bottom: str) -> None:
+        if bottom not in self.makers:
+            raise GraphError(f"{node}: bottom '{bottom}' is not produced by an earlier layer. {self._hint(bottom)}")
+        maker = self.makers[bottom]
+        self.producers[node.index, position] = maker
+        self.readers[bottom, maker] += 1
+        self.unread.discard(bottom)
+
+    def _make(self, node: Node, position: int, top: str) -> None:
+        in_place = position < len(node.bottoms) and node.bottoms[position] == top
+        if top in self.makers and not in_place:
+            first = self.nodes[self.makers[top]] if self.makers[top] < node.index else node
+            raise GraphError(
+                f"{node}: top '{top}' is already produced by {first}. "
+                "Rename the top, or make the layer in place (top equal to bottom)."
+            )
+        self.makers[top] = node.index
+        if not top.startswith(AUTOMATIC):
+            self.unread.add(top)
+
+    def _hint(self, bottom: str) -> str:
+        if any(bottom in layer.top for layer in self.param.layer):
+            return "Layers run in file order: move the layer that makes it up."
+        return f"Layers run in file order.{did_you_mean(bottom, self.makers)}"
 
 
 def _last_use(nodes: Sequence[Node], outputs: Iterable[str]) -> tuple[tuple[str, ...], ...]:
-    seen = set(outputs)
+    used_later = set(outputs)
     frees: list[tuple[str, ...]] = []
     for node in reversed(nodes):
-        frees.append(tuple(blob for blob in dict.fromkeys((*node.bottoms, *node.tops)) if blob not in seen))
-        seen.update(node.bottoms, node.tops)
+        frees.append(tuple(blob for blob in dict.fromkeys((*node.bottoms, *node.tops)) if blob not in used_later))
+        used_later.update(node.bottoms, node.tops)
     return tuple(reversed(frees))

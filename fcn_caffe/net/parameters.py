@@ -1,10 +1,9 @@
-"""Parameter blobs of a net: created, filled, shared by name, in Caffe's order."""
+"""Creates, fills and shares the parameter blobs of a net, in Caffe's order."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +20,7 @@ from fcn_caffe.weights.blobs import Fit, fit
 
 @dataclass(frozen=True)
 class LearnableParam:
-    """A parameter blob with its owner layer, position in that layer, and Caffe's multipliers."""
+    """A parameter blob: its owner layer, its position there, and Caffe's multipliers."""
 
     layer: str
     index: int
@@ -31,16 +30,20 @@ class LearnableParam:
 
 
 def create_params(nodes: Sequence[Node], layers: Mapping[str, Layer], device: torch.device) -> list[LearnableParam]:
-    """Put every layer's blobs on `device`, filled from torch's random state; tie those with the same param.name.
+    """Create every layer's blobs on `device`, filled from torch's random state; blobs of one param.name are shared.
 
-    The list has the owners in file order, those with lr_mult 0 (no gradient) included, as Caffe's learnable_params.
-    Raises: LayerError for fillers, numbers of param entries and shared shapes or multipliers that do not fit, and
-    for the layer with which the blobs exceed the memory of `device`.
+    Returns:
+        The owned blobs in file order, as Caffe's learnable_params: with those whose lr_mult is 0, without sharers.
+
+    Raises:
+        LayerError: a filler, the number of param entries, or a sharer's shape or multipliers do not fit; or the
+            memory of `device` is too small.
+
     Source: Caffe Net::AppendParam.
     """
     learnable: list[LearnableParam] = []
     owners: dict[str, int] = {}  # param name -> position in learnable
-    room, taken = free_bytes(device), 0
+    room, used = free_bytes(device), 0
     for node in nodes:
         layer, specs = layers[node.name], node.param.param
         if len(specs) > len(layer.blob_names):
@@ -53,9 +56,9 @@ def create_params(nodes: Sequence[Node], layers: Mapping[str, Layer], device: to
                 _share(layer, index, spec, layers[owner.layer], owner.index)
                 learnable[position] = _agree(layer, spec, owner, layers[owner.layer].param.param[owner.index])
                 continue
-            taken += _bytes(layer.blobs[index])
-            if room is not None and taken > room:
-                raise _too_large(layer, index, f"{show_bytes(taken)} with the blobs before it, {device} has ", room)
+            used += _bytes(layer.blobs[index])
+            if room is not None and used > room:
+                raise _too_large(layer, index, f"{show_bytes(used)} with the blobs before it, {device} has ", room)
             blob = _create(layer, index, spec, device)
             setattr(layer, blob_name, blob)
             if spec.name:
@@ -64,7 +67,7 @@ def create_params(nodes: Sequence[Node], layers: Mapping[str, Layer], device: to
     return learnable
 
 
-def _create(layer: Layer, index: int, spec: Any, device: torch.device) -> nn.Parameter:
+def _create(layer: Layer, index: int, spec: caffe_pb2.ParamSpec, device: torch.device) -> nn.Parameter:
     blob, filler = layer.blobs[index], layer.blob_fillers[index]
     learns = spec.lr_mult != 0
     try:
@@ -97,7 +100,7 @@ def _too_large(layer: Layer, index: int, why: str, room: int | None = None) -> L
     )
 
 
-def _share(layer: Layer, index: int, spec: Any, owner_layer: Layer, owner_index: int) -> None:
+def _share(layer: Layer, index: int, spec: caffe_pb2.ParamSpec, owner_layer: Layer, owner_index: int) -> None:
     name, owner_name = layer.blob_names[index], owner_layer.blob_names[owner_index]
     owner, blob = getattr(owner_layer, owner_name), getattr(layer, name)
     permissive = spec.share_mode == caffe_pb2.ParamSpec.PERMISSIVE
@@ -118,17 +121,19 @@ def _share(layer: Layer, index: int, spec: Any, owner_layer: Layer, owner_index:
         layer.view_blob(name, owner_layer, owner_name, tuple(blob.shape))
 
 
-def _agree(layer: Layer, spec: Any, owner: LearnableParam, owner_spec: Any) -> LearnableParam:
-    """The owner with the multipliers that a sharer gives, which must be the owner's where both are given."""
+def _agree(
+    layer: Layer, spec: caffe_pb2.ParamSpec, owner: LearnableParam, owner_spec: caffe_pb2.ParamSpec
+) -> LearnableParam:
+    """Return the owner with the sharer's multipliers; where both give one they must be equal."""
     merged = owner
     for multiplier in ("lr_mult", "decay_mult"):
         if spec.HasField(multiplier):
-            given, known = getattr(spec, multiplier), getattr(owner, multiplier)
-            if owner_spec.HasField(multiplier) and given != known:
+            mine, owners = getattr(spec, multiplier), getattr(owner, multiplier)
+            if owner_spec.HasField(multiplier) and mine != owners:
                 raise layer.error(
-                    f"shares param '{spec.name}' with {multiplier} {given:g}, layer '{owner.layer}' says "
-                    f"{known:g}. Give the same, or give it once."
+                    f"shares param '{spec.name}' with {multiplier} {mine:g}, layer '{owner.layer}' says "
+                    f"{owners:g}. Give the same, or give it once."
                 )
-            merged = replace(merged, **{multiplier: given})
+            merged = replace(merged, **{multiplier: mine})
     owner.blob.requires_grad_(merged.lr_mult != 0)
     return merged

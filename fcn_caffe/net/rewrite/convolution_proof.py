@@ -1,4 +1,4 @@
-"""Proof that a fully convolutional net gives its classifier's numbers, and what it answers on larger images."""
+"""Proves that a fully convolutional net gives its classifier's numbers; says what it answers on larger images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Answers", "Difference", "answers_on", "fill_at_random", "image_input
 
 # A sum of 25,088 products in float32 is good to 1e-6 of the largest; a wrong order of the numbers is off by 1.
 TOLERANCE = 1e-4
-# Photographs less their mean spread like the second; nets of sigmoids, which that saturates, show more on the first.
+# Standard deviations: of photographs less their mean the second, which saturates nets of sigmoids; hence the first.
 _SPREADS = (1.0, 64.0)
 
 # Layers whose answer at a place depends on a window around it, or the place alone.
@@ -35,7 +35,7 @@ _LOCAL = {
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a blob is from the classifier's: the largest difference, and the largest value."""
+    """The largest difference between a blob and the classifier's, and the classifier's largest value."""
 
     blob: str
     difference: float
@@ -43,13 +43,16 @@ class Difference:
 
     @property
     def relative(self) -> float:
-        """The difference as a part of the largest value."""
+        """The difference divided by the largest value."""
         return self.difference / self.largest if self.largest else self.difference
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What an output is on an image: its size, the pixels between two places, and what each sees (None: not known)."""
+    """An output on an image: its size, the pixels between two places, and each place's receptive field.
+
+    stride, field: None if not known.
+    """
 
     blob: str
     size: tuple[int, ...]
@@ -58,7 +61,11 @@ class Answers:
 
 
 def image_input(net: Net) -> str:
-    """The name of the one image that a net takes. Raises: GraphError where it is not one."""
+    """Return the name of the one image that a net takes.
+
+    Raises:
+        GraphError: it takes none, several, or other inputs too.
+    """
     images = [name for name in net.graph.inputs if len(net.blob_shapes[name]) > 2]
     if len(images) != 1 or len(net.graph.inputs) != 1:
         raise GraphError(
@@ -68,7 +75,7 @@ def image_input(net: Net) -> str:
 
 
 def fill_at_random(net: Net, seed: int = 0) -> None:
-    """Fill a net with random weights that keep the size of its blobs, to try its form without trained ones."""
+    """Fill a net with random weights that keep its blobs of one size, to try its form without trained weights."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, blobs in net.params.items():
@@ -84,8 +91,9 @@ def fill_at_random(net: Net, seed: int = 0) -> None:
 def prove(conversion: Conversion, classifier: Net, net: Net, seed: int = 0) -> list[Difference]:
     """Compare both nets on random images of the classifier's size: every converted layer and every output.
 
-    Raises: WeightsError where a blob is off by more than 1e-4 of its largest value, where a number is not finite, or
-    where an inner product gives nothing but zero, which would prove nothing.
+    Raises:
+        WeightsError: a blob is off by more than 1e-4 of its largest value; a number is not finite; or an inner
+            product gives only zeros, which would prove nothing.
     """
     blobs = dict.fromkeys(node.tops[0] for node in classifier.graph.nodes if node.name in conversion.layers)
     # A ReLU in place may leave nothing of a small layer.
@@ -93,15 +101,15 @@ def prove(conversion: Conversion, classifier: Net, net: Net, seed: int = 0) -> l
     blobs.update(dict.fromkeys(classifier.graph.outputs))
     worst: dict[str, Difference] = {}
     for spread in _SPREADS:
-        given = _images(classifier, seed, spread)
+        images = _images(classifier, seed, spread)
         with torch.no_grad():
-            wanted = classifier(given, keep=blobs)
-            found = net(given, keep=[conversion.blobs[name] for name in blobs])
+            answers = classifier(images, keep=blobs)
+            converted = net(images, keep=[conversion.blobs[name] for name in blobs])
         for name in blobs:
-            one = _compare(conversion.blobs[name], wanted[name], found[conversion.blobs[name]])
+            difference = _compare(conversion.blobs[name], answers[name], converted[conversion.blobs[name]])
             known = worst.get(name)
-            if known is None or (one.relative, one.largest) > (known.relative, known.largest):
-                worst[name] = one
+            if known is None or (difference.relative, difference.largest) > (known.relative, known.largest):
+                worst[name] = difference
     dead = [name for name in blobs if name in bare and not worst[name].largest]
     if dead:
         raise WeightsError(
@@ -111,12 +119,16 @@ def prove(conversion: Conversion, classifier: Net, net: Net, seed: int = 0) -> l
 
 
 def prove_places(conversion: Conversion, classifier: Net, net: Net, seed: int = 0) -> list[Difference] | str:
-    """Compare the corners of the answer on an image one stride larger with the classifier's on those crops.
+    """Compare the corners of the answer on an image that is a stride larger with the classifier's on those crops.
 
-    Returns why not where the numbers are not meant to agree: a layer pads, and what it pads with in the crop is image
-    in the larger one. Raises: WeightsError as `prove` does.
+    Returns:
+        The differences; or the reason why the numbers need not agree, such as a layer that pads: a crop is padded
+        where the larger image goes on.
+
+    Raises:
+        WeightsError: as `prove`.
     """
-    reason = next((why for node in net.graph.nodes if (why := _not_local(net, node))), None)
+    reason = next((why for node in net.graph.nodes if (why := _why_not_local(net, node))), None)
     if reason:
         return reason
     image = image_input(net)
@@ -136,7 +148,7 @@ def prove_places(conversion: Conversion, classifier: Net, net: Net, seed: int = 
         larger = [extent + step for extent, step in zip(size, strides, strict=True)]
         picture = torch.randn((1, net.blob_shapes[image][1], *larger), generator=generator) * _SPREADS[1]
         with torch.no_grad():
-            found = net({image: picture}, keep=[blob])[blob]
+            answer = net({image: picture}, keep=[blob])[blob]
         for place in product((0, 1), repeat=len(size)):
             window: Any = (
                 ...,
@@ -144,17 +156,21 @@ def prove_places(conversion: Conversion, classifier: Net, net: Net, seed: int = 
             )
             there: Any = (..., *place)
             with torch.no_grad():
-                wanted = classifier({image: picture[window]}, keep=[name])[name]
-            worst.append(_compare(blob, wanted, found[there]))
+                expected = classifier({image: picture[window]}, keep=[name])[name]
+            worst.append(_compare(blob, expected, answer[there]))
     return worst
 
 
 def answers_on(conversion: Conversion, size: Sequence[int]) -> list[Answers]:
-    """What the net's outputs are on an image of a size (H, W). Raises: LayerError where it is too small."""
+    """Return the net's outputs on an image of a size (H, W).
+
+    Raises:
+        LayerError: the image is too small.
+    """
     image = image_input(conversion.classifier)
     shape = (1, conversion.classifier.blob_shapes[image][1], *size)
     net = Net(conversion.net, device="meta", input_shapes={image: shape})
-    found = []
+    answers = []
     for output in net.graph.outputs:
         stride: Fraction | None = None
         sees: int | None = None
@@ -163,8 +179,8 @@ def answers_on(conversion: Conversion, size: Sequence[int]) -> list[Answers]:
             stride, sees = field.stride, field.size
         except GraphError:  # a layer between has no coordinate map
             pass
-        found.append(Answers(output, net.blob_shapes[output][2:], stride, sees))
-    return found
+        answers.append(Answers(output, net.blob_shapes[output][2:], stride, sees))
+    return answers
 
 
 def _images(net: Net, seed: int, spread: float) -> dict[str, Tensor]:
@@ -178,24 +194,24 @@ def _images(net: Net, seed: int, spread: float) -> dict[str, Tensor]:
     }
 
 
-def _compare(blob: str, wanted: Tensor, found: Tensor) -> Difference:
-    if wanted.numel() != found.numel():
-        raise WeightsError(f"proof failed: '{blob}' is {show(found.shape)}, the classifier's {show(wanted.shape)}.")
-    wanted, found = wanted.double().flatten(), found.double().flatten()
-    if not (wanted.isfinite().all() and found.isfinite().all()):
+def _compare(blob: str, expected: Tensor, actual: Tensor) -> Difference:
+    if expected.numel() != actual.numel():
+        raise WeightsError(f"proof failed: '{blob}' is {show(actual.shape)}, the classifier's {show(expected.shape)}.")
+    expected, actual = expected.double().flatten(), actual.double().flatten()
+    if not (expected.isfinite().all() and actual.isfinite().all()):
         raise WeightsError(f"proof failed: '{blob}' is not finite on a random image. Are the weights this net's?")
-    largest = float(wanted.abs().max())
-    one = Difference(blob, float((wanted - found).abs().max()), largest)
-    if one.relative > TOLERANCE:
+    largest = float(expected.abs().max())
+    difference = Difference(blob, float((expected - actual).abs().max()), largest)
+    if difference.relative > TOLERANCE:
         raise WeightsError(
-            f"proof failed: '{blob}' is off by {one.difference:.3g} where the classifier's largest is "
+            f"proof failed: '{blob}' is off by {difference.difference:.3g} where the classifier's largest is "
             f"{largest:.3g}. Nothing was written; please report this net."
         )
-    return one
+    return difference
 
 
-def _not_local(net: Net, node: Node) -> str | None:
-    """Why a place of the layer's top on a larger image is not the crop's, None if it is."""
+def _why_not_local(net: Net, node: Node) -> str | None:
+    """Return why a place of the layer's top differs between a crop and the larger image; None if it does not."""
     if node.type not in _LOCAL:
         return f"{node} looks beyond a window of its bottom"
     layer: Any = net.layer(node.name)

@@ -1,9 +1,8 @@
-"""The deploy form of a classifier: images come from outside, and losses and all that reads labels go."""
+"""Makes the deploy form of a classifier: images come from outside, losses and other readers of labels are left out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from fcn_caffe.errors import GraphError, LayerError
 from fcn_caffe.layers.base import REGISTRY
@@ -17,59 +16,68 @@ _SOURCES = ("Input", "Parameter")  # layers without bottoms that a deploy form m
 
 
 def deploy_form(
-    param: Any,
+    param: caffe_pb2.NetParameter,
     input_size: Sequence[int] | None = None,
     weights: Mapping[str, Sequence[Array]] | None = None,
-) -> tuple[Any, list[str]]:
-    """A filtered NetParameter with an Input layer in place of its data layer; and the names of the layers that went.
+) -> tuple[caffe_pb2.NetParameter, list[str]]:
+    """Copy a filtered NetParameter, with an Input layer in place of its data layer.
 
-    input_size: (H, W) or (C, H, W) of the image; by default the Input layer's shape, or the crop_size of the data
-    layer. weights: where the number of channels is read off the first layer when nothing else says it.
-    Losses, accuracies and layers that read labels go, as one label an image does not fit a map of scores. Phase rules
-    go too: the form is the same in both.
-    Raises: GraphError for a net without an image; LayerError for a data layer that does not tell the image's size.
+    Losses, accuracies and layers that read labels are left out: one label for an image does not fit a map of scores.
+    Phase rules are left out too: the form is the same in both phases.
+
+    Args:
+        input_size: (H, W) or (C, H, W) of the image; by default the Input layer's shape, or the data layer's crop_size.
+        weights: the first layer's say how many channels the image has, where the net does not.
+
+    Returns:
+        The deploy form, and the names of the layers that were left out.
+
+    Raises:
+        GraphError: the net has no image.
+        LayerError: the data layer does not say the image's size.
     """
-    made = caffe_pb2.NetParameter()
-    made.CopyFrom(param)
-    made.ClearField("layer")
-    made.ClearField("state")
-    gone, dropped = _labels(param), []
+    form = caffe_pb2.NetParameter()
+    form.CopyFrom(param)
+    form.ClearField("layer")
+    form.ClearField("state")
+    gone, left_out = _labels(param), []
     images = 0
     for layer in param.layer:
-        if layer.bottom and (_judges(layer) or any(bottom in gone for bottom in layer.bottom)):
+        if layer.bottom and (_is_judge(layer) or any(bottom in gone for bottom in layer.bottom)):
             gone.update(top for top in layer.top if top not in layer.bottom)
-            dropped.append(layer.name)
+            left_out.append(layer.name)
             continue
         if not layer.bottom and layer.type not in _SOURCES and layer.top[:1] and layer.top[0] in gone:
-            dropped.append(layer.name)
+            left_out.append(layer.name)
             continue
-        kept = made.layer.add()
-        kept.CopyFrom(layer)
+        copy = form.layer.add()
+        copy.CopyFrom(layer)
         for field in ("include", "exclude", "phase"):
-            kept.ClearField(field)
+            copy.ClearField(field)
         if layer.bottom or layer.type == "Parameter":
             continue
-        _as_input(kept, param, gone, input_size, weights)
-        if not kept.top:
-            del made.layer[-1]
-            dropped.append(layer.name)
-        images += sum(len(shape.dim) > 2 for shape in kept.input_param.shape)
+        _make_input(copy, param, gone, input_size, weights)
+        if not copy.top:
+            del form.layer[-1]
+            left_out.append(layer.name)
+        images += sum(len(shape.dim) > 2 for shape in copy.input_param.shape)
     if images == 0:
         raise GraphError(
             f"net '{param.name}' has no input of N x C x H x W. Give it an Input layer of the classifier's image."
         )
     if input_size is not None and images > 1:
         raise GraphError(f"net '{param.name}' has {images} image inputs: give each its size in its Input layer.")
-    return made, dropped
+    return form, left_out
 
 
-def keep_outputs(param: Any, outputs: Sequence[str]) -> Any:
-    """The layers that some blobs are computed by, such as one of several heads.
+def keep_outputs(param: caffe_pb2.NetParameter, outputs: Sequence[str]) -> caffe_pb2.NetParameter:
+    """Copy a net, with the layers alone that some blobs need, such as one of several heads.
 
-    Raises: GraphError for a blob that the net does not make.
+    Raises:
+        GraphError: the net does not make a blob.
     """
     graph = Graph.from_param(param)
-    wanted: set[int] = set()
+    needed: set[int] = set()
     waiting = []
     for blob in outputs:
         makers = [node.index for node in graph.nodes if blob in node.tops]
@@ -78,63 +86,66 @@ def keep_outputs(param: Any, outputs: Sequence[str]) -> Any:
         waiting.append(makers[-1])
     while waiting:
         index = waiting.pop()
-        if index not in wanted:
-            wanted.add(index)
+        if index not in needed:
+            needed.add(index)
             waiting += [graph.producers[index, place] for place in range(len(graph.nodes[index].bottoms))]
-    made = caffe_pb2.NetParameter()
-    made.CopyFrom(param)
-    made.ClearField("layer")
-    made.layer.extend(layer for index, layer in enumerate(param.layer) if index in wanted)
-    return made
+    head = caffe_pb2.NetParameter()
+    head.CopyFrom(param)
+    head.ClearField("layer")
+    head.layer.extend(layer for index, layer in enumerate(param.layer) if index in needed)
+    return head
 
 
-def _judges(layer: Any) -> bool:
+def _is_judge(layer: caffe_pb2.LayerParameter) -> bool:
     """Whether a layer compares an answer with the truth."""
     known = REGISTRY.get(layer.type)
     return layer.type == "Accuracy" or (known is not None and known.loss)
 
 
-def _labels(param: Any) -> set[str]:
-    """Blobs brought in that only losses and accuracies read, and what data layers give beside the image."""
+def _labels(param: caffe_pb2.NetParameter) -> set[str]:
+    """Return the inputs that only losses and accuracies read, and the data layers' tops other than the image."""
     sources = [layer for layer in param.layer if not layer.bottom and layer.type != "Parameter"]
     labels = {top for layer in sources if layer.type != "Input" for top in layer.top[1:]}
     for layer in sources:
         for top in layer.top:
             readers = [other for other in param.layer if top in other.bottom]
-            if readers and all(_judges(reader) or reader.type == "Silence" for reader in readers):
+            if readers and all(_is_judge(reader) or reader.type == "Silence" for reader in readers):
                 labels.add(top)
     return labels
 
 
-def _as_input(
-    layer: Any,
-    param: Any,
+def _make_input(
+    layer: caffe_pb2.LayerParameter,
+    param: caffe_pb2.NetParameter,
     gone: set[str],
     input_size: Sequence[int] | None,
     weights: Mapping[str, Sequence[Array]] | None,
 ) -> None:
-    """Make a layer without bottoms an Input layer of the images that it brings in."""
+    """Turn a layer without bottoms into an Input layer of its images."""
     tops = [top for top in layer.top if top not in gone]
     if layer.type == "Input":
         shapes = [list(shape.dim) for shape in layer.input_param.shape]
         if len(shapes) == 1:
             shapes *= len(layer.top)
-        kept = [shape for top, shape in zip(layer.top, shapes, strict=False) if top not in gone]
-        for shape in kept:
+        used = [shape for top, shape in zip(layer.top, shapes, strict=False) if top not in gone]
+        for shape in used:
             if input_size is not None and len(shape) == 4:
                 shape[4 - len(input_size) :] = input_size
     else:
-        kept = [[1, *_data_shape(layer, param, input_size, weights)] for _ in tops]
+        used = [[1, *_data_shape(layer, param, input_size, weights)] for _ in tops]
     name = layer.name
     layer.Clear()
     layer.name, layer.type = name, "Input"
     layer.top.extend(tops)
-    for shape in kept:
+    for shape in used:
         layer.input_param.shape.add(dim=shape)
 
 
 def _data_shape(
-    layer: Any, param: Any, input_size: Sequence[int] | None, weights: Mapping[str, Sequence[Array]] | None
+    layer: caffe_pb2.LayerParameter,
+    param: caffe_pb2.NetParameter,
+    input_size: Sequence[int] | None,
+    weights: Mapping[str, Sequence[Array]] | None,
 ) -> tuple[int, ...]:
     size = tuple(input_size or ())
     transform = layer.transform_param
@@ -158,8 +169,13 @@ def _data_shape(
     return size if len(size) == 3 else (_channels(layer, param, size, weights), *size)
 
 
-def _channels(layer: Any, param: Any, size: tuple[int, ...], weights: Mapping[str, Sequence[Array]] | None) -> int:
-    """How many channels an image has: what the first layer's weights take, or what the data layer says, or 3."""
+def _channels(
+    layer: caffe_pb2.LayerParameter,
+    param: caffe_pb2.NetParameter,
+    size: tuple[int, ...],
+    weights: Mapping[str, Sequence[Array]] | None,
+) -> int:
+    """Return an image's channels: as the first layer's weights take them, as the data layer says, or 3."""
     for reader in param.layer:
         arrays = (weights or {}).get(reader.name)
         if layer.top[0] not in reader.bottom or not arrays:
