@@ -1,4 +1,4 @@
-"""Nets as graphs in Graphviz's DOT language: boxes for layers, octagons for blobs, coloured as Caffe draws them."""
+"""Draws nets as graphs in Graphviz's DOT language: boxes for layers, octagons for blobs, in Caffe's colours."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from fcn_caffe.errors import FcnCaffeError
 from fcn_caffe.host.atomic import atomic_write, check_place
 from fcn_caffe.host.text import show
 from fcn_caffe.net.graph import filter_net
+from fcn_caffe.proto import caffe_pb2
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 RANKDIRS = ("LR", "TB", "BT", "RL")
 
@@ -27,15 +31,31 @@ _BATCH_FIELDS = {
 }
 
 
+_Window = caffe_pb2.ConvolutionParameter | caffe_pb2.PoolingParameter
+
+
+class Options(TypedDict, total=False):
+    """The options of `to_dot`."""
+
+    rankdir: str
+    phase: int | None
+    stages: Sequence[str]
+    level: int
+    lr_mult: bool
+    shapes: Mapping[str, Sequence[int]] | None
+
+
 def layer_color(type: str) -> str:
-    """The colour of a layer type's box."""
+    """Return the colour of a layer type's box."""
     return _COLORS.get(type, _OTHER)
 
 
-def layer_label(layer: Any, rankdir: str = "LR", *, lr_mult: bool = False) -> str:
-    """What stands in a layer's box: name and type; kernel, stride and pad of convolutions and pooling.
+def layer_label(layer: caffe_pb2.LayerParameter, rankdir: str = "LR", *, lr_mult: bool = False) -> str:
+    """Return the text of a layer's box: name and type; kernel, stride and pad of convolutions and pooling.
 
-    rankdir: boxes of a graph drawn downwards are wide, others tall. lr_mult: add the multipliers of its blobs.
+    Args:
+        rankdir: TB and BT, which draw downwards, get a wide box, the others a tall one.
+        lr_mult: add the multipliers of the layer's blobs.
     """
     parts = [f"{layer.name} ({layer.type})"]
     if layer.type in ("Convolution", "Deconvolution"):
@@ -49,7 +69,7 @@ def layer_label(layer: Any, rankdir: str = "LR", *, lr_mult: bool = False) -> st
     return (" " if rankdir in ("TB", "BT") else "\n").join(parts)
 
 
-def _window(param: Any, kernel: tuple[str, str]) -> list[str]:
+def _window(param: _Window, kernel: tuple[str, str]) -> list[str]:
     lines = [
         f"kernel size: {_sizes(param, *kernel, 1)}",
         f"stride: {_sizes(param, 'stride', 'stride', 1)}",
@@ -61,8 +81,8 @@ def _window(param: Any, kernel: tuple[str, str]) -> list[str]:
     return lines
 
 
-def _sizes(param: Any, name: str, stem: str, default: int) -> str:
-    """One size for all axes, or one each: from NAME, or from STEM_h and STEM_w."""
+def _sizes(param: _Window, name: str, stem: str, default: int) -> str:
+    """Show one size for all axes, or one each: NAME, or STEM_h and STEM_w."""
     if param.HasField(f"{stem}_h") or param.HasField(f"{stem}_w"):
         return f"{getattr(param, f'{stem}_h')}x{getattr(param, f'{stem}_w')}"
     value = getattr(param, name)
@@ -71,8 +91,8 @@ def _sizes(param: Any, name: str, stem: str, default: int) -> str:
     return show(value) if len(value) else str(default)
 
 
-def edge_label(layer: Any) -> str:
-    """What stands at the edges out of a layer: its batch size or its number of outputs, or nothing."""
+def edge_label(layer: caffe_pb2.LayerParameter) -> str:
+    """Return the text at the edges out of a layer: its batch size, its number of outputs, or nothing."""
     if layer.type in _BATCH_FIELDS:
         return f"Batch {getattr(layer, _BATCH_FIELDS[layer.type]).batch_size}"
     if layer.type in ("Convolution", "Deconvolution"):
@@ -85,7 +105,7 @@ def edge_label(layer: Any) -> str:
 
 
 def to_dot(
-    net: Any,
+    net: caffe_pb2.NetParameter,
     *,
     rankdir: str = "LR",
     phase: int | None = None,
@@ -94,11 +114,17 @@ def to_dot(
     lr_mult: bool = False,
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> str:
-    """The DOT text of an upgraded NetParameter.
+    """Return the DOT text of an upgraded NetParameter. A layer in place hangs on its blob.
 
-    phase: TRAIN or TEST draws the layers that are in then, under `stages` and `level`; None draws all. shapes: of
-    blobs, to stand at the edges into them in place of numbers of outputs. A layer in place hangs on its blob.
-    Raises: FcnCaffeError for an unknown rankdir; GraphError for a layer with include and exclude rules.
+    Args:
+        rankdir: the direction: LR, TB, BT or RL.
+        phase: draw the layers of TRAIN or TEST, under `stages` and `level`; None draws all.
+        lr_mult: add the multipliers to the boxes.
+        shapes: blob shapes, to label the edges with in place of numbers of outputs.
+
+    Raises:
+        FcnCaffeError: rankdir is unknown.
+        GraphError: a layer has include and exclude rules.
     """
     if rankdir not in RANKDIRS:
         raise FcnCaffeError(f"rankdir {rankdir!r} is unknown. Known: {', '.join(RANKDIRS)}.")
@@ -106,7 +132,7 @@ def to_dot(
         net = filter_net(net, phase, stages, level)
     blobs: dict[str, str] = {}
     lines = [
-        f"digraph {_quoted(net.name or 'net')} {{",
+        f"digraph {_quote(net.name or 'net')} {{",
         f"  rankdir={rankdir};",
         '  node [style=filled, fontname="Helvetica"];',
         '  edge [fontname="Helvetica"];',
@@ -116,34 +142,35 @@ def to_dot(
     def blob(name: str) -> str:
         if name not in blobs:
             blobs[name] = f"blob{len(blobs)}"
-            lines.append(f"  {blobs[name]} [label={_quoted(name)}, shape=octagon, fillcolor={_quoted(_BLOB)}];")
+            lines.append(f"  {blobs[name]} [label={_quote(name)}, shape=octagon, fillcolor={_quote(_BLOB)}];")
         return blobs[name]
 
     for index, layer in enumerate(net.layer):
         # Nodes are numbered: with all phases drawn, layers of one name may occur twice.
         node, in_place = f"layer{index}", len(layer.bottom) == 1 and list(layer.bottom) == list(layer.top)
         color = _IN_PLACE if in_place else layer_color(layer.type)
-        label = _quoted(layer_label(layer, rankdir, lr_mult=lr_mult))
+        label = _quote(layer_label(layer, rankdir, lr_mult=lr_mult))
         # A box, where Caffe has a record: braces and bars in a record's label would be taken for its fields.
-        lines.append(f"  {node} [label={label}, shape=box, fillcolor={_quoted(color)}];")
+        lines.append(f"  {node} [label={label}, shape=box, fillcolor={_quote(color)}];")
         edges += [f"  {blob(bottom)} -> {node};" for bottom in layer.bottom]
         for top in layer.top:
             text = show(shapes[top]) if shapes and top in shapes else edge_label(layer)
             # The blank keeps the text off the line. Back from a layer in place the blob is the same.
-            label = f" [label={_quoted(f' {text}')}]" if text and not in_place else ""
+            label = f" [label={_quote(f' {text}')}]" if text and not in_place else ""
             edges.append(f"  {node} -> {blob(top)}{label};")
     return "\n".join([*lines, *edges, "}", ""])
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
 
 
 def render(dot_text: str, format: str) -> bytes:
-    """The picture of a DOT text, by Graphviz: `format` is what its -T takes, such as svg, png or pdf.
+    """Draw a DOT text with Graphviz; `format` is what its -T takes, such as svg, png or pdf.
 
-    Raises: FcnCaffeError when Graphviz is not installed, or does not know the format.
+    Raises:
+        FcnCaffeError: Graphviz is not installed, or does not know the format.
     """
     program = shutil.which("dot")
     if program is None:
@@ -151,23 +178,27 @@ def render(dot_text: str, format: str) -> bytes:
             f"Graphviz's `dot` is not there to draw {format}. Install it (apt install graphviz, brew install "
             "graphviz), or write a .dot file."
         )
-    done = subprocess.run([program, f"-T{format}"], input=dot_text.encode(), capture_output=True, check=False)
-    if done.returncode:
-        why = done.stderr.decode(errors="replace").split(" Use one of")[0].strip()  # two hundred names follow
+    process = subprocess.run([program, f"-T{format}"], input=dot_text.encode(), capture_output=True, check=False)
+    if process.returncode:
+        why = process.stderr.decode(errors="replace").split(" Use one of")[0].strip()  # two hundred names follow
         raise FcnCaffeError(f"Graphviz could not draw {format}: {why} Use .svg, .png, .pdf or .dot.")
-    return done.stdout
+    return process.stdout
 
 
-def draw_net(net: Any, format: str = "svg", **options: Any) -> bytes:
-    """The picture of a NetParameter; options are those of `to_dot`. With format "dot", the DOT text."""
+def draw_net(net: caffe_pb2.NetParameter, format: str = "svg", **options: Unpack[Options]) -> bytes:
+    """Draw a NetParameter; options: those of `to_dot`. Format "dot" gives the DOT text."""
     text = to_dot(net, **options)
     return text.encode() if format == "dot" else render(text, format)
 
 
-def draw_net_to_file(net: Any, path: str | os.PathLike[str], **options: Any) -> None:
-    """Write a NetParameter's picture in the format of the file's ending; options are those of `to_dot`.
+def draw_net_to_file(net: caffe_pb2.NetParameter, path: str | os.PathLike[str], **options: Unpack[Options]) -> None:
+    """Draw a NetParameter to a file, in the format of its ending; options: those of `to_dot`.
 
-    Whole or not at all. Raises: FcnCaffeError as `render`; OSError when the file cannot be written.
+    The file is written whole or not at all.
+
+    Raises:
+        FcnCaffeError: as `render`.
+        OSError: the file cannot be written.
     """
     ending = Path(path).suffix.removeprefix(".").lower()
     if not ending:

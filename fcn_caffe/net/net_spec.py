@@ -1,15 +1,16 @@
 """Write nets in Python and get a NetParameter: `n.conv1 = L.Convolution(n.data, num_output=8, kernel_size=3)`.
 
-A top that is assigned to a NetSpec names its layer and its blob; tops without a name are called by their type and a
-number. Options that the layer type's own message has (`num_output` of ConvolutionParameter) are written there, those
-that end in `param` and all others to the LayerParameter. Source: the interface of pycaffe's net_spec; its scripts
-catch Python's own errors, so the errors here are both those and GraphErrors.
+The name that a top gets in a NetSpec is its layer's and its blob's; a top without a name is called by its type and a
+number. An option goes to the layer type's own message if that has it (`num_output` of ConvolutionParameter). An option
+that ends in `param`, and any other, goes to the LayerParameter.
+
+Source: the interface of pycaffe's net_spec. Its scripts catch Python's own errors, so the errors here are those too.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ _OWN_FIELD = {
 
 
 class NotATop(GraphError, TypeError):
-    """Something else where a top is wanted."""
+    """A value that should be a top, and is none."""
 
 
 class NoSuchTop(GraphError, KeyError, AttributeError):
@@ -51,30 +52,37 @@ class BadValue(GraphError, TypeError, ValueError):
 
 
 class Top:
-    """One blob that a Function makes. `name` is what a NetSpec called it last, for messages."""
+    """One blob that a Function makes. `name` is the name that a NetSpec gave it last, for messages."""
 
     def __init__(self, fn: Function, n: int) -> None:
         self.fn, self.n = fn, n
         self.name = ""
 
-    def to_proto(self) -> Any:
-        """The net that makes this blob."""
+    def to_proto(self) -> caffe_pb2.NetParameter:
+        """Return the net that makes this blob."""
         return to_proto(self)
 
 
 class Function:
-    """One layer: its type, the tops it reads, its options, and the `tops` it makes.
+    """One layer: its type, the tops it reads (`inputs`), its options (`params`), and its own `tops`.
 
-    ntop: how many tops. in_place: the tops take the names of the bottoms, all of them, as in pycaffe.
-    Raises: NotATop for an input that is none; GraphError for a layer in place with more tops than inputs.
+    Two options are not Caffe's: `ntop`, how many tops, and `in_place`: the tops take the names of all bottoms, as in
+    pycaffe.
+
+    Raises:
+        NotATop: an input is no top.
+        GraphError: a layer in place has more tops than inputs.
     """
 
-    def __init__(self, type_name: str, inputs: Iterable[Any], params: Mapping[str, Any]) -> None:
-        self.type_name, self.inputs = type_name, tuple(inputs)
-        for place, bottom in enumerate(self.inputs):
+    def __init__(self, type_name: str, inputs: Iterable[object], params: Mapping[str, Any]) -> None:
+        self.type_name = type_name
+        bottoms = []
+        for place, bottom in enumerate(inputs):
             if not isinstance(bottom, Top):
                 # The sentence is pycaffe's, which scripts compare.
                 raise NotATop(f"{type_name} input {place} is not a Top (type is {type(bottom)})")
+            bottoms.append(bottom)
+        self.inputs = tuple(bottoms)
         self.params = dict(params)
         self.ntop: int = self.params.pop("ntop", 1)
         self.in_place: bool = self.params.pop("in_place", False)
@@ -85,7 +93,7 @@ class Function:
 
     @property
     def fn(self) -> Function:
-        """Itself: a layer without tops stands in a NetSpec where others have a top."""
+        """Itself: in a NetSpec a layer without tops is its own value."""
         return self
 
 
@@ -93,12 +101,12 @@ Named = Top | Function
 
 
 class _Writer:
-    """Writes the layers below tops, each once, after those it reads."""
+    """Writes the layers that tops need, each once, after those it reads."""
 
     def __init__(self, names: Mapping[Named, str]) -> None:
         self.names = dict(names)
         self.numbers: Counter[str] = Counter()
-        self.layers: dict[Function, Any] = {}
+        self.layers: dict[Function, caffe_pb2.LayerParameter] = {}
 
     def write(self, last: Function) -> None:
         # No recursion: nets are deeper than Python's stack allows.
@@ -114,11 +122,10 @@ class _Writer:
                 waiting += below
 
     def blob(self, top: Top) -> str:
-        """The blob name of a top that is written."""
-        name: str = self.layers[top.fn].top[top.n]
-        return name
+        """Return the blob name of a top whose layer is written."""
+        return self.layers[top.fn].top[top.n]
 
-    def _layer(self, fn: Function) -> Any:
+    def _layer(self, fn: Function) -> caffe_pb2.LayerParameter:
         layer = caffe_pb2.LayerParameter(type=fn.type_name)
         layer.bottom.extend(self.blob(top) for top in fn.inputs)
         names = [self._name(top) for top in fn.tops]
@@ -186,27 +193,27 @@ class NetSpec:
         return list(self.tops.values())
 
     def update(self, name: str | Mapping[str, Any], params: Mapping[str, Any] | None = None) -> None:
-        """Change options of the layer behind a name; or, given only a mapping of names to tops, assign those."""
+        """Change options of the layer of a name; or, given only a mapping of names to tops, assign those."""
         if isinstance(name, str):
             self[name].fn.params.update(params or {})
         else:
             for other, top in name.items():
                 self[other] = top
 
-    def to_proto(self) -> Any:
-        """The NetParameter of all layers, each after those it reads, otherwise in the order of assignment."""
+    def to_proto(self) -> caffe_pb2.NetParameter:
+        """Return the net of all layers: each after those it reads, else in the order of assignment."""
         return _net(_Writer({top: name for name, top in self.tops.items()}), self.tops.values())
 
 
-def to_proto(*tops: Named) -> Any:
-    """The NetParameter of the layers below some tops, all named by their type and a number."""
+def to_proto(*tops: Named) -> caffe_pb2.NetParameter:
+    """Return the net that makes some tops, all named by their type and a number."""
     return _net(_Writer({}), tops)
 
 
-def named_net(*tops: Top) -> tuple[Any, list[str]]:
-    """The net below some tops under the names their NetSpec gave them so far, and the blob names of the tops."""
+def named_net(*tops: Top) -> tuple[caffe_pb2.NetParameter, list[str]]:
+    """Return the net that makes some tops, with the names that a NetSpec gave so far, and the tops' blob names."""
     writer = _Writer({})
-    seen: set[str] = set()
+    names: set[str] = set()
     waiting = [top.fn for top in tops]
     reached: dict[Function, None] = {}
     while waiting:
@@ -215,14 +222,14 @@ def named_net(*tops: Top) -> tuple[Any, list[str]]:
             continue
         reached[fn] = None
         for top in fn.tops:
-            if top.name and top.name not in seen:
+            if top.name and top.name not in names:
                 writer.names[top] = top.name
-                seen.add(top.name)
+                names.add(top.name)
         waiting += [bottom.fn for bottom in fn.inputs]
     return _net(writer, tops), [writer.blob(top) for top in tops]
 
 
-def _net(writer: _Writer, tops: Iterable[Named]) -> Any:
+def _net(writer: _Writer, tops: Iterable[Named]) -> caffe_pb2.NetParameter:
     for top in tops:
         writer.write(top.fn)
     net = caffe_pb2.NetParameter()
@@ -230,7 +237,7 @@ def _net(writer: _Writer, tops: Iterable[Named]) -> Any:
     return net
 
 
-def _assign_option(layer: Any, key: str, value: Any) -> None:
+def _assign_option(layer: caffe_pb2.LayerParameter, key: str, value: object) -> None:
     own = _OWN_FIELD.get(layer.type)
     options = _LAYER_FIELDS[own].message_type if own else None
     own_fields = options.fields_by_name if options else {}
@@ -242,17 +249,21 @@ def _assign_option(layer: Any, key: str, value: Any) -> None:
         raise NoSuchOption(f"layer '{layer.name}' ({layer.type}): no option '{key}'.{did_you_mean(key, own_fields)}")
 
 
-def _assign(message: Any, key: str, value: Any, layer: Any) -> None:
+def _assign(message: caffe_pb2.Message, key: str, value: object, layer: caffe_pb2.LayerParameter) -> None:
     try:
         assign_proto(message, key, value)
     except GraphError as error:
         raise error.named(f"layer '{layer.name}' ({layer.type})") from error.__cause__
 
 
-def assign_proto(proto: Any, name: str, val: Any) -> None:
-    """Set a field of a message from a number, string or dict, or a list of those; a repeated one takes one as a list.
+def assign_proto(proto: caffe_pb2.Message, name: str, val: object) -> None:
+    """Set a field of a message from a number, string or dict, or a list of those.
 
-    Raises: NoSuchOption where the message has no such field, BadValue where the field does not take the value.
+    A repeated field takes a single value as a list of one.
+
+    Raises:
+        NoSuchOption: the message has no such field.
+        BadValue: the field does not take the value.
     """
     fields = proto.DESCRIPTOR.fields_by_name
     if name not in fields:
@@ -275,29 +286,29 @@ def assign_proto(proto: Any, name: str, val: Any) -> None:
         raise BadValue(f"{name} cannot be {val!r} ({error}).") from error
 
 
-def _plain(value: Any) -> Any:
-    """A numpy number as Python's: older protobuf takes no other."""
+def _plain(value: object) -> object:
+    """Turn a NumPy number into Python's: older protobuf takes no other."""
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _assign_all(message: Any, values: Mapping[str, Any]) -> None:
+def _assign_all(message: caffe_pb2.Message, values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         assign_proto(message, name, value)
 
 
 def param_name_dict() -> dict[str, str]:
-    """Layer type -> the stem of its own field in LayerParameter: `{"Convolution": "convolution", …}`."""
+    """Return, by layer type, the stem of its own field in LayerParameter: `{"Convolution": "convolution", …}`."""
     return {kind: field.removesuffix("_param") for kind, field in _OWN_FIELD.items()}
 
 
 class Layers:
-    """`layers.TYPE(*bottoms, **options)` makes a layer and gives its top, or a tuple of them, or itself for none."""
+    """`layers.TYPE(*bottoms, **options)` makes a layer; returns its top, a tuple of several, or itself if none."""
 
-    def __getattr__(self, type_name: str) -> Any:
+    def __getattr__(self, type_name: str) -> Callable[..., Any]:
         if type_name.startswith("__"):
             raise AttributeError(type_name)
 
-        def make(*inputs: Any, **options: Any) -> Any:
+        def make(*inputs: object, **options: object) -> Top | tuple[Top, ...] | Function:
             fn = Function(type_name, inputs, options)
             return fn.tops[0] if fn.ntop == 1 else fn.tops or fn
 
@@ -305,7 +316,7 @@ class Layers:
 
 
 class _Enum:
-    def __init__(self, message: Any) -> None:
+    def __init__(self, message: type[caffe_pb2.Message]) -> None:
         self._message = message
 
     def __getattr__(self, value: str) -> int:
@@ -319,7 +330,7 @@ class _Enum:
 
 
 class Parameters:
-    """`params.Pooling.MAX`: the values of a parameter message's enums."""
+    """The enum values of a parameter message: `params.Pooling.MAX`."""
 
     def __getattr__(self, type_name: str) -> _Enum:
         if not hasattr(caffe_pb2, f"{type_name}Parameter"):
