@@ -40,8 +40,9 @@ def filter_net(
     """Copy an upgraded NetParameter, with the layers whose rules the state meets; each gets its `phase`.
 
     Args:
-        phase, level: replace those of the net's own `state`.
+        phase: replaces that of the net's own `state`.
         stages: come on top of those of the net's own `state`.
+        level: replaces that of the net's own `state`.
 
     Raises:
         GraphError: a layer has include and exclude rules.

@@ -266,8 +266,13 @@ class Net(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Run forward; return the net's loss (the sum of each top times its loss_weight) and the blobs.
 
-        Args: as `forward`.
-        Raises: as `forward`; GraphError also where no layer has a loss weight.
+        Args:
+            inputs: as in `forward`.
+            keep: as in `forward`.
+
+        Raises:
+            GraphError: no layer has a loss weight; or as in `forward`.
+            LayerError: as in `forward`.
         """
         if not self.loss_weights:
             raise GraphError(f"net '{self.name}' has no loss: add a loss layer, or loss_weight to a top.")
