@@ -1,8 +1,8 @@
-"""HHA: a depth image as three channels, horizontal disparity, height above ground, angle with gravity.
+"""HHA: a depth image as three channels: horizontal disparity, height above ground, angle with gravity.
 
-Source: Gupta, Girshick, Arbelaez and Malik, Learning Rich Features from RGB-D Images, ECCV 2014, and the pictures their
-software writes, which this gives to the last bit. Points are in centimetres, x to the right, y down, z forward; pixels
-are counted from 1, as MATLAB's are.
+Source: Gupta, Girshick, Arbelaez and Malik, Learning Rich Features from RGB-D Images, ECCV 2014, and the images that
+their software writes, which this reproduces to the bit. Points are in centimetres, x to the right, y down, z forward;
+pixels count from 1, as in MATLAB.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ __all__ = [
 Float = npt.NDArray[np.float64]
 
 DISPARITY = 31000.0  # shown as DISPARITY / z
-NEAREST = 100.0  # cm: nearer points have the disparity of this
-UPRIGHT = 128.0  # what a wall's angle of 90 degrees is shown as
-FLOOR_SEEN = -90.0  # cm: where the lowest point is higher than that, no floor is in the image …
-CAMERA_HEIGHT = 130.0  # … and the camera is taken to be so high above it
-FINE, COARSE = 3, 10  # pixels to each side of the windows whose plane is the normal: the angle's, and gravity's
+NEAREST = 100.0  # cm: nearer points get the disparity of this depth
+UPRIGHT = 128.0  # the value of a wall, whose angle is 90 degrees
+FLOOR_SEEN = -90.0  # cm: an image whose lowest point is higher shows no floor …
+CAMERA_HEIGHT = 130.0  # … and the camera is taken to be this high above it
+FINE, COARSE = 3, 10  # half sizes of the windows that normals are fitted to: for the angle, and for gravity
 THRESHOLDS = (45.0, 15.0)  # degrees from gravity within which a normal is floor, or wall when measured from 90
 ROUNDS = 5  # of each threshold
-TIED = 1e-9  # of the number of normals: eigenvalues that are one
+TIED = 1e-9  # eigenvalues that differ by less, per normal, are equal
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ KINECT_COLOUR = Camera(518.85790117450188, 519.46961112127485, 325.5824494111903
 
 
 def points(depth: Float, camera: Camera) -> Float:
-    """Where each pixel lies in space.
+    """Return where each pixel lies in space.
 
     Shapes: (H, W) metres -> (H, W, 3) centimetres: x right, y down, z forward.
     """
@@ -67,7 +67,7 @@ def points(depth: Float, camera: Camera) -> Float:
 
 
 def normals(cloud: Float, radius: int) -> Float:
-    """The normal of the plane through each pixel's window, of 2 radius + 1 pixels a side, away from the camera.
+    """Return the normal of the plane fitted to each pixel's window, 2 radius + 1 pixels a side, away from the camera.
 
     A plane n p = 1 is linear in image coordinates for 1 / z: n (x/z, y/z, 1) = 1/z. The window's least squares have a 3
     x 3 matrix, which is inverted by cofactors.
@@ -100,7 +100,7 @@ def normals(cloud: Float, radius: int) -> Float:
 
 
 def gravity(normal: Float, start: tuple[float, float, float] = (0.0, 1.0, 0.0)) -> Float:
-    """The direction of gravity, a unit vector: the one that floors are along and walls are square to.
+    """Return the direction of gravity, a unit vector: normals of floors are along it, normals of walls square to it.
 
     From `start`, the camera's down, five rounds that take normals within 45 degrees of the direction, or of its right
     angles, as floor or wall, then five with 15 degrees; each takes the direction with the least of walls and the most
@@ -117,7 +117,7 @@ def gravity(normal: Float, start: tuple[float, float, float] = (0.0, 1.0, 0.0)) 
             if not len(floor) and not len(wall):
                 return down
             values, vectors = np.linalg.eigh(wall.T @ wall - floor.T @ floor)
-            # Where one wall is all there is, a whole plane of directions is square to it: the nearest of them is taken.
+            # A single wall is square to a whole plane of directions: take the nearest of them.
             least = vectors[:, values <= values[0] + TIED * (len(floor) + len(wall))]
             projected = least @ (least.T @ down)
             length = float(np.linalg.norm(projected))
@@ -127,7 +127,7 @@ def gravity(normal: Float, start: tuple[float, float, float] = (0.0, 1.0, 0.0)) 
 
 
 def height_above_ground(cloud: Float, down: Float) -> Float:
-    """Centimetres above the lowest point, or above a guessed floor where none is seen.
+    """Return the centimetres above the lowest point, or above a guessed floor where the image shows none.
 
     Shape: (H, W).
     """
@@ -137,7 +137,7 @@ def height_above_ground(cloud: Float, down: Float) -> Float:
 
 
 def angle_with(normal: Float, down: Float) -> Float:
-    """The angle between normals and gravity in degrees: floor 0, wall 90, ceiling 180.
+    """Return the angle between normals and gravity in degrees: floor 0, wall 90, ceiling 180.
 
     Shape: (H, W).
     """
@@ -145,7 +145,7 @@ def angle_with(normal: Float, down: Float) -> Float:
 
 
 def fill_depth(depth: npt.NDArray[np.floating]) -> Float:
-    """Give pixels of no depth (0, NaN, infinite) that of the nearest pixel that has one.
+    """Give each pixel without depth (0, NaN, infinite) the depth of the nearest pixel that has one.
 
     Shapes: (H, W) -> (H, W).
 
@@ -155,7 +155,7 @@ def fill_depth(depth: npt.NDArray[np.floating]) -> Float:
     values = np.asarray(depth, np.float64)
     missing = ~(np.isfinite(values) & (values > 0))
     if missing.all():
-        raise DataError("no pixel has a depth: all are 0, or not a number.")
+        raise DataError("no pixel has a depth: all are 0 or not a number. Use another depth image.")
     if not missing.any():
         return values
     nearest = distance_transform_edt(missing, return_distances=False, return_indices=True)
@@ -185,5 +185,5 @@ def hha(depth: npt.NDArray[np.floating], camera: Camera = KINECT_COLOUR) -> npt.
         ],
         -1,
     )
-    # Halves are rounded up, as MATLAB does; what is not known is 0 there.
+    # As MATLAB does: halves round up, and unknown values are 0.
     return np.asarray(np.floor(np.nan_to_num(channels, nan=0.0).clip(0, 255) + 0.5).astype(np.uint8))

@@ -1,7 +1,7 @@
-"""Batches made ahead of their use, by a thread of their own.
+"""Batches made ahead of their use, in a thread.
 
-A source makes batches from a state, which is JSON-able and says everything about what comes next. The thread runs
-ahead of the reader, so each batch travels with the state behind it: what the reader has seen is what counts.
+A source makes batches from a state, which JSON can hold and which decides all that follows. The thread is ahead of the
+reader, so each batch comes with the state after it: a snapshot holds the state of the last batch that was read.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ __all__ = ["Arrays", "Batch", "Prefetch", "Source", "State", "draws", "fill_batc
 
 Arrays = list[npt.NDArray[np.float32]]
 State = dict[str, Any]
-Batch = tuple[Arrays, State]  # the tops, and the state behind them
+Batch = tuple[Arrays, State]  # the tops, and the state after them
 
 
 class Source(Protocol):
-    """What a data layer reads: where it starts, and its batches from a state on. Holds no open files itself."""
+    """What a data layer reads: its first state, and the batches from a state on. It holds no open files."""
 
     def start(self) -> State:
-        """The state before the first batch."""
+        """Return the state before the first batch."""
 
     def read_state(self, state: State) -> State:
-        """A state that a snapshot held.
+        """Check a state from a snapshot, and return it.
 
         Raises:
             DataError, KeyError, TypeError, ValueError: if it is not one.
         """
 
     def batches(self, state: State) -> Generator[Batch, None, None]:
-        """Batches without end from a state on; closing the generator closes the files."""
+        """Yield batches without end, from a state on; closing the generator closes the files."""
 
 
 def draws(seed: int, *stream: int) -> np.random.Generator:
-    """The random numbers of one batch, one epoch or one choice: the same for the same seed and stream."""
+    """Return the random numbers of a batch, an epoch or a choice: the same for the same seed and stream."""
     return np.random.default_rng([seed, *stream])
 
 
 def fill_batch(size: int, items: Iterable[tuple[npt.NDArray[np.float32], float, str]]) -> Arrays:
-    """Images and labels side by side, of the first image's shape; an item is an image, its label and its name.
+    """Put images into one array and labels into another; an item is an image, its label and its name.
 
     Shapes: (C, H, W) each -> (size, C, H, W), (size,).
 
@@ -69,28 +69,28 @@ def fill_batch(size: int, items: Iterable[tuple[npt.NDArray[np.float32], float, 
 
 
 class Prefetch:
-    """Batches of a generator, up to `depth` of them made ahead in a thread; with depth 0 made when asked for.
+    """Reads batches of a generator, up to `depth` of them ahead, in a thread; with depth 0 without one.
 
-    The thread starts at once and ends at `close`, with the process, or after an error, which `get` raises in the
-    reader. It holds no reference to this object.
+    The thread starts at once. It ends at `close`, with the process, or after an error, which `get` raises. It holds no
+    reference to this object.
     """
 
     def __init__(self, batches: Generator[Batch, None, None], depth: int, name: str) -> None:
         self._batches, self._channel = batches, _Channel(depth) if depth > 0 else None
         self._process = os.getpid()
         if self._channel is not None:
-            # A daemon, so that a process ends with it; `close` runs at exit and waits for it all the same.
+            # A daemon, so that the process can end; `close` runs at exit and waits for it all the same.
             arguments = batches, self._channel
             self._thread = threading.Thread(target=_fill, args=arguments, name=f"prefetch {name}", daemon=True)
             self._thread.start()
 
     @property
     def is_usable(self) -> bool:
-        """False in a forked child: threads and open databases stay with the parent."""
+        """Whether this is the process that made it: a forked child has neither the thread nor the open database."""
         return self._process == os.getpid()
 
     def get(self) -> Batch:
-        """The next batch.
+        """Return the next batch.
 
         Raises: what making it raised.
         """
@@ -116,12 +116,12 @@ def _fill(batches: Generator[Batch, None, None], channel: _Channel) -> None:
                     break
         finally:
             batches.close()
-    except BaseException as error:  # the reader is to have it, whatever it is
+    except BaseException as error:  # `get` raises it, whatever it is
         channel.fail(error)
 
 
 class _Channel:
-    """A bounded queue that either side can end. The lock is re-entrant: a collector may close it at any moment."""
+    """A bounded queue that either side can close. The garbage collector may close it at any moment: an RLock."""
 
     def __init__(self, size: int) -> None:
         self._size, self._items, self._closed = size, deque[Batch](), False
@@ -129,7 +129,7 @@ class _Channel:
         self._changed = threading.Condition(threading.RLock())
 
     def put(self, item: Batch) -> bool:
-        """Wait for room and add an item; False when the channel was closed instead."""
+        """Wait for room and add an item; return False if the channel was closed meanwhile."""
         with self._changed:
             while len(self._items) >= self._size and not self._closed:
                 self._changed.wait()
@@ -143,7 +143,7 @@ class _Channel:
             self._changed.notify_all()
 
     def get(self) -> Batch:
-        """Wait for an item; the error comes after the items made before it."""
+        """Wait for an item and return it; an error is raised after the items before it."""
         with self._changed:
             while not self._items and self._error is None:
                 self._changed.wait()

@@ -1,4 +1,4 @@
-"""transform_param: crop, mirror, mean and scale, as every data layer of images applies them."""
+"""transform_param: the crop, mirror, mean and scale that data layers of images apply."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _log = logging.getLogger("fcn_caffe.data")
 def read_means(
     param: caffe_pb2.TransformationParameter, surroundings: Surroundings
 ) -> tuple[Float32 | None, Float32 | None]:
-    """The mean image (C, H, W) and the mean values (C or 1, 1, 1) of a TransformationParameter, at most one of them.
+    """Return the mean image (C, H, W) and the mean values (C or 1, 1, 1) of a TransformationParameter: one at most.
 
     Raises:
         DataError: for both; what read_mean_image raises.
@@ -64,7 +64,7 @@ class Transformer:
         return self.mirror or (self.random_crop and self.crop > 0)
 
     def colour(self, encoded: bool) -> Colour:
-        """How an encoded image is decoded.
+        """Return how to decode an image.
 
         Raises:
             DataError: for force_color with force_gray, if it is encoded.
@@ -109,7 +109,7 @@ class Transformer:
             if self.mean_image is not None:
                 mean = self.mean_image[window]
         result: Float32 = image.astype(np.float32)
-        with np.errstate(all="ignore"):  # a mean or scale beyond sense makes infinite pixels, as in Caffe
+        with np.errstate(all="ignore"):  # an absurd mean or scale gives infinite pixels, as in Caffe
             if mean is not None:
                 result -= mean
             if self.scale != 1:

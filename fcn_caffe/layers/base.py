@@ -1,4 +1,4 @@
-"""What a layer is, and the registry of Caffe types."""
+"""`Layer`, the base of every layer, and the registry of layer types."""
 
 from __future__ import annotations
 
@@ -23,7 +23,37 @@ class Layer(nn.Module):
     """One Caffe layer as a module: options and parameters in `__init__`, arithmetic in `forward`.
 
     A subclass takes the LayerParameter and its bottoms as meta tensors (shapes only), creates its blobs with
-    `add_blob`, and computes tops from bottoms in `forward`. Shape inference is `forward` run on the meta device.
+    `add_blob`, and computes tops from bottoms in `forward`. `register` makes it known to nets:
+
+        >>> import torch
+        >>> from fcn_caffe import Net
+        >>> from fcn_caffe.layers import Layer, register
+        >>> from fcn_caffe.proto import caffe_pb2, parse_text
+        >>>
+        >>> @register("Gain")
+        ... class Gain(Layer):
+        ...     def __init__(self, param, *bottoms):
+        ...         super().__init__(param, *bottoms)
+        ...         if bottoms[0].ndim != 4:
+        ...             raise self.error(f"needs a bottom N x C x H x W, got {bottoms[0].ndim} axes.")
+        ...         two = caffe_pb2.FillerParameter(type="constant", value=2)
+        ...         self.add_blob("gain", bottoms[0].shape[1:2], two)
+        ...
+        ...     def forward(self, bottom):
+        ...         return bottom * self.gain[:, None, None]
+        >>>
+        >>> text = '''
+        ... layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 dim: 4 dim: 5 } } }
+        ... layer { name: "gain" type: "Gain" bottom: "x" top: "y" }
+        ... '''
+        >>> net = Net(parse_text(text, caffe_pb2.NetParameter))
+        >>> net.blob_shapes["y"]
+        (1, 3, 4, 5)
+        >>> net(x=torch.ones(1, 3, 4, 5))["y"].max().item()
+        2.0
+
+    Shape inference is `forward` run on the meta device; `infer` may say the shapes without it. Autograd finds the
+    gradient. The class attributes below tell Net what it may do with the layer.
     A layer that reads files asks `self.surroundings` for their paths: Net sets it before `__init__` runs.
 
     Raises: LayerError, when building, for options or shapes that do not fit.
@@ -32,10 +62,10 @@ class Layer(nn.Module):
     layer_type: ClassVar[str] = ""
     bottoms: ClassVar[Count] = 1
     tops: ClassVar[Count] = 1
-    restrictions: ClassVar[str] = ""  # what README's support table says of it
+    restrictions: ClassVar[str] = ""  # what the layer does not do that Caffe's does, for the table of layers
     fresh_top: ClassVar[bool] = False  # the top is a new tensor which this layer's backward does not read
     loss: ClassVar[bool] = False  # loss_weight defaults to 1 on the first top, which need not be named
-    untraced: ClassVar[str] = ""  # why torch.compile and torch.export do not see through it, where they do not
+    untraced: ClassVar[str] = ""  # why torch.compile and torch.export cannot look into it; empty where they can
     takes_in_place: ClassVar[bool] = True  # whether a top may be a bottom
     undifferentiable: ClassVar[tuple[int, ...]] = ()  # bottoms that never get a gradient (labels)
 
@@ -55,7 +85,12 @@ class Layer(nn.Module):
         return Surroundings()
 
     def add_blob(self, name: str, shape: Sequence[int], filler: caffe_pb2.FillerParameter | None = None) -> None:
-        """Add a parameter blob on the meta device; `filler` is a FillerParameter, None fills with zero.
+        """Add a parameter blob, on the meta device until the net fills it.
+
+        Args:
+            name: the attribute that holds it.
+            shape: its sizes.
+            filler: what fills it; None fills it with zeros.
 
         Raises:
             LayerError: for a shape with a dimension below 1.
@@ -67,7 +102,7 @@ class Layer(nn.Module):
         self.blob_fillers.append(filler)
 
     def view_blob(self, name: str, owner: Layer, owner_name: str, shape: tuple[int, ...]) -> None:
-        """Let a blob be another layer's, seen in another shape: a new view at each access, so gradients reach it."""
+        """Share another layer's blob in another shape: each access is a new view, so that gradients reach the owner."""
         del self._parameters[name]
         self.blob_views[name] = owner, owner_name, shape
 
@@ -80,14 +115,14 @@ class Layer(nn.Module):
 
     @property
     def blobs(self) -> list[nn.Parameter]:
-        """The parameter blobs in Caffe's order."""
+        """Return the parameter blobs in Caffe's order."""
         return [getattr(self, name) for name in self.blob_names]
 
     def infer(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Tops on the meta device for bottoms on the meta device: shapes, without arithmetic.
+        """Return the tops' shapes: meta tensors for bottoms that are meta tensors.
 
-        This is `forward` unless a layer knows its shapes by a rule. The common layers do: several of PyTorch's meta
-        kernels load its compiler when first called, which takes over a second.
+        This runs `forward` unless a layer has a rule for its shapes. The common layers have one: several of PyTorch's
+        meta kernels load its compiler when first called, which takes over a second.
         """
         return self.forward(*bottoms)  # type: ignore[no-any-return]
 
@@ -100,21 +135,28 @@ class Layer(nn.Module):
         return True
 
     def data_state(self) -> dict[str, Any] | None:
-        """What a data layer must remember to continue in the same order (JSON-able), or None."""
+        """Return what a data layer needs to continue in the same order, as JSON can hold it; None for other layers."""
         return None
 
     def load_data_state(self, state: dict[str, Any]) -> None:
-        """Continue from what `data_state` returned."""
+        """Continue in the order that `data_state` returned."""
 
     def error(self, message: str) -> LayerError:
-        """A LayerError that names this layer."""
+        """Make a LayerError that names this layer; the caller raises it."""
         return LayerError(message, self.name, self.layer_type)
 
     def axis(self, axis: int, bottom: Tensor, *, end: bool = False) -> int:
-        """Caffe's CanonicalAxisIndex: negative axes count from the end; `end` allows one past the last.
+        """Return an axis counted from 0.
+
+        Source: Caffe Blob::CanonicalAxisIndex.
+
+        Args:
+            axis: the axis; a negative one counts from the end.
+            bottom: the blob it is an axis of.
+            end: whether one past the last axis is allowed.
 
         Raises:
-            LayerError: when out of range.
+            LayerError: where the bottom has no such axis.
         """
         axes = bottom.ndim + end
         if not -axes <= axis < axes:
@@ -126,14 +168,14 @@ class Layer(nn.Module):
 
 
 class SameShapeLayer(Layer):
-    """A layer whose top has the shape of its first bottom."""
+    """Base of layers whose top has the shape of their first bottom."""
 
     def infer(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
         return bottoms[0]
 
 
 def of_shape(*shape: int) -> Tensor:
-    """A float32 tensor of this shape on the meta device."""
+    """Make a float32 tensor of this shape on the meta device."""
     return torch.empty(shape, device="meta")
 
 
@@ -153,13 +195,13 @@ def register(
         bottoms: how many bottoms the layer takes: a number, or (least, most), where a `most` of None means any.
         tops: how many tops it has, written alike.
         restrictions: what the layer does not do that Caffe's does, for the table of layers.
-        replace: take the place of the class that has this type.
+        replace: whether to take the place of the class that has this type.
 
     Returns:
         A decorator of the class, which it leaves as it is.
 
     Raises:
-        LayerError: : where another class has the type, and `replace` is False.
+        LayerError: where another class has the type, and `replace` is False.
     """
 
     def enter(cls: LayerClass) -> LayerClass:
@@ -181,7 +223,7 @@ def _full_name(cls: type[Layer]) -> str:
 
 
 def import_families(package: str, path: Iterable[str]) -> None:
-    """Import every module of a package, so that a new file's layers are known by being there.
+    """Import every module of a package, so that a new file's layers are registered because the file is there.
 
     Call it in the package's `__init__` as `import_families(__name__, __path__)`.
     """
@@ -190,12 +232,12 @@ def import_families(package: str, path: Iterable[str]) -> None:
 
 
 def known_types() -> list[str]:
-    """The Caffe layer types this package runs, sorted."""
+    """Return the registered layer types, sorted."""
     return sorted(REGISTRY)
 
 
 def layer_class(param: caffe_pb2.LayerParameter) -> type[Layer]:
-    """The class of a LayerParameter's type, its numbers of bottoms and tops checked.
+    """Return the class of a LayerParameter's type, and check how many bottoms and tops the layer has.
 
     Raises:
         LayerError: for an unknown type or a wrong number of bottoms or tops.
@@ -224,7 +266,7 @@ def create_layer(param: caffe_pb2.LayerParameter, bottoms: Sequence[Tensor], sur
         surroundings: Where the layer finds its files.
 
     Raises:
-        LayerError: : As `layer_class` says; and whatever the layer raises for its options and shapes.
+        LayerError: As `layer_class` says; and whatever the layer raises for its options and shapes.
     """
     kind = layer_class(param)
     layer = kind.__new__(kind)
@@ -234,7 +276,7 @@ def create_layer(param: caffe_pb2.LayerParameter, bottoms: Sequence[Tensor], sur
 
 
 def check_indices(layer: Layer, index: Tensor, size: int, what: str) -> None:
-    """Raise LayerError for an index outside [0, size), `size` being that of `what`."""
+    """Check that every index is in [0, size); `what` says of what, in the LayerError."""
     if index.numel() and not index.is_meta and not torch.compiler.is_compiling():  # a compiled graph checks nothing
         least, most = (int(bound) for bound in torch.aminmax(index))
         if least < 0 or most >= size:

@@ -14,7 +14,7 @@ from fcn_caffe.layers.loss import LossLayer, check_labels, label_places
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.blob_file import read_blob
 
-LOG_THRESHOLD = 1e-20  # Caffe's kLOG_THRESHOLD: no probability below it is taken the logarithm of
+LOG_THRESHOLD = 1e-20  # Caffe's kLOG_THRESHOLD: a smaller probability counts as this one
 
 
 @register("SigmoidCrossEntropyLoss", bottoms=2)
@@ -22,7 +22,7 @@ class SigmoidCrossEntropyLoss(LossLayer):
     """Cross entropy of sigmoid(score) against targets in [0, 1], over the values whose target is not ignore_label.
 
     Shapes: score, target of equal counts -> ().
-    Units: nats, summed and divided by the normaliser (the batch unless told otherwise).
+    Units: nats, summed and divided by the normaliser (BATCH_SIZE by default).
     Gradient: to the score.
     Raises: LayerError where the counts differ.
     Source: Caffe SigmoidCrossEntropyLossLayer.
@@ -39,7 +39,7 @@ class SigmoidCrossEntropyLoss(LossLayer):
 
     def _check(self, score: Tensor, target: Tensor) -> None:
         if score.shape[:1] != target.shape[:1] or score.numel() != target.numel():
-            raise self.error(f"score is {show(score.shape)}, target {show(target.shape)}: wanted one target a score.")
+            raise self.error(f"score is {show(score.shape)}, target {show(target.shape)}: give one target per score.")
 
     def forward(self, score: Tensor, target: Tensor) -> Tensor:
         self._check(score, target)
@@ -60,11 +60,11 @@ def _outer_inner(score: Tensor) -> tuple[int, int]:
 
 @register("InfogainLoss", bottoms=(2, 3), tops=(1, 2))
 class InfogainLoss(LossLayer):
-    """Multinomial logistic loss of the softmax along `axis`, weighed by a matrix H: -sum over k of H[label, k] log p_k.
+    """Multinomial logistic loss of the softmax along `axis`, weighted by a matrix H: -sum_k H[label, k] log p_k.
 
-    Shapes: score (N, C, H, W), label one a place, H C² values in a third bottom or in infogain_loss_param.source (a
+    Shapes: score (N, C, H, W), one label per position, H (C, C) in a third bottom or in infogain_loss_param.source (a
     binary BlobProto) -> (); second top: the softmax.
-    Units: nats, summed and divided by the normaliser (VALID places by default).
+    Units: nats, summed and divided by the normaliser (VALID positions by default).
     Gradient: to the score.
     Raises: LayerError for a missing matrix, counts that do not match, or a label outside [0, C); DataError for a source
     that cannot be read.
@@ -81,7 +81,7 @@ class InfogainLoss(LossLayer):
         self.register_buffer("matrix", None, persistent=False)
         if len(bottoms) == 2:
             if not options.source:
-                raise self.error("wants its matrix: a third bottom, or infogain_loss_param { source: … }.")
+                raise self.error("needs its matrix: give a third bottom, or infogain_loss_param { source: … }.")
             self.matrix = torch.from_numpy(read_blob(options.source, self.surroundings))
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -93,7 +93,7 @@ class InfogainLoss(LossLayer):
         infogain = self.matrix if matrix is None else matrix
         if infogain is None or infogain.numel() != classes**2:
             shape = "nothing" if infogain is None else show(infogain.shape)
-            raise self.error(f"the infogain matrix is {shape}, wanted {classes}x{classes} for {classes} classes.")
+            raise self.error(f"the infogain matrix is {shape}, expected {classes}x{classes} for {classes} classes.")
         return places
 
     def forward(self, score: Tensor, label: Tensor, matrix: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
@@ -107,7 +107,7 @@ class InfogainLoss(LossLayer):
         check_labels(self, labels, classes)
         logs = torch.log_softmax(score, self.dim)
         rows = logs.movedim(self.dim, -1).reshape(-1, classes)
-        # Caffe's value stops at the threshold, its gradient does not.
+        # Caffe bounds the value by the threshold, and not the gradient.
         rows = rows + (rows.detach().clamp(min=log(LOG_THRESHOLD)) - rows.detach())
         total = -(weights[labels] * rows * counted[:, None]).sum()
         loss = total / self.normalizer(counted.sum(), prod(places[: self.dim]), prod(places[self.dim :]))
@@ -115,7 +115,7 @@ class InfogainLoss(LossLayer):
 
 
 class _ClassLoss(Layer):
-    """What losses over N rows of scores with one label each share."""
+    """Base of the losses over N rows of scores with one label each."""
 
     loss = True
     undifferentiable = (1,)
@@ -125,7 +125,7 @@ class _ClassLoss(Layer):
         return of_shape()
 
     def _rows(self, score: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (N, classes) and labels (N, 1), the labels checked."""
+        """Return scores (N, classes) and labels (N, 1) that are in range."""
         items = score.shape[0] if score.ndim else 1
         if label.numel() != items:
             raise self.error(f"score {show(score.shape)} has {items} items, label {show(label.shape)}: one each.")
@@ -137,7 +137,7 @@ class _ClassLoss(Layer):
 
 @register("MultinomialLogisticLoss", bottoms=2)
 class MultinomialLogisticLoss(_ClassLoss):
-    """Minus the logarithm of the probability given to the label, averaged over the batch: for a softmax's top.
+    """Minus the logarithm of the label's probability, averaged over the batch. Its bottom is a softmax's top.
 
     Shapes: probabilities (N, C), label (N) -> ().
     Units: nats.
@@ -149,7 +149,7 @@ class MultinomialLogisticLoss(_ClassLoss):
     def forward(self, score: Tensor, label: Tensor) -> Tensor:
         rows, labels = self._rows(score, label)
         probability = rows.gather(1, labels)
-        # Below the threshold the value stops, the gradient is 1 / threshold.
+        # Below the threshold Caffe's value is constant, and its gradient 1 / threshold.
         floor = probability.detach().clamp(min=LOG_THRESHOLD)
         losses = -torch.log(floor) - (probability - probability.detach()) / floor
         return losses.sum() / rows.shape[0]

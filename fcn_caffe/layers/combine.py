@@ -1,4 +1,4 @@
-"""Layers that join blobs or take them apart."""
+"""Layers that join blobs or split them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Eltwise(Layer):
     """Combine equal-shaped bottoms element by element: SUM with coefficients, PROD or MAX.
 
     Shapes: bottoms of one shape -> the same.
-    Gradient: to every bottom; MAX sends it to the one that was taken. PROD always computes the stable gradient
-    (stable_prod_grad: false differs only by NaN at zeros).
-    Raises: LayerError for unequal shapes, or coefficients that are not one each or not for SUM.
+    Gradient: to every bottom; MAX sends it to the bottom whose value was taken. PROD always computes the stable
+    gradient (stable_prod_grad: false differs only in NaN at zeros).
+    Raises: LayerError for unequal shapes, or another number of coefficients than bottoms, or coefficients with PROD.
     Source: Caffe EltwiseLayer.
     """
 
@@ -56,7 +56,7 @@ class Eltwise(Layer):
                 top = top * bottom
             return top
         if self.operation == caffe_pb2.EltwiseParameter.MAX:
-            # Caffe's ties: the second of the first pair wins, later bottoms must be larger.
+            # Caffe's rule for equal values: bottom 1 wins over bottom 0, and a later bottom must be larger.
             top = torch.where(bottoms[0] > bottoms[1], bottoms[0], bottoms[1])
             for bottom in bottoms[2:]:
                 top = torch.where(bottom > top, bottom, top)
@@ -115,7 +115,7 @@ class Concat(Layer):
 class Slice(Layer):
     """Cut the bottom along `axis` (or the legacy slice_dim) at slice_point, or evenly.
 
-    Shapes: the bottom's, with `axis` shared out to the tops.
+    Shapes: the bottom's, with `axis` divided among the tops.
     Gradient: to the bottom.
     Raises: LayerError for slice points that are not one less than the tops, not rising, or an uneven cut.
     Source: Caffe SliceLayer.
@@ -129,7 +129,7 @@ class Slice(Layer):
         self.dim = self.axis(options.slice_dim if options.HasField("slice_dim") else options.axis, bottoms[0])
         self.points = list(options.slice_point)
         if self.points and len(self.points) != self.top_count - 1:
-            raise self.error(f"{len(self.points)} slice_point for {self.top_count} tops, wanted {self.top_count - 1}.")
+            raise self.error(f"{len(self.points)} slice_point for {self.top_count} tops, give {self.top_count - 1}.")
 
     def forward(self, bottom: Tensor) -> tuple[Tensor, ...]:
         size = bottom.shape[self.dim]
@@ -148,7 +148,7 @@ class Slice(Layer):
 
 @register("Split", tops=(1, None))
 class Split(Layer):
-    """Pass the bottom to every top; their gradients are summed.
+    """Pass the bottom on as every top; the tops' gradients are summed.
 
     Shapes: any -> the same, once for each top.
     Source: Caffe SplitLayer.
@@ -160,7 +160,7 @@ class Split(Layer):
 
 @register("Silence", bottoms=(1, None), tops=0)
 class Silence(Layer):
-    """Read the bottoms, so that they are not outputs.
+    """Read the bottoms, so that they do not count as outputs of the net.
 
     Source: Caffe SilenceLayer.
     """

@@ -18,7 +18,7 @@ DECONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv
 
 
 class _WindowLayer(Layer):
-    """Windows over the axes after `axis`: their sizes, and how many there are.
+    """Base of layers that move a window over the axes after `axis`: its size, and the output's.
 
     Source: Caffe BaseConvolutionLayer.
     """
@@ -59,11 +59,15 @@ class _WindowLayer(Layer):
                 raise self.error(f"{field} is missing: give {field}, or {h} and {w}.")
             values = [default]
         if len(values) not in (1, self.spatial_axes):
-            raise self.error(f"{field} is given {len(values)} times, wanted once or {self.spatial_axes} times.")
+            raise self.error(f"{field} is given {len(values)} times: give it once, or {self.spatial_axes} times.")
         return tuple(values * self.spatial_axes if len(values) == 1 else values)
 
     def sizes(self, bottom: Tensor) -> list[int]:
-        """The top's spatial sizes; raises where a bottom's channels or spatial sizes leave nothing to compute."""
+        """Return the top's spatial sizes.
+
+        Raises:
+            LayerError: for other channels than the layer was built for, or a bottom that is too small.
+        """
         if bottom.shape[self.channel_axis] != self.channels:
             raise self.error(
                 f"bottom of shape {show(bottom.shape)} has {bottom.shape[self.channel_axis]} channels, "
@@ -86,7 +90,7 @@ class _WindowLayer(Layer):
 
 
 class _ConvolutionBase(_WindowLayer):
-    """The weights that both directions share.
+    """Base of Convolution and Deconvolution: the weights.
 
     Source: Caffe BaseConvolutionLayer.
     """
@@ -122,6 +126,7 @@ class _ConvolutionBase(_WindowLayer):
         return tuple(of_shape(*bottom.shape[: self.channel_axis], outputs, *self.sizes(bottom)) for bottom in bottoms)
 
     def compute(self, bottom: Tensor) -> Tensor:
+        """Return the top of a bottom whose channels are axis 1."""
         raise NotImplementedError
 
     def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -170,7 +175,7 @@ class Deconvolution(_ConvolutionBase):
 
 @register("Im2col", bottoms=(1, None), tops=(1, None), restrictions="1, 2 or 3 spatial axes")
 class Im2col(_WindowLayer):
-    """Lay the windows that a convolution would read along the channel axis.
+    """Put the values that each window of a convolution reads along the channel axis.
 
     Shapes: (N, C, H, W) -> (N, C kernel_h kernel_w, h, w), h as Convolution's.
     Gradient: to every bottom.

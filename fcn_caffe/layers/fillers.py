@@ -24,7 +24,7 @@ def _uniform(blob: Tensor, filler: caffe_pb2.FillerParameter) -> None:
 def _gaussian(blob: Tensor, filler: caffe_pb2.FillerParameter) -> None:
     blob.normal_(filler.mean, filler.std)
     if filler.sparse >= 0:
-        # Each weight survives with probability sparse / num_outputs, shape[0] being the outputs.
+        # Each weight stays with probability sparse / outputs; the outputs are shape[0].
         blob.mul_(torch.bernoulli(torch.full_like(blob, min(1.0, filler.sparse / _outputs(blob, filler)))))
 
 
@@ -34,7 +34,7 @@ def _positive_unitball(blob: Tensor, filler: caffe_pb2.FillerParameter) -> None:
 
 
 def _outputs(blob: Tensor, filler: caffe_pb2.FillerParameter) -> int:
-    """The size of the first axis, which some fillers need."""
+    """Return the size of the first axis."""
     if blob.ndim == 0:
         raise LayerError(f"filler type {filler.type!r} is for blobs with axes, not for a single value. Use constant.")
     return blob.shape[0]
@@ -57,15 +57,15 @@ def _msra(blob: Tensor, filler: caffe_pb2.FillerParameter) -> None:
 
 def _bilinear(blob: Tensor, filler: caffe_pb2.FillerParameter) -> None:
     if blob.ndim != 4 or blob.shape[2] != blob.shape[3]:
-        raise LayerError(f"the bilinear filler wants a square 4-D blob, got {show(blob.shape)}.")
+        raise LayerError(f"the bilinear filler needs a square 4-D blob, got {show(blob.shape)}.")
     blob.copy_(bilinear_kernel(blob.shape[2]).to(blob))
 
 
 def bilinear_kernel(size: int) -> Tensor:
-    """The bilinear interpolation kernel of an upsampling deconvolution.
+    """Return the bilinear interpolation kernel of an upsampling deconvolution.
 
     Shapes: size -> (size, size), float64.
-    Source: Caffe BilinearFiller; FCN's upsample_filt is the same numbers.
+    Source: Caffe BilinearFiller; FCN's upsample_filt gives the same numbers.
     """
     factor = (size + 1) // 2
     center = (size - 1) / (2 * factor)
@@ -85,13 +85,13 @@ FILLERS: dict[str, Callable[[Tensor, caffe_pb2.FillerParameter], None]] = {
 
 
 def check_filler(filler: caffe_pb2.FillerParameter | None) -> None:
-    """Raise LayerError for a filler type Caffe does not have."""
+    """Raise LayerError for a filler type that Caffe does not have."""
     if filler is not None and filler.type not in FILLERS:
         raise LayerError(f"filler type {filler.type!r} is unknown. Known: {', '.join(sorted(FILLERS))}.")
 
 
 def fill(blob: Tensor, filler: caffe_pb2.FillerParameter | None) -> None:
-    """Fill a blob in place from torch's random state; a filler of None leaves Caffe's default, zero.
+    """Fill a blob in place, from torch's random state; None fills it with zeros, which is Caffe's default.
 
     Source: Caffe filler.hpp; fan-in is count / shape[0], fan-out count / shape[1].
 
@@ -107,7 +107,7 @@ def fill(blob: Tensor, filler: caffe_pb2.FillerParameter | None) -> None:
 
 
 def is_zero_filler(filler: caffe_pb2.FillerParameter | None) -> bool:
-    """Whether a filler leaves zeros, as Caffe's default does."""
+    """Whether a filler fills with zeros, as Caffe's default does."""
     if filler is None or (filler.type == "constant" and filler.value == 0):
         return True
     if filler.type == "uniform":

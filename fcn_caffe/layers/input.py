@@ -1,4 +1,4 @@
-"""Layers that bring blobs in."""
+"""Layers without bottoms: Input and Parameter."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from fcn_caffe.proto import caffe_pb2
 
 @register("Input", bottoms=0, tops=(1, None))
 class Input(Layer):
-    """Blobs handed in from outside, of the shapes in input_param until they are.
+    """The net's inputs: blobs that the caller of the net gives.
 
-    Shapes: () -> the given shapes, one for all tops or one each; a later forward may hand in other sizes.
+    Shapes: () -> those of input_param, one for all tops or one each; a forward may give other sizes.
     Raises: LayerError for a number of shapes that is neither 0, 1 nor the number of tops.
     Source: Caffe InputLayer.
     """
@@ -29,12 +29,12 @@ class Input(Layer):
         return tuple(torch.empty(shape, device="meta") for shape in self.shapes)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        raise self.error("was not given its blobs.")  # the executor hands them over and never calls this
+        raise self.error("was not given its blobs.")  # the net puts them in and never calls this
 
 
 @register("Parameter", bottoms=0)
 class Parameter(Layer):
-    """A learned blob as a top, zero until weights are loaded.
+    """A learned blob as a top; it is zero until weights are loaded.
 
     Shapes: () -> parameter_param.shape.
     Gradient: to the blob.

@@ -55,7 +55,7 @@ class InnerProduct(Layer):
 
 
 class _BroadcastLayer(SameShapeLayer):
-    """Combine the bottom with an operand, learned or bottom[1], broadcast over the axes it does not have.
+    """Base of Scale and Bias: an operand, learned or bottom[1], broadcast over the axes it does not have.
 
     The operand has the sizes of `num_axes` of the bottom's axes from `axis` on, or bottom[1]'s own.
     Source: Caffe ScaleLayer and BiasLayer, whose rules are the same.
@@ -77,7 +77,7 @@ class _BroadcastLayer(SameShapeLayer):
             self.shape = tuple(bottoms[0].shape[self.first : self.first + count])
         else:
             self.shape = tuple(bottoms[1].shape)
-            # A scalar operand may sit anywhere, so Caffe does not canonicalise its axis.
+            # A scalar fits any axis, so Caffe does not check it.
             self.first = self.axis(options.axis, bottoms[0]) if self.shape else 0
             self._check(bottoms[0], bottoms[1])
 
@@ -90,7 +90,7 @@ class _BroadcastLayer(SameShapeLayer):
             )
 
     def spread(self, operand: Tensor, bottom: Tensor) -> Tensor:
-        """The operand with axes of size 1 behind, so that it broadcasts against the bottom."""
+        """Return the operand with axes of size 1 appended, so that it broadcasts against the bottom."""
         self._check(bottom, operand)
         return operand.reshape((*operand.shape, *(1,) * (bottom.ndim - self.first - operand.ndim)))
 
@@ -143,9 +143,9 @@ class Bias(_BroadcastLayer):
 
 @register("Embed")
 class Embed(Layer):
-    """The row of the weight that each value of the bottom, a whole number, names; plus a bias.
+    """Look up a row of the weight for each value of the bottom, a whole number; add a bias.
 
-    Shapes: any -> the bottom's, then num_output; weight (input_dim, num_output), bias (num_output).
+    Shapes: (...) -> (..., num_output); weight (input_dim, num_output), bias (num_output).
     Gradient: to weight and bias.
     Raises: LayerError for num_output or input_dim below 1, or a value outside [0, input_dim).
     Source: Caffe EmbedLayer.

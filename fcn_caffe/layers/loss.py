@@ -13,7 +13,7 @@ from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import Layer, SameShapeLayer, of_shape, register
 from fcn_caffe.proto import caffe_pb2
 
-NO_LABEL = -(1 << 40)  # stands where nothing is ignored: PyTorch always ignores one value
+NO_LABEL = -(1 << 40)  # PyTorch always ignores one value: where Caffe ignores none, this one, which no label has
 LOG_FLOAT_MIN = log(torch.finfo(torch.float32).tiny)
 
 
@@ -35,7 +35,7 @@ class Softmax(SameShapeLayer):
 
 
 class LossLayer(Layer):
-    """What the losses over labelled positions share: ignore_label and the normaliser.
+    """Base of the losses over labelled positions: ignore_label and the normaliser.
 
     Source: Caffe SoftmaxWithLossLayer::get_normalizer.
     """
@@ -52,14 +52,14 @@ class LossLayer(Layer):
         self.by_valid = self.normalization == modes.VALID
 
     def default_normalization(self, options: caffe_pb2.LossParameter) -> int:
-        """`normalization` where it or nothing is given; else the legacy `normalize`: VALID or BATCH_SIZE."""
+        """Return `normalization`, unless only the legacy `normalize` is given: true is VALID, false BATCH_SIZE."""
         modes = caffe_pb2.LossParameter
         if options.HasField("normalization") or not options.HasField("normalize"):
             return int(options.normalization)
         return int(modes.VALID if options.normalize else modes.BATCH_SIZE)
 
     def normalizer(self, valid: Tensor | int, outer: int, inner: int) -> Tensor | float:
-        """The divisor of the summed loss, at least 1; `valid` is the number of positions that count."""
+        """Return the divisor of the summed loss, at least 1; `valid` is the number of positions that count."""
         modes = caffe_pb2.LossParameter
         if self.by_valid:
             return valid.clamp(min=1) if isinstance(valid, Tensor) else max(valid, 1)
@@ -89,10 +89,10 @@ class SoftmaxWithLoss(LossLayer):
         places = label_places(self, score, label, self.dim)
         labels = label.detach().reshape(places).long()
         if labels.is_cuda:
-            self._check(labels, score.shape[self.dim])  # a bad label would end the process there
+            self._check(labels, score.shape[self.dim])  # CUDA would end the process at a label out of range
         logs = torch.log_softmax(score, self.dim)
         try:
-            # nll_loss wants the classes second.
+            # nll_loss takes the classes as axis 1.
             moved = logs if self.dim == 1 or logs.ndim == 1 else logs.movedim(self.dim, 1)
             ignored = NO_LABEL if self.ignore_label is None else self.ignore_label
             total = F.nll_loss(moved, labels, ignore_index=ignored, reduction="sum")
@@ -111,7 +111,7 @@ class SoftmaxWithLoss(LossLayer):
 
     @torch.no_grad()
     def _beyond(self, logs: Tensor, labels: Tensor) -> Tensor:
-        """By how much losses pass -log FLT_MIN: Caffe takes the log of max(p, FLT_MIN); its gradient knows no max."""
+        """Return the losses' excess over -log FLT_MIN: Caffe bounds p by FLT_MIN in the value, not in the gradient."""
         if self.ignore_label is None:
             mask, index = None, labels
         else:
@@ -123,12 +123,16 @@ class SoftmaxWithLoss(LossLayer):
 
 
 def label_places(layer: Layer, score: Tensor, label: Tensor, dim: int) -> tuple[int, ...]:
-    """The axes of `score` but for the classes in `dim`; LayerError unless `label` has one value for each place."""
+    """Return the sizes of `score` without the classes in `dim`.
+
+    Raises:
+        LayerError: unless `label` has one value for each position.
+    """
     places = (*score.shape[:dim], *score.shape[dim + 1 :])
     if label.numel() != prod(places):
         raise layer.error(
             f"score {show(score.shape)} has {prod(places)} positions, label {show(label.shape)} has {label.numel()} "
-            "values. There must be one label a position: crop the score, or resize the label."
+            "values. There must be one label per position: crop the score, or resize the label."
         )
     return places
 
@@ -148,9 +152,9 @@ def check_labels(layer: Layer, labels: Tensor, classes: int) -> None:
 
 @register("Accuracy", bottoms=2, tops=(1, 2))
 class Accuracy(Layer):
-    """The share of positions whose true class is among the top_k scores; ties count against it.
+    """The share of positions whose true class is among the top_k scores; equal scores count against it.
 
-    Shapes: score (N, C, ...), label one a position -> (); second top: accuracy of each class (C).
+    Shapes: score (N, C, ...), one label per position -> (); second top: accuracy of each class (C).
     Gradient: none.
     Raises: LayerError for a label count that does not match, top_k above C, or a label outside [0, C).
     Source: Caffe AccuracyLayer.
@@ -181,7 +185,7 @@ class Accuracy(Layer):
             labels = torch.where(counted, labels, 0)
         check_labels(self, labels, classes)
         index = labels.unsqueeze(self.dim)
-        # The true class itself reaches its score once; every other that does pushes it down.
+        # The classes that score as high as the true one, itself not counted, push it down.
         rivals = (score >= score.gather(self.dim, index)).sum(self.dim) - 1
         right = ((rivals < self.top_k) & counted).to(score.dtype)
         total = counted.sum()

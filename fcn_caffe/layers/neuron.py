@@ -18,7 +18,7 @@ class ReLU(SameShapeLayer):
     """max(x, 0) + negative_slope * min(x, 0).
 
     Shapes: any -> the same.
-    Gradient: to the bottom; in place with a slope below 0 Caffe reads the sign off its own output, so that it is 1 on
+    Gradient: to the bottom; in place with a slope below 0 Caffe reads the sign of its own output, so that it is 1 on
     both sides of 0.
     Source: Caffe ReLULayer.
     """
@@ -106,7 +106,7 @@ class BNLL(SameShapeLayer):
 
 @register("Clip")
 class Clip(SameShapeLayer):
-    """max(min, x), then no more than max: x clipped to [min, max].
+    """Clip x to [min, max]: max(min, x), then no more than max.
 
     Shapes: any -> the same.
     Gradient: where min <= x <= max.
@@ -187,7 +187,7 @@ class Log(SameShapeLayer):
 
 
 def _log_base(layer: SameShapeLayer, base: float) -> float:
-    """The natural logarithm of a base, of which -1 stands for e."""
+    """Return the natural logarithm of a base; -1 stands for e."""
     if base == -1:
         return 1.0
     if not 0 < base < math.inf:
@@ -213,7 +213,7 @@ class Power(SameShapeLayer):
 
     def forward(self, bottom: Tensor) -> Tensor:
         if self.power * self.scale == 0:
-            # A constant, as in Caffe: PyTorch's pow would make NaN of an infinite bottom, and of the slope at 0.
+            # A constant, as in Caffe: PyTorch's pow would give NaN for an infinite bottom, and for the slope at 0.
             constant = 1.0 if self.power == 0 else _power(self.shift, self.power)
             return bottom.masked_fill(torch.ones((), dtype=torch.bool, device=bottom.device), constant)
         inner = bottom * self.scale + self.shift
@@ -221,17 +221,17 @@ class Power(SameShapeLayer):
 
 
 def _power(base: float, exponent: float) -> float:
-    """C's pow: infinite where Python raises ZeroDivisionError or OverflowError, NaN where it turns complex."""
+    """Return C's pow: infinite where Python raises an error, NaN where Python's result is complex."""
     return float(torch.tensor(base, dtype=torch.float32).pow(exponent))
 
 
 @register("PReLU")
 class PReLU(SameShapeLayer):
-    """x where x > 0, else slope * x with a learned slope for each channel, or one for all (channel_shared).
+    """x where x > 0, else slope * x; the slope is learned, for each channel or for all (channel_shared).
 
     Shapes: (N, C, ...) -> the same; blob slope (C) or (). A slope without a filler starts at 0.25.
     Gradient: to the bottom and the slope.
-    Raises: LayerError for a bottom without a channel axis, or other channels later.
+    Raises: LayerError for a bottom without a channel axis, or another number of channels than it was built for.
     Source: Caffe PReLULayer.
     """
 
@@ -241,7 +241,7 @@ class PReLU(SameShapeLayer):
         super().__init__(param, *bottoms)
         options = param.prelu_param
         if bottoms[0].ndim < 2:
-            raise self.error(f"wants at least 2 axes (N x C), got {show(bottoms[0].shape)}.")
+            raise self.error(f"needs at least 2 axes (N x C), got {show(bottoms[0].shape)}.")
         shape = () if options.channel_shared else (bottoms[0].shape[1],)
         quarter = caffe_pb2.FillerParameter(type="constant", value=0.25)
         self.add_blob("slope", shape, options.filler if options.HasField("filler") else quarter)

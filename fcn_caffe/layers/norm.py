@@ -16,7 +16,7 @@ class LRN(SameShapeLayer):
     """Divide by (k + alpha * mean of squares)^beta, across channels or within a channel's neighbourhood.
 
     Shapes: (N, C, H, W) -> the same. ACROSS_CHANNELS: scale = k + alpha / local_size * sum over local_size channels;
-    WITHIN_CHANNEL: 1 + alpha * mean over local_size² positions, zero padding counted, k ignored.
+    WITHIN_CHANNEL: 1 + alpha * mean over local_size² positions, zero padding counts, k is not used.
     Gradient: to the bottom.
     Raises: LayerError for an even local_size.
     Source: Caffe LRNLayer.
@@ -31,7 +31,7 @@ class LRN(SameShapeLayer):
         if self.size < 1 or self.size % 2 == 0:
             raise self.error(f"local_size must be odd, got {self.size}.")
         if bottoms[0].ndim != 4:
-            raise self.error(f"wants a 4-D bottom (N x C x H x W), got {show(bottoms[0].shape)}.")
+            raise self.error(f"needs a 4-D bottom (N x C x H x W), got {show(bottoms[0].shape)}.")
         self.alpha, self.beta, self.k = options.alpha, options.beta, options.k
         self.within = options.norm_region == caffe_pb2.LRNParameter.WITHIN_CHANNEL
 
@@ -51,7 +51,7 @@ class LRN(SameShapeLayer):
 
 @register("BatchNorm")
 class BatchNorm(SameShapeLayer):
-    """Subtract the mean and divide by the standard deviation of each channel, without an affine part (that is Scale).
+    """Subtract each channel's mean and divide by its standard deviation. Scale adds the affine part.
 
     Shapes: (N, C, ...) -> the same; blobs mean (C), variance (C), scale factor (1), never learned. In train() (or
     use_global_stats: false) the batch's statistics are used and the blobs move: factor = factor * f + 1, mean = mean *
@@ -95,7 +95,7 @@ class BatchNorm(SameShapeLayer):
             factor = torch.where(self.scale_factor == 0, 0, 1 / self.scale_factor)
             top = F.batch_norm(shaped, self.mean * factor, self.variance * factor, eps=self.eps)
         else:
-            # One value a channel has no spread: Caffe gives 0 and no gradient, PyTorch refuses.
+            # One value per channel has no variance: Caffe gives 0 and no gradient, PyTorch raises an error.
             lone = shaped.numel() == channels
             top = shaped * 0 if lone else F.batch_norm(shaped, None, None, training=True, eps=self.eps)
             self._move(shaped.detach())
@@ -113,7 +113,7 @@ class BatchNorm(SameShapeLayer):
 
 @register("MVN")
 class MVN(SameShapeLayer):
-    """Mean-variance normalisation of each channel of each image, or of each image whole (across_channels).
+    """Normalise mean and variance of each channel of each image, or of each whole image (across_channels).
 
     Shapes: (N, C, ...) -> the same. x minus its mean; with normalize_variance divided by (standard deviation + eps).
     Gradient: to the bottom.
@@ -136,6 +136,6 @@ class MVN(SameShapeLayer):
         if self.variance:
             square = centred.square().mean(-1, keepdim=True)
             scale = square.detach().sqrt() + self.eps
-            # Caffe's gradient takes the deviation's slope as c / (n scale), eps counted; it is finite for a constant.
+            # Caffe's slope of the deviation is c / (n scale), where scale holds eps: it is finite for a constant.
             centred = centred / (scale + (square - square.detach()) / (2 * scale))
         return centred.reshape(bottom.shape)

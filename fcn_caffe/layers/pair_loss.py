@@ -46,7 +46,7 @@ class ContrastiveLoss(Layer):
     d² where they are similar, else max(margin - d, 0)², or with legacy_version max(margin - d², 0).
 
     Shapes: features (N, C), features (N, C), similar (N), not 0 for similar pairs -> ().
-    Gradient: to both features; where they differ Caffe divides by d + 1e-4 for d.
+    Gradient: to both features; for pairs that differ Caffe divides by d + 1e-4 in place of d.
     Raises: LayerError for bottoms of other shapes.
     Source: Caffe ContrastiveLossLayer.
     """
@@ -67,10 +67,10 @@ class ContrastiveLoss(Layer):
     def _check(self, first: Tensor, second: Tensor, similar: Tensor) -> None:
         if first.ndim < 2 or first.shape != second.shape or first.numel() != first.shape[0] * first.shape[1]:
             raise self.error(
-                f"features are {show(first.shape)} and {show(second.shape)}: wanted N x C twice (flatten larger ones)."
+                f"features are {show(first.shape)} and {show(second.shape)}: give N x C twice (flatten larger ones)."
             )
         if similar.numel() != first.shape[0]:
-            raise self.error(f"bottom 2 is {show(similar.shape)} for {first.shape[0]} pairs: wanted one value a pair.")
+            raise self.error(f"bottom 2 is {show(similar.shape)} for {first.shape[0]} pairs: give one value per pair.")
 
     def forward(self, first: Tensor, second: Tensor, similar: Tensor) -> Tensor:
         self._check(first, second, similar)

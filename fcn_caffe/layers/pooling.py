@@ -14,9 +14,15 @@ FLOAT_MAX = torch.finfo(torch.float32).max
 
 
 def pooled_size(size: int, kernel: int, stride: int, pad: int, ceil: bool = True, clip: bool = False) -> int:
-    """Output size of Caffe's pooling: rounded up; `clip` drops a last window that would start past the image.
+    """Return the output size of Caffe's pooling along one axis.
 
-    Caffe clips both axes where either of them has pad.
+    Args:
+        size: the bottom's size.
+        kernel: the window's size.
+        stride: the step from window to window.
+        pad: the padding on each side.
+        ceil: whether the number of windows is rounded up.
+        clip: whether a last window that starts past the image is dropped; Caffe does so where either axis has pad.
 
     Source: Caffe PoolingLayer::Reshape. PyTorch's ceil_mode clips without pad too.
     """
@@ -32,11 +38,12 @@ class Pooling(Layer):
     """MAX, AVE or STOCHASTIC over windows; a second top of MAX holds the position of each maximum in its plane.
 
     STOCHASTIC draws one element of a window with probability in proportion to its value in train(), and takes their
-    mean weighed by themselves in eval(); its elements should not be negative.
+    mean weighed by themselves in eval(); the elements should not be negative.
 
     Shapes: (N, C, H, W) -> (N, C, h, w) by `pooled_size`.
     Gradient: to the bottom; MAX sends it to the first maximum, STOCHASTIC in train() to the drawn element.
-    Raises: LayerError for a kernel that is missing or given twice, pad not smaller than the kernel, other ranks.
+    Raises: LayerError for a kernel that is missing or given twice, a pad not smaller than the kernel, or a bottom that
+    is not 4-D.
     Source: Caffe PoolingLayer.
     """
 
@@ -46,7 +53,7 @@ class Pooling(Layer):
         super().__init__(param, *bottoms)
         options = param.pooling_param
         if bottoms[0].ndim != 4:
-            raise self.error(f"wants a 4-D bottom (N x C x H x W), got {show(bottoms[0].shape)}.")
+            raise self.error(f"needs a 4-D bottom (N x C x H x W), got {show(bottoms[0].shape)}.")
         self.stochastic = options.pool == caffe_pb2.PoolingParameter.STOCHASTIC
         self.maximum = options.pool == caffe_pb2.PoolingParameter.MAX
         if len(param.top) > 1 and not self.maximum:
@@ -55,7 +62,7 @@ class Pooling(Layer):
         kernel_given = [name for name in ("kernel_size", "kernel_h", "kernel_w") if options.HasField(name)]
         if self.whole:
             if kernel_given:
-                raise self.error("global_pooling takes the kernel from the bottom: drop kernel_size.")
+                raise self.error("global_pooling takes the kernel from the bottom: take kernel_size out.")
             self.kernel = (0, 0)
         else:
             if kernel_given not in (["kernel_size"], ["kernel_h", "kernel_w"]):
@@ -65,7 +72,7 @@ class Pooling(Layer):
             self.kernel = self._pair("kernel_size", "kernel_h", "kernel_w")
         self.stride, self.pad = self._pair("stride", "stride_h", "stride_w"), self._pair("pad", "pad_h", "pad_w")
         if self.whole and (self.pad != (0, 0) or self.stride != (1, 1)):
-            raise self.error("global_pooling wants pad 0 and stride 1.")
+            raise self.error("global_pooling needs pad 0 and stride 1.")
         if (not self.whole and min(self.kernel) < 1) or min(self.stride) < 1:
             raise self.error(f"kernel and stride must be at least 1, got {self.kernel} and {self.stride}.")
         if not self.whole and any(pad >= kernel for pad, kernel in zip(self.pad, self.kernel, strict=True)):
@@ -83,9 +90,9 @@ class Pooling(Layer):
         return getattr(options, field), getattr(options, field)
 
     def _geometry(self, bottom: Tensor) -> tuple[tuple[int, int], tuple[int, int]]:
-        """The kernel and the output's size for a bottom; raises for one that does not fit."""
+        """Return the kernel and the output's size for a bottom; raise LayerError for one that does not fit."""
         if bottom.ndim != 4:
-            raise self.error(f"wants a 4-D bottom (N x C x H x W), got {show(bottom.shape)}.")
+            raise self.error(f"needs a 4-D bottom (N x C x H x W), got {show(bottom.shape)}.")
         height, width = bottom.shape[2:]
         kernel = (height, width) if self.whole else self.kernel
         (kh, kw), (sh, sw), (ph, pw) = kernel, self.stride, self.pad
@@ -107,7 +114,7 @@ class Pooling(Layer):
     def forward(self, bottom: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         (kernel, (h, w)), (height, width) = self._geometry(bottom), bottom.shape[2:]
         (kh, kw), (sh, sw), (ph, pw) = kernel, self.stride, self.pad
-        # What the last windows need beyond the bottom on the right and below, negative if they stop short of it.
+        # How far the last windows reach beyond the bottom, below and on the right; negative if they end before.
         below, right = (h - 1) * sh + kh - ph - height, (w - 1) * sw + kw - pw - width
         if self.maximum:
             return self._maximum(bottom, kernel, (below, right), (h, w))
@@ -157,7 +164,7 @@ class Pooling(Layer):
         padded = F.pad(bottom, (0, max(right, 0), 0, max(below, 0)))
         windows = padded.unfold(2, kh, sh).unfold(3, kw, sw).flatten(4)  # N x C x h x w x (kh kw)
         if not self.training:
-            tiny = torch.finfo(bottom.dtype).tiny  # Caffe's start of the sum: a window of zeros gives 0
+            tiny = torch.finfo(bottom.dtype).tiny  # Caffe's sum starts with it, so that a window of zeros gives 0
             total = windows.sum(-1) + tiny
             return torch.where(total > 0, windows.square().sum(-1) / total, 0)
         running = windows.detach().cumsum(-1)
@@ -167,11 +174,11 @@ class Pooling(Layer):
         return windows.gather(-1, reached.to(torch.uint8).argmax(-1, keepdim=True))[..., 0]
 
     def _torch_rule(self, bottom: Tensor, kernel: tuple[int, int], size: tuple[int, int]) -> str | None:
-        """The PyTorch rounding that gives Caffe's size ("floor", "ceil"), None where neither does."""
+        """Return the PyTorch rounding that gives Caffe's size, "floor" or "ceil", or None where neither does."""
         if any(2 * pad > k for pad, k in zip(self.pad, kernel, strict=True)):
             return None
         if self.ceil and (self.pad != (0, 0) or all(k >= s for k, s in zip(kernel, self.stride, strict=True))):
-            return "ceil"  # the same rule: both clip, or no window can start past the image; true of every size
+            return "ceil"  # the same rule at every size: both clip, or no window can start past the image
         for rule in ("floor", "ceil"):
             sizes = []
             for extent, k, s, p in zip(bottom.shape[2:], kernel, self.stride, self.pad, strict=True):
@@ -198,18 +205,18 @@ class SPP(Layer):
         super().__init__(param, *bottoms)
         if param.spp_param.pyramid_height < 1:
             raise self.error(f"pyramid_height must be at least 1, got {param.spp_param.pyramid_height}.")
-        self.pools: dict[tuple[int, ...], list[Pooling]] = {}  # by the bottom's shape; they hold no parameters
+        self.pools: dict[tuple[int, ...], list[Pooling]] = {}  # of the last bottom's shape; they hold no parameters
         self._levels(bottoms[0])
 
     def _levels(self, bottom: Tensor) -> list[Pooling]:
-        """The pooling of each level for a bottom's size."""
+        """Return the pooling of each level for a bottom's size."""
         if (shape := tuple(bottom.shape)) not in self.pools:
             self.pools = {shape: self._make_levels(bottom)}
         return self.pools[shape]
 
     def _make_levels(self, bottom: Tensor) -> list[Pooling]:
         if bottom.ndim != 4:
-            raise self.error(f"wants a 4-D bottom (N x C x H x W), got {show(bottom.shape)}.")
+            raise self.error(f"needs a 4-D bottom (N x C x H x W), got {show(bottom.shape)}.")
         pools = []
         for level in range(self.param.spp_param.pyramid_height):
             param = caffe_pb2.LayerParameter(name=self.name, type="Pooling", top=["level"])
@@ -220,8 +227,8 @@ class SPP(Layer):
                 pad = (kernel * 2**level - size + 1) // 2
                 if pad >= kernel:
                     raise self.error(
-                        f"level {level} wants {2**level} bins over {size} elements of axis {axis}, and would have "
-                        "empty ones. Use a smaller pyramid_height or a larger bottom."
+                        f"level {level} needs {2**level} bins over {size} elements of axis {axis}, and some would be "
+                        "empty. Use a smaller pyramid_height or a larger bottom."
                     )
                 for field, value in (("kernel", kernel), ("stride", kernel), ("pad", pad)):
                     setattr(options, f"{field}_{axis}", value)

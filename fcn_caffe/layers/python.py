@@ -1,4 +1,4 @@
-"""Python layers: a class of the user's, with Caffe's setup, reshape, forward and backward."""
+"""Python layers: a class that the user wrote, with Caffe's setup, reshape, forward and backward."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from fcn_caffe.proto import caffe_pb2
 Array = npt.NDArray[Any]
 Result = TypeVar("Result")
 
-# Packages whose modules a net may name by their last name alone. The reference's data layers add theirs.
+# Packages whose modules a net may name without the package: `module: "voc_layers"`. `data.sets` adds itself.
 PACKAGES: list[str] = []
 
 
 class Blob:
-    """What a Python layer sees of a blob: `data` and `diff`, float32 arrays of one shape."""
+    """A blob as a Python layer sees it: `data` and `diff`, float32 arrays of one shape."""
 
     def __init__(self, shape: tuple[int, ...] = (), data: Array | None = None) -> None:
         self.data: Array = np.zeros(shape, np.float32) if data is None else data
@@ -37,7 +37,7 @@ class Blob:
 
     @property
     def diff(self) -> Array:
-        """The gradient, zero until somebody writes it."""
+        """Return the gradient, which is zero until it is written."""
         if self._diff is None or self._diff.shape != self.data.shape:
             self._diff = np.zeros(self.data.shape, np.float32)
         return self._diff
@@ -47,7 +47,7 @@ class Blob:
         self._diff = value
 
     def reshape(self, *shape: int) -> None:
-        """Take a new shape; the contents are kept where the count is the same and start at zero otherwise."""
+        """Take a new shape. The values stay where their number is the same; otherwise all are zero."""
         sizes = tuple(int(size) for size in shape)
         if sizes != self.data.shape:
             same = int(np.prod(sizes)) == self.data.size
@@ -88,7 +88,7 @@ class BlobVector(list[Blob]):
     """A Python layer's own blobs."""
 
     def add_blob(self, *shape: int) -> Blob:
-        """Add a zero parameter blob of this shape; call it in setup."""
+        """Add a parameter blob of zeros; setup calls this."""
         self.append(Blob(tuple(shape)))
         return self[-1]
 
@@ -112,14 +112,14 @@ class PythonLayer:
 
     @property
     def type(self) -> str:
-        """The layer type of every class of this kind."""
+        """Return the layer type, the same for all classes."""
         return "Python"
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
-        """Read `param_str`, once, before anything else."""
+        """Read `param_str`. Runs once, first."""
 
     def reshape(self, bottom: list[Blob], top: list[Blob]) -> None:
-        """Give every top its shape; runs before each forward."""
+        """Give every top its shape. Runs before each forward."""
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         """Write the tops' data."""
@@ -131,7 +131,7 @@ class PythonLayer:
 
 
 def find_module(name: str, folder: Path | None) -> ModuleType:
-    """Import a Python layer's module: beside the net file, on the path, or in a package of PACKAGES, in this order.
+    """Import a Python layer's module: from beside the net file, else from sys.path, else from one of PACKAGES.
 
     Raises:
         LayerError: if there is none, or it does not import.
@@ -154,7 +154,7 @@ def find_module(name: str, folder: Path | None) -> ModuleType:
                 sys.path.remove(str(folder))
             sys.modules.setdefault(name, module)
             return module
-        if name.split(".")[0] in sys.stdlib_module_names:  # importing some of them does things
+        if name.split(".")[0] in sys.stdlib_module_names:  # importing some of them has effects
             raise LayerError(f"module '{name}' is Python's own and holds no layers. Name the module of the layer.")
         for candidate in (name, *(f"{package}.{name}" for package in PACKAGES)):
             if candidate in sys.modules:  # also "__main__", which cannot be found
@@ -167,7 +167,7 @@ def find_module(name: str, folder: Path | None) -> ModuleType:
                 return importlib.import_module(candidate)
     except FcnCaffeError:
         raise
-    except (Exception, SystemExit) as error:  # a script without a main guard may leave
+    except (Exception, SystemExit) as error:  # a script without a main guard may call exit
         raise LayerError(f"module '{name}' does not import: {type(error).__name__}: {error}") from error
     looked = f"beside the net ({folder}), " if folder else ""
     raise LayerError(
@@ -227,7 +227,7 @@ class Python(Layer):
             raise self.error(
                 f"module '{options.module}' has no layer class '{options.layer}' with {', '.join(methods)}."
             )
-        user: Any = object.__new__(cls)  # the attributes are there before __init__, as pycaffe sets them
+        user: Any = object.__new__(cls)  # pycaffe sets the attributes before __init__ runs
         user.param_str, user.phase, user.blobs = options.param_str, param.phase, BlobVector()
         user.surroundings = self.surroundings
         self.user = user
@@ -269,12 +269,12 @@ class Python(Layer):
         return tuple(torch.empty(top.shape, device="meta") for top in self.top_blobs)
 
     def run_forward(self, tensors: tuple[Tensor, ...]) -> list[Blob]:
-        """Reshape and forward of the user's class; returns the bottoms it saw."""
+        """Run reshape and forward of the user's class, and return the bottoms it got."""
         count = len(self.param.bottom)
         bottoms = [Blob(data=_array(tensor)) for tensor in tensors[:count]]
         for bottom, name in zip(bottoms, self.param.bottom, strict=True):
             if name in self.param.top:
-                bottom.data = bottom.data.copy()  # it is going to be overwritten, and is not this layer's
+                bottom.data = bottom.data.copy()  # the layer overwrites it, and it belongs to another layer
         self._place_tops(bottoms)
         self._use_own_blobs(tensors[count:])
         self.call_user(self.user.reshape, bottoms, self.top_blobs)
@@ -282,7 +282,7 @@ class Python(Layer):
         return bottoms
 
     def run_backward(self, bottoms: list[Blob], grads: tuple[Tensor, ...], down: tuple[bool, ...]) -> list[Array]:
-        """Backward of the user's class; returns the gradients of the bottoms and of its own blobs."""
+        """Run backward of the user's class, and return the gradients of the bottoms and of its own blobs."""
         self._place_tops(bottoms)
         for top, grad, name in zip(self.top_blobs, grads, self.param.top, strict=True):
             array = np.ascontiguousarray(_array(grad))
@@ -294,7 +294,7 @@ class Python(Layer):
         return [blob.diff for blob in (*bottoms, *self.user.blobs)]
 
     def _use_own_blobs(self, tensors: Sequence[Tensor]) -> None:
-        """Show the user's class the blobs' present numbers; the pycaffe face shows it others, of its own."""
+        """Give the user's class blobs with the present numbers; the pycaffe face gives it blobs of its own."""
         self.user.blobs = self.own_blobs
         for blob, tensor in zip(self.own_blobs, tensors, strict=True):
             blob.data = _array(tensor)

@@ -17,11 +17,11 @@ STATE_WHEN_COMPILED = "compiled, the state starts at zero in each forward unless
 
 
 class _RecurrentLayer(Layer):
-    """What LSTM and RNN share: x over T steps, cont gating the state, a static input, states kept or exposed.
+    """Base of LSTM and RNN: x over T steps, cont, a static input, and states that are kept or exposed.
 
-    The state after the last step is where the next forward starts (without gradient); cont 0 at a step drops what came
-    before it. With expose_hidden the states are bottoms and tops instead; no gradient goes through them, as in Caffe,
-    which shares their values only.
+    The state after the last step is where the next forward starts, without gradient. Where cont is 0, the state is
+    dropped before the step. With expose_hidden the states are bottoms and tops instead; as in Caffe, which shares only
+    their values, no gradient goes through them.
     Source: Caffe RecurrentLayer.
     """
 
@@ -54,22 +54,22 @@ class _RecurrentLayer(Layer):
         raise NotImplementedError
 
     def add_weight(self, name: str, outputs: int, inputs: int) -> None:
-        """A weight blob (outputs, inputs) with the layer's filler."""
+        """Add a weight blob (outputs, inputs) with the layer's filler."""
         self.add_blob(name, (outputs, inputs), self.options.weight_filler)
 
     def add_bias(self, name: str, outputs: int) -> None:
-        """A bias blob with the layer's filler."""
+        """Add a bias blob with the layer's filler."""
         self.add_blob(name, (outputs,), self.options.bias_filler)
 
     def step(self, inputs: Tensor, cont: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """One time step: its transformed inputs (N, values), cont (N, 1), states -> output, states."""
+        """Run one time step: transformed inputs (N, values), cont (N, 1) and states -> output and states."""
         raise NotImplementedError
 
     def _check(self, bottoms: tuple[Tensor, ...]) -> int:
-        """The values of x at one step of one sequence; raises for bottoms that do not fit each other."""
+        """Return how many values x has at one step of one sequence; raise LayerError for bottoms that do not fit."""
         x, cont = bottoms[:2]
         if x.ndim < 2:
-            raise self.error(f"bottom 0 wants at least 2 axes (T x N), got {show(x.shape)}.")
+            raise self.error(f"bottom 0 needs at least 2 axes (T x N), got {show(x.shape)}.")
         steps, streams = x.shape[:2]
         if tuple(cont.shape) != (steps, streams):
             raise self.error(f"bottom 1 (cont) must be T x N, {steps}x{streams}, got {show(cont.shape)}.")

@@ -14,9 +14,9 @@ from fcn_caffe.proto import caffe_pb2
 
 @register("Reduction")
 class Reduction(Layer):
-    """Reduce all axes from `axis` on to one value: coeff times the SUM, ASUM (of |x|), SUMSQ (of x²) or MEAN.
+    """Reduce the axes from `axis` on to one value: coeff times the SUM, ASUM (of |x|), SUMSQ (of x²) or MEAN.
 
-    Shapes: (N, C, H, W) -> the axes before `axis`, () by default.
+    Shapes: (N, C, H, W) -> the axes before `axis`; () by default.
     Gradient: to the bottom.
     Source: Caffe ReductionLayer.
     """
@@ -46,11 +46,11 @@ class Reduction(Layer):
 
 @register("ArgMax")
 class ArgMax(Layer):
-    """The positions of the top_k largest values along `axis`, or in each image; ties go to the higher position.
+    """The positions of the top_k largest values along `axis`, or in each image; equal values: the last position first.
 
-    Shapes: with `axis`: its size becomes top_k, and the values take the positions' place where out_max_val is set;
-    without: (N, ...) -> (N, 1, top_k), or (N, 2, top_k) with the values behind the positions, and 1s up to the bottom's
-    number of axes.
+    Shapes: with `axis`: its size becomes top_k, and the top holds the values where out_max_val is set; without: (N,
+    ...) -> (N, 1, top_k), or (N, 2, top_k) with the values behind the positions, and 1s up to the bottom's number of
+    axes.
     Gradient: none.
     Raises: LayerError for a top_k below 1 or above the number of values.
     Source: Caffe ArgMaxLayer.
@@ -80,7 +80,7 @@ class ArgMax(Layer):
     def forward(self, bottom: Tensor) -> Tensor:
         self._check(bottom)
         searched, dim = (bottom.reshape(bottom.shape[0], -1), 1) if self.dim is None else (bottom, self.dim)
-        # The first of the reversed values is the last of equals.
+        # Reversed, so that of equal values the last wins.
         reverse = searched.flip(dim)
         if self.top_k == 1:
             values, places = reverse.max(dim, keepdim=True)
@@ -113,7 +113,7 @@ class BatchReindex(Layer):
 
     def _check(self, bottom: Tensor, index: Tensor) -> None:
         if index.ndim != 1 or bottom.ndim < 1:
-            raise self.error(f"bottom 1 holds one index an item, so one axis; got {show(index.shape)}.")
+            raise self.error(f"bottom 1 holds one index per item, so it has one axis; got {show(index.shape)}.")
 
     def forward(self, bottom: Tensor, index: Tensor) -> Tensor:
         self._check(bottom, index)
@@ -127,7 +127,8 @@ class Filter(Layer):
     """Keep the items of each bottom for which the last bottom, the selector, is not 0.
 
     Shapes: (N, ...) for each bottom but the last, which holds N values -> (kept, ...) for each top.
-    Gradient: to every bottom but the selector. Until a selector's values are seen, shapes are those of the bottoms.
+    Gradient: to every bottom but the selector. When the net is built the selector is unknown, and the tops have the
+    bottoms' shapes.
     Raises: LayerError where tops are not one less than bottoms, or numbers of items differ.
     Source: Caffe FilterLayer.
     """
@@ -139,14 +140,14 @@ class Filter(Layer):
         self.undifferentiable = (len(bottoms) - 1,)  # type: ignore[misc]
         if len(param.top) != len(bottoms) - 1:
             raise self.error(
-                f"has {len(param.top)} tops for {len(bottoms) - 1} bottoms besides the selector: give as many."
+                f"has {len(param.top)} tops for {len(bottoms) - 1} bottoms besides the selector: give one for each."
             )
 
     def _check(self, bottoms: tuple[Tensor, ...]) -> None:
         selector = bottoms[-1]
         if selector.ndim < 1 or selector.numel() != selector.shape[0]:
             raise self.error(
-                f"the selector, bottom {len(bottoms) - 1}, is {show(selector.shape)}: wanted one value an item."
+                f"the selector, bottom {len(bottoms) - 1}, is {show(selector.shape)}: give one value per item."
             )
         for position, bottom in enumerate(bottoms[:-1]):
             if bottom.ndim < 1 or bottom.shape[0] != selector.shape[0]:

@@ -1,4 +1,4 @@
-"""Layers that change a blob's shape and leave its values."""
+"""Layers that change the shape of a blob and keep its values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Crop(Layer):
     """Crop bottom[0] to the size of bottom[1], starting at `offset`.
 
     Shapes: (N, C, H, W), (*, *, h, w) -> (N, C, h, w); axes before `axis` are kept.
-    Units: offset in elements of bottom[0], one for all cropped axes or one each.
+    Units: `offset` counts elements of bottom[0]; one for all cropped axes or one each.
     Gradient: to bottom[0] only.
     Raises: LayerError if offset + size exceeds bottom[0].
     Source: Caffe CropLayer.
@@ -77,11 +77,11 @@ class Flatten(Layer):
 
 @register("Reshape")
 class Reshape(Layer):
-    """Give `num_axes` axes from `axis` on a new shape: 0 copies the bottom's size, one -1 is inferred.
+    """Give the `num_axes` axes from `axis` on a new shape: 0 copies the bottom's size, one -1 is inferred.
 
     Shapes: any -> of equal count.
     Gradient: to the bottom.
-    Raises: LayerError for two -1, a 0 with no axis to copy, or a count that does not come out.
+    Raises: LayerError for two -1, a 0 with no axis to copy, or another number of values than the bottom's.
     Source: Caffe ReshapeLayer.
     """
 
@@ -91,7 +91,7 @@ class Reshape(Layer):
         super().__init__(param, *bottoms)
         options, axes = param.reshape_param, bottoms[0].ndim
         self.wanted = list(options.shape.dim)
-        # A negative axis counts from the end with one more place than there are axes: -1 appends.
+        # A negative axis counts from one past the last: -1 appends.
         self.start = options.axis if options.axis >= 0 else axes + options.axis + 1
         if not 0 <= self.start <= axes:
             raise self.error(f"axis {options.axis} is out of range for a {axes}-D bottom.")

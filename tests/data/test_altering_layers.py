@@ -201,7 +201,7 @@ def test_wrong_options_are_refused(kind, options, reason):
 def test_wrong_blobs_are_refused():
     with pytest.raises(DataError, match="takes data and label and gives the masked data; the net has 2 bottoms, 2"):
         pair_net("MaskedInput", {"keep": "foreground"}, "a b")
-    with pytest.raises(DataError, match=r"wanted \(N, 1, H, W\)"):
+    with pytest.raises(DataError, match=r"expected \(N, 1, H, W\)"):
         label_net({"keep": 1}, shape=(4, 4))
     with pytest.raises(DataError, match="one height and width"):
         make_net(
@@ -214,5 +214,5 @@ def test_wrong_blobs_are_refused():
         input_layer("label", 1, 1, 5, 6),
         python("MaskedInput", "data label", "a", {"keep": "foreground"}),
     )
-    with pytest.raises(DataError, match="one label a pixel"):
+    with pytest.raises(DataError, match="one label per pixel"):
         net(data=torch.zeros(1, 3, 6, 6), label=torch.zeros(1, 1, 5, 6))

@@ -119,7 +119,7 @@ def make_sbd(job, **more):
 
 def test_voc_2011_and_sbd_make_seg11valid(job):
     make_voc2011(job)
-    with pytest.raises(DataError, match=r"sbdd/dataset/train\.txt: is not there, and seg11valid is .* Prepare sbd"):
+    with pytest.raises(DataError, match=r"sbdd/dataset/train\.txt: no such file, and seg11valid is .* Prepare sbd"):
         prepare("voc2011", job)
     make_sbd(job)
     prepare("sbd", job, train=3, val=1)
@@ -303,7 +303,7 @@ def test_without_archives_it_says_what_to_download(job, name, capsys):
 @pytest.mark.parametrize("name", sorted(DATA_SETS))
 def test_check_of_nothing(job, name, capsys):
     assert main([name, "--data", str(job.data), "--check"]) == 1
-    assert "there is no such folder yet. Run without --check" in capsys.readouterr().err
+    assert "no such folder. Run without --check" in capsys.readouterr().err
     assert not job.data.exists()
 
 

@@ -104,10 +104,14 @@ def test_states_of_others_are_refused(tmp_path: Path) -> None:
         ('source: "{folder}/gone.txt" batch_size: 1', "data", r"gone\.h5: no such HDF5 file"),
         ('source: "{folder}/text.txt" batch_size: 1', "data", r"text\.txt: cannot be read as HDF5"),
         ('source: "{folder}/list.txt" batch_size: 1', "scores", r"has no data set 'scores'. It has: .*words"),
-        ('source: "{folder}/list.txt" batch_size: 1', "words", "data set 'words' holds object, wanted numbers"),
-        ('source: "{folder}/list.txt" batch_size: 1', "single", r"'single' is \(scalar\), wanted one row or more"),
-        ('source: "{folder}/list.txt" batch_size: 1', "none", "'none' is 0x2, wanted one row or more"),
-        ('source: "{folder}/list.txt" batch_size: 1', "data short", "'short' has 1 rows, 'data' 2: one each is wanted"),
+        ('source: "{folder}/list.txt" batch_size: 1', "words", "data set 'words' holds object, expected numbers"),
+        ('source: "{folder}/list.txt" batch_size: 1', "single", r"'single' is \(scalar\), expected one row or more"),
+        ('source: "{folder}/list.txt" batch_size: 1', "none", "'none' is 0x2, expected one row or more"),
+        (
+            'source: "{folder}/list.txt" batch_size: 1',
+            "data short",
+            "'short' has 1 rows, 'data' 2: give them equal numbers",
+        ),
     ],
 )
 def test_refusals(tmp_path: Path, options: str, tops: str, message: str) -> None:
@@ -181,7 +185,7 @@ def test_it_reads_what_it_wrote(tmp_path: Path) -> None:
     [
         ("", (2, 3), (2,), "needs hdf5_output_param { file_name }"),
         ("{folder}/none/out.h5", (2, 3), (2,), "none: no such folder for the file. Create it"),
-        ("{folder}/out.h5", (2, 3), (3,), "data is 2x3, label 3: wanted the same batch size"),
+        ("{folder}/out.h5", (2, 3), (3,), "data is 2x3, label 3: give both the same batch size"),
         ("{folder}/out.h5", (2, 1, 1, 1, 3), (2,), "writes blobs of at most 4 axes, got 2x1x1x1x3"),
     ],
 )

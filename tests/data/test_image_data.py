@@ -87,7 +87,7 @@ def test_another_list_does_not_take_a_snapshots_order(tmp_path: Path) -> None:
         ('source: "/dev/zero"', "", "/dev/zero: is no list of images but a device, which may never end"),
         (f'source: "{300 * "x"}"', "", "xxx: no such list of images"),
         ('source: "{empty}"', "", "the list of images is empty"),
-        ('source: "{bad}"', "", r'bad\.txt:1: wanted "PATH LABEL"'),
+        ('source: "{bad}"', "", r'bad\.txt:1: expected "PATH LABEL"'),
         ('source: "{list}" new_height: 3', "", "new_height and new_width go together: give both or neither"),
         ('source: "{list}" root_folder: "/none/"', "", r"/none/0\.png: cannot be read"),
         ('source: "{list}" root_folder: "{folder}/" rand_skip: 4000', "", "the list has 2. Make it smaller"),

@@ -117,9 +117,9 @@ DATA, LABELS = arrays(4)
         (DATA[:, :2].copy(), LABELS, "data must be nx3x4x5, got 4x2x4x5"),
         (DATA[:, :, ::-1], LABELS, "data must be C contiguous: use numpy.ascontiguousarray"),
         (DATA, LABELS.reshape(4, 1), "labels must be n, got 4x1"),
-        (DATA, LABELS[:2], "data has 4 rows, labels 2: wanted one label each"),
-        (DATA[:3], LABELS[:3], "arrays hold 3 images: wanted a positive multiple of batch_size, 2"),
-        (DATA[:0], LABELS[:0], "arrays hold 0 images: wanted a positive multiple"),
+        (DATA, LABELS[:2], "data has 4 rows, labels 2: give each row one label"),
+        (DATA[:3], LABELS[:3], "arrays hold 3 images: give a positive multiple of batch_size, 2"),
+        (DATA[:0], LABELS[:0], "arrays hold 0 images: give a positive multiple"),
     ],
 )
 def test_arrays_that_do_not_fit(data: np.ndarray, labels: np.ndarray, message: str) -> None:
@@ -133,9 +133,9 @@ def test_images_that_do_not_fit() -> None:
         memory.add_images([np.zeros((4, 5, 3), np.float32)] * 2, [0, 0])
     with pytest.raises(LayerError, match=r"2 images and 1 labels"):
         memory.add_images(images(2), [0])
-    with pytest.raises(LayerError, match=r"there are 3 images: wanted a positive multiple of batch_size, 2"):
+    with pytest.raises(LayerError, match=r"there are 3 images: give a positive multiple of batch_size, 2"):
         memory.add_images(images(3), [0] * 3)
-    with pytest.raises(LayerError, match=r"images are 3x4x4 once transformed, wanted 3x4x5"):
+    with pytest.raises(LayerError, match=r"images are 3x4x4 once transformed, expected 3x4x5"):
         memory.add_images(images(2), [0, 0])
     with pytest.raises(DataError, match=r"image 0: the image is 3x2x2, smaller than crop_size 4"):
         memory.add_images(images(2, 2, 2), [0, 0])
@@ -149,7 +149,7 @@ def test_data_comes_before_forward_and_is_read_before_more() -> None:
     memory.add_images(images(4), [0] * 4)
     pull(net)
     for more in (lambda: memory.add_images(images(2), [0, 0]), lambda: memory.set_batch_size(1)):
-        with pytest.raises(LayerError, match=r"the images added before are not all read yet"):
+        with pytest.raises(LayerError, match=r"images that were added before are not read yet"):
             more()
     pull(net)
     with pytest.raises(LayerError, match=r"batch_size must be positive, got 0"):
@@ -200,7 +200,7 @@ def test_the_old_four_sizes() -> None:
         ("shape { dim: 1 } shape { dim: 1 }", "2 shape for 3 tops"),
         ("num: 1 channels: 1 height: 1", "0 width for 3 tops"),
         ("num: 1 num: 1 channels: 1 height: 1 width: 1", "2 num for 3 tops"),
-        ("shape { dim: 1 } num: 1", "has shape and the old num, channels, height or width: keep shape"),
+        ("shape { dim: 1 } num: 1", "has shape and the old num, channels, height or width: keep shape only"),
         ("shape { dim: 1 } data_filler { } data_filler { }", "2 data_filler for 3 tops: give none, one for all"),
         ('shape { dim: 1 } data_filler { type: "noise" }', "filler type 'noise' is unknown"),
     ],

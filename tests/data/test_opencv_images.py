@@ -48,7 +48,7 @@ def test_files_are_decoded_as_opencv_does(case: str) -> None:
         (b"", "color", "x: not an image Pillow can read"),
         (b"GIF89a nonsense", "color", "x: (not an image|cannot be decoded)"),
         (GOLDEN["decode/rgb.png/file"].tobytes()[:200], "color", "x: cannot be decoded .*looks damaged"),
-        (GOLDEN["decode/deep.png/file"].tobytes(), "native", "x: holds more than 8 bits, which a net takes only with"),
+        (GOLDEN["decode/deep.png/file"].tobytes(), "native", "x: holds more than 8 bits"),
         (GOLDEN["decode/deep_rgb.png/file"].tobytes(), "native", "x: holds more than 8 bits"),
     ],
 )
@@ -82,9 +82,9 @@ def test_lists_are_a_path_and_a_label_a_line(tmp_path: Path) -> None:
     path.write_bytes("a b.png 3\r\n\n  é.png\t-1  \n".encode() + b"\xff.png 2\n")
     assert read_image_list(path) == [("a b.png", 3), ("é.png", -1), ("\udcff.png", 2)]
     for text, message in (
-        ("a.png 1\nb.png", r'list.txt:2: wanted "PATH LABEL" with an integer label, got \'b.png\''),
-        ("a.png one", "list.txt:1: wanted"),
-        ("7", "list.txt:1: wanted"),
+        ("a.png 1\nb.png", r'list.txt:2: expected "PATH LABEL" with an integer label, got \'b.png\''),
+        ("a.png one", "list.txt:1: expected"),
+        ("7", "list.txt:1: expected"),
         (" \n", "the list of images is empty"),
     ):
         path.write_text(text)

@@ -163,7 +163,7 @@ def test_broken_mean_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"the blob's shape is one no array can have"):
         array_of_blob(huge)
     write_blob(path, np.zeros((2, 3, 1, 1), np.float32))
-    with pytest.raises(DataError, match=r"holds a blob of 2x3x1x1, wanted one image"):
+    with pytest.raises(DataError, match=r"holds a blob of 2x3x1x1, expected one image"):
         read_mean_image(path)
     with pytest.raises(DataError, match=r"cannot be read"):
         read_blob(tmp_path)

@@ -19,11 +19,11 @@ from fcn_caffe.errors import DataError
 from fcn_caffe.layers.base import register
 from fcn_caffe.proto import caffe_pb2
 
-_TRANSFORM, _SKIP = 0, 1  # streams of random numbers
+_TRANSFORM, _SKIP = 0, 1  # streams of random numbers, see `draws`
 
 
 class DatumSource:
-    """Batches of transformed Datums in the order of their keys, round and round."""
+    """Makes batches of transformed Datums in the order of their keys; after the last key the first comes again."""
 
     def __init__(
         self, path: str, backend: str, options: caffe_pb2.DataParameter, transformer: Transformer, seed: int
@@ -40,7 +40,7 @@ class DatumSource:
         return {"seed": int(state["seed"]), "batch": int(state["batch"]), "key": state["key"]}
 
     def first(self) -> npt.NDArray[np.float32]:
-        """The first image, transformed: its shape is the batch's."""
+        """Return the first image, transformed: the batch has its shape."""
         with closing(self._forever(None)) as records:
             _, name, value = next(records)
         return self._image(value, name, draws(0))[0]
@@ -58,11 +58,11 @@ class DatumSource:
                 yield arrays, {"seed": seed, "batch": batch, "key": taken.key.hex()}
 
     def _skip(self, records: Iterator[tuple[bytes, str, bytes]], count: int) -> None:
-        """Leave out `count` records; whole rounds of the database, found by its first key, are not walked again."""
+        """Skip `count` records. A second visit of the first key tells the database's size, and saves further rounds."""
         first, taken = None, 0
         while taken < count:
             key = next(records)[0]
-            if key == first:  # `taken` is how many there are, and this is the first of them again
+            if key == first:  # `taken` is the database's size, and this is its first record again
                 count = taken + 1 + (count - taken - 1) % taken
             first = key if first is None else first
             taken += 1
@@ -86,7 +86,7 @@ class DatumSource:
 
 
 class _Last:
-    """Records, remembering the key of the last one taken."""
+    """Passes records on and remembers the key of the last one."""
 
     def __init__(self, records: Iterator[tuple[bytes, str, bytes]]) -> None:
         self.records, self.key = records, b""
@@ -101,8 +101,8 @@ class _Last:
 class Data(PrefetchedLayer):
     """Images and labels of an LMDB or LevelDB of Datum, raw or encoded, in the order of their keys.
 
-    Shapes: () -> (batch_size, C, H or crop, W or crop), (batch_size,); with batch_size 1 each image its own size.
-    Units: transform_param's, (pixel - mean) * scale, BGR. rand_skip leaves out up to that many first records.
+    Shapes: () -> (batch_size, C, H or crop, W or crop), (batch_size,); with batch_size 1 each image has its own size.
+    Units: transform_param's, (pixel - mean) * scale, BGR. rand_skip skips a random number of first records below it.
     Raises: DataError for a missing or damaged database, a missing package, or images of two sizes in a batch.
     Source: Caffe DataLayer.
     """

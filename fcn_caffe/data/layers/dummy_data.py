@@ -1,4 +1,4 @@
-"""DummyData: tops made by fillers."""
+"""DummyData: tops that fillers fill."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _LEGACY = ("num", "channels", "height", "width")
 
 @register("DummyData", bottoms=0, tops=(1, None))
 class DummyData(Layer):
-    """Tops of given shapes, filled by fillers: constant ones once, all others anew at every forward.
+    """Tops of given shapes, filled by fillers: a constant filler fills once, any other at every forward.
 
     Shapes: () -> `shape`, or the old num, channels, height and width; one for all tops, or one each. Fillers too;
-    without one tops are zero. Random ones follow torch's random state.
+    without one tops are zero. Random fillers use torch's random state.
     Raises: LayerError for another number of shapes or fillers, shape together with num, an unknown filler.
     Source: Caffe DummyDataLayer.
     """
@@ -36,7 +36,7 @@ class DummyData(Layer):
         self.shapes = self._shapes(options, count)
         for index, (filler, shape) in enumerate(zip(self.fillers, self.shapes, strict=True)):
             if filler.type == "constant":
-                # A buffer follows the net to its device; it is no part of what the net has learned.
+                # A buffer moves with the net to its device, and is not saved as a weight.
                 self.register_buffer(f"top{index}", torch.full(shape, filler.value, device="cpu"), persistent=False)
 
     def _shapes(self, options: caffe_pb2.DummyDataParameter, count: int) -> list[tuple[int, ...]]:
@@ -47,7 +47,7 @@ class DummyData(Layer):
                 raise self.error(f"{len(shapes)} shape for {count} tops: give one for all, or one each.")
             return shapes * (count if len(shapes) == 1 else 1)
         if options.shape:
-            raise self.error("has shape and the old num, channels, height or width: keep shape.")
+            raise self.error("has shape and the old num, channels, height or width: keep shape only.")
         for name, values in sizes.items():
             if not values or len(values) not in (1, count):
                 raise self.error(f"{len(values)} {name} for {count} tops: give one for all, or one each.")

@@ -1,4 +1,4 @@
-"""HDF5Data and HDF5Output: blobs from and to .h5 files."""
+"""HDF5Data and HDF5Output: blobs read from .h5 files and written to one."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _FILES, _ROWS = 0, 1  # streams of random numbers
 
 @register("HDF5Data", bottoms=0, tops=(1, None))
 class HDF5Data(Layer):
-    """Rows of the .h5 files that a list names; a top is the data set of its name.
+    """Rows of the .h5 files in a list; each top is the data set of its name.
 
-    Shapes: () -> (batch_size, ...) each, the data set's axes after the first. A batch goes on into the next file.
-    Units: the data sets' own; transform_param is refused. shuffle orders the files anew each time round, and the rows
-    of each file anew each time it is read.
+    Shapes: () -> (batch_size, ...) each, the data set's axes after the first. A batch continues in the next file.
+    Units: the data sets' own; transform_param is an error. shuffle orders the files anew in each round, and a
+    file's rows each time it is read.
     Raises: DataError for a missing file or data set, data sets of unequal lengths, or text.
     Source: Caffe HDF5DataLayer.
     """
@@ -48,7 +48,7 @@ class HDF5Data(Layer):
         names = [name for _, line in read_lines(source, "list of HDF5 files") for name in line.split()]
         self.files = [self.surroundings.find_source(name, "HDF5 file") for name in names]
         self.seed = int(torch.randint(2**31 - 1, (1,), device="cpu")) if self.shuffle else 0
-        self.load, self.row = 0, 0  # how many files were read before this one; the next row in the present order
+        self.load, self.row = 0, 0  # the number of files read before this one; the next row in the present order
         self._arrays: list[npt.NDArray[np.float32]] = []
         self._order: npt.NDArray[np.int64] = np.empty(0, np.int64)
         self._loaded = -1
@@ -84,7 +84,7 @@ class HDF5Data(Layer):
         return self.files[int(order[index])]
 
     def _read(self) -> None:
-        """Have the rows of the present file in memory, and their order."""
+        """Load the present file's rows and their order, unless they are loaded."""
         if self._loaded == self.load:
             return
         path = self._file(self.load)
@@ -111,7 +111,7 @@ class HDF5Data(Layer):
 
 
 def read_data_sets(path: Path, names: list[str]) -> list[npt.NDArray[np.float32]]:
-    """Data sets of an HDF5 file as float32, each with the same number of rows.
+    """Read data sets of an HDF5 file as float32, each with the same number of rows.
 
     Source: Caffe hdf5_load_nd_dataset.
 
@@ -126,16 +126,16 @@ def read_data_sets(path: Path, names: list[str]) -> list[npt.NDArray[np.float32]
                 if not isinstance(data_set, h5py.Dataset):
                     raise DataError(f"{path}: has no data set '{name}'. It has: {', '.join(file) or 'nothing'}.")
                 if data_set.dtype.kind not in "iuf":
-                    raise DataError(f"{path}: data set '{name}' holds {data_set.dtype}, wanted numbers.")
+                    raise DataError(f"{path}: data set '{name}' holds {data_set.dtype}, expected numbers.")
                 if data_set.ndim < 1 or not len(data_set):
-                    raise DataError(f"{path}: data set '{name}' is {show(data_set.shape)}, wanted one row or more.")
+                    raise DataError(f"{path}: data set '{name}' is {show(data_set.shape)}, expected one row or more.")
                 arrays.append(np.asarray(data_set[...], np.float32))
     except (OSError, RuntimeError, ValueError, KeyError, MemoryError) as error:  # h5py's, for damaged files
         raise DataError(f"{path}: cannot be read as HDF5 ({error}).") from error
     for name, array in zip(names, arrays, strict=True):
         if len(array) != len(arrays[0]):
             raise DataError(
-                f"{path}: '{name}' has {len(array)} rows, '{names[0]}' {len(arrays[0])}: one each is wanted."
+                f"{path}: '{name}' has {len(array)} rows, '{names[0]}' {len(arrays[0])}: give them equal numbers."
             )
     return arrays
 
@@ -144,8 +144,8 @@ def read_data_sets(path: Path, names: list[str]) -> list[npt.NDArray[np.float32]
 class HDF5Output(Layer):
     """Write bottom[0] as data set `data` and bottom[1] as `label` of hdf5_output_param.file_name.
 
-    Shapes: (N, ...), (N, ...) of at most 4 axes -> none; written as num x channels x height x width. The file is there,
-    whole, after the first forward; a second forward is refused, because the data sets exist then.
+    Shapes: (N, ...), (N, ...) of at most 4 axes -> none; written as num x channels x height x width. The file is
+    whole after the first forward; a second forward is an error, because the data sets exist then.
     Raises: LayerError for unequal N or no file name; DataError where the file cannot be written.
     Source: Caffe HDF5OutputLayer.
     """
@@ -170,14 +170,14 @@ class HDF5Output(Layer):
             if bottom.ndim > 4:
                 raise self.error(f"writes blobs of at most 4 axes, got {show(bottom.shape)}.")
         if data.shape[:1] != label.shape[:1]:
-            raise self.error(f"data is {show(data.shape)}, label {show(label.shape)}: wanted the same batch size.")
+            raise self.error(f"data is {show(data.shape)}, label {show(label.shape)}: give both the same batch size.")
         return ()
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         self.infer(*bottoms)
         if self.written:
             raise self.error(
-                f"{self.path} holds the first batch already, and the layer writes one. Make the batch the whole set."
+                f"{self.path} holds the first batch already, and the layer writes one. Put the whole set in one batch."
             )
         try:
             with atomic_write(self.path) as opened, h5py.File(opened.name, "w", locking=False) as file:

@@ -19,11 +19,11 @@ from fcn_caffe.host.paths import Surroundings
 from fcn_caffe.layers.base import register
 from fcn_caffe.proto import caffe_pb2
 
-_TRANSFORM, _SKIP, _ORDER = 0, 1, 2  # streams of random numbers
+_TRANSFORM, _SKIP, _ORDER = 0, 1, 2  # streams of random numbers, see `draws`
 
 
 class ImageSource:
-    """Batches of transformed images in the list's order, or in a new random order each time round."""
+    """Makes batches of transformed images in the list's order, or in a new random order in each round."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class ImageSource:
         self.colour: Colour = "color" if options.is_color else "gray"
         self.skip = int(draws(seed, _SKIP).integers(options.rand_skip)) if options.rand_skip else 0
         if self.skip >= len(lines):
-            raise DataError(f"rand_skip leaves out {self.skip} images, the list has {len(lines)}. Make it smaller.")
+            raise DataError(f"rand_skip skips {self.skip} images, the list has {len(lines)}. Make it smaller.")
 
     def start(self) -> State:
         return {"seed": self.seed, "batch": 0, "skip": self.skip, "count": len(self.lines)}
@@ -53,7 +53,7 @@ class ImageSource:
         return {key: int(state[key]) for key in ("seed", "batch", "skip", "count")}
 
     def first(self) -> npt.NDArray[np.float32]:
-        """The first image, transformed: its shape is the batch's."""
+        """Return the first image, transformed: the batch has its shape."""
         line = int(self._order(self.seed, 0)[self.skip])
         return self._image(line, draws(0))[0]
 
@@ -68,7 +68,7 @@ class ImageSource:
             yield arrays, {"seed": seed, "batch": batch, "skip": skip, "count": count}
 
     def _lines(self, seed: int, position: int) -> Iterator[int]:
-        """Numbers of lines without end, from the position on that counts all rounds through."""
+        """Yield line numbers without end, from a position that counts all rounds."""
         around, place = divmod(position, len(self.lines))
         while True:
             yield from self._order(seed, around)[place:].tolist()
@@ -91,7 +91,7 @@ class ImageData(PrefetchedLayer):
 
     Shapes: () -> (batch_size, C, H or crop, W or crop), (batch_size,); C is 3, or 1 without is_color. Images are
     resized where new_height and new_width are given; with batch_size 1 each image may have its own size.
-    Units: transform_param's, (pixel - mean) * scale, BGR. shuffle orders the list anew each time round.
+    Units: transform_param's, (pixel - mean) * scale, BGR. shuffle orders the list anew in each round.
     Raises: DataError for a missing list or image, images of two sizes in a batch, one of new_height and new_width.
     Source: Caffe ImageDataLayer.
     """

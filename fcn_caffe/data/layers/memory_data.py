@@ -1,4 +1,4 @@
-"""MemoryData: batches of arrays handed to the layer."""
+"""MemoryData: batches of arrays that are set on the layer."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _log = logging.getLogger("fcn_caffe.data")
 class MemoryData(Layer):
     """Batches of arrays given by `set_input_arrays`, or of images given by `add_images` or `add_datums`.
 
-    Shapes: () -> (batch_size, channels, height, width), (batch_size,). The arrays are gone through batch by batch,
-    round and round.
+    Shapes: () -> (batch_size, channels, height, width), (batch_size,). After the last batch the
+    first comes again.
     Units: transform_param's for images and Datums; arrays are taken as they are.
     Raises: LayerError for sizes that are not positive, arrays that do not fit, a forward without data.
     Source: Caffe MemoryDataLayer.
@@ -47,8 +47,8 @@ class MemoryData(Layer):
         self.data: npt.NDArray[np.float32] | None = None
         self.labels: npt.NDArray[np.float32] = np.empty(0, np.float32)
         self.position = 0
-        self.added = 0  # how often images were added; their random numbers follow from it
-        self.unread = False  # whether images were added that no forward has come to the end of
+        self.added = 0  # how often images were added; it selects their random numbers
+        self.unread = False  # whether forward has still to reach the end of images that were added
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return of_shape(self.size, *self.shape), of_shape(self.size)
@@ -69,7 +69,7 @@ class MemoryData(Layer):
         Source: pycaffe's Net.set_input_arrays.
 
         Raises:
-            LayerError: for any other.
+            LayerError: for arrays of another shape or type.
         """
         labels = labels.reshape(len(labels)) if labels.ndim == 4 and labels.shape[1:] == (1, 1, 1) else labels
         for name, array, wanted in (("data", data, self.shape), ("labels", labels, ())):
@@ -80,7 +80,7 @@ class MemoryData(Layer):
             if not array.flags.c_contiguous:
                 raise self.error(f"{name} must be C contiguous: use numpy.ascontiguousarray.")
         if len(data) != len(labels):
-            raise self.error(f"data has {len(data)} rows, labels {len(labels)}: wanted one label each.")
+            raise self.error(f"data has {len(data)} rows, labels {len(labels)}: give each row one label.")
         self._check_count(len(data), "arrays hold")
         if self.param.HasField("transform_param"):
             _log.warning("layer '%s' (MemoryData): transform_param does not act on arrays, only on images.", self.name)
@@ -123,23 +123,23 @@ class MemoryData(Layer):
     def _add(self, images: list[Array], labels: Sequence[int]) -> None:
         self._check_read()
         if len(images) != len(labels):
-            raise self.error(f"{len(images)} images and {len(labels)} labels: wanted one label each.")
+            raise self.error(f"{len(images)} images and {len(labels)} labels: give each image one label.")
         self._check_count(len(images), "there are")
         random = draws(self.seed, self.added)
         transformed = [self.transformer(image, random, f"image {index}") for index, image in enumerate(images)]
         for image in transformed:
             if image.shape != self.shape:
-                raise self.error(f"images are {show(image.shape)} once transformed, wanted {show(self.shape)}.")
+                raise self.error(f"images are {show(image.shape)} once transformed, expected {show(self.shape)}.")
         self.data, self.labels = np.stack(transformed), np.array(labels, np.float32)
         self.position, self.unread, self.added = 0, True, self.added + 1
 
     def _check_read(self) -> None:
         if self.unread:
-            raise self.error("the images added before are not all read yet: run forward until they are.")
+            raise self.error("images that were added before are not read yet: run forward until they are.")
 
     def _check_count(self, count: int, what: str) -> None:
         if count == 0 or count % self.size:
-            raise self.error(f"{what} {count} images: wanted a positive multiple of batch_size, {self.size}.")
+            raise self.error(f"{what} {count} images: give a positive multiple of batch_size, {self.size}.")
 
     def data_state(self) -> dict[str, int]:
         return {"seed": self.seed, "added": self.added, "position": self.position}

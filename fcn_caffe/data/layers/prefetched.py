@@ -1,4 +1,4 @@
-"""What data layers with prefetched batches have in common."""
+"""The base of data layers whose batches are made ahead."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from fcn_caffe.proto import caffe_pb2
 
 
 class PrefetchedLayer(Layer):
-    """A layer without bottoms whose tops a `Source` makes, data_param.prefetch batches ahead (0: none).
+    """Base of data layers whose tops come from a `Source`, made data_param.prefetch batches ahead (0: none).
 
-    A subclass makes its source and calls `begin`. The thread starts with the first forward; an error in it is raised
-    by the forward it belongs to. Copies, pickles and forked children of the layer go on from the same batch.
+    A subclass makes its source in `__init__` and calls `begin`. The thread starts with the first forward. An error in
+    it is raised by the forward whose batch it is. Copies, pickles and forked children of the layer continue with the
+    same batch.
     """
 
     untraced = "batches come from a thread"
@@ -34,18 +35,18 @@ class PrefetchedLayer(Layer):
         self._finalizer: Any = None
 
     def begin(self, source: Source, shapes: Sequence[tuple[int, ...]]) -> None:
-        """Take the source, and the shapes of the first batch's tops, of which the layer's first ones are made."""
+        """Take the source and the shapes of its arrays; the layer's tops are the first of them."""
         self.source, self.top_shapes = source, list(shapes)[: len(self.param.top)]
         self._state: State = source.start()
 
     def batch_size(self, size: int) -> int:
-        """Raise DataError for a batch size of 0, the default of most data layers."""
+        """Return the batch size, or raise DataError where it is 0, which it is by default."""
         if size < 1:
             raise DataError("batch_size must be given and positive.")
         return size
 
     def seed(self) -> int:
-        """A seed of this layer's own, from torch's random state."""
+        """Draw a seed for this layer from torch's random state."""
         return int(torch.randint(2**31 - 1, (1,), device="cpu"))
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -63,7 +64,7 @@ class PrefetchedLayer(Layer):
         return tuple(torch.from_numpy(array) for array in arrays[: len(self.param.top)])
 
     def stop(self) -> None:
-        """End the thread and close its files; the next forward goes on with the same batch."""
+        """End the thread and close its files; the next forward continues with the same batch."""
         if self._finalizer is not None:
             self._finalizer()
         self._feed = self._finalizer = None

@@ -1,4 +1,4 @@
-"""WindowData: batches of windows of images, foreground and background in a fixed share, as R-CNN was trained with."""
+"""WindowData: batches of foreground and background windows of images, as R-CNN was trained with."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _WINDOWS = 0  # stream of random numbers
 
 
 class WindowSource:
-    """Batches of windows drawn at random with replacement, background ones first."""
+    """Makes batches of windows drawn at random with replacement, background windows first."""
 
     def __init__(
         self, windows: WindowList, param: caffe_pb2.LayerParameter, seed: int, surroundings: Surroundings
@@ -45,11 +45,11 @@ class WindowSource:
         channels = self.windows.channels
         if self.mean_values is not None and len(self.mean_values) not in (1, channels):
             raise DataError(
-                f"mean_value is given {len(self.mean_values)} times for images of {channels} channels: once, or once a "
-                "channel."
+                f"mean_value is given {len(self.mean_values)} times for images of {channels} channels: give it once, "
+                "or once per channel."
             )
         if self.mean_image is not None:
-            # As in Caffe, the centre of the width is where the rows start too.
+            # As in Caffe, the offset of the width serves for the height too.
             mean = self.mean_image.shape
             self.offset = (mean[2] - self.crop) // 2
             if mean[0] != channels or self.offset < 0 or self.offset + self.crop > mean[1]:
@@ -61,7 +61,7 @@ class WindowSource:
         for kind, windows in (("background", self.windows.background), ("foreground", self.windows.foreground)):
             if wanted[kind] > 0 and not windows:
                 raise DataError(
-                    f"a batch wants {wanted[kind]} {kind} windows, the file has none by fg_threshold and bg_threshold."
+                    f"a batch needs {wanted[kind]} {kind} windows; by fg_threshold and bg_threshold the file has none."
                 )
 
     def start(self) -> State:
@@ -87,12 +87,12 @@ class WindowSource:
             yield [data, labels], {"seed": seed, "batch": batch}
 
     def _fill(self, target: npt.NDArray[np.float32], window: Window, mirrored: bool) -> None:
-        """Warp a window into its place in the crop; around it stays zero, which is the mean."""
+        """Warp a window into its place in the crop; the rest stays zero, which is the mean."""
         image = self._image(window.image)
         name = f"{self._path(window.image)}: window {window.box}"
         placed = place_window(window.box, image.shape, self.crop, self.pad, self.square, name)
         left = placed.pad_right if mirrored else placed.pad_left
-        # What rounding makes stick out of the crop makes the warp smaller.
+        # Rounding may make the warp larger than its place: it is made smaller then.
         height, width = min(placed.height, self.crop - placed.pad_top), min(placed.width, self.crop - left)
         warped = resize(image[placed.top : placed.bottom, placed.left : placed.right], height, width)
         if mirrored:
@@ -127,7 +127,7 @@ def _bytes(path: Path) -> bytes:
 
 @register("WindowData", bottoms=0, tops=2)
 class WindowData(PrefetchedLayer):
-    """Windows of images, warped to crop_size, and their labels: fg_fraction of a batch foreground, behind the rest.
+    """Windows of images, warped to crop_size, and their labels: background first, then fg_fraction of foreground.
 
     Shapes: () -> (batch_size, channels, crop_size, crop_size), (batch_size,). A window whose overlap reaches
     fg_threshold is foreground, one below bg_threshold background, of label 0. crop_mode "warp" takes the window as it
@@ -142,7 +142,7 @@ class WindowData(PrefetchedLayer):
         options, crop = param.window_data_param, int(param.transform_param.crop_size)
         size = self.batch_size(options.batch_size)
         if crop < 1:
-            raise DataError("crop_size must be given and positive: it is the size of what comes out.")
+            raise DataError("crop_size must be given and positive: it is the size of the windows in the batch.")
         if 2 * options.context_pad >= crop:
             raise DataError(f"context_pad {options.context_pad} leaves nothing of crop_size {crop}. Make it smaller.")
         if options.crop_mode not in ("warp", "square"):

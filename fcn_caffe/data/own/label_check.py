@@ -1,6 +1,6 @@
-"""Look through a folder of images and labels before training on it: what the labels hold, and what is wrong with them.
+"""Check a folder of images and labels before training: what the labels hold, and what is wrong with them.
 
-Files are looked at one by one and independently (`look`), in threads: decoding releases Python's lock.
+Each file is read on its own (`look`), in threads: decoding releases Python's lock.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fcn_caffe.host.pictures import VOID_COLOUR, palette
 
 __all__ = ["LabelReport", "Pair", "bgr_mean", "check_folder", "look", "suggest_mapping"]
 
-MOST_COLOURS = 256  # colour-coded labels with more are no labels: JPEG, or smoothed edges
+MOST_COLOURS = 256  # an image with more colours is no label image: JPEG, or smoothed edges
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Pair:
 
 @dataclass
 class FileReport:
-    """What one label file holds: pixels by value, or by 24-bit colour code when `coloured`."""
+    """What one label file holds: pixels by value, or by 24-bit colour where `coloured`."""
 
     pair: Pair
     counts: dict[int, int]
@@ -47,7 +47,7 @@ class FileReport:
 
 @dataclass
 class LabelReport:
-    """What all label files hold together. `counts` and `files` are pixels and files by value."""
+    """What all label files hold: pixels by value in `counts`, files by value in `files`."""
 
     counts: dict[int, int] = field(default_factory=dict)
     files: dict[int, list[str]] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class LabelReport:
     grey: list[Path] = field(default_factory=list)
 
     def histogram(self) -> str:
-        """One line a value: value, share of the pixels, number of files."""
+        """Return a line for each value: value, share of the pixels, number of files."""
         total = sum(self.counts.values()) or 1
         lines = []
         for value in sorted(self.counts):
@@ -66,12 +66,12 @@ class LabelReport:
 
 
 def show_value(value: int, coloured: bool) -> str:
-    """A label value, or a colour code as `RED GREEN BLUE`."""
+    """Return a label value as text; a colour as `RED GREEN BLUE`."""
     return f"{value >> 16} {(value >> 8) & 255} {value & 255}" if coloured else str(value)
 
 
 def _image_size(path: Path) -> tuple[int, int]:
-    """(width, height) after EXIF orientation, from the header alone."""
+    """Return (width, height) after EXIF orientation; only the header is read."""
     try:
         with Image.open(path) as image:
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
@@ -99,7 +99,7 @@ def look(pair: Pair, mapping: LabelMap | None = None) -> FileReport:
     if len(values) > 4 * MOST_COLOURS:
         raise DataError(
             f"{pair.label}: has {len(values)} different {'colours' if coloured else 'values'}: no label image. "
-            "Was it saved as JPEG, or is it a photograph? Labels must be lossless, one value a class."
+            "Was it saved as JPEG, or is it a photograph? Labels must be lossless, one value per class."
         )
     size, image_size = (label.shape[1], label.shape[0]), _image_size(pair.image)
     if size != image_size:
@@ -112,7 +112,7 @@ def look(pair: Pair, mapping: LabelMap | None = None) -> FileReport:
 
 
 def check_folder(pairs: Sequence[Pair], mapping: LabelMap | None = None) -> LabelReport:
-    """Look at all label files.
+    """Look at all label files, and add up what they hold.
 
     Raises:
         DataError: when some are colour-coded and some are not, or one cannot be read.
@@ -133,7 +133,7 @@ def check_folder(pairs: Sequence[Pair], mapping: LabelMap | None = None) -> Labe
 
 
 def suggest_mapping(report: LabelReport) -> LabelMap | None:
-    """A mapping to class indices for labels that need one: colour-coded ones and 0/255 masks; None for the others.
+    """Return a mapping to class indices for labels that need one: colours and 0/255 masks; None for others.
 
     Colours of the PASCAL VOC palette get their VOC index; pure greys their value; otherwise black is 0 and the rest
     are numbered by how many pixels they have. VOC's void colour becomes 255.
@@ -165,7 +165,7 @@ def _channel_sums(path: Path) -> tuple[npt.NDArray[np.float64], int]:
 
 
 def bgr_mean(images: Iterable[Path]) -> tuple[float, float, float]:
-    """The mean blue, green and red over all pixels of the images, to 3 decimals.
+    """Return the mean blue, green and red over all pixels of the images, to 3 decimals.
 
     Raises:
         DataError: naming the file.

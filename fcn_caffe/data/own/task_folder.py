@@ -1,4 +1,4 @@
-"""From two folders to a task: which image belongs to which label, which is for training, what the labels mean."""
+"""From two folders to a task: pairs of image and label, splits, classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VOID = 255
 
 @dataclass
 class Pairing:
-    """Images with their labels, and the names that have only one of the two."""
+    """Images with their labels, and the names that have only an image or only a label."""
 
     pairs: list[Pair]
     images_alone: list[str] = field(default_factory=list)
@@ -27,7 +27,7 @@ class Pairing:
 
 
 def pair_files(images: str | Path, labels: str | Path, label_suffix: str = "") -> Pairing:
-    """Match images and labels by name without file suffix; label names carry `label_suffix` after the image's.
+    """Match images and labels by name without file suffix; a label's name is its image's and `label_suffix`.
 
     One folder may hold both, as .jpg and .png or with a label suffix.
 
@@ -60,7 +60,7 @@ def pair_files(images: str | Path, labels: str | Path, label_suffix: str = "") -
 
 @dataclass
 class Splits:
-    """Names by split. `test` may be empty."""
+    """The names of each split. `test` may be empty."""
 
     train: list[str]
     val: list[str]
@@ -80,14 +80,14 @@ def make_splits(
     val_fraction: float = 0.2,
     seed: int = 1337,
 ) -> Splits:
-    """Take the given lists, or draw a validation split of the sorted names from the seed.
+    """Read the lists; without a list for val, draw one from the sorted names with the seed.
 
     Raises:
         DataError: for a listed name without image and label, names in two splits, or too few images to split.
     """
     known = {pair.name for pair in pairs}
     if train_list is None and (val_list is not None or test_list is not None):
-        raise DataError("--val-list and --test-list go with --train-list: which images to train on is not known.")
+        raise DataError("--val-list and --test-list need --train-list: give the list of images to train on too.")
     lists: dict[str, list[str]] = {}
     for split, path in (("train", train_list), ("val", val_list), ("test", test_list)):
         if path is None:
@@ -104,7 +104,7 @@ def make_splits(
             if shared:
                 raise DataError(
                     f"{path}: {len(shared)} names are also in the {other} list, such as {min(shared)!r}. "
-                    "Scores would be too good: take them off one list."
+                    "Scores would be too good: take them out of one list."
                 )
     names = lists.get("train") or sorted(known - set(lists.get("test", ())))
     if "val" in lists:
@@ -127,7 +127,7 @@ def _without_suffix(name: str, known: set[str]) -> str:
 
 @dataclass(frozen=True)
 class ClassPlan:
-    """How label values become classes: their number, the value the loss ignores, and a mapping where one is needed."""
+    """How label values become classes: their number, the ignored value, and a mapping if one is needed."""
 
     classes: int
     ignore: int
@@ -137,8 +137,9 @@ class ClassPlan:
 def plan_classes(report: LabelReport, classes: int | None, voids: Sequence[int]) -> ClassPlan:
     """Decide the classes from what the labels hold.
 
-    A single void value outside the classes is ignored where it is; several, or one amid the classes, are mapped to 255
-    and the others close the gap. Without `classes` their number is the highest label and one.
+    A single void value outside the classes stays, and the loss ignores it. Several void values, or one among the
+    classes, are mapped to 255, and the classes are numbered without a gap. Without `classes` their number is the
+    highest label plus one.
 
     Raises:
         DataError: naming files for labels out of range, and for 0/255 masks, which need a mapping.
@@ -146,7 +147,9 @@ def plan_classes(report: LabelReport, classes: int | None, voids: Sequence[int])
     values = sorted(report.counts)
     labelled = [value for value in values if value not in voids]
     if not labelled:
-        raise DataError(f"all labels are void ({', '.join(map(str, values))}): there is nothing to learn.")
+        raise DataError(
+            f"all labels are void ({', '.join(map(str, values))}): there is nothing to learn. Correct --void."
+        )
     top = max(labelled)
     inner = [value for value in voids if value < (classes if classes is not None else top + 1)]
     if inner or len(voids) > 1:

@@ -1,4 +1,4 @@
-"""Preparing the paper's data sets from the archives a person downloaded: unpack, convert, write splits, check."""
+"""Prepares the paper's data sets from downloaded archives: unpack, convert, write splits, check."""
 
 from fcn_caffe.data.prepare.data_set import Job
 from fcn_caffe.data.prepare.nyud import Nyud

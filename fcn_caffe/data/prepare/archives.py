@@ -1,7 +1,7 @@
-"""Archives that a person downloaded: finding them, checking them, unpacking what is wanted and nothing else.
+"""Archives that a person downloaded: find them, check them, unpack the files that are needed.
 
-Nothing here uses the network. A file is unpacked beside its place and renamed onto it, so one that is there is whole:
-an interrupted run goes on where it stood.
+Nothing here uses the network. A file is unpacked beside its place and then renamed, so a file in its place is whole,
+and an interrupted run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -28,9 +28,13 @@ CHUNK = 1 << 22
 
 @dataclass(frozen=True)
 class Archive:
-    """A file to download: its name, where it is published, and its MD5 sum, empty where we do not know it.
+    """A file to download.
 
-    packed: whether there are files to unpack from it.
+    Args:
+        name: its file name.
+        address: where it is published.
+        md5: its MD5 sum, or "" if it is unknown to us.
+        packed: whether it is an archive, with files to unpack.
     """
 
     name: str
@@ -43,13 +47,13 @@ class Archive:
 
 
 def find(archive: Archive, folder: Path) -> Path | None:
-    """The archive in the folder of archives, or None."""
+    """Return the path of an archive in the folder of archives, or None."""
     path = folder / archive.name
     return path if path.is_file() else None
 
 
 def check_md5(archive: Archive, path: Path) -> None:
-    """Compare a file with its published sum, where that is known.
+    """Compare a file with its published MD5 sum, if that is known.
 
     Raises:
         DataError: naming the file.
@@ -63,16 +67,17 @@ def check_md5(archive: Archive, path: Path) -> None:
     if digest.hexdigest() != archive.md5:
         raise DataError(
             f"{path}: its MD5 sum is {digest.hexdigest()}, that of the published file is {archive.md5} "
-            f"({path.stat().st_size} bytes are here). Download it again from {archive.address}, or give --no-checksum "
-            "for a copy that was packed anew."
+            f"(this file has {path.stat().st_size} bytes). Download it again from {archive.address}, or give "
+            "--no-checksum for a copy that was packed anew."
         )
 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file written beside its place and renamed at the end; unlike `atomic_write` it is not flushed to disk.
+    """Open a file that is written beside its place and renamed at the end.
 
-    Data sets have tens of thousands of files, and all of them are read again when they are checked.
+    Unlike `atomic_write` this does not flush to disk: a data set has tens of thousands of files, and all of them are
+    read again when they are checked.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -88,7 +93,7 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
 
 @dataclass
 class _Member:
-    """One file of an archive. `kind` says what it is when it is no plain file."""
+    """One file of an archive. `kind` is "" for a plain file, else what it is."""
 
     name: str
     size: int
@@ -116,14 +121,19 @@ def _zip_members(path: Path) -> Iterator[_Member]:
 def _safe(name: str, path: Path) -> PurePosixPath:
     plain = PurePosixPath(name.replace("\\", "/"))
     if plain.is_absolute() or ".." in plain.parts or (plain.parts and plain.parts[0].endswith(":")):
-        raise DataError(f"{path}: holds {name!r}, which lies outside the folder it is unpacked to. Do not trust it.")
+        raise DataError(
+            f"{path}: holds {name!r}, which lies outside the folder it is unpacked to. Do not trust this archive."
+        )
     return plain
 
 
 def unpack(path: Path, target: Path, place: Callable[[Sequence[str]], str | None]) -> int:
-    """Unpack the files of a tar (any compression) or zip that `place` gives a place below `target`; how many it did.
+    """Unpack files of a tar (of any compression) or zip, and return how many.
 
-    `place` is given the parts of a member's name. Files that are there in their full size are left alone.
+    Args:
+        path: the archive.
+        target: the folder to unpack to. A file that is there in its full size stays.
+        place: takes the parts of a file's name; returns its place below `target`, or None to leave it out.
 
     Raises:
         DataError: naming the archive: damaged, or holding links, devices or places outside `target`.

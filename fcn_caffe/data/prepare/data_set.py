@@ -1,4 +1,4 @@
-"""What preparing a data set is: archives in, the folder that the data layer reads out, every count asserted."""
+"""The base of the data sets: from archives to the folder that a data layer reads, with every count checked."""
 
 from __future__ import annotations
 
@@ -22,10 +22,15 @@ REPORT_EVERY = 1000
 
 @dataclass
 class Job:
-    """One run: where data sets go, where archives are, and how strict to be.
+    """One run of get_data.
 
-    `counts` takes the place of the published sizes of the splits, for miniatures. `checksums`: whether archives are
-    compared with their published sums. `png`: whether SBD's labels are written as images too.
+    Args:
+        data: the folder of data sets.
+        archives: the folder of archives.
+        counts: sizes of the splits in place of the published ones, for miniatures.
+        checksums: whether to compare archives with their published MD5 sums.
+        png: whether to write SBD's labels as PNG too.
+        report: what to call with each line for the user.
     """
 
     data: Path
@@ -37,10 +42,9 @@ class Job:
 
 
 class DataSet:
-    """A data set: what to download, how it becomes a folder, how that is checked.
+    """A data set: what to download, how it becomes a folder, how the folder is checked.
 
-    A subclass gives the fields, `place` (where a file of an archive goes, by the parts of its name; None for not
-    wanted), `finish` (what there is to write besides), `split_path`, and `layers` to read every image with.
+    A subclass gives the fields, `place`, `finish`, `split_path`, and `layer`, the data layer that reads every image.
     """
 
     title: str
@@ -53,25 +57,25 @@ class DataSet:
     mapping: str
 
     def place(self, parts: Sequence[str]) -> str | None:
-        """Where a file of an archive goes, below the data folder."""
+        """Return where a file goes below the data folder, by the parts of its name; None leaves it out."""
         raise NotImplementedError
 
     def finish(self, job: Job) -> None:
-        """Write what the archives do not hold."""
+        """Write the files that the archives do not hold."""
 
     def split_path(self, job: Job, split: str) -> Path:
-        """The file that lists a split."""
+        """Return the file that lists a split."""
         raise NotImplementedError
 
     def layer(self, job: Job, split: str) -> tuple[type[OneImageLayer], dict[str, Any]]:
-        """The data layer that reads a split, and its param_str."""
+        """Return the data layer that reads a split, and the options in its param_str."""
         raise NotImplementedError
 
     def root(self, job: Job) -> Path:
         return job.data / self.folder
 
     def is_there(self, archive: Archive, job: Job) -> bool:
-        """Whether what the archive holds seems to be in its place already."""
+        """Whether the archive's files seem to be in their places already."""
         return self.root(job).is_dir()
 
     def prepare(self, job: Job) -> None:
@@ -107,17 +111,17 @@ class DataSet:
             job.report(f"{path.name}: {unpack(path, job.data, self.place)} files unpacked")
 
     def to_download(self, archives: Sequence[Archive], job: Job) -> str:
-        """One sentence: what to fetch from where."""
+        """Return a sentence that says what to download, and from where."""
         return f"{self.title} needs, in {job.archives}: {'; '.join(map(str, archives))}."
 
     def check(self, job: Job) -> None:
-        """Check the splits, and every image and label they list, by reading them as training will.
+        """Check the splits, and every image and label in them, by reading them as training does.
 
         Raises:
             DataError: naming the first file that is wrong.
         """
         if not self.root(job).is_dir():
-            raise DataError(f"{self.root(job)}: there is no such folder yet. Run without --check to prepare it.")
+            raise DataError(f"{self.root(job)}: no such folder. Run without --check to prepare it.")
         counts = job.counts or self.counts
         splits = {split: self.split(job, split, wanted) for split, wanted in counts.items()}
         for first, second in self.apart:
@@ -134,7 +138,7 @@ class DataSet:
         job.report(f"{self.title} is ready in {self.root(job)}")
 
     def split(self, job: Job, split: str, wanted: int) -> list[str]:
-        """The names of a split.
+        """Return the names of a split.
 
         Raises:
             DataError: if they are not as many as wanted, or one is listed twice.
@@ -149,7 +153,7 @@ class DataSet:
         return names
 
     def card(self) -> str:
-        """What the data set is, in a few lines."""
+        """Return a few lines that describe the data set."""
         lines = [
             self.title,
             f"  folder   {self.folder} below the data folder",
@@ -163,7 +167,7 @@ class DataSet:
 
 
 def write_split(path: Path, names: Iterable[str]) -> None:
-    """Write a list of names, one a line."""
+    """Write a list of names, one on each line."""
     text = "".join(f"{name}\n" for name in names)
     with new_file(path) as file:
         file.write(text.encode())
@@ -193,8 +197,8 @@ def _read(layer: OneImageLayer, name: str) -> None:
 
 
 def _read_all(layer: OneImageLayer, names: Sequence[str]) -> Iterator[int]:
-    """Read every image; how many it has read, now and then."""
-    # Decoding releases Python's lock. In batches, so that the first error, or Ctrl-C, ends it soon.
+    """Read every image, and yield the number so far after each thousand."""
+    # In threads: decoding releases Python's lock. In parts, so that an error or Ctrl-C ends it soon.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for begin in range(0, len(names), REPORT_EVERY):
             part = names[begin : begin + REPORT_EVERY]

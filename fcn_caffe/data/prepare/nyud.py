@@ -1,8 +1,8 @@
-"""NYUDv2: from an archive in the reference's own layout, or from NYU's HDF5 file and a mapping to 40 classes.
+"""NYUDv2, from an archive in the reference's layout, or from NYU's HDF5 file and a mapping to 40 classes.
 
 NYU's nyu_depth_v2_labeled.mat holds colour, filled depth and 894 labels of 1449 images. The mapping to 40 classes
-(classMapping40.mat) and the HHA encoding are Gupta et al.'s; so is the division of train into train and val. HHA takes
-MATLAB code that estimates gravity, and is not made here.
+(classMapping40.mat) and the HHA encoding are Gupta et al.'s; so is the division of train into train and val. HHA is
+not made here: `fcn-caffe hha` makes it from depth.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LABELED = Archive("nyu_depth_v2_labeled.mat", f"{_SITE}/nyu_depth_v2/nyu_depth_v
 SPLITS = Archive("splits.mat", f"{_SITE}/indoor_seg_sup/splits.mat")
 MAPPING = Archive("classMapping40.mat", "Gupta et al.'s rcnn-depth release (github.com/s-gupta/rcnn-depth)")
 OFFICIAL = (LABELED, SPLITS, MAPPING)
-# What the reference's layout holds. Archives of it go by names of their own.
+# What the reference's layout holds. Its archives have no fixed name, see PATTERNS.
 INSIDE = ("data/images/", "data/depth/", "data/hha/", "segmentation/")
 LISTS = ("train.txt", "val.txt", "trainval.txt", "test.txt")
 PATTERNS = ("nyud*.tar", "nyud*.tar.gz", "nyud*.tgz", "nyud*.zip")
@@ -85,7 +85,7 @@ class Nyud(DataSet):
 
     def check(self, job: Job) -> None:
         if not self.root(job).is_dir():
-            super().check(job)  # says so
+            super().check(job)  # raises the error
         root, counts = self.root(job), job.counts or self.counts
         absent = [split for split in ("train", "val") if split in counts and not (root / f"{split}.txt").is_file()]
         if absent:

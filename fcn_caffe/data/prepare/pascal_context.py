@@ -41,7 +41,7 @@ class PascalContext(DataSet):
         if len(parts) >= 2 and parts[-2] == "trainval" and parts[-1].endswith(".mat"):
             return f"{FOLDER}/trainval/{parts[-1]}"
         main = voc_place(parts, 2010, "JPEGImages/", "ImageSets/Main/")
-        # Lists of a single class (aeroplane_train.txt) are not wanted.
+        # Lists of a single class (aeroplane_train.txt) are left out.
         return None if main and "/Main/" in main and "_" in parts[-1] else main
 
     def finish(self, job: Job) -> None:
@@ -49,7 +49,7 @@ class PascalContext(DataSet):
             goal, source = self.root(job) / file.name, find(file, job.archives)
             if goal.is_file():
                 continue
-            assert source is not None  # or `unpack` had asked for it
+            assert source is not None  # `unpack` has asked for it otherwise
             with open(source, "rb") as list_file, new_file(goal) as copy:
                 shutil.copyfileobj(list_file, copy)
 

@@ -49,7 +49,7 @@ class Sbd(DataSet):
             self.write_png(job)
 
     def write_png(self, job: Job) -> None:
-        """Write every label as a palette PNG; those that are there are kept."""
+        """Write every label as a palette PNG; files that are there stay."""
         colours, written = palette(256).ravel().tolist(), 0
         for split in job.counts or self.counts:
             layer = SBDDSegDataLayer()

@@ -1,4 +1,4 @@
-"""SIFT Flow: one zip; the test list is in it, and the rest is for training."""
+"""SIFT Flow: one zip, with the list of test images; the others are for training."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class SiftFlow(DataSet):
         if not test.is_file():
             source = root / TEST_LIST
             if not source.is_file():
-                raise DataError(f"{source}: is not there: which images are for testing is not known. Unpack the zip.")
+                raise DataError(f"{source}: no such file; it lists the test images. Unpack the zip.")
             write_split(test, (line.replace("\\", "/").split("/")[-1].rsplit(".", 1)[0] for line in read_split(source)))
         if not trainval.is_file():
             taken = set(read_split(test))

@@ -43,7 +43,7 @@ _COUNTS: Mapping[int, Mapping[str, int]] = {
 
 
 def voc_place(parts: Sequence[str], year: int, *folders: str) -> str | None:
-    """Where a file of the year's tar goes, if it is in one of these folders of it."""
+    """Return where a file of the year's tar goes, if it is in one of the folders; else None."""
     if f"VOC{year}" not in parts:
         return None
     inside = "/".join(parts[parts.index(f"VOC{year}") + 1 :])
@@ -55,7 +55,7 @@ def _lists(job: Job) -> Path:
 
 
 def write_seg11valid(job: Job) -> bool:
-    """Write seg11valid, VOC 2011's val less SBD's train, when both lists are there; whether it did.
+    """Write seg11valid, VOC 2011's val without SBD's train, if both lists are there; return whether they are.
 
     Source: the reference's own list is made so.
     """
@@ -91,8 +91,8 @@ class Voc(DataSet):
             return
         if not write_seg11valid(job) and not self.split_path(job, SEG11VALID).is_file():
             raise DataError(
-                f"{job.data / SBD_FOLDER / 'train.txt'}: is not there, and seg11valid is VOC 2011's val less SBD's "
-                "train. Prepare sbd, then this again: what is unpacked is kept."
+                f"{job.data / SBD_FOLDER / 'train.txt'}: no such file, and seg11valid is VOC 2011's val without SBD's "
+                "train. Prepare sbd, then this again: unpacked files stay."
             )
 
     def check(self, job: Job) -> None:

@@ -1,6 +1,6 @@
-"""Key-value databases as Caffe keeps Datums in: LMDB by `lmdb`, LevelDB by `plyvel`, both optional packages.
+"""The databases that Caffe keeps Datums in: LMDB by the package `lmdb`, LevelDB by `plyvel`, both optional.
 
-Reading changes nothing in the database's folder and takes no lock, so read-only folders are fine.
+Reading changes nothing in the database's folder and takes no lock, so the folder may be read-only.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class _LevelDB(Protocol):
     ) -> AbstractContextManager[Iterator[tuple[bytes, bytes]]]: ...
 
 
-# LMDB refuses to open a database twice in a process: readers share. By real path: the environment and its readers.
+# LMDB opens a database once in a process, so readers share it. By real path: the environment, and its readers.
 _environments: dict[str, tuple[_Environment, int]] = {}
 _environments_lock = threading.RLock()
 
@@ -97,7 +97,7 @@ def read_records(
 
 
 def write_records(path: str | os.PathLike[str], backend: str, records: Iterator[tuple[bytes, bytes]]) -> int:
-    """Write a new database of these records and return how many: whole, or nothing is left behind.
+    """Write a new database of these records and return their number. A failure leaves nothing behind.
 
     Raises:
         DataError: if there is something at `path`, for a missing package, or where it cannot be written.
@@ -108,7 +108,7 @@ def write_records(path: str | os.PathLike[str], backend: str, records: Iterator[
         raise DataError(f"{os.fspath(path)}: exists already. Remove it, or give another name.")
     if not place.parent.is_dir():
         raise DataError(f"{place.parent}: no such folder for the database. Create it.")
-    # Built beside its place and renamed onto it, which no failure and no Ctrl-C can cut in half.
+    # Written beside its place, then renamed: a failure or Ctrl-C cannot leave half of it.
     try:
         partial = place.with_name(f".{place.name}.{secrets.token_hex(4)}.partial")
         partial.mkdir()
@@ -136,7 +136,7 @@ def _import(backend: str) -> ModuleType:
 
 
 def _check(place: Path, backend: str) -> Path:
-    """Raise DataError where there is no database of this backend, and say which one there is."""
+    """Return the place of a database; raise DataError for one of another backend, or none."""
     if not place.exists():
         raise DataError(f"{place}: no such database (looked from {os.getcwd()}).")
     kinds = {"lmdb": place.is_dir() and (place / "data.mdb").is_file(), "leveldb": (place / "CURRENT").is_file()}
@@ -174,21 +174,21 @@ def _shared_environment(lmdb: ModuleType, place: Path) -> Iterator[_Environment]
 
 
 def _drop_inherited() -> None:
-    """A forked child opens its own environments, and LMDB wants its parent's closed first."""
+    """In a forked child: close the parent's environments, as LMDB asks; the child opens its own."""
     for inherited, _ in _environments.values():
         inherited.close()
     _environments.clear()
     _environments_lock.release()
 
 
-if hasattr(os, "register_at_fork"):  # a prefetching thread may hold the lock just then
+if hasattr(os, "register_at_fork"):  # a prefetching thread may hold the lock at that moment
     os.register_at_fork(
         before=_environments_lock.acquire, after_in_parent=_environments_lock.release, after_in_child=_drop_inherited
     )
 
 
 def _lmdb_records(environment: _Environment, after: bytes | None) -> Iterator[tuple[bytes, bytes]]:
-    # Every call into LMDB holds the lock: a process never forks in the middle of one, which would lock the child up.
+    # Every call into LMDB holds the lock, so that no fork happens within one: the child would hang.
     with _environments_lock:
         transaction = environment.begin()
         cursor = transaction.cursor()
@@ -209,7 +209,7 @@ def _lmdb_records(environment: _Environment, after: bytes | None) -> Iterator[tu
 
 def _write_lmdb(lmdb: ModuleType, folder: Path, records: Iterator[tuple[bytes, bytes]]) -> int:
     count, size = 0, 1 << 26
-    # Nobody sees the folder before it is whole: one flush at the end is enough.
+    # Nobody reads the folder before it is whole, so one flush at the end is enough.
     environment = lmdb.open(os.fspath(folder), map_size=size, sync=False)
     try:
         while chunk := list(islice(records, 100)):
@@ -233,7 +233,7 @@ def _write_lmdb(lmdb: ModuleType, folder: Path, records: Iterator[tuple[bytes, b
 
 @contextmanager
 def _private_leveldb(plyvel: ModuleType, place: Path) -> Iterator[_LevelDB]:
-    """Open a LevelDB without touching its folder: LevelDB writes a lock and a new manifest wherever it opens."""
+    """Open a LevelDB through a folder of links: LevelDB writes a lock and a manifest where it opens."""
     folder, owner = tempfile.mkdtemp(prefix="fcn-caffe-leveldb-"), os.getpid()
     try:
         for file in place.iterdir():

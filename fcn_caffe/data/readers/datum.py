@@ -1,4 +1,4 @@
-"""Datum messages, what Caffe's databases hold, as arrays and back."""
+"""Datum messages, the records of Caffe's databases, to arrays and back."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["array_of_datum", "datum_of_encoded", "datum_of_image", "parse_datum"
 
 
 def parse_datum(data: bytes, name: str) -> caffe_pb2.Datum:
-    """A Datum from its bytes.
+    """Parse a Datum.
 
     Raises:
-        DataError: with `name` in front, if they are not one.
+        DataError: beginning with `name`, if the bytes are not a Datum.
     """
     try:
         return caffe_pb2.Datum.FromString(data)
@@ -28,12 +28,12 @@ def parse_datum(data: bytes, name: str) -> caffe_pb2.Datum:
 
 
 def array_of_datum(datum: caffe_pb2.Datum, name: str, colour: Colour = "native") -> npt.NDArray[Any]:
-    """The numbers of a Datum; `colour` says how an encoded image is decoded.
+    """Return the numbers of a Datum; `colour` says how to decode an encoded image.
 
     Shapes: (C, H, W), uint8 or float32, BGR as Caffe stores it.
 
     Raises:
-        DataError: with `name` in front, for an image that cannot be decoded, or numbers that do not fill the
+        DataError: beginning with `name`, for an image that cannot be decoded, or numbers that do not fill the
             shape.
     """
     if datum.encoded:
@@ -48,7 +48,7 @@ def array_of_datum(datum: caffe_pb2.Datum, name: str, colour: Colour = "native")
 
 
 def datum_of_image(image: npt.NDArray[np.uint8], label: int | None = None) -> caffe_pb2.Datum:
-    """A raw Datum of an image as OpenCV lays it out.
+    """Make a raw Datum of an image in OpenCV's layout.
 
     Shapes: (H, W, C), uint8.
     Source: Caffe CVMatToDatum.
@@ -62,7 +62,7 @@ def datum_of_image(image: npt.NDArray[np.uint8], label: int | None = None) -> ca
 
 
 def datum_of_encoded(data: bytes, shape: tuple[int, ...], label: int) -> caffe_pb2.Datum:
-    """A Datum of a compressed image.
+    """Make a Datum of a compressed image.
 
     Shapes: `shape` is (H, W, C).
     """

@@ -1,6 +1,6 @@
-"""Read photographs and label images of any format Pillow knows; turn them into blobs.
+"""Read photographs and label images of the formats that Pillow knows, and make blobs of them.
 
-Errors here name the file and the fix, because a data set of thousands of files fails on one of them.
+Errors name the file and the cure, because a data set of thousands of files fails on one of them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 
 VGG_MEAN = (104.00699, 116.66877, 122.67892)  # BGR; what the VGG-16 classifier was trained with
 
-# In order of preference when a folder holds several files of one name: photographs are JPEG sooner than PNG.
+# The first suffix wins where a folder has several files of one name: photographs are JPEG rather than PNG.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
 LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".webp")
 
@@ -40,7 +40,11 @@ Integers = npt.NDArray[np.integer[Any]]
 
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Open and decode an image; DataError when it is missing, not an image, or cut short."""
+    """Open and decode an image.
+
+    Raises:
+        DataError: for a file that is missing, is not an image, or ends early.
+    """
     try:
         with open(path, "rb") as file:
             image = Image.open(file)
@@ -48,7 +52,7 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file.") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{path}: not an image Pillow can read. Convert it, or take it off the list.") from error
+        raise DataError(f"{path}: not an image Pillow can read. Convert it, or take it out of the list.") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be read ({error}). The file looks damaged: copy it again.") from error
     return image
@@ -66,7 +70,7 @@ def read_image(path: str | os.PathLike[str], *, apply_orientation: bool = True) 
     """
     image = open_image(path)
     if apply_orientation:
-        # Pillow says None for "nothing to do" only with in_place; otherwise it always answers an image.
+        # Pillow returns None only with in_place=True.
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         deep = np.asarray(image).astype(np.int64)
@@ -102,7 +106,7 @@ def read_index_image(path: str | os.PathLike[str], *, colours: bool = False) -> 
 
 
 def image_blob(rgb: UInt8, mean: Sequence[float]) -> Float32:
-    """Turn an RGB image into what the nets take: BGR minus `mean` (BGR), no scaling.
+    """Turn an RGB image into the nets' input: BGR minus `mean` (BGR), not scaled.
 
     Shapes: (H, W, 3) uint8 -> (1, 3, H, W) float32, C-contiguous.
     Source: reference-nets, input conventions.
@@ -114,12 +118,15 @@ def image_blob(rgb: UInt8, mean: Sequence[float]) -> Float32:
 
 
 def label_blob(label: npt.NDArray[np.generic]) -> Float32:
-    """Shapes: (H, W) of integers -> (1, 1, H, W) float32."""
+    """Turn a label image into a blob.
+
+    Shapes: (H, W) of integers -> (1, 1, H, W) float32.
+    """
     return np.ascontiguousarray(label, dtype=np.float32)[None, None]
 
 
 def read_split(path: str | os.PathLike[str]) -> list[str]:
-    """Read the names a split file lists, one a line; blank lines are left out.
+    """Read the names in a split file, one on each line; blank lines do not count.
 
     Raises:
         DataError: when the file is missing or lists nothing.
@@ -127,20 +134,20 @@ def read_split(path: str | os.PathLike[str]) -> list[str]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such split file. It should list one image name a line.") from error
+        raise DataError(f"{path}: no such split file. It should have one image name on each line.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: the split file cannot be read ({error}).") from error
     names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names:
-        raise DataError(f"{path}: the split is empty. It should list one image name a line.")
+        raise DataError(f"{path}: the split is empty. It should have one image name on each line.")
     return names
 
 
 class FolderIndex:
-    """Find the files of a folder (and its subfolders) by name without suffix.
+    """The files of a folder and its subfolders, by name without suffix.
 
     Raises:
-        DataError: when the folder is missing; `path(name)` when no file, naming the folder and near misses.
+        DataError: where the folder is missing.
     """
 
     def __init__(self, folder: str | os.PathLike[str], suffixes: Iterable[str] = IMAGE_SUFFIXES, what: str = "image"):
@@ -164,7 +171,11 @@ class FolderIndex:
                     self.files[name] = path
 
     def path(self, name: str) -> Path:
-        """Find the file called `name`; a name may carry its suffix."""
+        """Return the file of a name, which may have its suffix.
+
+        Raises:
+            DataError: where there is none.
+        """
         path = self.files.get(name)
         if path is None and Path(name).suffix.lower() in self.suffixes:
             exact = self.folder / name
@@ -172,6 +183,6 @@ class FolderIndex:
         if path is None:
             raise DataError(
                 f"{self.folder / name}: no {self.what} of that name (tried {', '.join(self.suffixes)}; the folder has "
-                f"{len(self.files)} {self.what}s). Take the name off the split or add the file."
+                f"{len(self.files)} {self.what}s). Take the name out of the split or add the file."
             )
         return path

@@ -11,13 +11,13 @@ __all__ = ["read_image_list", "read_lines"]
 
 
 def read_lines(path: str | os.PathLike[str], what: str) -> list[tuple[int, str]]:
-    """The lines of a text file that are not blank, with their numbers from 1.
+    """Return the lines of a text file that are not blank, with their numbers, which count from 1.
 
     Raises:
-        DataError: where it cannot be read or is empty; `what` says what it is.
+        DataError: where the file cannot be read or is empty; `what` names its kind there.
     """
     try:
-        # File names are bytes: what is not UTF-8 must come out of open() as it went in.
+        # File names are bytes: those that are not UTF-8 must reach open() unchanged.
         text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise DataError(f"{os.fspath(path)}: the {what} cannot be read ({error.strerror}).") from error
@@ -28,10 +28,10 @@ def read_lines(path: str | os.PathLike[str], what: str) -> list[tuple[int, str]]
 
 
 def read_image_list(path: str | os.PathLike[str]) -> list[tuple[str, int]]:
-    """(path, label) of each line; what is behind the last space is the label, so paths may hold spaces.
+    """Return (path, label) of each line. The label follows the last space, so paths may hold spaces.
 
     Raises:
-        DataError: with the line, for one without a label.
+        DataError: for a line without a label.
     """
     images = []
     for number, line in read_lines(path, "list of images"):
@@ -41,5 +41,5 @@ def read_image_list(path: str | os.PathLike[str]) -> list[tuple[str, int]]:
         except ValueError:
             name = ""
         if not name:
-            raise DataError(f'{os.fspath(path)}:{number}: wanted "PATH LABEL" with an integer label, got {line!r}.')
+            raise DataError(f'{os.fspath(path)}:{number}: expected "PATH LABEL" with an integer label, got {line!r}.')
     return images

@@ -1,7 +1,7 @@
 """Label images: mapping their values or colours to class indices, checking them, and the card of class names.
 
-A mapping file has one rule a line, `VALUE: CLASS` for grey and palette images or `RED GREEN BLUE: CLASS` for
-colour-coded ones; text after `#` is a comment. A class card has one class a line, `INDEX: NAME`.
+A mapping file has one rule on each line, `VALUE: CLASS` for grey and palette images or `RED GREEN BLUE: CLASS` for
+colour-coded ones; text after `#` is a comment. A class card has one class on each line, `INDEX: NAME`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class LabelMap:
         """Read a mapping file.
 
         Raises:
-            DataError: with file:line.
+            DataError: naming file and line.
         """
         values: dict[int, int] = {}
         colours: dict[tuple[int, int, int], int] = {}
@@ -66,7 +66,7 @@ class LabelMap:
             raise DataError(f"{path}: {error}") from error
 
     def write(self) -> str:
-        """The rules as the text of a mapping file."""
+        """Return the rules as the text of a mapping file."""
         rules = [f"{value}: {index}" for value, index in sorted(self.values.items())]
         by_class = sorted(self.colours.items(), key=lambda rule: rule[1])
         rules += [f"{red} {green} {blue}: {index}" for (red, green, blue), index in by_class]
@@ -76,7 +76,7 @@ class LabelMap:
         """Map (H, W) values or (H, W, 3) colours to (H, W) class indices.
 
         Raises:
-            DataError: for one without a rule.
+            DataError: for a value or colour without a rule.
         """
         if label.ndim == 3 and not self.colours:
             raise DataError(f"{path}: is colour-coded, and the mapping has rules for grey values only.")
@@ -84,7 +84,7 @@ class LabelMap:
         if label.ndim == 3:
             code = (code[:, :, 0] << 16) | (code[:, :, 1] << 8) | code[:, :, 2]
         elif self.colours:
-            code = code * 0x010101  # a grey image where the others have colours
+            code = code * 0x010101  # a grey image among colour-coded ones
         place = np.searchsorted(self._from, code).clip(max=len(self._from) - 1)
         unknown = self._from[place] != code
         if unknown.any():
@@ -134,10 +134,10 @@ def check_labels(label: Integers, classes: int, ignore: int | None, path: str | 
 
 
 def read_classes(path: str | os.PathLike[str]) -> list[str]:
-    """Read a class card, `INDEX: NAME` a line, as the list of names by index.
+    """Read a class card, lines of `INDEX: NAME`, and return the names by index.
 
     Raises:
-        DataError: with file:line.
+        DataError: naming file and line.
     """
     names: dict[int, str] = {}
     for number, line in _lines(path, "class card"):

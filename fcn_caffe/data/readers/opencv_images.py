@@ -1,4 +1,4 @@
-"""Images as Caffe's OpenCV reads them: BGR, alpha dropped, 16 bits cut to 8, grey by OpenCV's weights."""
+"""Images as Caffe reads them through OpenCV: BGR, without alpha, 16 bits cut to 8, grey by OpenCV's weights."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["Colour", "decode_image", "encode_image", "image_format", "read_image
 UInt8 = npt.NDArray[np.uint8]
 Colour = Literal["color", "gray", "native"]  # OpenCV's IMREAD_COLOR, _GRAYSCALE and _UNCHANGED
 
-# Red, green and blue weights, what is added to round, and the bits to shift: libpng's for PNG files, which cuts off,
-# and OpenCV's own for what it converts itself.
+# Weights of red, green and blue, the half that rounds, and the bits to shift. libpng converts PNG files, and does not
+# round; OpenCV converts the others.
 _PNG_GREY, _OTHER_GREY = (9797, 19234, 3737, 0, 15), (4899, 9617, 1868, 1 << 13, 14)
-_PNG_DEPTH = 24  # where a PNG file says how many bits a sample has
+_PNG_DEPTH = 24  # the byte of a PNG file that holds the bits per sample
 
 
 def read_image_bgr(path: str | os.PathLike[str], colour: Colour = "color", height: int = 0, width: int = 0) -> UInt8:
@@ -54,7 +54,7 @@ def decode_image(data: bytes, name: str, colour: Colour = "color") -> UInt8:
         image: Image.Image = Image.open(io.BytesIO(data))
         from_jpeg, from_png = image.format == "JPEG", image.format == "PNG"
         if colour == "gray" and from_jpeg and image.mode in ("RGB", "YCbCr"):
-            image.draft("L", None)  # a JPEG's grey is its luma as stored, in libjpeg as in OpenCV
+            image.draft("L", None)  # grey of a JPEG is the luma it stores, as in OpenCV
         image.load()
         if colour != "native":
             image = ImageOps.exif_transpose(image)
@@ -64,7 +64,7 @@ def decode_image(data: bytes, name: str, colour: Colour = "color") -> UInt8:
         raise DataError(f"{name}: cannot be decoded ({error}). The image looks damaged.") from error
     deep = image.mode == "F" or image.mode.startswith("I")
     if colour == "native" and (deep or (from_png and data[_PNG_DEPTH] == 16)):
-        raise DataError(f"{name}: holds more than 8 bits, which a net takes only with force_color or force_gray.")
+        raise DataError(f"{name}: holds more than 8 bits. Set force_color or force_gray, or convert it to 8 bits.")
     if deep:
         return _deep(image, name, colour)
     if colour == "native":
@@ -90,10 +90,10 @@ def encode_image(image: UInt8, suffix: str, name: str) -> bytes:
 
 
 def image_format(suffix: str, name: str) -> str:
-    """Pillow's format of a suffix without its dot.
+    """Return Pillow's format for a suffix without its dot.
 
     Raises:
-        DataError: with `name` in front, if it writes no such.
+        DataError: beginning with `name`, if Pillow does not write it.
     """
     format = Image.registered_extensions().get(f".{suffix}", "")
     if format not in Image.SAVE:
@@ -130,7 +130,7 @@ def _native(image: Image.Image) -> UInt8:
 
 
 def _deep(image: Image.Image, name: str, colour: Colour) -> UInt8:
-    """Grey of 16 bits: the high byte counts."""
+    """Convert a 16-bit grey image: the high byte counts."""
     deep = np.asarray(image)
     if deep.dtype.kind == "f" or deep.min(initial=0) < 0 or deep.max(initial=0) > 0xFFFF:
         raise DataError(f"{name}: holds {deep.dtype} pixels. Convert it to 8 bits.")

@@ -1,7 +1,7 @@
 """OpenCV's bilinear resize of 8-bit images, to the bit: its fixed-point weights and its truncating sums.
 
-Pillow and torch weigh the same pixels a little differently, and their results differ by a grey level here and there;
-databases that Caffe's tools made, and nets trained on them, hold OpenCV's.
+Pillow and torch give results that differ by a grey level in places. Databases that Caffe's tools made, and nets trained
+on them, have OpenCV's.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def resize(image: UInt8, height: int, width: int) -> UInt8:
 
 
 def _positions(old: int, new: int) -> tuple[Int32, npt.NDArray[np.float32]]:
-    """For each new pixel the old one before its centre, and how far the centre is past that one's."""
+    """Return for each new pixel the old pixel before its centre, and the distance between their centres."""
     scale = 1.0 / (new / old)  # as OpenCV computes it, which is not old / new to the last bit
     centre = ((np.arange(new) + 0.5) * scale - 0.5).astype(np.float32)
     before = np.floor(centre).astype(np.int32)
@@ -62,7 +62,7 @@ def _weights(fraction: npt.NDArray[np.float32]) -> tuple[Int32, Int32]:
 
 def _columns(old: int, new: int) -> tuple[Int32, Int32, Int32, Int32]:
     before, fraction = _positions(old, new)
-    outside = (before < 0) | (before >= old - 1)  # there one pixel counts whole
+    outside = (before < 0) | (before >= old - 1)  # there a single pixel counts
     fraction[outside] = 0
     before = before.clip(0, old - 1)
     return before, (before + 1).clip(0, old - 1), *_weights(fraction)

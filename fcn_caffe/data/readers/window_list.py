@@ -1,4 +1,4 @@
-"""Window files, and where a window of an image goes in the crop that a net takes."""
+"""Window files, and the place of a window in the crop that a net takes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Box = tuple[int, int, int, int]  # x1, y1, x2, y2: the first and the last column
 
 @dataclass(frozen=True)
 class Window:
-    """A box of an image, and its class."""
+    """A box in an image, and its class."""
 
     image: int
     label: int
@@ -31,7 +31,7 @@ class Window:
 
 @dataclass
 class WindowList:
-    """What a window file holds: the images' paths by number, and the windows of either kind."""
+    """What a window file holds: the images' paths by number, the foreground and the background windows."""
 
     channels: int = 0
     images: dict[int, str] = field(default_factory=dict)
@@ -46,13 +46,13 @@ def read_windows(path: str | os.PathLike[str], fg_threshold: float, bg_threshold
     Source: Caffe WindowDataLayer::DataLayerSetUp.
 
     Raises:
-        DataError: with the line where it is not so.
+        DataError: naming the line that is not so.
     """
     words = _Words(Path(path))
     windows = WindowList()
     while not words.at_end:
         if words.take(str, "'#'") != "#":
-            words.wrong("wanted '#' and the number of an image")
+            words.wrong("expected '#' and the number of an image")
         number = words.take(int, "the number of an image")
         if number in windows.images:
             words.wrong(f"image {number} is there twice")
@@ -76,7 +76,7 @@ def read_windows(path: str | os.PathLike[str], fg_threshold: float, bg_threshold
 
 
 class _Words:
-    """The words of a file one by one, with the line for errors."""
+    """Reads the words of a file one by one, and knows the line for errors."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.line = path, 1
@@ -90,10 +90,10 @@ class _Words:
         return self._next is None
 
     def take(self, kind: Callable[[str], T], what: str) -> T:
-        """The next word as `kind`.
+        """Return the next word as `kind`.
 
         Raises:
-            DataError: if it is not one, or there is none.
+            DataError: if there is no word, or the word is of another kind.
         """
         if self._next is None:
             self.wrong(f"the file ends where {what} should be")
@@ -102,9 +102,9 @@ class _Words:
         try:
             value = kind(word)
         except ValueError:
-            self.wrong(f"wanted {what}, got {word!r}")
+            self.wrong(f"expected {what}, got {word!r}")
         if isinstance(value, int) and abs(value) >= 1 << 31:
-            self.wrong(f"wanted {what}, {word} is too large")
+            self.wrong(f"expected {what}, {word} is too large")
         return value
 
     def wrong(self, message: str) -> NoReturn:
@@ -128,13 +128,13 @@ class Placed:
 
 
 def place_window(box: Box, shape: tuple[int, ...], crop: int, context: int, square: bool, name: str) -> Placed:
-    """Where a window of an image goes: the window itself over the whole crop, or with its surroundings.
+    """Return where a window goes in the crop: over all of it, or with surroundings on each side.
 
     Shapes: the image's `shape` is (H, W, ...). With `context` or `square` the window is widened so that, warped to the
     crop, `context` pixels lie on each side of it; what is beyond the image becomes padding.
 
     Raises:
-        DataError: with `name` in front, where nothing of the image is in the window.
+        DataError: beginning with `name`, where the window holds nothing of the image.
     """
     x1, y1, x2, y2 = box
     height, width = shape[:2]
@@ -142,7 +142,7 @@ def place_window(box: Box, shape: tuple[int, ...], crop: int, context: int, squa
         if not (0 <= x1 <= x2 < width and 0 <= y1 <= y2 < height):
             raise DataError(f"{name} is not inside its image of {height}x{width}. Correct the window file.")
         return Placed(x1, y1, x2 + 1, y2 + 1, crop, crop)
-    # In float32, as Caffe computes it: the rounding to pixels hangs on it.
+    # In float32, as in Caffe: the rounding to pixels depends on it.
     single = np.float32
     scale = single(crop) / single(crop - 2 * context)
     half_width, half_height = single((x2 - x1 + 1) / 2), single((y2 - y1 + 1) / 2)

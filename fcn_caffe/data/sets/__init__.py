@@ -1,4 +1,7 @@
-"""The paper's data sets as Python layers, which a net names by their module alone: `module: "voc_layers"`."""
+"""Data sets as Python layers: the paper's, a folder of one's own, and `shapes`.
+
+A net names them by their module, without the package: `python_param { module: "voc_layers" layer: "VOCSegDataLayer" }`.
+"""
 
 from fcn_caffe.layers.python import PACKAGES
 

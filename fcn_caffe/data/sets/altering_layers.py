@@ -1,7 +1,7 @@
-"""Python layers between a data layer and the net: what of the loss is sampled, how images are altered, what is hidden.
+"""Python layers between a data layer and the net: sample the loss, mirror and jitter images, mask them.
 
-Each may work in place, on the data layer's own tops. What is drawn depends on the seed and the pass only, so a resumed
-run draws what the whole one would.
+Each may work in place, on the data layer's tops. Random numbers depend on the seed and the pass only, so a resumed run
+draws those of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ VOID = 255
 
 
 def ignore_cells(label: Array, kept: Array, cell: int, offset: int = 0, ignore: float = VOID) -> Array:
-    """The labels with all pixels of the cells that are not kept set to `ignore`.
+    """Return the labels with `ignore` in all cells that are not kept.
 
-    Shapes: label (N, ..., H, W), kept (N, rows, columns) bool, at least as many as `cells` says -> as label.
+    Shapes: label (N, ..., H, W), kept (N, rows, columns) bool, at least as many cells as cover the label -> as label.
     """
     down, along = (_cell_of(extent, cell, offset) for extent in label.shape[-2:])
     pixels = kept[:, down][:, :, along]
@@ -37,13 +37,13 @@ def ignore_cells(label: Array, kept: Array, cell: int, offset: int = 0, ignore: 
 
 
 def _cell_of(extent: int, cell: int, offset: int) -> Array:
-    """The cell each pixel of an axis lies in. The first is cut where `offset`, a border of cells, lies inside it."""
+    """Return the cell of each pixel along an axis. `offset` is a border of cells; it may cut the first cell."""
     border = offset % cell
     return (np.arange(extent) - border) // cell + (border > 0)
 
 
 def mirror_and_shift(array: Array, mirror: bool, down: int, along: int, fill: float) -> Array:
-    """An image or label (..., H, W), mirrored left to right if asked, then moved; what comes in is `fill`."""
+    """Mirror an image or label (..., H, W) left to right if `mirror`, then move it; `fill` fills the gap."""
     height, width = array.shape[-2:]
     moved = np.full_like(array, fill)
     source = array[..., ::-1] if mirror else array
@@ -54,7 +54,7 @@ def mirror_and_shift(array: Array, mirror: bool, down: int, along: int, fill: fl
 
 
 class _Change(PythonLayer):
-    """What the layers share: options by name, and tops of their bottoms' shapes."""
+    """Base of these layers: options by name, and tops of their bottoms' shapes."""
 
     required: ClassVar[Sequence[str]] = ()
     defaults: ClassVar[Mapping[str, Any]] = {}
@@ -68,24 +68,24 @@ class _Change(PythonLayer):
         self.check(bottom, top)
 
     def check(self, bottom: list[Blob], top: list[Blob]) -> None:
-        """Check the options, and how many blobs there are."""
+        """Check the options and the numbers of blobs."""
 
     def count(self, bottom: list[Blob], top: list[Blob], bottoms: str, tops: str, right: bool) -> None:
-        """Refuse a wrong number of blobs."""
+        """Raise DataError for a wrong number of blobs, unless `right`."""
         if not right:
             raise DataError(
                 f"{self.who}: takes {bottoms} and gives {tops}; the net has {len(bottom)} bottoms, {len(top)} tops."
             )
 
     def whole(self, key: str, least: int) -> int:
-        """An option that is a whole number."""
+        """Return an option that is a whole number."""
         value = self.options[key]
         if not _whole(value, least):
             raise DataError(f"{self.who}: {key} should be a whole number of at least {least}, got {value!r}.")
         return int(value)
 
     def number(self, key: str) -> float:
-        """An option that is a number."""
+        """Return an option that is a number."""
         value = self.options[key]
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise DataError(f"{self.who}: {key} should be a number, got {value!r}.")
@@ -100,7 +100,7 @@ class _Change(PythonLayer):
 
 
 class _RandomChange(_Change):
-    """A change that is drawn anew in each pass, from a seed and the pass's number."""
+    """Base of changes that are drawn in each pass, from a seed and the pass's number."""
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         super().setup(bottom, top)
@@ -111,7 +111,7 @@ class _RandomChange(_Change):
         self.passes = 0
 
     def drawing(self) -> np.random.Generator:
-        """What this pass draws from; the next call is for the next pass."""
+        """Return this pass's random numbers; the next call is for the next pass."""
         self.passes += 1
         return np.random.default_rng([self.seed, self.passes])
 
@@ -143,7 +143,9 @@ class LossSampling(_RandomChange):
         if not 0 < self.keep <= 1:
             raise DataError(f"{self.who}: keep should be a share above 0 and up to 1, got {self.keep:g}.")
         if len(bottom[0].data.shape) < 3:
-            raise DataError(f"{self.who}: the label is {show(bottom[0].data.shape)}, wanted (N, 1, H, W) or (N, H, W).")
+            raise DataError(
+                f"{self.who}: the label is {show(bottom[0].data.shape)}, expected (N, 1, H, W) or (N, H, W)."
+            )
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         label = bottom[0].data
@@ -155,7 +157,7 @@ class LossSampling(_RandomChange):
 
 
 class MirrorJitter(_RandomChange):
-    """Mirror images at random and move them by random numbers of pixels, their labels alike; each image by itself.
+    """Mirror each image at random and move it by random numbers of pixels, and its label with it.
 
     Bottoms: one or several images (N, C, H, W), then the label (N, 1, H, W); tops: the same, altered. In TEST all pass
     as they are.
@@ -206,7 +208,7 @@ class MirrorJitter(_RandomChange):
 
 
 class MaskedInput(_Change):
-    """Hide the background or the foreground of images: what the labels say is the other becomes one colour.
+    """Hide the background or the foreground of images, as the labels have it, behind one colour.
 
     Bottoms: data (N, C, H, W), label (N, 1, H, W); top: the masked data. Void pixels are hidden too.
     param_str: `keep`, "foreground" or "background"; `background` (0), its class; `fill` (0, the mean once it is
@@ -229,7 +231,7 @@ class MaskedInput(_Change):
         data, label = bottom[0].data, bottom[1].data
         if label.shape != (data.shape[0], 1, *data.shape[2:]):
             raise DataError(
-                f"{self.who}: data is {show(data.shape)} and label {show(label.shape)}: wanted one label a pixel."
+                f"{self.who}: data is {show(data.shape)} and label {show(label.shape)}: give one label per pixel."
             )
         behind = label == self.background
         shown = behind if self.options["keep"] == "background" else ~behind

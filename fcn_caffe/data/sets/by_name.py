@@ -1,4 +1,4 @@
-"""`import voc_layers` and the others: the reference's data layers under the names its scripts import them by."""
+"""`import voc_layers` and the like: the reference's data layers by the names that its scripts import."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MODULES = ("voc_layers", "nyud_layers", "siftflow_layers", "pascalcontext_layers
 
 
 class _Same(Loader):
-    """Gives the module of this package itself, so that a class is one class under both names."""
+    """Loads the module of this package, so that both names give the same classes."""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         module = importlib.import_module(f"{__package__}.{spec.name}")
@@ -34,6 +34,6 @@ class _Finder(MetaPathFinder):
 
 
 def offer() -> None:
-    """Let scripts import the modules by their own names, after all that sys.path has: a person's own come first."""
+    """Let scripts import the modules by their own names, unless sys.path has modules of these names."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())

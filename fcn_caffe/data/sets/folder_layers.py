@@ -27,13 +27,13 @@ __all__ = ["FolderSegData"]
 
 
 class FolderSegData(OneImageLayer, complete=True):
-    """Give (image, label) of one photograph a step from two folders.
+    """A photograph and its label in each step, from two folders.
 
     Tops: data (1, 3, H, W) BGR minus mean, label (1, 1, H, W).
     param_str: a dict with `images` and `labels` (folders; files match by name without suffix, subfolders allowed),
     `split` (a file of names; one whose file name holds "train" is drawn at random), and optionally `mean` (BGR, of
     VGG-16 by default), `seed` (1337), `randomize` (True), `classes` (checked when given), `ignore` (the void value
-    among the labels, 255), `mapping` (a file, see data/labels.py), `label_suffix` (what label names have after the
+    among the labels, 255), `mapping` (a file, see data/labels.py), `label_suffix` (what a label's name adds to the
     image's, such as "_mask").
     Raises: DataError naming the file: missing folder or image, empty split, unreadable image, sizes that differ, label
     out of range.

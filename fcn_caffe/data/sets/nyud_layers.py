@@ -75,10 +75,10 @@ class NYUDSegDataLayer(ReferenceLayer, complete=True):
         return [self.data[top] for top in self.tops]
 
     def load(self, top: str, idx: str) -> Array:
-        """Read one top of the image called `idx`.
+        """Read one top of the image `idx`.
 
         Raises:
-            DataError: for a top that there is not.
+            DataError: for a top that does not exist.
         """
         readers = {"color": self.load_image, "depth": self.load_depth, "hha": self.load_hha, "label": self.load_label}
         if top not in readers:
@@ -96,7 +96,7 @@ class NYUDSegDataLayer(ReferenceLayer, complete=True):
         """Read the depth as (1, H, W), logarithm minus mean.
 
         Raises:
-            DataError: for holes.
+            DataError: for a depth image with holes, or with several channels.
         """
         path = Path(self.nyud_dir, "data", "depth", f"img_{idx}.png")
         depth = read_index_image(path)

@@ -1,4 +1,4 @@
-"""What every data layer of one image a step has in common: options, the order of images, tops, reading ahead, state."""
+"""The base of data layers that give one image in each step: options, order, tops, reading ahead, state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AHEAD = 4  # images read ahead, as many as Caffe's own data layers prefetch
 
 
 class OneImageLayer(PythonLayer):
-    """A Python data layer that gives one image, and what belongs to it, each forward pass; tops take its size.
+    """A Python data layer that gives one image, and what belongs to it, in each forward; tops take its size.
 
     A subclass says which options it knows, opens its data set in `open()`, which returns the names of the images, and
     reads image and label of a name in `load_image(idx)` and `load_label(idx)`, without the batch axis.
@@ -82,15 +82,15 @@ class OneImageLayer(PythonLayer):
         raise NotImplementedError
 
     def load_tops(self, idx: str) -> Sequence[Array]:
-        """Read what belongs to the image called `idx`: one array a top, without the batch axis."""
+        """Read an array for each top of the image `idx`, without the batch axis."""
         return self.load_image(idx), self.load_label(idx)
 
     def show(self, arrays: Sequence[Array]) -> None:
-        """Put what `load_tops` gave where the layer's user finds it."""
+        """Set `data` and `label` to the arrays of `load_tops`."""
         self.data, self.label = arrays
 
     def top_arrays(self) -> Sequence[Array]:
-        """What forward copies into the tops."""
+        """Return the arrays that forward copies into the tops."""
         return self.data, self.label
 
     @property
@@ -126,7 +126,7 @@ class OneImageLayer(PythonLayer):
             self.idx = self._draws.next(len(self.indices))
 
     def check_options(self) -> None:
-        """Check the options that say how many tops there are, before anything is opened."""
+        """Check the options that decide how many tops there are. Runs before `open`."""
 
     def _seeded(self) -> Draws:
         try:
@@ -139,7 +139,7 @@ class OneImageLayer(PythonLayer):
 
     @property
     def name(self) -> str:
-        """The name of the image that the next forward gives, or, after it, gave last."""
+        """Return the name of the image that the next forward gives; after a forward, of the image it gave."""
         return self.indices[self.idx] if self._last is None else self._last
 
     def reshape(self, bottom: list[Blob], top: list[Blob]) -> None:
@@ -147,7 +147,7 @@ class OneImageLayer(PythonLayer):
         if self._held is None or self._held[:2] != (place, name):
             self._held = place, name, self._read(place, name)
         self._last = None
-        self.show([array.copy() for array in self._held[2]])  # copies: who changes them may reshape once more
+        self.show([array.copy() for array in self._held[2]])  # copies: a user may change them and reshape again
         for blob, array in zip(top, self.top_arrays(), strict=True):
             blob.reshape(1, *array.shape)
 
@@ -156,7 +156,7 @@ class OneImageLayer(PythonLayer):
             blob.data[...] = array
         self._last, self._held = self.indices[self.idx], None
         if self.random:
-            if self._draws is None:  # a setup of the user's own: the first draw was its
+            if self._draws is None:  # a setup of the user's own, which made the first draw
                 self._draws = self._seeded()
                 self._draws.next(len(self.indices))
             self.idx = self._draws.next(len(self.indices))
@@ -186,7 +186,7 @@ class OneImageLayer(PythonLayer):
                 raise
             if (position["idx"], position["name"]) == (place, name):
                 return arrays
-        self._stop()  # there is none yet, or somebody changed the order: forward starts another
+        self._stop()  # nothing was read ahead, or a user changed the order: forward starts anew
         return self.load_tops(name)
 
     def _stop(self) -> None:
@@ -195,14 +195,14 @@ class OneImageLayer(PythonLayer):
         self._feed = self._finalizer = None
 
     def get_state(self) -> dict[str, Any]:
-        """The data order, JSON-able, for a snapshot."""
+        """Return the data order for a snapshot, as JSON can hold it."""
         state: dict[str, Any] = {"index": self.idx, "count": len(self.indices)}
         if self.random:
             state["random"] = (self._draws or self._seeded()).get_state()
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on with the data order of a snapshot.
+        """Continue with the data order of a snapshot.
 
         Raises:
             DataError: when the split has changed since.
@@ -213,7 +213,7 @@ class OneImageLayer(PythonLayer):
                 f"{len(self.indices)}. Resume with the split it was trained on."
             )
         if state == self.get_state():
-            return  # what was read ahead is still right
+            return  # the images that were read ahead still fit
         self._stop()
         self._held, self._last, self.idx = None, None, int(state["index"])
         if self.random:
@@ -231,7 +231,7 @@ def _load_methods(cls: type[OneImageLayer]) -> dict[str, Any]:
 def _read_ahead(
     layer: weakref.ref[OneImageLayer], names: Sequence[str], place: int, draws: Draws | None
 ) -> Generator[Batch, None, None]:
-    """Images in the order the layer will ask for them. It is held weakly, so that a thread keeps no layer alive."""
+    """Yield images in the order that the layer asks for them. A weak reference, so that no thread keeps it alive."""
     while True:
         arrays = _load(layer, names[place])
         if arrays is None:

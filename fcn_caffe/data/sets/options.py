@@ -1,4 +1,4 @@
-"""Options of a data layer: the Python dict literal in `param_str`, and where its relative paths lead."""
+"""Options of a data layer: the Python dict literal in `param_str`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def parse_param_str(param_str: str, who: str) -> dict[str, Any]:
     """Parse a `param_str` as a dict literal.
 
     Raises:
-        DataError: quoting what came.
+        DataError: if it is none; it quotes the text.
     """
     try:
         value = ast.literal_eval(param_str.strip() or "{}")
@@ -33,7 +33,7 @@ def parse_param_str(param_str: str, who: str) -> dict[str, Any]:
 def read_options(
     param_str: str, who: str, *, required: Sequence[str] = (), defaults: Mapping[str, Any], others: bool = False
 ) -> dict[str, Any]:
-    """Read a `param_str`, checked against the options the layer knows; with `others`, any may be given besides.
+    """Read a `param_str` and check it against the options that the layer knows; `others` allows any besides.
 
     Raises:
         DataError: for a missing option, or an unknown one with the nearest known name.
@@ -51,7 +51,11 @@ def read_options(
 
 
 def read_mean(value: Iterable[SupportsFloat], who: str, channels: int = 3) -> tuple[float, ...]:
-    """Check a per-channel mean, in the order of the blob's channels."""
+    """Return a mean of each channel, in the order of the blob's channels.
+
+    Raises:
+        DataError: for another number of values.
+    """
     try:
         mean = tuple(float(part) for part in value)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""What the data layers of the reference nets share: finding a data set's files and reading its MATLAB labels."""
+"""The base of the reference nets' data layers: find a data set's files, read its MATLAB labels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read_mat(path: Path, *keys: str) -> npt.NDArray[Any]:
     Shape: (H, W).
 
     Raises:
-        DataError: naming the file, and what it holds when the key is not there.
+        DataError: for a file that cannot be read, or has no such key; it names what the file holds.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such label file.")
@@ -54,9 +54,9 @@ def read_mat(path: Path, *keys: str) -> npt.NDArray[Any]:
 
 
 class ReferenceLayer(OneImageLayer):
-    """Base of the reference nets' data layers: a data set folder with a fixed inside, a split, a fixed mean.
+    """Base of the reference nets' data layers: a data set's folder, a split, a mean.
 
-    Each has the reference's own methods and attributes, so that its scripts and classes made from it go on working:
+    Each has the reference's methods and attributes, so that its scripts and subclasses keep working:
     load_image(idx) -> (C, H, W) float32 and load_label(idx) -> (1, H, W) uint8, of a name of `indices`; `mean` in
     the order of the channels; the folder under its option's name.
     """
@@ -67,10 +67,10 @@ class ReferenceLayer(OneImageLayer):
     mean: npt.NDArray[Any]
 
     def folder(self, option: str | None = None) -> str:
-        """The data set's folder.
+        """Return the data set's folder.
 
         Raises:
-            DataError: that says where it looked and how to get the data set.
+            DataError: where it is missing; it says where to get the data set.
         """
         option = option or self.folder_option
         folder = self.options[option]
@@ -84,7 +84,7 @@ class ReferenceLayer(OneImageLayer):
         return str(place)
 
     def split_names(self, path: Path) -> list[str]:
-        """Names listed by a split file of the data set; a second column, as VOC's lists of a class have, is dropped."""
+        """Return the names in a split file; a second column, as in VOC's lists of a class, is left out."""
         if not path.is_file():
             beside = sorted(file.stem for file in path.parent.glob("*.txt")) if path.parent.is_dir() else []
             raise DataError(
@@ -94,13 +94,13 @@ class ReferenceLayer(OneImageLayer):
         return [line.split()[0] for line in read_split(path)]
 
     def mean_option(self, default: Sequence[float] | npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-        """The mean of param_str, in double precision, or the data set's own."""
+        """Return the mean of param_str, in double precision, or the data set's own."""
         mean = self.options.get("mean")
         return np.array(default if mean is None else read_mean(mean, self.who))
 
 
 def load_bgr(path: Path, mean: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """A photograph as (3, H, W) BGR minus mean.
+    """Read a photograph as (3, H, W) BGR minus mean.
 
     Raises:
         DataError: naming the file.
@@ -109,9 +109,10 @@ def load_bgr(path: Path, mean: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 
 def load_channels(path: Path, mean: npt.NDArray[Any], *, reverse: bool = False) -> npt.NDArray[np.float32]:
-    """An image as (3, H, W) minus mean, rounded once to float32; channels as stored, or the last one first.
+    """Read an image as (3, H, W) minus mean, rounded once to float32.
 
-    A mean in double precision is subtracted in double precision, as NumPy does it for the reference layers.
+    The channels are in the file's order, or with `reverse` the last is first. A mean in double precision is subtracted
+    in double precision, as NumPy does it in the reference layers.
     """
     stored = read_image(path, apply_orientation=False)
     blob = np.empty((3, *stored.shape[:2]), np.float32)
@@ -122,9 +123,9 @@ def load_channels(path: Path, mean: npt.NDArray[Any], *, reverse: bool = False) 
 
 
 def as_label(label: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Checked labels (H, W) as the reference's load_label gives them: (1, H, W) uint8."""
+    """Turn checked labels (H, W) into the reference's form, (1, H, W) uint8."""
     return np.ascontiguousarray(label, dtype=np.uint8)[None]
 
 
-# What the reference layers call their options; None for a mean is the data set's own.
+# The options that the reference layers share; a mean of None is the data set's own.
 COMMON: Mapping[str, Any] = {"mean": None}

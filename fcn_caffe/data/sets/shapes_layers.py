@@ -17,7 +17,7 @@ Float32 = npt.NDArray[np.float32]
 
 
 class _ShapesLayer(PythonLayer):
-    """What the two layers share: options, a position in the endless or counted stream, state.
+    """Base of the two layers: options, a position in the stream of images, state.
 
     param_str: a dict with `split` (train, val or test) and optionally `seed` (1337), `size` (pixels a side), `batch`,
     `count` (how many different images before the first comes again; 0 is without end), `mean` (BGR).
@@ -47,7 +47,7 @@ class _ShapesLayer(PythonLayer):
         return int(self.count)
 
     def indices(self) -> list[int]:
-        """Indices of the images of this pass."""
+        """Return the indices of the images of this pass."""
         indices = range(self.position, self.position + self.batch)
         return [index % self.count if self.count else index for index in indices]
 
@@ -62,7 +62,7 @@ class _ShapesLayer(PythonLayer):
 
 
 class ShapesSegData(_ShapesLayer):
-    """Give scenes with their labels.
+    """Scenes with their labels.
 
     Tops: data (N, 3, S, S) BGR minus mean, label (N, 1, S, S), void 255.
     """
@@ -84,7 +84,7 @@ class ShapesSegData(_ShapesLayer):
 
 
 class ShapesClassData(_ShapesLayer):
-    """Give crops of one object each with its class.
+    """Crops of one object each, with its class.
 
     Tops: data (N, 3, S, S) BGR minus mean, label (N).
     """
