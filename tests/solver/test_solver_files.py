@@ -97,3 +97,22 @@ def test_a_net_that_is_nowhere_is_looked_for_everywhere(task: Path) -> None:
         Solver(task / FINE)
     tried = f"nets/fine.prototxt, {task}/solvers/nets/fine.prototxt, {task}/nets/fine.prototxt."
     assert str(caught.value).endswith(f"net file 'nets/fine.prototxt' is not there. Looked for {tried}")
+
+
+def test_a_solver_of_another_root(task: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Net, data, snapshots and what is restored lie below the root; the working directory stays empty."""
+    monkeypatch.delenv("FCN_CAFFE_DATA")
+    here, coarse, paths = Path.cwd(), "solvers/coarse.prototxt", Paths(task)
+    with pytest.raises(SolverError, match=r"^solvers/coarse\.prototxt: no such solver file"):
+        Solver(coarse, device="cpu")
+    solver = Solver(coarse, device="cpu", paths=paths)
+    solver.step(3)
+    state = solver.snapshot()
+    assert state == task / "snapshot/coarse/train_iter_3.solverstate"
+    solver.step(2)
+    again = Solver(coarse, device="cpu", paths=paths)
+    again.restore("snapshot/coarse/train_iter_3.solverstate")
+    again.step(2)
+    assert again.iter == 5 and again.loss == solver.loss
+    assert read_stage(coarse, paths=paths).snapshots() == [2, 3, 4]
+    assert not list(here.iterdir())
