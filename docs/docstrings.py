@@ -1,7 +1,7 @@
 """How the reference shows the docstrings of layers: each of their lines `Shapes: …`, `Gradient: …` begins a paragraph.
 
-An extension of griffe, which mkdocs.yml names. Sections that griffe knows (`Args:`, `Returns:`, `Raises:` with an indented
-block) are left to it.
+An extension of griffe, which mkdocs.yml names. Sections that griffe knows (`Args:`, `Returns:`, `Raises:` with an
+indented block) are left to it.
 """
 
 from __future__ import annotations
