@@ -8,42 +8,52 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import command
 from fcn_caffe.commands._options import DATA_HELP, new_parser, paths_with_data, positive
+from fcn_caffe.commands.infer import VOC_LAYOUT
 from fcn_caffe.errors import DataError
-from fcn_caffe.evaluation.confusion_picture import draw_confusion
-from fcn_caffe.evaluation.infer import trained_net
-from fcn_caffe.evaluation.metrics import Scores
-from fcn_caffe.evaluation.net_inputs import check_preprocessing
-from fcn_caffe.evaluation.predictions import VOC_LAYOUT, PredictionWriter, voc_writer
-from fcn_caffe.evaluation.score import class_indices, class_names, is_scored_without_absent, print_scores, score_heads
-from fcn_caffe.evaluation.score import heads as loss_heads
 from fcn_caffe.host.atomic import atomic_write
-from fcn_caffe.host.pictures import save_image
-from fcn_caffe.net.net import Net
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fcn_caffe.evaluation.metrics import Scores
+    from fcn_caffe.evaluation.predictions import PredictionWriter
+    from fcn_caffe.net.net import Net
+
+    Record = dict[str, str | int | float | list[str] | list[list[int]] | dict[str, float | None] | None]
 
 
 def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
     options = new_parser("score", __doc__)
-    options.add_argument("net", help="net prototxt; its TEST phase with its data layer is run")
-    options.add_argument("--weights", required=True, help="weights to score, in any form")
-    options.add_argument("--data", type=Path, metavar="DIR", help=DATA_HELP)
-    options.add_argument(
-        "--iterations", type=positive, help="passes to run (default: once over the data layer's split)"
-    )
-    options.add_argument("--score", nargs="+", help="score blobs, one a head (default: score, else every loss's)")
-    options.add_argument(
-        "--label", nargs="+", help="their label blobs, in the same order (default: those of their losses)"
-    )
-    options.add_argument(
-        "--leave-out-absent", action="store_true", help="leave classes without ground truth out of the means"
-    )
-    chosen = options.add_mutually_exclusive_group()
-    chosen.add_argument(
+    add = options.add_argument
+    add("net", help="net prototxt; its TEST phase with its data layer is run")
+    add("--weights", required=True, help="weights to score, in any form")
+    add("--data", type=Path, metavar="DIR", help=DATA_HELP)
+    add("--iterations", type=positive, help="passes to run (default: once over the data layer's split)")
+    add("--score", nargs="+", help="score blobs, one a head (default: score, else every loss's)")
+    add("--label", nargs="+", help="their label blobs, in the same order (default: those of their losses)")
+    add("--leave-out-absent", action="store_true", help="leave classes without ground truth out of the means")
+    _add_class_options(options)
+    add("--stage", action="append", default=[], help="NetState stage (repeatable)")
+    add("--device", default="cpu", help="cpu, cuda or cuda:N")
+    add("--ignore-preprocessing", action="store_true", help="run even if the weights were made for other inputs")
+    add("--csv", type=Path, help="append the scores to this CSV file")
+    add("--json", type=Path, help="write the scores, by class too, to this JSON file")
+    add("--per-class", type=Path, help="write the table of classes to this CSV file")
+    add("--confusion", type=Path, help="draw the confusion matrix to this image; one a head")
+    add("--save-predictions", type=Path, help="write every answer to this folder, as palette PNG")
+    server = f"write every answer as the VOC test server takes it: under DIR/{VOC_LAYOUT}"
+    add("--voc-results", type=Path, help=server)
+    return options
+
+
+def _add_class_options(options: argparse.ArgumentParser) -> None:
+    either = options.add_mutually_exclusive_group()
+    either.add_argument(
         "--only",
         nargs="+",
         metavar="CLASS",
@@ -51,26 +61,12 @@ def parser() -> argparse.ArgumentParser:
         "of other classes, background too unless it is named, are void, and the answer is the best of these "
         "(PASCAL-Context's 33 classes: --only 33_labels.txt)",
     )
-    chosen.add_argument(
+    either.add_argument(
         "--without",
         nargs="+",
         metavar="CLASS",
         help="score all classes but these, likewise (PASCAL-Context's 59 classes: --without background)",
     )
-    options.add_argument("--stage", action="append", default=[], help="NetState stage (repeatable)")
-    options.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    options.add_argument(
-        "--ignore-preprocessing", action="store_true", help="run even if the weights were made for other inputs"
-    )
-    options.add_argument("--csv", type=Path, help="append the scores to this CSV file")
-    options.add_argument("--json", type=Path, help="write the scores, by class too, to this JSON file")
-    options.add_argument("--per-class", type=Path, help="write the table of classes to this CSV file")
-    options.add_argument("--confusion", type=Path, help="draw the confusion matrix to this image; one a head")
-    options.add_argument("--save-predictions", type=Path, help="write every answer to this folder, as palette PNG")
-    options.add_argument(
-        "--voc-results", type=Path, help=f"write every answer as the VOC test server takes it: under DIR/{VOC_LAYOUT}"
-    )
-    return options
 
 
 def _number(value: float) -> float | None:
@@ -78,7 +74,8 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _record(arguments: argparse.Namespace, head: str, scores: Scores, names: list[str] | None) -> dict[str, Any]:
+def _record(arguments: argparse.Namespace, head: str, scores: Scores, names: list[str] | None) -> Record:
+    """What --json holds of one head."""
     keys = names or [str(index) for index in range(len(scores.class_iu))]
     return {
         "net": arguments.net,
@@ -94,7 +91,7 @@ def _record(arguments: argparse.Namespace, head: str, scores: Scores, names: lis
     }
 
 
-def _append_csv(path: Path, records: list[dict[str, Any]]) -> None:
+def _append_csv(path: Path, records: list[Record]) -> None:
     plain = [{key: value for key, value in record.items() if not isinstance(value, (dict, list))} for record in records]
     old = path.read_text(encoding="utf-8") if path.exists() else ""
     with atomic_write(path, "w") as file:
@@ -107,6 +104,8 @@ def _append_csv(path: Path, records: list[dict[str, Any]]) -> None:
 
 def _heads(arguments: argparse.Namespace, net: Net) -> dict[str, str]:
     """Score blob -> label blob: as given; else `score` and `label` where the net has both; else those of every loss."""
+    from fcn_caffe.evaluation.score import heads as loss_heads
+
     if arguments.score is not None or arguments.label is not None:
         scores, known = arguments.score or ["score"], loss_heads(net)
         labels = arguments.label or [known.get(score, "label") for score in scores]
@@ -119,16 +118,18 @@ def _heads(arguments: argparse.Namespace, net: Net) -> dict[str, str]:
 
 def _only(arguments: argparse.Namespace, net: Net, heads: dict[str, str]) -> list[int] | None:
     """The classes that --only names, or all but those of --without; None for all of them."""
-    option, given = ("--only", arguments.only) if arguments.only else ("--without", arguments.without)
-    if not given:
+    from fcn_caffe.evaluation.score import class_indices
+
+    option, words = ("--only", arguments.only) if arguments.only else ("--without", arguments.without)
+    if not words:
         return None
     if len(heads) > 1:
         raise DataError(f"{option}: the net has heads {', '.join(heads)}. Choose one with --score and --label.")
     head = next(iter(heads))
-    found = class_indices(net, head, given)
+    named = class_indices(net, head, words)
     if arguments.only:
-        return found
-    return [index for index in range(net.blob_shapes[head][1]) if index not in found]
+        return named
+    return [index for index in range(net.blob_shapes[head][1]) if index not in named]
 
 
 def _beside(path: Path, head: str, several: bool) -> Path:
@@ -148,33 +149,71 @@ def _write_classes(path: Path, scores: Scores, names: list[str] | None) -> None:
             writer.writerow((index, name, iu, accuracy, counts.sum(), scores.confusion[:, index].sum()))
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
-    paths = paths_with_data(arguments.data)
-    if not arguments.ignore_preprocessing:
-        check_preprocessing(arguments.weights, arguments.net, paths=paths)
-    net = trained_net(arguments.net, arguments.weights, stages=arguments.stage, device=arguments.device, paths=paths)
-    # The paper leaves classes that the SIFT Flow test images never show out of the means.
-    leave_out = arguments.leave_out_absent or is_scored_without_absent(net)
-    heads = _heads(arguments, net)
-    only = _only(arguments, net, heads)
-    writers: list[PredictionWriter] = []
+def _draw_confusion(path: Path, scores: Scores, names: list[str] | None, title: str) -> None:
+    from fcn_caffe.evaluation.confusion_picture import draw_confusion
+    from fcn_caffe.host.pictures import save_image
+
+    assert scores.confusion is not None
+    save_image(path, draw_confusion(scores.confusion, names, title))
+
+
+def _writers(
+    arguments: argparse.Namespace, net: Net, heads: dict[str, str], only: list[int] | None
+) -> list[PredictionWriter]:
+    """Make the writers of answers that are asked for."""
+    from fcn_caffe.evaluation.predictions import PredictionWriter, voc_writer
+
     known = [head for head in heads if head in net.blob_shapes]  # score_heads refuses the others
+    writers = []
     if arguments.save_predictions:
         writers.append(PredictionWriter(net, known, arguments.save_predictions, only))
     if arguments.voc_results:
         writers.append(voc_writer(net, known, arguments.voc_results, only))
+    return writers
+
+
+def _score(
+    arguments: argparse.Namespace, net: Net
+) -> tuple[dict[str, Scores], list[int] | None, list[PredictionWriter]]:
+    """Run the net over its data; returns the scores by head, the classes that --only names, and who wrote answers."""
+    from fcn_caffe.evaluation.score import is_scored_without_absent, score_heads
+
+    heads = _heads(arguments, net)
+    only = _only(arguments, net, heads)
+    writers = _writers(arguments, net, heads, only)
 
     def write(iteration: int, blobs: Mapping[str, Tensor]) -> None:
         for writer in writers:
             writer(iteration, blobs)
 
-    found = score_heads(
-        net, arguments.iterations, heads, leave_out_absent=leave_out, only=only, on_image=write if writers else None
+    scores = score_heads(
+        net,
+        arguments.iterations,
+        heads,
+        # The paper leaves classes that the SIFT Flow test images never show out of the means.
+        leave_out_absent=arguments.leave_out_absent or is_scored_without_absent(net),
+        only=only,
+        on_image=write if writers else None,
     )
-    records, several = [], len(found) > 1
-    for head, scores in found.items():
+    return scores, only, writers
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    arguments = parser().parse_args(argv)
+    paths = paths_with_data(arguments.data)
+
+    from fcn_caffe.evaluation.infer import trained_net
+    from fcn_caffe.evaluation.net_inputs import check_preprocessing
+    from fcn_caffe.evaluation.score import class_names, print_scores
+
+    if not arguments.ignore_preprocessing:
+        check_preprocessing(arguments.weights, arguments.net, paths=paths)
+    net = trained_net(arguments.net, arguments.weights, stages=arguments.stage, device=arguments.device, paths=paths)
+    scores_of, only, writers = _score(arguments, net)
+    records, several = [], len(scores_of) > 1
+    for head, scores in scores_of.items():
         names = class_names(net, net.blob_shapes[head][1])
         if only is not None:
             names = [names[index] if names else str(index) for index in only]
@@ -186,8 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _write_classes(_beside(arguments.per_class, head, several), scores, names)
         if arguments.confusion and scores.confusion is not None:
             title = f"{net.name or Path(arguments.net).stem}, {head}: mean IU {scores.mean_iu * 100:.2f}"
-            picture = draw_confusion(scores.confusion, names, title)
-            save_image(_beside(arguments.confusion, head, several), picture)
+            _draw_confusion(_beside(arguments.confusion, head, several), scores, names, title)
     for writer in writers:
         print(f"wrote {writer.written} answers to {writer.folder}")
     if arguments.csv:

@@ -12,26 +12,26 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import INTERRUPTED, command
 from fcn_caffe.commands._options import DATA_HELP, new_parser, paths_with_data, positive
-from fcn_caffe.doctor.stages import problems, segments
 from fcn_caffe.errors import SolverError
-from fcn_caffe.evaluation.net_inputs import check_preprocessing
 from fcn_caffe.host.paths import Paths, checkout, shipped
-from fcn_caffe.host.progress import Screen, duration, logging_to, report
-from fcn_caffe.host.tables import print_tables
-from fcn_caffe.training.plan import Planned, Stage, make_plan
-from fcn_caffe.training.solver import Solver
-from fcn_caffe.training.stage import ScoreTable, Training, best_scores
-from fcn_caffe.training.stage_picture import draw_stages
+from fcn_caffe.host.program import tool_words
+
+if TYPE_CHECKING:
+    from fcn_caffe.host.progress import Screen
+    from fcn_caffe.training.plan import Plan, Planned, Stage
+    from fcn_caffe.training.solver import Solver
 
 DEFAULT = "solvers/shapes-fcn8s.prototxt"
 
 
 def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
     options = new_parser("solve", __doc__)
     add = options.add_argument
     add("solver", nargs="?", default=DEFAULT, help="solver prototxt (default: %(default)s)")
@@ -76,6 +76,9 @@ def _find_solver(solver: Path, data: Path | None) -> tuple[Path, Paths]:
 
 def _print_scores(stages: Sequence[Stage]) -> None:
     """Print the best scores of each stage: as a table on a terminal, else in Markdown."""
+    from fcn_caffe.host.tables import print_tables
+    from fcn_caffe.training.stage import best_scores
+
     table = best_scores(stages)
     head, *rows = (f"| {' | '.join(cells)} |" for cells in (table.columns, *table.rows))
     markdown = "\n".join([head, "|---" * len(table.columns) + "|", *rows])
@@ -84,6 +87,9 @@ def _print_scores(stages: Sequence[Stage]) -> None:
 
 def _train(planned: Planned, device: str | None, screen: Screen) -> bool:
     """Run one stage with its log and its bar; returns whether it came to its end."""
+    from fcn_caffe.host.progress import duration, logging_to, report
+    from fcn_caffe.training.stage import Training
+
     stage = planned.stage
     with logging_to(stage.folder / "log.txt", screen):
         started = time.monotonic()
@@ -99,8 +105,11 @@ def _train(planned: Planned, device: str | None, screen: Screen) -> bool:
     return done
 
 
-def _gate(stage: Stage, before: dict[Path, Stage]) -> None:
+def _warn_if_worse(stage: Stage, before: dict[Path, Stage]) -> None:
     """Warn when a stage scores below the stage it started from: something is wrong with it then."""
+    from fcn_caffe.doctor.stages import segments
+    from fcn_caffe.training.stage import ScoreTable
+
     for path in stage.sources:
         if path not in before:
             continue
@@ -116,23 +125,18 @@ def _gate(stage: Stage, before: dict[Path, Stage]) -> None:
             )
 
 
-def _again(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
+def _command_to_resume(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
     """The command that goes on after an interruption."""
-    program = sys.argv[0]
-    call = [sys.executable, program, *argv] if program.endswith("solve.py") else ["fcn-caffe", "solve", *argv]
-    return shlex.join(call if arguments.resume else [*call, "--resume"])
+    return shlex.join([*tool_words("solve"), *argv, *([] if arguments.resume else ["--resume"])])
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0 when all stages are there, 130 when interrupted."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    arguments = parser().parse_args(given)
+def _make_plan(arguments: argparse.Namespace, solver: Path, paths: Paths) -> Plan:
+    from fcn_caffe.training.plan import make_plan
+
     # A stage has a name without an ending, a weight file has one.
     begin: str | None = arguments.begin
     from_weights = Path(begin).absolute() if begin is not None and Path(begin).suffix else None
-    solver, paths = _find_solver(Path(arguments.solver), arguments.data)
-    plan = make_plan(
+    return make_plan(
         solver,
         from_stage=begin if from_weights is None else None,
         from_weights=from_weights,
@@ -141,32 +145,73 @@ def main(argv: Sequence[str] | None = None) -> int:
         max_iter=arguments.max_iter,
         paths=paths,
     )
-    plan.print()
-    lacking = [*plan.missing, *map(str, problems([planned.stage for planned in plan.to_run]))]
-    for line in lacking[len(plan.missing) :]:
+
+
+def _print_what_is_missing(plan: Plan) -> list[str]:
+    """Return everything that keeps a plan from being run, printing what the plan itself has not said."""
+    from fcn_caffe.doctor.stages import problems
+
+    others = [str(problem) for problem in problems([planned.stage for planned in plan.to_run])]
+    for line in others:
         print(f"missing: {line}", flush=True)
-    if arguments.dry_run:
-        return 0
-    if lacking:
-        raise SolverError("cannot start: " + "; ".join(lacking))
-    if not arguments.ignore_preprocessing:
-        for stage in (planned.stage for planned in plan.to_run):
-            for source in stage.sources:
-                check_preprocessing(source, stage.net, starts=True, paths=paths)
+    return [*plan.missing, *others]
+
+
+def _check_inputs(stages: Iterable[Stage], paths: Paths) -> None:
+    """Refuse weights that were made for other inputs. Raises: WeightsError."""
+    from fcn_caffe.evaluation.net_inputs import check_preprocessing
+
+    for stage in stages:
+        for source in stage.sources:
+            check_preprocessing(source, stage.net, starts=True, paths=paths)
+
+
+def _run(plan: Plan, device: str | None) -> bool:
+    """Run the stages of a plan; returns whether all came to their end."""
+    from fcn_caffe.host.progress import Screen
+
     # All at once: a later stage's old snapshots would pass for finished if this run is interrupted and resumed.
     for planned in plan.to_run:
         if planned.action == "train":
             planned.stage.forget_snapshots()
-    screen, made = Screen(), {planned.stage.result: planned.stage for planned in plan.stages}
+    screen, stages = Screen(), {planned.stage.result: planned.stage for planned in plan.stages}
     for planned in plan.to_run:
-        if not _train(planned, arguments.device, screen):
-            print(f"stopped. To go on: {_again(arguments, given)}", file=sys.stderr)
-            return INTERRUPTED
-        _gate(planned.stage, made)
+        if not _train(planned, device, screen):
+            return False
+        _warn_if_worse(planned.stage, stages)
+    return True
+
+
+def _show_scores(plan: Plan) -> None:
+    """Print the table of all stages that segment, and draw their picture."""
+    from fcn_caffe.doctor.stages import segments
+    from fcn_caffe.training.stage_picture import draw_stages
+
     stages = [planned.stage for planned in plan.stages if segments(planned.stage)]
     _print_scores(stages)
     # The ablation that trains the last layer alone has its row in the table; the picture shows the recipe.
     picture = draw_stages([stage for stage in stages if not stage.name.endswith("-fixed")])
     if picture is not None:
         print(f"picture: {picture}")
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 when all stages are there, 130 when interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = parser().parse_args(words)
+    solver, paths = _find_solver(Path(arguments.solver), arguments.data)
+    plan = _make_plan(arguments, solver, paths)
+    plan.print()
+    missing = _print_what_is_missing(plan)
+    if arguments.dry_run:
+        return 0
+    if missing:
+        raise SolverError("cannot start: " + "; ".join(missing))
+    if not arguments.ignore_preprocessing:
+        _check_inputs((planned.stage for planned in plan.to_run), paths)
+    if not _run(plan, arguments.device):
+        print(f"stopped. To go on: {_command_to_resume(arguments, words)}", file=sys.stderr)
+        return INTERRUPTED
+    _show_scores(plan)
     return 0
