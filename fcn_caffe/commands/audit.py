@@ -12,28 +12,30 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from fcn_caffe.commands import INTERRUPTED, command
 from fcn_caffe.commands._options import new_parser, seed, share
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write, check_place
 from fcn_caffe.host.paths import shipped
-from fcn_caffe.host.progress import duration
-from fcn_caffe.paper.audit.claims import CHECKS, NO_UNITS, Claim
-from fcn_caffe.paper.audit.files import AuditedFiles
-from fcn_caffe.paper.audit.run import UNVERIFIED_SOURCE, VERDICTS, Entry, audit, choose_claims
-from fcn_caffe.paper.report.page import write_page
+from fcn_caffe.host.program import tool_call
 from fcn_caffe.paper.result import DIFFERS, HOLDS, NOT_RUN
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from fcn_caffe.paper.audit.claims import Claim
+    from fcn_caffe.paper.audit.run import Entry
 
 FOLDERS = ("nets", "solvers")
 NARROW, WIDE = 80, 160  # columns that the table is kept within; the second where there is no terminal
-_COLOURS = {HOLDS: "32", DIFFERS: "1;31", NOT_RUN: "33", UNVERIFIED_SOURCE: "36"}
 
 
 def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
     options = new_parser("audit", __doc__)
     add = options.add_argument
     add("--root", type=Path, help="folder of nets/, solvers/ and weights/ (default: here, else the checkout)")
@@ -63,7 +65,7 @@ def _root(given: Path | None) -> Path:
     where = " and ".join(str(place) for place in places if place is not None)
     raise DataError(
         f"{where}: no folders {' and '.join(FOLDERS)} there. Give the folder they lie in with --root; "
-        "tools/make_nets.py writes them."
+        f"`{tool_call('make_nets')}` writes them."
     )
 
 
@@ -83,33 +85,41 @@ def _same(one: Path, other: Path) -> bool:
 
 
 class _Report:
-    """What is being done, on stderr: one line that is redrawn on a terminal, elsewhere a line a claim."""
+    """What is being done, on stderr: a bar on a terminal, elsewhere a line a claim."""
 
     def __init__(self, count: int, stream: TextIO | None = None) -> None:
         self.stream = sys.stderr if stream is None else stream
-        self.count, self.done, self.width = count, 0, 0
-        self.drawn = self.stream.isatty()
+        self.count, self.done = count, 0
+        self._bar = _start_bar(count, self.stream) if self.stream.isatty() else None
 
     def __call__(self, claim: Claim, entry: Entry | None) -> None:
         self.done += entry is None
-        if self.drawn and entry is None:
-            self._draw(f"{self.done}/{self.count} {claim.id}: {claim.quantity}")
-        elif not self.drawn and entry is not None:
+        if self._bar is not None and entry is None:
+            title = f"{claim.id}: {claim.quantity}"
+            self._bar.update(self._bar.task_ids[0], completed=self.done, description=title, refresh=True)
+        elif self._bar is None and entry is not None:
             took = f", {entry['seconds']:.1f} s" if entry["seconds"] >= 0.1 else ""
             print(f"{self.done}/{self.count} {claim.id}: {entry['verdict']}{took}", file=self.stream, flush=True)
 
     def close(self) -> None:
-        """Leave the terminal's line empty."""
-        if self.drawn:
-            self._draw("")
-            self.stream.write("\r")
-            self.stream.flush()
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
 
-    def _draw(self, text: str) -> None:
-        text = _cut(text, shutil.get_terminal_size().columns - 1)
-        self.stream.write(f"\r{text}{' ' * (self.width - len(text))}")
-        self.stream.flush()
-        self.width = len(text)
+
+def _start_bar(count: int, stream: TextIO) -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.table import Column
+
+    title = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+    # No thread of its own: the bar moves when a claim is begun.
+    bar = Progress(
+        BarColumn(20), MofNCompleteColumn(), title, console=Console(file=stream), auto_refresh=False, transient=True
+    )
+    bar.add_task("", total=count)
+    bar.start()
+    return bar
 
 
 # -- the table ---------------------------------------------------------------------------------------------------------
@@ -123,12 +133,31 @@ def _columns() -> int:
     return max(NARROW, shutil.get_terminal_size((WIDE, 24)).columns if sys.stdout.isatty() else WIDE)
 
 
-def _coloured(text: str, verdict: str, colours: bool) -> str:
-    return f"\033[{_COLOURS[verdict]}m{text}\033[0m" if colours else text
+def _print_lines(lines: Iterable[str]) -> None:
+    """Print lines; on a terminal the verdicts that some begin with are coloured."""
+    if not sys.stdout.isatty():
+        print("\n".join(lines))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    from fcn_caffe.paper.audit.run import UNVERIFIED_SOURCE
+
+    styles = {HOLDS: "green", DIFFERS: "bold red", NOT_RUN: "yellow", UNVERIFIED_SOURCE: "cyan"}
+    console = Console()
+    for line in lines:
+        text, start = Text(line), len(line) - len(line.lstrip())
+        for verdict, style in styles.items():
+            if line.startswith((f"{verdict} ", f"{verdict}:"), start):
+                text.stylize(style, start, start + len(verdict))
+        console.print(text, soft_wrap=True)
 
 
-def _table(record: Entry, colours: bool) -> list[str]:
+def _table(record: Entry) -> list[str]:
     """A line a claim below its section: verdict, what was found for claims we could not verify, id, claim, value."""
+    from fcn_caffe.paper.audit.claims import NO_UNITS
+    from fcn_caffe.paper.audit.run import UNVERIFIED_SOURCE, VERDICTS
+
     sections: dict[str, list[Entry]] = {}
     claims: list[Entry] = record["claims"]
     for claim in claims:
@@ -146,13 +175,13 @@ def _table(record: Entry, colours: bool) -> list[str]:
             value, quantity = f"{claim['value']}{unit}", claim["quantity"]
             value = _cut(value, max(room // 2, room - len(quantity)))
             quantity = _cut(quantity, room - len(value))
-            verdict = _coloured(f"{claim['verdict']:<{first}}", claim["verdict"], colours)
-            found = claim["found"] if claim["verdict"] == UNVERIFIED_SOURCE else ""
-            lines.append(f"  {verdict}  {found:<{third}}  {claim['id']:<{second}}  {quantity}: {value}".rstrip())
+            verdict = f"{claim['verdict']:<{first}}"
+            measured = claim["found"] if claim["verdict"] == UNVERIFIED_SOURCE else ""
+            lines.append(f"  {verdict}  {measured:<{third}}  {claim['id']:<{second}}  {quantity}: {value}".rstrip())
     return lines
 
 
-def _explained(record: Entry, verdict: str, colours: bool) -> list[str]:
+def _reasons(record: Entry, verdict: str) -> list[str]:
     """Why claims have a verdict, and where each claim becomes code."""
     # Names of files stay whole, so that they can be copied.
     whole = textwrap.TextWrapper(_columns() - 2, "  ", "  ", break_on_hyphens=False, break_long_words=False)
@@ -160,7 +189,7 @@ def _explained(record: Entry, verdict: str, colours: bool) -> list[str]:
     for claim in record["claims"]:
         if claim["verdict"] != verdict:
             continue
-        lines += ["", f"{_coloured(verdict, verdict, colours)}: {claim['id']}, {claim['quantity']}"]
+        lines += ["", f"{verdict}: {claim['id']}, {claim['quantity']}"]
         lines += whole.wrap(claim["reason"])
         places = (f"{place['path']}:{place['line']}" for place in claim["realised"] if place["line"] is not None)
         lines += [f"  see {place}" for place in list(places)[:1]]
@@ -168,13 +197,15 @@ def _explained(record: Entry, verdict: str, colours: bool) -> list[str]:
 
 
 def _print(record: Entry, with_missing: bool) -> None:
-    colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    lines = _table(record, colours) + _explained(record, DIFFERS, colours)
+    from fcn_caffe.host.progress import duration
+
+    lines = _table(record) + _reasons(record, DIFFERS)
     if with_missing:
-        lines += _explained(record, NOT_RUN, colours)
+        lines += _reasons(record, NOT_RUN)
     counts = ", ".join(f"{count} {verdict}" for verdict, count in record["counts"].items())
     state = ", interrupted" if record.get("interrupted") else ""
-    print("\n".join([*lines, "", f"{len(record['claims'])} claims: {counts} ({duration(record['seconds'])}{state})"]))
+    took = duration(record["seconds"])
+    _print_lines([*lines, "", f"{len(record['claims'])} claims: {counts} ({took}{state})"])
 
 
 def _write(record: Entry, arguments: argparse.Namespace) -> None:
@@ -184,10 +215,23 @@ def _write(record: Entry, arguments: argparse.Namespace) -> None:
             file.write("\n")
         print(f"wrote {arguments.json}")
     if arguments.html is not None:
+        from fcn_caffe.paper.report.page import write_page
+
         page = write_page(record, arguments.html.resolve().parent)  # before the file is opened
         with atomic_write(arguments.html, "w") as file:
             file.write(page)
         print(f"wrote {arguments.html}")
+
+
+def _list(claims: Iterable[Claim]) -> None:
+    from fcn_caffe.paper.audit.claims import CHECKS
+
+    claims = list(claims)
+    width = max(len(claim.id) for claim in claims)
+    for claim in claims:
+        check = CHECKS.get(claim.id)
+        kind = f"{check.kind}{', trains' if check.trains else ''}" if check else "no check"
+        print(f"{claim.id:<{width}}  {kind:<19}  {claim.where}: {claim.quantity}")
 
 
 @command
@@ -195,18 +239,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Audit and print. Returns 0 where nothing differs, 1 where something does, 2 for a wrong command line."""
     options = parser()
     arguments = options.parse_args(argv)
+
     try:
-        claims = choose_claims([word.strip() for words in arguments.only for word in words.split(",")])
         root = _root(arguments.root)
         _check_files(arguments)
+
+        from fcn_caffe.paper.audit.files import AuditedFiles
+        from fcn_caffe.paper.audit.run import audit, choose_claims
+
+        claims = choose_claims([word.strip() for words in arguments.only for word in words.split(",")])
     except DataError as error:
         options.error(str(error))  # 1 means that a claim differs
     if arguments.list:
-        width = max(len(claim.id) for claim in claims)
-        for claim in claims:
-            check = CHECKS.get(claim.id)
-            kind = f"{check.kind}{', trains' if check.trains else ''}" if check else "no check"
-            print(f"{claim.id:<{width}}  {kind:<19}  {claim.where}: {claim.quantity}")
+        _list(claims)
         return 0
     settings = {"quick": arguments.quick, "seed": arguments.seed, "scale": arguments.scale}
     report = _Report(len(claims))

@@ -285,6 +285,7 @@ def test_list(quickly, capsys):
 def test_colours_and_width_of_a_terminal(quickly, monkeypatch, capsys):
     monkeypatch.setattr(command_module.sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "90")
+    monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert main(["--root", str(ROOT), "--only", "T1"]) == 0
     coloured = capsys.readouterr().out
