@@ -1,4 +1,4 @@
-"""BlobProtos: to and from arrays, and in binary files, as Caffe keeps mean images and infogain matrices."""
+"""BlobProtos to and from arrays, and in binary files, as Caffe keeps mean images and infogain matrices."""
 
 from __future__ import annotations
 
@@ -18,10 +18,15 @@ from fcn_caffe.proto import caffe_pb2
 Float32 = npt.NDArray[np.float32]
 
 
-def array_of_blob(blob: Any, name: str | os.PathLike[str] = "<blob>") -> Float32:
-    """The numbers of a BlobProto, in its shape or its old num x channels x height x width.
+def array_of_blob(blob: caffe_pb2.BlobProto, name: str | os.PathLike[str] = "<blob>") -> Float32:
+    """Return the numbers of a BlobProto, in its shape or its old num x channels x height x width.
 
-    Raises: DataError, with `name` in front, where the shape does not take as many numbers as there are.
+    Args:
+        blob: The BlobProto.
+        name: What errors call it.
+
+    Raises:
+        DataError: The shape does not take as many numbers as there are.
     """
     values = np.array(blob.double_data or blob.data, np.float32)
     old = ("num", "channels", "height", "width")
@@ -35,10 +40,15 @@ def array_of_blob(blob: Any, name: str | os.PathLike[str] = "<blob>") -> Float32
         raise DataError(f"{os.fspath(name)}: the blob's shape is one no array can have ({error}).") from error
 
 
-def blob_of_array(array: npt.NDArray[Any], *, legacy: bool = False) -> Any:
-    """A BlobProto of an array; `legacy` writes num x channels x height x width, as Caffe does in mean files.
+def blob_of_array(array: npt.NDArray[Any], *, legacy: bool = False) -> caffe_pb2.BlobProto:
+    """Return an array as a BlobProto.
 
-    Raises: DataError for `legacy` with more than four axes.
+    Args:
+        array: The array.
+        legacy: Whether its shape becomes num x channels x height x width, as in mean files from Caffe.
+
+    Raises:
+        DataError: `legacy`, with more than four axes.
     """
     blob = caffe_pb2.BlobProto()
     if legacy:
@@ -52,9 +62,14 @@ def blob_of_array(array: npt.NDArray[Any], *, legacy: bool = False) -> Any:
 
 
 def read_blob(path: str | os.PathLike[str], surroundings: Surroundings | None = None) -> Float32:
-    """The array of a BlobProto file, in the file's shape. `surroundings`: of the layer that names the file.
+    """Read the array of a BlobProto file.
 
-    Raises: DataError naming the file: missing, not a BlobProto, or numbers that do not fill its shape.
+    Args:
+        path: The file.
+        surroundings: Those of the layer that names the file.
+
+    Raises:
+        DataError: The file is missing, no BlobProto, or its numbers do not fill its shape.
     """
     place = (surroundings or Surroundings()).find_source(os.fspath(path), "BlobProto file")
     try:
@@ -69,9 +84,15 @@ def read_blob(path: str | os.PathLike[str], surroundings: Surroundings | None = 
 
 
 def write_blob(path: str | os.PathLike[str], array: npt.NDArray[Any], *, legacy: bool = True) -> None:
-    """Write an array as a BlobProto file, whole or not at all; in the old 4-D shape unless told otherwise.
+    """Write an array as a BlobProto file, whole or not at all.
 
-    Raises: DataError where it cannot be written.
+    Args:
+        path: The file.
+        array: The array.
+        legacy: See `blob_of_array`.
+
+    Raises:
+        DataError: The file cannot be written.
     """
     data = blob_of_array(array, legacy=legacy).SerializeToString()
     try:

@@ -1,7 +1,7 @@
 """The messages of caffe.proto, in a descriptor pool of their own.
 
-Another package's `caffe.proto` may be loaded in the same process: the default pool is never touched, and no
-version of the protobuf runtime is asked for. Works from protobuf 4.21 on, compiled or pure Python.
+Another package's `caffe.proto` may be loaded in the same process: the default pool is never touched. Works with
+protobuf 4.21 and newer, compiled or pure Python.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _file = descriptor_pb2.FileDescriptorProto.FromString(_serialized)
 def _message_class(name: str) -> type[Message]:
     descriptor = _pool.FindMessageTypeByName(f"{_file.package}.{name}")
     if hasattr(message_factory, "GetMessageClass"):
-        made: type[Message] = message_factory.GetMessageClass(descriptor)
+        message_class: type[Message] = message_factory.GetMessageClass(descriptor)
     else:  # protobuf 4.21
-        made = message_factory.MessageFactory(_pool).GetPrototype(descriptor)
-    return made
+        message_class = message_factory.MessageFactory(_pool).GetPrototype(descriptor)
+    return message_class
 
 
 for _message in _file.message_type:

@@ -1,28 +1,34 @@
-"""A message in a file, as text or binary: which it is is told by its content."""
+"""Messages in files, as text or binary; the content says which."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from ..errors import PrototxtError
-from ..host.atomic import atomic_write
-from .schema import Message, describe
-from .text import read_text
-from .text_writer import write_text
+from fcn_caffe.errors import PrototxtError
+from fcn_caffe.host.atomic import atomic_write
+from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.schema import Message, describe
+from fcn_caffe.proto.text import read_text
+from fcn_caffe.proto.text_writer import write_text
 
 __all__ = ["read_message", "write_message"]
 
-M = TypeVar("M")
+M = TypeVar("M", bound=caffe_pb2.Message)
 _TEXT = bytes(byte for byte in range(256) if byte >= 32 or byte in b"\t\n\v\f\r")
 
 
 def read_message(path: str | os.PathLike[str], message_class: type[M]) -> tuple[M, bool]:
-    """Return the message in a file, and whether the file is binary.
+    """Read the message in a file.
 
     A file with bytes that no text has is binary; any other is text, or binary where it is no such text.
-    Raises: PrototxtError for a file that is neither, with the place in the text where it looks like text.
+
+    Returns:
+        The message, and whether the file is binary.
+
+    Raises:
+        PrototxtError: The file is neither; says the place in the text where it looks like text.
     """
     try:
         data = Path(path).read_bytes()
@@ -34,33 +40,33 @@ def read_message(path: str | os.PathLike[str], message_class: type[M]) -> tuple[
         return read_text(path, message_class), False
     except PrototxtError:
         try:
-            message = _parsed(data, message_class, path)
+            message: M | None = _parsed(data, message_class, path)
         except PrototxtError:
             message = None
         # Almost any bytes are a message of unknown fields.
-        if message is None or not data or not message.ListFields():  # type: ignore[attr-defined]
+        if message is None or not data or not message.ListFields():
             raise
         return message, True
 
 
 def _parsed(data: bytes, message_class: type[M], path: str | os.PathLike[str]) -> M:
-    title = describe(message_class.DESCRIPTOR).name  # type: ignore[attr-defined]
+    title = describe(message_class.DESCRIPTOR).name
     if len(data) >= 2**31:
         raise PrototxtError("is over 2 GB, which protobuf does not read. load_weights does, for its weights.", path)
     try:
-        message: M = message_class.FromString(data)  # type: ignore[attr-defined]
+        message = message_class.FromString(data)
     except Exception as error:  # each protobuf runtime has its own DecodeError
         raise PrototxtError(
             f"is not a binary {title} ({error}). It is truncated, corrupt or another file.", path
         ) from None
-    field = _not_text(message, describe(message_class.DESCRIPTOR))  # type: ignore[attr-defined]
+    field = _not_text(message, describe(message_class.DESCRIPTOR))
     if field:
         raise PrototxtError(f"has a {field} that is not UTF-8 text. It is corrupt, or another file.", path)
     return message
 
 
-def _not_text(message: Any, about: Message) -> str:
-    """The name of a string in the message that is not UTF-8, which runtimes let through until it is looked at."""
+def _not_text(message: caffe_pb2.Message, about: Message) -> str:
+    """The name of a string that is not UTF-8, which a runtime lets through until it is read; empty for none."""
     for name, field in about.fields.items():
         if field.kind not in ("string", "message") or not (field.repeated or message.HasField(name)):
             continue
@@ -76,17 +82,22 @@ def _not_text(message: Any, about: Message) -> str:
     return ""
 
 
-def write_message(path: str | os.PathLike[str], message: Any, binary: bool) -> None:
+def write_message(path: str | os.PathLike[str], message: caffe_pb2.Message, binary: bool) -> None:
     """Write a message as binary or as text, whole or not at all.
 
-    Raises: PrototxtError where it cannot be written.
+    Raises:
+        PrototxtError: It cannot be written.
     """
     data = message.SerializeToString() if binary else write_text(message).encode()
     replace(path, data)
 
 
 def replace(path: str | os.PathLike[str], data: bytes) -> None:
-    """Put bytes into a file, whole or not at all. Raises: PrototxtError where that fails."""
+    """Write bytes to a file, whole or not at all.
+
+    Raises:
+        PrototxtError: They cannot be written.
+    """
     try:
         with atomic_write(path) as file:
             file.write(data)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor as _TYPE  # type: ignore[import-untyped]
+
+from fcn_caffe.proto import caffe_pb2
+
+Scalar = bool | int | float | str | bytes  # what a field that is no message holds; an enum is an int
 
 INTEGERS = {
     _TYPE.TYPE_INT32: ("int32", -(2**31), 2**31 - 1),
@@ -49,11 +52,11 @@ class Message:
     required: frozenset[str]
 
 
-_known: dict[Any, Message] = {}
+_known: dict[caffe_pb2.Descriptor, Message] = {}
 
 
-def describe(descriptor: Any) -> Message:
-    """Return the table of a message descriptor. Cached; no message of caffe.proto holds itself."""
+def describe(descriptor: caffe_pb2.Descriptor) -> Message:
+    """Return the table of a message. Cached; no message of caffe.proto holds itself."""
     if descriptor in _known:
         return _known[descriptor]
     fields = {}
@@ -67,15 +70,18 @@ def describe(descriptor: Any) -> Message:
             required=_label(field, "required"),
             lowest=lowest,
             highest=highest,
-            values={value.name: value.number for value in field.enum_type.values} if kind == "enum" else None,
-            message=describe(field.message_type) if kind == "message" else None,
+            values=None if field.enum_type is None else {item.name: item.number for item in field.enum_type.values},
+            message=None if field.message_type is None else describe(field.message_type),
         )
     required = frozenset(field.name for field in fields.values() if field.required)
-    made = Message(descriptor.name, descriptor.name.removesuffix("Parameter") or descriptor.name, fields, required)
-    return _known.setdefault(descriptor, made)
+    title = descriptor.name.removesuffix("Parameter") or descriptor.name
+    return _known.setdefault(descriptor, Message(descriptor.name, title, fields, required))
 
 
-def _label(field: Any, label: str) -> bool:
-    """Whether a field is repeated or required: newer runtimes have a flag each and warn of `label`, older only that."""
+def _label(field: caffe_pb2.FieldDescriptor, label: str) -> bool:
+    """Whether a field is repeated or required. Newer runtimes have a flag for each, older ones a `label`."""
     flag = getattr(field, f"is_{label}", None)
-    return bool(field.label == getattr(_TYPE, f"LABEL_{label.upper()}") if flag is None else flag)
+    if flag is None:
+        number, wanted = getattr(field, "label"), getattr(_TYPE, f"LABEL_{label.upper()}")  # noqa: B009
+        return bool(number == wanted)
+    return bool(flag)

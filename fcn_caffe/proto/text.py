@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Container
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 
+from fcn_caffe.errors import PrototxtError
 from fcn_caffe.host.text import did_you_mean
+from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.schema import Field, Message, Scalar, describe
 
-from ..errors import PrototxtError
-from .schema import Field, Message, describe
-
-M = TypeVar("M")
+M = TypeVar("M", bound=caffe_pb2.Message)
 
 # The last alternative takes any character, so a token is always found and the scanner never backtracks far. Nothing is
 # repeated a character at a time: the scanner would remember each.
@@ -43,15 +44,20 @@ _INTEGER = re.compile(r"-?\s*(?:0[xX][0-9a-fA-F]+|\d+)\Z")
 
 
 def read_text(path: str | os.PathLike[str], message_class: type[M]) -> M:
-    """Return the message in the text file at `path`, which is UTF-8.
+    """Read the message in a text file, which is UTF-8.
 
-    Raises: PrototxtError if the file cannot be read, is empty or binary, or is not such a message.
+    Args:
+        path: The file.
+        message_class: What the message is: `caffe_pb2.NetParameter`.
+
+    Raises:
+        PrototxtError: The file cannot be read, is empty or binary, or is not such a message.
     """
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         raise PrototxtError(f"cannot be read: {error.strerror}.", path) from None
-    title = describe(message_class.DESCRIPTOR).title  # type: ignore[attr-defined]
+    title = describe(message_class.DESCRIPTOR).title
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise PrototxtError("is UTF-16 text. Save it as UTF-8.", path)
     if b"\0" in data:
@@ -63,13 +69,20 @@ def read_text(path: str | os.PathLike[str], message_class: type[M]) -> M:
 
 
 def parse_text(text: str, message_class: type[M], path: str | os.PathLike[str] = "<string>") -> M:
-    """Return the message that `text` spells; `path` is what errors call it.
+    """Read the message that a text spells.
 
-    Raises: PrototxtError with line and column, what was expected, what came, and the nearest known name.
+    Args:
+        text: The text.
+        message_class: What the message is: `caffe_pb2.NetParameter`.
+        path: What errors call the text.
+
+    Raises:
+        PrototxtError: Says line and column, what was expected, what came, and the nearest known name.
+
     Source: the text format specification of protobuf; Caffe reads its nets with the C++ parser.
     """
     message = message_class()
-    _Parser(text, path).read_message(message, describe(message.DESCRIPTOR), [])  # type: ignore[attr-defined]
+    _Parser(text, path).read_message(message, describe(message.DESCRIPTOR), [])
     return message
 
 
@@ -102,9 +115,9 @@ class _Parser:
 
     # -- messages ------------------------------------------------------------------------------------------------
 
-    def read_message(self, message: Any, about: Message, outer: list[_Opened]) -> None:
+    def read_message(self, message: caffe_pb2.Message, about: Message, outer: list[_Opened]) -> None:
         """Read fields into `message` up to the closing mark of the last of `outer`."""
-        given: set[str] = set()
+        names: set[str] = set()  # of the fields so far
         mark = outer[-1].mark if outer else ""
         while self.kind == _NAME:
             name, start = self.value, self.start
@@ -112,9 +125,9 @@ class _Parser:
             if field is None:
                 self.unknown_type(name, message)
                 self.unknown_field(name, about, outer)
-            if not field.repeated and name in given:
+            if not field.repeated and name in names:
                 self.fail(f"{name} is given twice; {about.title} takes one.", start)
-            given.add(name)
+            names.add(name)
             self.take()
             colon = self.value == ":"
             if colon:
@@ -129,13 +142,13 @@ class _Parser:
                 self.take()
         if self.value != mark:
             self.unclosed(about, outer)
-        if about.required - given:
-            missing = ", ".join(sorted(about.required - given))
+        if about.required - names:
+            missing = ", ".join(sorted(about.required - names))
             self.fail(f"{about.title} needs {missing}.", outer[-1].start if outer else None)
         if mark:
             self.take()
 
-    def read_messages(self, message: Any, about: Message, field: Field, outer: list[_Opened]) -> None:
+    def read_messages(self, message: caffe_pb2.Message, about: Message, field: Field, outer: list[_Opened]) -> None:
         """Read `{ … }`, `< … >` or, where the field is repeated, a list of them."""
         assert field.message is not None
         listed = self.value == "["
@@ -172,7 +185,7 @@ class _Parser:
 
     # -- scalars -------------------------------------------------------------------------------------------------
 
-    def read_scalars(self, message: Any, field: Field) -> None:
+    def read_scalars(self, message: caffe_pb2.Message, field: Field) -> None:
         """Read one value or, where the field is repeated, also `[a, b]`."""
         if self.value == "[":
             self.open_list(field)
@@ -187,11 +200,11 @@ class _Parser:
         else:
             setattr(message, field.name, self.read_scalar(field))
 
-    def read_scalar(self, field: Field) -> Any:
+    def read_scalar(self, field: Field) -> Scalar:
         if field.kind in ("string", "bytes"):
             return self.read_string(field)
         if field.kind in ("float", "double"):
-            value: Any = self.read_float(field)
+            value: Scalar = self.read_float(field)
         elif field.kind == "bool":
             value = self.read_bool(field)
         elif field.kind == "enum":
@@ -263,7 +276,7 @@ class _Parser:
             self.fail(f"{field.name} is not UTF-8 text. Save the file as UTF-8.", start)
 
     def unescape(self) -> bytes:
-        """Return the bytes of the current string token, whose escapes may spell any byte."""
+        """Return the bytes of the current string token; its escapes may spell any byte."""
         start, body = self.start + 1, self.value[1:-1]
         parts, done = [], 0
         for match in _ESCAPE.finditer(body):
@@ -289,30 +302,32 @@ class _Parser:
         raise PrototxtError(message, self.path, line, column)
 
     def place(self, start: int) -> tuple[int, int]:
-        """Line and column of a position, both from 1."""
+        """Return line and column of a position, both from 1."""
         before = self.text[:start]
         return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
 
     def shown(self) -> str:
-        """The current token as an error quotes it."""
+        """Quote the current token for an error."""
         if self.kind == _END:
             return "the end of the file"
         if self.kind == _STRING:
             return self.value if len(self.value) < 60 else f"{self.value[:50]}…"
         word = self.value
-        if self.kind > _END:  # one character the scanner could make nothing of: show the word it starts
+        if self.kind > _END:  # a character that begins no token: show the word it starts
             word = re.split(r"[\s{}<>\[\]:,;]", self.text[self.start : self.start + 60], maxsplit=1)[0] or word
         return '"' + "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in word[:60]) + '"'
 
-    def unquoted(self, known: Any) -> str:
-        """The hint for a name that came in quotes."""
+    def unquoted(self, known: Container[str]) -> str:
+        """Return the hint for a name that came in quotes."""
         word = self.value[1:-1]
         return f" Write {word} without quotes." if self.kind == _STRING and word in known else ""
 
-    def unknown_type(self, name: str, message: Any) -> None:
-        """Options named as their layer's type, which no message of ours has, are those of a type of another Caffe."""
-        kind = getattr(message, "type", "")
-        if isinstance(kind, str) and name == f"{re.sub('(?<=[a-z0-9])(?=[A-Z])', '_', kind).lower()}_param":
+    def unknown_type(self, name: str, message: caffe_pb2.Message) -> None:
+        """Refuse options that are named as their layer's type and that no message of ours has: another Caffe's type."""
+        if not isinstance(message, caffe_pb2.LayerParameter):
+            return
+        kind = message.type
+        if kind and name == f"{re.sub('(?<=[a-z0-9])(?=[A-Z])', '_', kind).lower()}_param":
             self.fail(
                 f"layer {message.name!r} is of type {kind!r}, which is not Caffe's: there are no {name}. "
                 "Nets of other Caffes run where their extra layers can be left out."

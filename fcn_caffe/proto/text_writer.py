@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import re
 import struct
-from typing import Any
 
-from .schema import Field, Message, describe
+from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.schema import Field, Message, Scalar, describe
 
 _QUOTED = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
-def write_text(message: Any) -> str:
-    """Return `message` as text that parse_text reads back to an equal message.
+def write_text(message: caffe_pb2.Message) -> str:
+    """Write a message as text that parse_text reads back to an equal message.
 
     Floats have the fewest digits (6 to 9) that give the same float32. Text stays readable: UTF-8 is not escaped.
     """
@@ -22,37 +22,38 @@ def write_text(message: Any) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _write(message: Any, about: Message, indent: str, lines: list[str]) -> None:
+def _write(message: caffe_pb2.Message, about: Message, indent: str, lines: list[str]) -> None:
     for descriptor, value in message.ListFields():
         field = about.fields[descriptor.name]
-        for one in value if field.repeated else [value]:
+        for item in value if field.repeated else [value]:
             if field.message is not None:
                 lines.append(f"{indent}{field.name} {{")
-                _write(one, field.message, indent + "  ", lines)
+                _write(item, field.message, indent + "  ", lines)
                 lines.append(f"{indent}}}")
             else:
-                lines.append(f"{indent}{field.name}: {_scalar(one, field)}")
+                lines.append(f"{indent}{field.name}: {_scalar(item, field)}")
 
 
-def _scalar(value: Any, field: Field) -> str:
+def _scalar(value: Scalar, field: Field) -> str:
     if field.kind == "bool":
         return "true" if value else "false"
-    if field.kind == "enum":
-        assert field.values is not None
+    if field.values is not None:
         return next(name for name, number in field.values.items() if number == value)
-    if field.kind == "float":
-        return shortest_float(value)
-    if field.kind == "double":
-        return repr(float(value)).removesuffix(".0")
-    if field.kind == "string":
+    if isinstance(value, float):
+        return shortest_float(value) if field.kind == "float" else repr(value).removesuffix(".0")
+    if isinstance(value, str):
         return '"' + re.sub(r'[\\"\x00-\x1f\x7f]', lambda m: _QUOTED.get(m[0], f"\\{ord(m[0]):03o}"), value) + '"'
-    if field.kind == "bytes":
+    if isinstance(value, bytes):
         return '"' + "".join(chr(b) if 32 <= b < 127 and b not in b'"\\' else f"\\{b:03o}" for b in value) + '"'
     return str(value)
 
 
 def shortest_float(value: float) -> str:
-    """Return the shortest decimal that reads back as the same float32: 0.1, 1e-05, 0.0078125."""
+    """Write the shortest decimal that reads back as the same float32.
+
+    >>> shortest_float(1e-5), shortest_float(0.0078125)
+    ('1e-05', '0.0078125')
+    """
     if not math.isfinite(value):
         return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
     exact = struct.pack("<f", value)

@@ -1,4 +1,4 @@
-"""Old spellings of nets and solvers, made modern: V0 and V1 layers, data transforms, net-level inputs, BatchNorm.
+"""Upgrade old forms of nets and solvers: V0 and V1 layers, data transforms, net-level inputs, BatchNorm.
 
 Source of every rule: Caffe's own upgrade of the same forms, in its order.
 """
@@ -6,11 +6,10 @@ Source of every rule: Caffe's own upgrade of the same forms, in its order.
 from __future__ import annotations
 
 import os
-from typing import Any
 
-from ..errors import PrototxtError
-from . import caffe_pb2
-from .upgrade_v0 import upgrade_v0_layers
+from fcn_caffe.errors import PrototxtError
+from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.upgrade_v0 import upgrade_v0_layers
 
 # V1 types whose modern name is not the capitalised words.
 _IRREGULAR_TYPES = {
@@ -39,15 +38,23 @@ _MOVED_TRANSFORMS = ("scale", "mean_file", "crop_size", "mirror")
 
 
 def upgrade_net(net: caffe_pb2.NetParameter, path: str | os.PathLike[str] = "<net>") -> caffe_pb2.NetParameter:
-    """Make `net` modern in place and return it: only `layer`, inputs as Input layers. A modern net stays as it is.
+    """Upgrade a net in place: only `layer` is left, and inputs are Input layers. A modern net stays as it is.
 
-    Raises: PrototxtError, naming the layer, for forms that Caffe refuses.
+    Args:
+        net: The net, which is changed.
+        path: What errors call it.
+
+    Returns:
+        The same net.
+
+    Raises:
+        PrototxtError: Caffe refuses this form, too; names the layer.
     """
     if len(net.layers):
         if len(net.layer):
             raise PrototxtError("has both `layer` and the old `layers`. Use one of them.", path)
         upgrade_v0_layers(net, path)
-        net.layer.extend([_modern_layer(old, path) for old in net.layers])
+        net.layer.extend([_modern_layer(old) for old in net.layers])
         net.ClearField("layers")
     for layer in net.layer:
         _move_data_transform(layer)
@@ -63,9 +70,13 @@ def upgrade_net(net: caffe_pb2.NetParameter, path: str | os.PathLike[str] = "<ne
 def upgrade_solver(
     solver: caffe_pb2.SolverParameter, path: str | os.PathLike[str] = "<solver>"
 ) -> caffe_pb2.SolverParameter:
-    """Turn the enum `solver_type` into the string `type`, in place, and return `solver`.
+    """Turn the enum `solver_type` of a solver into the string `type`, in place.
 
-    Raises: PrototxtError if both are given.
+    Returns:
+        The same solver.
+
+    Raises:
+        PrototxtError: Both are there.
     """
     if solver.HasField("solver_type"):
         if solver.HasField("type"):
@@ -76,12 +87,16 @@ def upgrade_solver(
 
 
 def modern_type(v1_type: int) -> str:
-    """Return the layer type string of a V1LayerParameter.LayerType number: 4 -> Convolution."""
-    name: str = caffe_pb2.V1LayerParameter.LayerType.Name(v1_type)
+    """Return the modern name of a V1LayerParameter.LayerType.
+
+    >>> modern_type(4)
+    'Convolution'
+    """
+    name = caffe_pb2.V1LayerParameter.LayerType.Name(v1_type)
     return _IRREGULAR_TYPES.get(name, name.title().replace("_", ""))
 
 
-def _modern_layer(old: Any, path: str | os.PathLike[str]) -> Any:
+def _modern_layer(old: caffe_pb2.V1LayerParameter) -> caffe_pb2.LayerParameter:
     new = caffe_pb2.LayerParameter()
     if old.HasField("name"):
         new.name = old.name
@@ -106,7 +121,7 @@ def _modern_layer(old: Any, path: str | os.PathLike[str]) -> Any:
     return new
 
 
-def _move_data_transform(layer: Any) -> None:
+def _move_data_transform(layer: caffe_pb2.LayerParameter) -> None:
     """Move scale, mean_file, crop_size and mirror from the options of a data layer to transform_param."""
     for options in ("data_param", "image_data_param", "window_data_param"):
         if layer.HasField(options):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
-from ..errors import PrototxtError
-from . import caffe_pb2
+from fcn_caffe.errors import PrototxtError
+from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.schema import Scalar
 
 # V0 type -> V1 type and the field of its options, where it has any.
 _TYPES = {
@@ -52,20 +52,23 @@ _CARRIED = ("blobs", "blobs_lr", "weight_decay")
 
 
 def upgrade_v0_layers(net: caffe_pb2.NetParameter, path: str | os.PathLike[str] = "<net>") -> None:
-    """Turn the V0 layers of `net` into V1 layers, in place; padding layers become `pad` of what reads them.
+    """Turn the V0 layers of a net into V1 layers, in place; a padding layer becomes the `pad` of what reads it.
 
-    Raises: PrototxtError for a type or an option that V0 does not have, and padding before other layers.
+    Raises:
+        PrototxtError: V0 has no such type or option, or what reads a padding layer takes no `pad`.
     """
     if not any(layer.HasField("layer") for layer in net.layers):
         return
-    made = [_v1_layer(layer, path) for layer in _without_padding(list(net.layers), path)]
+    layers = [_v1_layer(layer, path) for layer in _without_padding(list(net.layers), path)]
     net.ClearField("layers")
-    net.layers.extend(made)
+    net.layers.extend(layers)
 
 
-def _without_padding(layers: list[Any], path: str | os.PathLike[str]) -> list[Any]:
+def _without_padding(
+    layers: list[caffe_pb2.V1LayerParameter], path: str | os.PathLike[str]
+) -> list[caffe_pb2.V1LayerParameter]:
     """Drop padding layers and set `pad` on the conv and pool layers that read them."""
-    produced: dict[str, Any] = {}
+    produced: dict[str, caffe_pb2.V1LayerParameter] = {}
     kept = []
     for layer in layers:
         for index, bottom in enumerate(layer.bottom):
@@ -88,7 +91,7 @@ def _without_padding(layers: list[Any], path: str | os.PathLike[str]) -> list[An
     return kept
 
 
-def _v1_layer(layer: Any, path: str | os.PathLike[str]) -> Any:
+def _v1_layer(layer: caffe_pb2.V1LayerParameter, path: str | os.PathLike[str]) -> caffe_pb2.V1LayerParameter:
     if not layer.HasField("layer"):
         return layer
     old = layer.layer
@@ -117,9 +120,9 @@ def _v1_layer(layer: Any, path: str | os.PathLike[str]) -> Any:
     return new
 
 
-def _set(message: Any, name: str, value: Any) -> None:
-    """Set one field, whether it became a message (fillers), repeated (conv's kernel_size) or stayed single."""
-    if hasattr(value, "CopyFrom"):
+def _set(message: caffe_pb2.Message, name: str, value: Scalar | caffe_pb2.Message) -> None:
+    """Set a field, whether it became a message (fillers), repeated (conv's kernel_size) or stayed single."""
+    if isinstance(value, caffe_pb2.Message):
         getattr(message, name).CopyFrom(value)
     elif hasattr(getattr(message, name), "append"):
         getattr(message, name).append(value)

@@ -15,9 +15,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from fcn_caffe.errors import WeightsError
 from fcn_caffe.host.text import show
-
-from ..errors import WeightsError
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 # BlobProto: field numbers.
@@ -56,11 +55,13 @@ class BinaryState:
 
 
 def read_net(path: str | os.PathLike[str]) -> BinaryNet:
-    """Return the layers of a binary NetParameter (modern, V1 or V0), in file order.
+    """Read the layers of a binary NetParameter (modern, V1 or V0), in file order.
 
     Arrays are float32. They are views of the file, mapped copy-on-write: writing to one changes neither the file
     nor another reader. Only unpacked, split or double data is copied.
-    Raises: WeightsError with the byte position if the file is truncated, corrupt or not a net.
+
+    Raises:
+        WeightsError: The file is truncated, corrupt or not a net; says at which byte.
     """
     reader = _Reader(path)
     net = BinaryNet("", [])
@@ -77,7 +78,11 @@ def read_net(path: str | os.PathLike[str]) -> BinaryNet:
 
 
 def read_solver_state(path: str | os.PathLike[str]) -> BinaryState:
-    """Return a binary SolverState; arrays as read_net gives them. Raises: WeightsError."""
+    """Read a binary SolverState; its arrays are as those of `read_net`.
+
+    Raises:
+        WeightsError: The file is truncated or corrupt; says at which byte.
+    """
     reader = _Reader(path)
     state = BinaryState(0, "", 0, [])
     for number, wire, start, end in reader.fields(0, len(reader.bytes)):
@@ -113,7 +118,7 @@ class _Reader:
         raise WeightsError(f"{self.path}: byte {position}: {what}. The file is truncated or corrupt.{hint}")
 
     def varint(self, position: int) -> tuple[int, int]:
-        """The number at `position` and the position after it."""
+        """Return the number at a position, and the position after it."""
         value, data = 0, self.bytes
         for index in range(10):
             if position + index >= len(data):
@@ -125,7 +130,7 @@ class _Reader:
         self.corrupt(position, "a number is longer than 10 bytes")
 
     def field(self, at: int, limit: int) -> tuple[int, int, int, int]:
-        """(field number, wire type, start, end) of the field at a position; start and end bound its value."""
+        """Return (field number, wire type, start, end) of the field at a position; start and end bound its value."""
         tag, start = self.varint(at)
         number, wire = tag >> 3, tag & 7
         if wire == _LENGTH:
@@ -147,9 +152,9 @@ class _Reader:
     def fields(self, position: int, limit: int) -> Iterator[tuple[int, int, int, int]]:
         """Yield every field up to `limit`, as `field` gives it."""
         while position < limit:
-            found = self.field(position, limit)
-            yield found
-            position = found[3]
+            field = self.field(position, limit)
+            yield field
+            position = field[3]
 
     def text(self, start: int, end: int) -> str:
         try:
@@ -158,7 +163,7 @@ class _Reader:
             self.corrupt(start, "a name is not UTF-8")
 
     def layer(self, start: int, end: int, numbers: tuple[int, int, int]) -> LayerBlobs:
-        """A layer message whose name, type and blobs have these field numbers."""
+        """Read a layer message whose name, type and blobs have these field numbers."""
         name, kind, blobs = numbers
         layer = LayerBlobs()
         for number, wire, first, last in self.fields(start, end):
@@ -175,7 +180,7 @@ class _Reader:
         return layer
 
     def blob(self, start: int, end: int, what: str) -> np.ndarray[Any, Any]:
-        """A BlobProto: data in its shape, or in the legacy num x channels x height x width."""
+        """Read a BlobProto: data in its shape, or in the legacy num x channels x height x width."""
         legacy: dict[int, int] = {}
         shape: list[int] = []
         parts: dict[int, list[np.ndarray[Any, Any]]] = {_DATA: [], _DOUBLE_DATA: []}
@@ -211,9 +216,9 @@ class _Reader:
         return np.frombuffer(self.bytes, dtype, (end - start) // size, start)
 
     def unpacked(self, position: int, size: int, limit: int) -> tuple[np.ndarray[Any, Any], int]:
-        """The values, and the position after them, of a run of records that each repeat the tag at `position`.
+        """Return the values of a run of records that each repeat the tag at `position`, and the position after it.
 
-        The run is searched in doubling windows: the work is linear however the runs are cut.
+        The end of the run is searched in doubling windows: the work is linear however the runs are cut.
         """
         record = 1 + size  # fields below 16 have a tag of one byte
         tag, count, window = self.bytes[position], 1, 64
@@ -229,12 +234,12 @@ class _Reader:
         return values, position + count * record
 
     def dims(self, start: int, end: int, what: str) -> list[int]:
-        """The extents of a BlobShape, packed or not."""
-        found: list[int] = []
+        """Read the extents of a BlobShape, packed or not."""
+        extents: list[int] = []
         for number, wire, first, last in self.fields(start, end):
             while number == 1 and wire in (_VARINT, _LENGTH) and first < last:
                 value, first = self.varint(first)
-                found.append(value)
-                if len(found) > _MOST_AXES:
+                extents.append(value)
+                if len(extents) > _MOST_AXES:
                     self.corrupt(start, f"{what} has more than {_MOST_AXES} axes")
-        return found
+        return extents

@@ -15,7 +15,13 @@ Array = np.ndarray[Any, Any]
 
 
 def write_net(file: IO[bytes], name: str, layers: Iterable[tuple[str, str, Sequence[Array]]]) -> None:
-    """Write a NetParameter: its name and (name, type, blobs) of each layer. Arrays are stored as float32."""
+    """Write a NetParameter.
+
+    Args:
+        file: Where to.
+        name: The net's name.
+        layers: Name, type and blobs of each layer; blobs are stored as float32.
+    """
     file.write(_text(1, name))
     for layer, kind, arrays in layers:
         blobs = [_blob(array) for array in arrays]
@@ -69,9 +75,9 @@ def _key(number: int, wire: int) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    made = bytearray()
+    digits = bytearray()
     while value > 0x7F:
-        made.append(value & 0x7F | 0x80)
+        digits.append(value & 0x7F | 0x80)
         value >>= 7
-    made.append(value)
-    return bytes(made)
+    digits.append(value)
+    return bytes(digits)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import io
 import logging
 from pathlib import Path
@@ -74,7 +73,3 @@ def test_the_bar_is_redrawn_a_few_times_a_second(monkeypatch: pytest.MonkeyPatch
     text = stream.getvalue()
     assert "1/9" in text and "9/9" in text and not any(f"{number}/9" in text for number in range(2, 9))
     assert text.rindex("9/9") < text.rindex("\x1b[2K"), "and nothing is drawn once it is closed"
-
-
-def test_the_examples_run() -> None:
-    assert doctest.testmod(progress) == (0, 1)

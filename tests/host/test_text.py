@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import doctest
-
 import pytest
 
 from fcn_caffe.host import text
-
-
-def test_the_examples_run() -> None:
-    assert doctest.testmod(text) == (0, 2)
 
 
 @pytest.mark.parametrize("name", ["", "zzzz", "q" * 1_000_000])

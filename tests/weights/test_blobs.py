@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import doctest
-
 import numpy as np
 import pytest
 import torch
 
 from fcn_caffe.errors import WeightsError
-from fcn_caffe.training.solver import settings
-from fcn_caffe.weights import blobs, surgery
 from fcn_caffe.weights.blobs import Fit, fit, missing_layers, refuse_meta, set_values
 
 FITS = [
@@ -36,12 +32,6 @@ def test_how_an_array_fits_a_blob(have: tuple[int, ...], want: tuple[int, ...], 
             self.shape = shape
 
     assert fit(Shape(have), Shape(want)) is answer
-
-
-@pytest.mark.parametrize("module", [blobs, surgery, settings])
-def test_the_examples_run(module: object) -> None:
-    failed, tried = doctest.testmod(module)  # type: ignore[arg-type]
-    assert tried and not failed
 
 
 def test_a_layer_whose_blobs_are_set_through_another_is_not_missing() -> None:
