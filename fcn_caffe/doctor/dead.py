@@ -1,4 +1,4 @@
-"""Layers that are zero and stay so: followed through the net, forward for zeros and backward for gradients."""
+"""Layers that are zero and stay so. Zeros are followed forward through the net, gradients backward."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fcn_caffe.doctor.findings import ERROR, NOTE, WARNING, Finding
-from fcn_caffe.doctor.start import LINEAR, FilledFrom
+from fcn_caffe.doctor.start import LINEAR, StartState
+from fcn_caffe.layers.conv import Deconvolution
 from fcn_caffe.layers.fillers import bilinear_kernel, is_zero_filler
 from fcn_caffe.net.graph import Node
 from fcn_caffe.net.net import Net
@@ -28,25 +29,28 @@ _RANDOM = ("gaussian", "uniform", "xavier", "msra", "positive_unitball")
 
 @dataclass
 class _Blob:
-    """One parameter blob: is it zero, does it learn."""
+    """One parameter blob: whether it is zero, and whether it learns."""
 
     zero: bool
     learns: bool
 
 
-def _set_by_solve(net: Net, start: FilledFrom) -> set[str]:
-    """The layers that solve sets to interpolation: not those that learn and have their weights from a file."""
+def _set_by_solve(net: Net, start: StartState) -> set[str]:
+    """Return the layers that solve sets to interpolation: all upsampling that does not learn from a file's weights."""
     learned = {item.layer for item in net.learnable_params if item.lr_mult}
     return {name for name in upsampling_layers(net) if name not in learned or name not in start.arrays}
 
 
-def _parameters(net: Net, start: FilledFrom, trusted: bool, ups: set[str]) -> dict[str, list[_Blob]]:
-    """Blobs of the linear layers before the first step.
+def _parameters(net: Net, start: StartState, trusted: bool, ups: set[str]) -> dict[str, list[_Blob]]:
+    """Return the parameter blobs of the linear layers before the first step.
 
-    trusted: layers without fillers are taken to come from weights that are not looked at. ups: deconvolutions that are
-    interpolation by then.
+    Args:
+        net: the net.
+        start: what weight files give.
+        trusted: layers without fillers come from weights that are not examined.
+        ups: deconvolutions that are interpolation by then.
     """
-    found: dict[str, list[_Blob]] = {}
+    parameters: dict[str, list[_Blob]] = {}
     shared: dict[str, _Blob] = {}  # by their name; the first layer fills them
     for node in net.graph.nodes:
         layer = net.layer(node.name)
@@ -71,19 +75,22 @@ def _parameters(net: Net, start: FilledFrom, trusted: bool, ups: set[str]) -> di
                 if not zero and (node.name in ups or arrays is not None):
                     blob.zero = False
             blobs.append(blob)
-        found[node.name] = blobs
-    return found
+        parameters[node.name] = blobs
+    return parameters
 
 
-def dead_layers(net: Net, start: FilledFrom, trusted: bool) -> Iterator[Finding]:
-    """Zero weights that no gradient will ever reach, and zero or random weights that are frozen.
+def dead_layers(net: Net, start: StartState, trusted: bool) -> Iterator[Finding]:
+    """Find zero weights that no gradient will ever reach, and zero or random weights that are frozen.
 
-    trusted: layers without fillers are taken to come from weights that are not looked at.
+    Args:
+        net: the net.
+        start: its parameters before the first step.
+        trusted: layers without fillers come from weights that are not examined.
     """
     ups = _set_by_solve(net, start)
     blobs = _parameters(net, start, trusted, ups)
     if net.loss_weights:
-        # What learns is zero no longer, and lets zeros and gradients pass that it stopped before.
+        # A blob that learns is no longer zero, and what it feeds may learn in the next round.
         while _learn(net, blobs):
             pass
     for node in net.graph.nodes:
@@ -121,7 +128,7 @@ def _advice(node: Node) -> str:
 
 
 def _zeros(net: Net, blobs: dict[str, list[_Blob]]) -> dict[tuple[int, str], bool]:
-    """Whether each blob, by its maker and name, is zero whatever the image."""
+    """Say of each blob, by its maker and name, whether it is zero for every image."""
     zero: dict[tuple[int, str], bool] = {}
     for node in net.graph.nodes:
         below = [zero[net.graph.producers[node.index, place], name] for place, name in enumerate(node.bottoms)]
@@ -143,7 +150,7 @@ def _zeros(net: Net, blobs: dict[str, list[_Blob]]) -> dict[tuple[int, str], boo
 
 
 def _gradients(net: Net, blobs: dict[str, list[_Blob]], zero: dict[tuple[int, str], bool]) -> set[tuple[int, str]]:
-    """The blobs that a gradient comes back to, by maker and name."""
+    """Return the blobs that a gradient reaches, by maker and name."""
     alive: set[tuple[int, str]] = set()
     for node in reversed(net.graph.nodes):
         layer = net.layer(node.name)
@@ -164,12 +171,12 @@ def _gradients(net: Net, blobs: dict[str, list[_Blob]], zero: dict[tuple[int, st
 
 
 def _weighed(net: Net, node: Node, top: str) -> bool:
-    """Whether a top is part of the loss, and this layer its last maker."""
+    """Say whether a top is part of the loss, and this layer its last maker."""
     return top in net.loss_weights and not any(top in later.tops for later in net.graph.nodes[node.index + 1 :])
 
 
 def _learn(net: Net, blobs: dict[str, list[_Blob]]) -> bool:
-    """Let every zero blob that learns and gets a gradient become nonzero; whether there was one."""
+    """Let every zero blob that learns and gets a gradient become nonzero; say whether there was one."""
     zero = _zeros(net, blobs)
     alive = _gradients(net, blobs, zero)
     changed = False
@@ -200,12 +207,12 @@ def _why(net: Net, node: Node, blobs: dict[str, list[_Blob]]) -> str:
 
 
 def _readers(net: Net, node: Node) -> list[Node]:
-    """The layers above a layer, the nearest first."""
-    found = {node.index}
+    """Return the layers above a layer, the nearest first."""
+    connected = {node.index}
     above = []
     for other in net.graph.nodes[node.index + 1 :]:
-        if any(net.graph.producers[other.index, place] in found for place in range(len(other.bottoms))):
-            found.add(other.index)
+        if any(net.graph.producers[other.index, place] in connected for place in range(len(other.bottoms))):
+            connected.add(other.index)
             above.append(other)
     return above
 
@@ -213,51 +220,26 @@ def _readers(net: Net, node: Node) -> list[Node]:
 # -- interpolation ---------------------------------------------------------------------------------------------------
 
 
-def interpolation(net: Net, start: FilledFrom, trained: bool) -> Iterator[Finding]:
-    """Deconvolutions: unset ones, those that mix classes, those that surgery.interp cannot set.
+def interpolation(net: Net, start: StartState, trained: bool) -> Iterator[Finding]:
+    """Check deconvolutions: are they set, do they mix classes, can surgery.interp set them?
 
-    trained: the weights are what the net was trained to, not what it starts from.
+    Args:
+        net: the net.
+        start: its parameters before the first step.
+        trained: the weights are what the net was trained to, not what it starts from.
     """
     unset, ups = [], upsampling_layers(net)
     for node in net.graph.nodes:
         layer = net.layer(node.name)
-        if node.type != "Deconvolution" or not layer.blob_names:
+        if not isinstance(layer, Deconvolution) or not layer.blob_names:
             continue
-        filler, group = layer.blob_fillers[0], node.param.convolution_param.group
-        inputs, outputs, height, width = (*layer.blobs[0].shape, 1, 1)[:4]
-        if filler is not None and filler.type == "bilinear" and outputs > 1:
-            yield Finding(
-                WARNING,
-                "interpolation",
-                str(node),
-                f"a bilinear filler with group {group} gives every pair of channels the kernel: it sums the classes.",
-                f"Give group: {inputs}, or leave the filler out: surgery.interp sets the diagonal, as solve does.",
-            )
-        if (
-            node.name in ups
-            and not trained
-            and (height != width or (outputs != inputs and (outputs, group) != (1, inputs)))
-        ):
-            yield Finding(
-                ERROR,
-                "interpolation",
-                str(node),
-                f"cannot be interpolation: {inputs} channels to {outputs * group}, kernel {height}x{width}.",
-                "Set num_output to the channels of its bottom and a square kernel.",
-            )
-        stride = layer.stride[0]
-        if node.name in ups and not trained and height == width and (height + 1) // 2 != stride:
-            yield Finding(
-                WARNING,
-                "interpolation",
-                str(node),
-                f"a bilinear kernel of {height} upsamples by {(height + 1) // 2}, its stride is {stride}.",
-                f"Set kernel_size: {2 * stride - stride % 2}, or the other stride: crop and loss say which is right.",
-            )
+        yield from _summed_classes(node, layer)
+        if node.name in ups and not trained:
+            yield from _unfit_for_interpolation(node, layer)
         array = start.arrays.get(node.name, [None])[0]
         if array is not None and array is not ABSENT and array.ndim == 4 and trained:
             yield from _mixed(node, array)
-        elif node.name in ups and array is None and is_zero_filler(filler):
+        elif node.name in ups and array is None and is_zero_filler(layer.blob_fillers[0]):
             unset.append(node.name)
     if unset:
         yield Finding(
@@ -266,6 +248,43 @@ def interpolation(net: Net, start: FilledFrom, trained: bool) -> Iterator[Findin
             ", ".join(unset),
             "zero until they are set to bilinear interpolation.",
             "solve does that; before train or pycaffe call surgery.interp(net).",
+        )
+
+
+def _summed_classes(node: Node, layer: Deconvolution) -> Iterator[Finding]:
+    """Report a bilinear filler that gives its kernel to every pair of channels."""
+    filler, group = layer.blob_fillers[0], node.param.convolution_param.group
+    inputs, outputs = layer.blobs[0].shape[:2]
+    if filler is not None and filler.type == "bilinear" and outputs > 1:
+        yield Finding(
+            WARNING,
+            "interpolation",
+            str(node),
+            f"a bilinear filler with group {group} gives every pair of channels the kernel: it sums the classes.",
+            f"Give group: {inputs}, or leave the filler out: surgery.interp sets the diagonal, as solve does.",
+        )
+
+
+def _unfit_for_interpolation(node: Node, layer: Deconvolution) -> Iterator[Finding]:
+    """Report a deconvolution that surgery.interp cannot set, or whose kernel does not go with its stride."""
+    group = node.param.convolution_param.group
+    inputs, outputs, height, width = (*layer.blobs[0].shape, 1, 1)[:4]
+    if height != width or (outputs != inputs and (outputs, group) != (1, inputs)):
+        yield Finding(
+            ERROR,
+            "interpolation",
+            str(node),
+            f"cannot be interpolation: {inputs} channels to {outputs * group}, kernel {height}x{width}.",
+            "Set num_output to the channels of its bottom and a square kernel.",
+        )
+    stride = layer.stride[0]
+    if height == width and (height + 1) // 2 != stride:
+        yield Finding(
+            WARNING,
+            "interpolation",
+            str(node),
+            f"a bilinear kernel of {height} upsamples by {(height + 1) // 2}, its stride is {stride}.",
+            f"Set kernel_size: {2 * stride - stride % 2}, or the other stride: crop and loss say which is right.",
         )
 
 
@@ -281,8 +300,8 @@ def _mixed(node: Node, array: Array) -> Iterator[Finding]:
         )
 
 
-def zero_weights(net: Net, start: FilledFrom) -> Iterator[Finding]:
-    """Layers that a file of trained weights holds as zeros: their answer does not depend on the image."""
+def zero_weights(net: Net, start: StartState) -> Iterator[Finding]:
+    """Find layers that a file of trained weights holds as zeros: their answer does not depend on the image."""
     for node in net.graph.nodes:
         arrays = start.arrays.get(node.name)
         if arrays is None or node.type not in LINEAR or arrays[0] is ABSENT:
@@ -305,7 +324,7 @@ def _diverged(node: Node, arrays: list[Array]) -> Iterator[Finding]:
 
 
 def _any(array: Array) -> bool:
-    """Whether a number is not zero; most arrays are decided by their first piece."""
+    """Say whether any number is not zero; the first piece decides for most arrays."""
     return any(bool(piece.any()) for piece in _pieces(array))
 
 
@@ -314,6 +333,6 @@ def _finite(array: Array) -> bool:
 
 
 def _pieces(array: Array) -> Iterator[Array]:
-    """A large array a piece at a time, so that nothing of its size is made."""
+    """Give an array in pieces, so that no second array of its size is needed."""
     flat = array.reshape(-1)
     return (flat[begin : begin + (1 << 20)] for begin in range(0, flat.size, 1 << 20))

@@ -1,4 +1,4 @@
-"""All checks on one net or solver, in order."""
+"""The examination of a net or a solver: every check, in order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fcn_caffe.doctor.findings import ERROR, NOTE, Examination, Finding
 from fcn_caffe.doctor.inputs import class_counts, first_labels, preprocessing
 from fcn_caffe.doctor.rates import rates
 from fcn_caffe.doctor.refusals import refusals
-from fcn_caffe.doctor.start import filled_from, start_files
+from fcn_caffe.doctor.start import start_files, start_state
 from fcn_caffe.doctor.structure import crop_offsets, memory_needed
 from fcn_caffe.doctor.subject import Built, Subject, read_subject
 from fcn_caffe.errors import FcnCaffeError
@@ -22,7 +22,7 @@ from fcn_caffe.proto.phases import TEST, TRAIN
 __all__ = ["IMAGES", "examine"]
 
 NAMES = {TRAIN: "TRAIN", TEST: "TEST"}
-IMAGES = 4  # whose labels are looked at
+IMAGES = 4  # whose labels are checked
 
 
 def examine(
@@ -50,7 +50,7 @@ def _examine(
     seen = Examination(os.fspath(path))
     built: dict[int, Built] = {}
     for phase in (TRAIN, TEST):
-        if subject.leaves_out(phase):
+        if subject.has_no_net(phase):
             seen.skip(
                 f"the {NAMES[phase]} net", f"{subject.net_path} brings no images into it, and nothing asks for it"
             )
@@ -83,7 +83,7 @@ def _examine(
 
 
 def _take_sizes(subject: Subject, built: dict[int, Built]) -> None:
-    """Build a net whose data is not here again with the sizes of the other phase's, where that is."""
+    """Build a net without data again, with the sizes of the other phase's images where that one has data."""
     for phase, other in ((TRAIN, TEST), (TEST, TRAIN)):
         if phase in built and other in built and built[phase].data_error and not built[other].data_error:
             with suppress(FcnCaffeError):  # of another form: its own assumed size stays
@@ -93,7 +93,7 @@ def _take_sizes(subject: Subject, built: dict[int, Built]) -> None:
 
 def _data(subject: Subject, built: Built, phase: str, images: int, seen: Examination) -> None:
     seen.add(class_counts(built.net, subject))
-    if built.data_error is not None and not built.data_is_absent:
+    if built.data_error is not None and not built.is_data_absent:
         seen.add(
             [Finding(ERROR, "data", str(subject.net_path), f"the {phase} data cannot be read.", str(built.data_error))]
         )
@@ -107,7 +107,7 @@ def _data(subject: Subject, built: Built, phase: str, images: int, seen: Examina
 
 def _parameters(subject: Subject, built: Built, weights: str | None, seen: Examination) -> None:
     net, starts = built.net, start_files(subject, weights)
-    start = filled_from(subject, built, starts, weights is not None, seen)
+    start = start_state(subject, built, starts, weights is not None, seen)
     for item in starts:
         if Path(item.weights).is_file():
             preprocessing(subject, Path(item.weights), seen)

@@ -1,9 +1,10 @@
-"""What comes into a net: how images are made, how many classes there are, and what the first labels hold."""
+"""Checks of what goes into a net: its preprocessing, its number of classes, its first labels."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ VOID = 255
 
 
 def preprocessing(subject: Subject, weights: Path, seen: Examination) -> None:
-    """Compare what the weights' record says with what the net's data layer does."""
+    """Compare the weights' record of preprocessing with the net's data layer."""
     check = "mean and channel order"
     record = read_preprocessing(weights)
     if record is None:
@@ -43,8 +44,8 @@ def preprocessing(subject: Subject, weights: Path, seen: Examination) -> None:
     except FcnCaffeError as error:
         seen.skip(check, error)
         return
-    found = differences(record, theirs, starts=subject.settings is not None)
-    if found:
+    contradictions = differences(record, theirs, starts=subject.settings is not None)
+    if contradictions:
         advice = "Change the data layer's mean or order, or use weights made for these inputs."
         seen.add(
             [
@@ -52,7 +53,7 @@ def preprocessing(subject: Subject, weights: Path, seen: Examination) -> None:
                     ERROR,
                     check,
                     str(weights),
-                    f"was made for other inputs than {subject.net_path} gives: {'; '.join(found)}.",
+                    f"was made for other inputs than {subject.net_path} gives: {'; '.join(contradictions)}.",
                     advice,
                 )
             ]
@@ -60,14 +61,14 @@ def preprocessing(subject: Subject, weights: Path, seen: Examination) -> None:
 
 
 def _heads(net: Net) -> Iterator[tuple[Node, str, str, int]]:
-    """Losses over classes: layer, score blob, label blob, number of classes."""
+    """Give layer, score blob, label blob and number of classes of each loss over classes."""
     for node in net.graph.nodes:
         if node.type in _LABELLED and len(net.blob_shapes[node.bottoms[0]]) > 1:
             yield node, node.bottoms[0], node.bottoms[1], net.blob_shapes[node.bottoms[0]][1]
 
 
 def class_counts(net: Net, subject: Subject) -> Iterator[Finding]:
-    """The classes a head scores against class card, data layer and its options."""
+    """Compare the number of classes of each head with classes.txt, the data layer and its options."""
     heads = list(_heads(net))
     labels = [label for _, _, label, _ in heads]
     for node, score, label, classes in heads:
@@ -92,12 +93,12 @@ def class_counts(net: Net, subject: Subject) -> Iterator[Finding]:
 
 
 def _counts(net: Net, subject: Subject, label: str, labels: list[str]) -> Iterator[tuple[int, str]]:
-    """How many classes a label blob has, and who says so. labels: those of all heads."""
+    """Give each number of classes that a label blob is said to have, and who says so. labels: those of all heads."""
     folder, alone = subject.net_path.parent, len(set(labels)) == 1
     card = folder / "classes.txt"
     for node in subject.param(net.phase).layer:
         known = [top for top in node.top if top in labels]
-        # Which of the layer's labels it is; one that other layers make is that of the data, where there is one alone.
+        # Which of the layer's labels it is. A label that other layers make counts as the data's if it is the only one.
         place = known.index(label) if label in known else 0 if alone else None
         if node.bottom or place is None:
             continue
@@ -120,82 +121,110 @@ def _counts(net: Net, subject: Subject, label: str, labels: list[str]) -> Iterat
 
 
 def _targets(net: Net) -> Iterator[tuple[Node, str, str, int]]:
-    """The heads, and losses whose labels are 0 and 1 themselves."""
+    """Give the heads, and the losses whose labels are 0 and 1."""
     yield from _heads(net)
     for node in net.graph.nodes:
         if node.type == "SigmoidCrossEntropyLoss":
             yield node, node.bottoms[0], node.bottoms[1], 2
 
 
+@dataclass
+class _Labels:
+    """What the first images of a data layer hold in one label blob.
+
+    Attributes:
+        loss: the layer that reads the labels.
+        blob: the label blob.
+        classes: the number of classes that the loss knows.
+        ignore: the label that the loss leaves out, or None.
+        values: the labels that were seen.
+        void_images: the number of images without any other label than `ignore`.
+    """
+
+    loss: Node
+    blob: str
+    classes: int
+    ignore: int | None
+    values: set[int] = field(default_factory=set)
+    void_images: int = 0
+
+    def add(self, labels: torch.Tensor) -> list[int]:
+        """Take the labels of one image; return those that the loss refuses, in order."""
+        unique = set(torch.unique(labels).long().tolist())
+        self.values |= unique
+        self.void_images += unique <= {self.ignore}
+        return sorted(value for value in unique if not 0 <= value < self.classes and value != self.ignore)
+
+
 def first_labels(net: Net, images: int, seen: Examination) -> None:
-    """Look at the labels of a data layer's first images: out of range, all void, masks of 0 and 255."""
+    """Check the labels of each data layer's first images: out of range, all void, masks of 0 and 255."""
     targets, sources = list(_targets(net)), data_nodes(net.graph)
     for node, _, label, _ in targets:
         if sources and not any(label in source.tops for source in sources):
             seen.skip(f"label ranges of {node}", f"its labels '{label}' are made by other layers")
     for source in sources:
-        heads = [head for head in targets if head[2] in source.tops]
-        if not heads:
-            continue
-        values: dict[str, set[int]] = {label: set() for _, _, label, _ in heads}
-        void_only: dict[str, int] = dict.fromkeys(values, 0)
+        heads = [
+            _Labels(node, label, classes, getattr(net.layer(node.name), "ignore_label", None))
+            for node, _, label, classes in targets
+            if label in source.tops
+        ]
+        if heads and not _read_labels(net, source, heads, images, seen):
+            return
+        for head in heads:
+            seen.add(_void_or_mask(source, head, images))
+
+
+def _read_labels(net: Net, source: Node, heads: list[_Labels], images: int, seen: Examination) -> bool:
+    """Run a data layer for its first images; return False where a label is out of range or an image is unreadable."""
+    for number in range(images):
         try:
-            for number in range(images):
-                made = net.layer(source.name)()
-                tops = dict(zip(source.tops, (made,) if isinstance(made, torch.Tensor) else made, strict=False))
-                for node, _, label, classes in heads:
-                    unique = set(torch.unique(tops[label]).long().tolist())
-                    ignore = getattr(net.layer(node.name), "ignore_label", None)
-                    values[label] |= unique
-                    void_only[label] += unique <= {ignore}
-                    bad = sorted(value for value in unique if not 0 <= value < classes and value != ignore)
-                    if bad:
-                        void = f" Give loss_param {{ ignore_label: {VOID} }} if it means void." if bad == [VOID] else ""
-                        if bad == [VOID] and classes == 2:
-                            void += " In 0/255 masks map 255 to 1 (mapping option, `255: 1`)."
-                        raised = ", or raise the number of classes" if node.type in _LABELLED else ""
-                        seen.add(
-                            [
-                                Finding(
-                                    ERROR,
-                                    "label ranges",
-                                    str(source),
-                                    f"image {number} of its labels '{label}' holds {', '.join(map(str, bad[:8]))}, "
-                                    f"{node} takes 0 to {classes - 1}"
-                                    f"{'' if ignore is None else f' and {ignore} (void)'}.",
-                                    f"Map the labels{raised}.{void}",
-                                )
-                            ]
-                        )
-                        return
+            tops = net.layer(source.name)()
         except FcnCaffeError as error:
             seen.add([Finding(ERROR, "label ranges", str(source), "an image cannot be read:", str(error))])
-            return
-        for node, _, label, classes in heads:
-            ignore = getattr(net.layer(node.name), "ignore_label", None)
-            if void_only[label]:
-                level = ERROR if void_only[label] == images else NOTE
-                seen.add(
-                    [
-                        Finding(
-                            level,
-                            "label ranges",
-                            str(source),
-                            f"{void_only[label]} of the first {images} labels '{label}' are all void ({ignore}).",
-                            "Such images teach nothing; is the void value right?",
-                        )
-                    ]
-                )
-            elif values[label] == {0, VOID} and ignore == VOID and classes == 2:
-                seen.add(
-                    [
-                        Finding(
-                            WARNING,
-                            "label ranges",
-                            str(source),
-                            f"the first {images} labels '{label}' hold 0 and 255 alone, and 255 is void here.",
-                            "They look like 0/255 masks: map 255 to 1 (mapping option, `255: 1`), "
-                            "else only background is learned.",
-                        )
-                    ]
-                )
+            return False
+        blobs = dict(zip(source.tops, (tops,) if isinstance(tops, torch.Tensor) else tops, strict=False))
+        for head in heads:
+            refused = head.add(blobs[head.blob])
+            if refused:
+                seen.add([_out_of_range(source, head, number, refused)])
+                return False
+    return True
+
+
+def _out_of_range(source: Node, head: _Labels, image: int, refused: list[int]) -> Finding:
+    advice = "Map the labels"
+    if head.loss.type in _LABELLED:
+        advice += ", or raise the number of classes"
+    advice += "."
+    if refused == [VOID]:
+        advice += f" Give loss_param {{ ignore_label: {VOID} }} if it means void."
+        if head.classes == 2:
+            advice += " In 0/255 masks map 255 to 1 (mapping option, `255: 1`)."
+    void = "" if head.ignore is None else f" and {head.ignore} (void)"
+    return Finding(
+        ERROR,
+        "label ranges",
+        str(source),
+        f"image {image} of its labels '{head.blob}' holds {', '.join(map(str, refused[:8]))}, "
+        f"{head.loss} takes 0 to {head.classes - 1}{void}.",
+        advice,
+    )
+
+
+def _void_or_mask(source: Node, head: _Labels, images: int) -> Iterator[Finding]:
+    if head.void_images:
+        yield Finding(
+            ERROR if head.void_images == images else NOTE,
+            "label ranges",
+            str(source),
+            f"{head.void_images} of the first {images} labels '{head.blob}' are all void ({head.ignore}).",
+            "Such images teach nothing; is the void value right?",
+        )
+    elif head.values == {0, VOID} and head.ignore == VOID and head.classes == 2:
+        yield Finding(
+            WARNING,
+            "label ranges",
+            str(source),
+            f"the first {images} labels '{head.blob}' hold 0 and 255 alone, and 255 is void here.",
+            "They look like 0/255 masks: map 255 to 1 (mapping option, `255: 1`), else only background is learned.",
+        )

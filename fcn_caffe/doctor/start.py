@@ -1,4 +1,4 @@
-"""What the parameters of a net are before its first step: from weight files, from fillers, or zero."""
+"""The parameters of a net before its first step: from weight files, from fillers, or zero."""
 
 from __future__ import annotations
 
@@ -18,45 +18,57 @@ from fcn_caffe.training.solver.settings import Settings, weight_names
 from fcn_caffe.weights.blobs import Fit, Shaped, fit
 from fcn_caffe.weights.transfer import ABSENT, Array, load_weights
 
-__all__ = ["LINEAR", "FilledFrom", "filled_from", "start_files"]
+__all__ = ["LINEAR", "StartState", "start_files", "start_state"]
 
 LINEAR = ("Convolution", "Deconvolution", "InnerProduct", "Scale")
 _SHOWN = 4
 
 
 @dataclass
-class FilledFrom:
-    """arrays: what weight files give, by layer; unknown: weight files that would fill layers are not here."""
+class StartState:
+    """The parameters that weight files give.
+
+    Attributes:
+        arrays: the arrays by layer.
+        unknown: True if a weight file is missing.
+    """
 
     arrays: dict[str, list[Array]] = field(default_factory=dict)
     unknown: bool = False
 
 
 def start_files(subject: Subject, weights: str | None) -> list[Start]:
-    """The weight files that fill the net: the one that is given, else those the solver names, where they are."""
+    """List the weight files that fill the net: `weights`, else those that the solver names."""
     if weights is not None:
         return [Start(weights)]
     if subject.settings is None:
         return []
     return [
-        starts_of(subject.path.stem, _found(subject.settings, name)) for name in weight_names(subject.settings.param)
+        starts_of(subject.path.stem, _path_of(subject.settings, name)) for name in weight_names(subject.settings.param)
     ]
 
 
-def _found(settings: Settings, name: str) -> str:
-    """A file that the solver names, where it lies; as named where it is not there."""
+def _path_of(settings: Settings, name: str) -> str:
+    """Return the path of a file that the solver names; the name itself where it is not there."""
     try:
         return str(settings.find(name, "weights"))
     except SolverError:
         return name
 
 
-def filled_from(subject: Subject, built: Built, starts: list[Start], given: bool, seen: Examination) -> FilledFrom:
-    """Read the weight files and fit them to the net, blob by blob. given: by the caller, so they have to be there.
+def start_state(subject: Subject, built: Built, starts: list[Start], given: bool, seen: Examination) -> StartState:
+    """Read the weight files and fit them to the net, blob by blob.
 
-    Raises: WeightsError for a given file that cannot be read.
+    Args:
+        subject: what is examined.
+        built: its net.
+        starts: the weight files.
+        given: the caller gave them, so they have to be there.
+        seen: takes the findings.
+    Raises:
+        WeightsError: a given file cannot be read.
     """
-    net, result = built.net, FilledFrom()
+    net, result = built.net, StartState()
     for start in starts:
         path = Path(start.weights)
         if not given and not path.is_file():
@@ -87,14 +99,14 @@ def filled_from(subject: Subject, built: Built, starts: list[Start], given: bool
                 ]
             )
     if starts and not result.unknown:
-        _tell_missing(subject, net, result, starts, seen)
+        _report_missing(subject, net, result, starts, seen)
     return result
 
 
 def _fit(
     built: Built, weights: Mapping[str, list[Array]], path: Path, suffix: str, loose: bool, seen: Examination
 ) -> dict[str, list[Array]]:
-    """The arrays that go into the net, by its layer names; those that do not are findings. loose: counts decide."""
+    """Return the arrays that go into the net, by its layer names; report the others. loose: only counts must fit."""
     net = built.net
     of_images = {top for node in data_nodes(net.graph, inputs=True) for top in node.tops}
     fitting: dict[str, list[Array]] = {}
@@ -141,7 +153,7 @@ def _size_advice(group: int, old: tuple[int, ...], new: tuple[int, ...], first: 
     return "Rename the layer to learn it from scratch, or change the net to these sizes."
 
 
-def _tell_missing(subject: Subject, net: Net, start: FilledFrom, starts: list[Start], seen: Examination) -> None:
+def _report_missing(subject: Subject, net: Net, start: StartState, starts: list[Start], seen: Examination) -> None:
     files = ", ".join(item.weights for item in starts)
     missing = [name for name in net.params if name not in start.arrays and net.layer(name).layer_type != "Python"]
     seen.add(

@@ -30,9 +30,12 @@ LOSSES_OF_LABELS = ("SoftmaxWithLoss", "InfogainLoss", "MultinomialLogisticLoss"
 
 @dataclass
 class Built:
-    """A net on the meta device. data_error: why its own data layers could not be built, where they could not.
+    """A net on the meta device.
 
-    assumed: whether the size of its images, and their number of channels, are a guess.
+    Attributes:
+        net: the net.
+        data_error: why its own data layers cannot be built, or None.
+        assumed: whether the size and the channels of its images are a guess.
     """
 
     net: Net
@@ -40,8 +43,8 @@ class Built:
     assumed: bool = False
 
     @property
-    def data_is_absent(self) -> bool:
-        """Whether the data set just is not here."""
+    def is_data_absent(self) -> bool:
+        """Whether the data set is simply not here."""
         return self.data_error is not None and _ABSENT.search(str(self.data_error)) is not None
 
 
@@ -75,10 +78,10 @@ class Subject:
             param = filter_net(upgrade_net(param, str(self.path)), phase, stages, state.level)
         return param
 
-    def leaves_out(self, phase: int) -> bool:
-        """Whether the file has no net of a phase, as a net file may have one of one phase, and a solver need not test.
+    def has_no_net(self, phase: int) -> bool:
+        """Say whether the file has no net of a phase: a net file may have one phase alone, and a solver need not test.
 
-        Such a net has no layer that brings anything in.
+        Such a net has no layer that brings images in.
         """
         if self.settings is not None:
             param = self.settings.param
@@ -136,9 +139,9 @@ class Subject:
                 raise error from None
 
     def _shapes(self, phase: int, nodes: list[Node], other: Net | None, dense: bool) -> dict[str, tuple[int, ...]]:
-        """Shapes for the tops of data layers: as the deploy form has them, else one colour image and its labels.
+        """Return shapes for the tops of data layers: the deploy form's, else one colour image and its labels.
 
-        dense: a label a pixel, not one an image.
+        dense: one label for each pixel, not one for each image.
         """
         graph = Graph.from_param(self.param(phase))
         labels = {node.bottoms[1] for node in graph.nodes if node.type in LOSSES_OF_LABELS}
@@ -172,7 +175,7 @@ class Subject:
 
 
 def data_nodes(graph: Graph, inputs: bool = False) -> list[Node]:
-    """The layers that bring images and labels in; `inputs`: Input layers too."""
+    """Return the layers that bring images and labels in. inputs: Input layers too."""
     types = (*_DATA, "Input") if inputs else _DATA
     return [node for node in graph.nodes if not node.bottoms and node.tops and node.type in types]
 

@@ -81,7 +81,7 @@ def _missing(audited: AuditedFiles, part: Scored) -> list[str]:
     if not weights.is_file():
         missing.append(_how_to_train(part) if part.change else how_to_get(_below(audited, weights)))
     if built.data_error is not None:
-        if not built.data_is_absent:
+        if not built.is_data_absent:
             raise built.data_error
         missing.append(str(built.data_error))
     elif part.only == 33 and not (list_33 := _context_list(built.net)).is_file():
@@ -172,7 +172,7 @@ def _measure(audited: AuditedFiles, *, name: str, parts: Sequence[Scored], remar
             try:
                 found, missing = _score(audited, part), _other_count(audited, part)
             except DataError as error:
-                if not Built(audited.build(part.net).net, error).data_is_absent:
+                if not Built(audited.build(part.net).net, error).is_data_absent:
                     raise
                 missing = [f"the data set is not whole: {error}"]
         result.missing += [one for one in missing if one not in result.missing]
@@ -332,7 +332,7 @@ def _bound(audited: AuditedFiles) -> Result:
     result = Result("A.bound", claim.where, claim.quantity)
     built = audited.build("cvpr-fcn32s")
     if built.data_error is not None:
-        if not built.data_is_absent:
+        if not built.is_data_absent:
             raise built.data_error
         generated = audited.experiment("upper-bound")
         for row, number in zip(generated.rows, wanted, strict=True):
