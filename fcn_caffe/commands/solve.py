@@ -107,14 +107,14 @@ def _train(planned: Planned, device: str | None, screen: Screen) -> bool:
 
 def _warn_if_worse(stage: Stage, before: dict[Path, Stage]) -> None:
     """Warn when a stage scores below the stage it started from: something is wrong with it then."""
-    from fcn_caffe.doctor.stages import segments
+    from fcn_caffe.doctor.stages import is_segmentation
     from fcn_caffe.training.stage import ScoreTable
 
     for path in stage.sources:
         if path not in before:
             continue
         own, coarse = (ScoreTable.read(each.folder / "scores.csv") for each in (stage, before[path]))
-        if own.best() is None or coarse.best() is None or not segments(before[path]):
+        if own.best() is None or coarse.best() is None or not is_segmentation(before[path]):
             continue
         after, start = own.mean_iu(own.best() or 0), coarse.mean_iu(coarse.best() or 0)
         if after < start:
@@ -184,10 +184,10 @@ def _run(plan: Plan, device: str | None) -> bool:
 
 def _show_scores(plan: Plan) -> None:
     """Print the table of all stages that segment, and draw their picture."""
-    from fcn_caffe.doctor.stages import segments
+    from fcn_caffe.doctor.stages import is_segmentation
     from fcn_caffe.training.stage_picture import draw_stages
 
-    stages = [planned.stage for planned in plan.stages if segments(planned.stage)]
+    stages = [planned.stage for planned in plan.stages if is_segmentation(planned.stage)]
     _print_scores(stages)
     # The ablation that trains the last layer alone has its row in the table; the picture shows the recipe.
     picture = draw_stages([stage for stage in stages if not stage.name.endswith("-fixed")])

@@ -32,11 +32,16 @@ def examine(
     size: tuple[int, int] | None = None,
     images: int = IMAGES,
 ) -> Examination:
-    """Look for what makes nets answer nothing, or training fail, hours from now. Nothing is trained or written.
+    """Find what would make a net answer nothing, or a training fail hours from now. Nothing is trained or written.
 
-    path: a net or a solver file. weights: what a net was trained to, or what a solver starts from instead of its own.
-    size: (H, W) of the images, instead of the data layer's or the deploy form's. images: how many labels to look at.
-    Raises: PrototxtError and SolverError for files that cannot be read; WeightsError for `weights` that cannot.
+    Args:
+        path: a net or a solver file.
+        weights: what a net was trained to, or what a solver starts from instead of its own weights.
+        size: height and width of the images, instead of the data layer's or the deploy form's.
+        images: the number of images whose labels are checked.
+    Raises:
+        PrototxtError, SolverError: the file cannot be read.
+        WeightsError: `weights` cannot be read.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what building a net warns of is found here, with its layer
@@ -64,8 +69,8 @@ def _examine(
     if subject.settings is not None:
         seen.add(refusals(subject.settings, built[TRAIN].net if TRAIN in built else None))
     _take_sizes(subject, built)
-    for phase, found in built.items():
-        _data(subject, found, NAMES[phase], images, seen)
+    for phase, net in built.items():
+        _data(subject, net, NAMES[phase], images, seen)
     main = built.get(TRAIN) or built.get(TEST)
     if main is None:
         seen.skip("all other checks", "the net cannot be built")

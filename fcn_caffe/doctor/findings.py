@@ -1,4 +1,4 @@
-"""What an examination found: findings in three levels, and the checks that could not be made."""
+"""The result of an examination: findings of three levels, and the checks that could not be made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ LEVELS = (ERROR, WARNING, NOTE)
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found. level: "error", "warning" or "note"; where: a layer or a file; advice: what to do about it."""
+    """One finding.
+
+    Attributes:
+        level: "error", "warning" or "note".
+        check: the check that found it.
+        where: a layer or a file.
+        problem: what is wrong.
+        advice: what to do about it.
+    """
 
     level: str
     check: str
@@ -28,15 +36,15 @@ class Finding:
 
 @dataclass
 class Examination:
-    """All findings on one file; `not_checked` says which checks could not be made, and why."""
+    """All findings on one file. `not_checked` lists the checks that could not be made, and why."""
 
     subject: str
     findings: list[Finding] = field(default_factory=list)
     not_checked: list[tuple[str, str]] = field(default_factory=list)
 
-    def add(self, found: Iterable[Finding]) -> None:
-        """Take findings in; one that is there already is not repeated."""
-        self.findings += [finding for finding in dict.fromkeys(found) if finding not in self.findings]
+    def add(self, findings: Iterable[Finding]) -> None:
+        """Add findings; a finding that is there already is not repeated."""
+        self.findings += [finding for finding in dict.fromkeys(findings) if finding not in self.findings]
 
     def skip(self, check: str, why: object) -> None:
         """Note that a check could not be made."""
@@ -44,11 +52,11 @@ class Examination:
             self.not_checked.append((check, str(why)))
 
     def count(self, level: str) -> int:
-        """How many findings of a level there are."""
+        """Count the findings of a level."""
         return sum(finding.level == level for finding in self.findings)
 
     def record(self) -> dict[str, Any]:
-        """The examination as JSON holds it."""
+        """Return the examination as JSON holds it."""
         return {
             "subject": self.subject,
             **{f"{level}s": self.count(level) for level in LEVELS},

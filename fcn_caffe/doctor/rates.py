@@ -13,10 +13,10 @@ from fcn_caffe.proto import caffe_pb2
 
 __all__ = ["rates"]
 
-# The step a mean gradient of 1 a position takes in the end, base_lr / (1 - momentum) times the positions summed. The
+# The step that a mean gradient of 1 a position causes: base_lr / (1 - momentum) times the summed positions. The
 # released nets, from FCN-32s to FCN-8s, run from 2.5e-3 down to 2.5e-7; CVPR's from 1e-2 down to 1e-7.
 HIGHEST, HIGH = 10.0, 1.0
-LOW_OF_MEANS, LOWEST_OF_MEANS = 9e-8, 5e-8  # nobody drops a rate this low for a loss that is a mean
+LOW_OF_MEANS, LOWEST_OF_MEANS = 9e-8, 5e-8  # no recipe drops a rate this low for a loss that is a mean
 LOWEST_OF_SUMS = 1e-9
 LOWEST_OF_ADAPTIVE, HIGHEST_OF_ADAPTIVE = 1e-8, 1.0
 _FOLLOWS_LOSS = ("SGD", "Nesterov")
@@ -24,7 +24,7 @@ _OWN_SCALE = ("Adam", "RMSProp", "AdaGrad")
 
 
 def rates(net: Net, solver: caffe_pb2.SolverParameter, place: str) -> Iterator[Finding]:
-    """Whether base_lr goes with the losses of the net. solver: a SolverParameter; place: its file."""
+    """Check base_lr against the losses of the net. place: the solver's file, for messages."""
     lr, momentum = float(solver.base_lr), float(solver.momentum)
     if lr <= 0:
         yield Finding(ERROR, "rate", place, f"base_lr is {lr:g}: nothing is learned.", "Set it above 0.")
@@ -64,12 +64,12 @@ def _of_loss(net: Net, node: Node, layer: LossLayer, lr: float, momentum: float,
     positions = f"{shape[2]}x{shape[3]} pixels" if len(shape) == 4 and dim == 1 else f"{inner} positions"
     kind = f"a loss summed over {positions}" if summed > 1 else "a loss that is a mean over its positions"
     who = f"{place}, {node}"
-    told = f"base_lr {lr:g} with momentum {momentum:g} and {kind}"
+    rate = f"base_lr {lr:g} with momentum {momentum:g} and {kind}"
     if step > HIGHEST or (step > HIGH and summed > 1 and softmax):
         fit = lr * 1e-2 / step
         advice = f"Use about {fit:.0e} here" + (", or normalize: true with this rate." if summed > 1 else ".")
         level = ERROR if step > HIGHEST else WARNING
-        yield Finding(level, "rate", who, f"{told} acts as {equivalent:g} a pixel: it diverges to NaN.", advice)
+        yield Finding(level, "rate", who, f"{rate} acts as {equivalent:g} a pixel: it diverges to NaN.", advice)
     elif (summed <= 1 and step < LOW_OF_MEANS) or step < LOWEST_OF_SUMS:
         level = ERROR if step < (LOWEST_OF_MEANS if summed <= 1 else LOWEST_OF_SUMS) else WARNING
         advice = (
@@ -77,12 +77,12 @@ def _of_loss(net: Net, node: Node, layer: LossLayer, lr: float, momentum: float,
             if summed <= 1
             else "Use a higher rate: 1e-10 for FCN-32s."
         )
-        yield Finding(level, "rate", who, f"{told} is far too low: nothing will move.", advice)
+        yield Finding(level, "rate", who, f"{rate} is far too low: nothing will move.", advice)
     elif summed > 1:
         yield Finding(
             NOTE,
             "rate",
             who,
-            f"{told} acts as {equivalent:g} with a loss normalised over pixels.",
+            f"{rate} acts as {equivalent:g} with a loss normalised over pixels.",
             "The loss that is shown is a sum: divide it by the pixels to compare.",
         )

@@ -1,9 +1,8 @@
-"""What training would refuse before its first step, by training's own checks."""
+"""What training would refuse before its first step: its own checks, made now."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from fcn_caffe.doctor.findings import ERROR, Finding
 from fcn_caffe.errors import SolverError
@@ -15,8 +14,8 @@ __all__ = ["refusals"]
 
 
 def refusals(settings: Settings, train: Net | None) -> Iterator[Finding]:
-    """The solver's policy, its sources of nets, and the loss of its train net where that could be built."""
-    checks: list[Callable[[], Any]] = [
+    """Check the solver's policy, its sources of nets, and the loss of its train net. train: None if it is not built."""
+    checks: list[Callable[[], object]] = [
         lambda: LearningRate(settings.param, settings.place),
         settings.train_source,
         lambda: [settings.find(net, f"{name} file") for name, net in settings.test_sources() if isinstance(net, str)],

@@ -1,4 +1,4 @@
-"""What would stop a training hours from now, found before it starts."""
+"""What would stop the training of stages hours from now, found before it starts."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from fcn_caffe.weights.blobs import Fit, fit
 
 
 def check(stages: Sequence[Stage]) -> None:
-    """Find what would stop training hours from now: build every net without memory, open every data set.
+    """Build every net without memory and open every data set, so that training does not stop hours from now.
 
-    Raises: whatever building a net raises, data sets included; SolverError for an unknown lr_policy, a test_iter
-    that does not fit the split, no head to score, no room for snapshots, or stages that do not fit each other.
+    Raises:
+        FcnCaffeError: a net or a data set cannot be opened.
+        SolverError: lr_policy is unknown, test_iter does not fit the split, there is no head to score or no room for
+            snapshots, or the stages do not fit each other.
     """
     found = problems(stages)
     if found:
@@ -28,7 +30,7 @@ def check(stages: Sequence[Stage]) -> None:
 
 
 def problems(stages: Sequence[Stage]) -> list[FcnCaffeError]:
-    """All that `check` would raise, each once: a data set that several nets miss is named for the first."""
+    """Return all that `check` would raise, each once: a data set that several nets lack is named for the first."""
     results: dict[Path, Net] = {}
     found: dict[str, FcnCaffeError] = {}
     for stage in stages:
@@ -76,7 +78,7 @@ def _check_fit(path: Path, coarse: Net, fine: Net) -> None:
 
 
 def _check_room(stage: Stage, net: Net) -> None:
-    """Two snapshots lie side by side while one replaces the other, each weights and history; and the best weights."""
+    """Refuse a disk without room for two snapshots, of weights and history each, and the best weights."""
     needed = 6 * sum(blob.numel() * 4 for blobs in net.params.values() for blob in blobs)
     folder = next(folder for folder in (stage.folder, *stage.folder.parents) if folder.is_dir())
     free = shutil.disk_usage(folder).free
@@ -86,7 +88,7 @@ def _check_room(stage: Stage, net: Net) -> None:
         )
 
 
-def segments(stage: Stage) -> bool:
-    """Whether a stage's net gives scores for every pixel, as a classifier does not."""
+def is_segmentation(stage: Stage) -> bool:
+    """Say whether a stage's net gives scores for every pixel, as a classifier does not."""
     net = Net(stage.net, TEST, device="meta", paths=stage.paths)
     return any(len(net.blob_shapes[score]) == 4 for score in heads(net))

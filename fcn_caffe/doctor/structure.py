@@ -23,9 +23,9 @@ _TWO_HISTORIES = ("Adam", "AdaDelta")
 
 
 def crop_offsets(param: caffe_pb2.NetParameter) -> Iterator[Finding]:
-    """Crops of two blobs that do not lie as the coordinate map says. param: the NetParameter of one phase.
+    """Find crops whose offset is not that of the coordinate map. param: the net of one phase.
 
-    A wrong crop is taken as right for those above it, so that each mistake is told once.
+    A wrong crop is corrected for the crops above it, so that each mistake is reported once.
     """
     mended = caffe_pb2.NetParameter()
     mended.CopyFrom(param)
@@ -33,7 +33,7 @@ def crop_offsets(param: caffe_pb2.NetParameter) -> Iterator[Finding]:
     for node in graph.nodes:
         if node.type != "Crop" or len(node.bottoms) != 2 or node.param.crop_param.axis not in (FIRST_SPATIAL_AXIS, -2):
             continue
-        given = list(dict.fromkeys(node.param.crop_param.offset)) or [0]
+        offset = list(dict.fromkeys(node.param.crop_param.offset)) or [0]
         try:
             right = crop_offset(graph, *node.bottoms)
         except GraphError as error:
@@ -41,20 +41,20 @@ def crop_offsets(param: caffe_pb2.NetParameter) -> Iterator[Finding]:
             if "no common ancestor" not in str(error):
                 yield Finding(WARNING, "crop offset", str(node), "no offset is exactly right.", str(error))
             continue
-        if list(dict.fromkeys(right)) != given:
+        if list(dict.fromkeys(right)) != offset:
             node.param.crop_param.offset[:] = right
             yield Finding(
                 ERROR,
                 "crop offset",
                 str(node),
-                f"offset {_show(given)} puts '{node.bottoms[0]}' beside '{node.bottoms[1]}', the coordinate map gives "
+                f"offset {_show(offset)} puts '{node.bottoms[0]}' beside '{node.bottoms[1]}', the coordinate map gives "
                 f"{_show(right)}.",
                 f"Set crop_param {{ axis: 2 offset: {_show(right, ' offset: ')} }}.",
             )
 
 
 def memory_needed(net: Net, training: bool, solver_type: str = "SGD") -> Iterator[Finding]:
-    """An estimate of what the net takes: parameters, and blobs forward; in training their gradients and the history."""
+    """Estimate the memory of parameters and blobs; in training of gradients and histories too."""
     counted: dict[int, int] = {id(item.blob): item.blob.numel() for item in net.learnable_params}
     parameters = sum(counted.values()) * FLOAT
     learning = sum(item.blob.numel() for item in net.learnable_params if item.lr_mult) * FLOAT
@@ -95,7 +95,7 @@ def memory_needed(net: Net, training: bool, solver_type: str = "SGD") -> Iterato
 
 
 def _peak(net: Net, sizes: dict[str, int]) -> int:
-    """The most bytes of blobs that are alive at once in a forward pass that frees them after their last reader."""
+    """Return the most bytes of blobs alive at once in a forward pass that frees each after its last reader."""
     alive: set[str] = set()
     most = 0
     for node in net.graph.nodes:

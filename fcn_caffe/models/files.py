@@ -14,8 +14,11 @@ _HEADER = "# Written by tools/make_nets.py; change fcn_caffe/{source} and run it
 
 
 def all_files() -> dict[str, str]:
-    """Text by path from the repository's root: what tools/make_nets.py writes."""
-    files = {path: _HEADER.format(source="models/shapes.py") + write_text(it) for path, it in shapes_files().items()}
+    """Return the text of each file that tools/make_nets.py writes, by its path from the repository's root."""
+    files = {
+        path: _HEADER.format(source="models/shapes.py") + write_text(message)
+        for path, message in shapes_files().items()
+    }
     for name in NETS:
         files[f"nets/{name}.prototxt"] = _HEADER.format(source="models/nets.py") + write_text(make_net(name))
         files[f"solvers/{name}.prototxt"] = _HEADER.format(source="models/recipes.py") + _solver_text(name)
@@ -24,7 +27,7 @@ def all_files() -> dict[str, str]:
 
 
 def _solver_text(name: str) -> str:
-    """The solver with a word on the settings that surprise."""
+    """Return a solver's text with a remark on each setting that surprises."""
     recipe = RECIPES[name]
     remarks = {
         "test_interval": "the schedule scores the test net itself, after each step",
@@ -35,7 +38,7 @@ def _solver_text(name: str) -> str:
     lines = []
     # What is trained, and from what, stands first.
     for line in sorted(
-        write_text(solver_param(name)).splitlines(), key=lambda it: not it.startswith(("net:", "weights:"))
+        write_text(solver_param(name)).splitlines(), key=lambda line: not line.startswith(("net:", "weights:"))
     ):
         remark = remarks.get(line.partition(":")[0])
         lines.append(f"{line}  # {remark}" if remark else line)

@@ -1,10 +1,10 @@
-"""From the trunk's features to scores at every pixel, and the loss: strides 32, 16 and 8. Offsets are derived."""
+"""The heads of FCNs: from the trunk's features to scores at every pixel, at strides 32, 16 and 8, and the loss."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from fcn_caffe.models.trunks import NOT_DEPLOYED, scaled, score
+from fcn_caffe.models.trunks import NOT_DEPLOYED, multiply, score
 from fcn_caffe.net.coord_map import crop
 from fcn_caffe.net.net_spec import NetSpec, Top
 from fcn_caffe.net.net_spec import layers as L
@@ -24,46 +24,46 @@ Skip = Callable[[int], Top]
 def upsample(
     n: NetSpec, bottom: Top, name: str, classes: int, factor: int, odd: bool = False, learned: bool = False
 ) -> Top:
-    """An upsampling, fixed or learned, its kernel twice the factor, or one less where the trunk's geometry is `odd`."""
+    """Add an upsampling, fixed or learned. Its kernel is twice the factor, or one less with an `odd` trunk."""
     kernel = 2 * factor - odd
     n[name] = L.Deconvolution(
         bottom,
         convolution_param={"num_output": classes, "bias_term": False, "kernel_size": kernel, "stride": factor},
         param=[{"lr_mult": int(learned)}],
     )
-    made: Top = n[name]
-    return made
+    top: Top = n[name]
+    return top
 
 
 def _crop_to(n: NetSpec, bottom: Top, reference: Top, name: str) -> Top:
-    """A crop at the offset the coordinate maps give. Raises: GraphError where there is none."""
+    """Add a crop at the offset that the coordinate maps give. Raises: GraphError where there is none."""
     n[name] = crop(bottom, reference)
-    made: Top = n[name]
-    return made
+    top: Top = n[name]
+    return top
 
 
-def average(n: NetSpec, one: Top, other: Top, name: str) -> Top:
-    """The mean of two blobs."""
-    n[name] = L.Eltwise(one, other, operation=P.Eltwise.SUM, coeff=[0.5, 0.5])
-    made: Top = n[name]
-    return made
+def average(n: NetSpec, first: Top, second: Top, name: str) -> Top:
+    """Add the mean of two blobs."""
+    n[name] = L.Eltwise(first, second, operation=P.Eltwise.SUM, coeff=[0.5, 0.5])
+    top: Top = n[name]
+    return top
 
 
 def fuse(n: NetSpec, up: Top, beside: Top, name: str, crop_up: bool = False) -> Top:
-    """The sum of upsampled scores and a skip's, the larger of which is cropped: the skip's, unless `crop_up`."""
+    """Add the sum of upsampled scores and a skip's. The larger is cropped: the skip's, unless `crop_up`."""
     if crop_up:
         up = _crop_to(n, up, beside, f"{up.name}c")
     else:
         beside = _crop_to(n, beside, up, f"{beside.name}c")
     n[name] = L.Eltwise(up, beside, operation=P.Eltwise.SUM)
-    made: Top = n[name]
-    return made
+    top: Top = n[name]
+    return top
 
 
 def to_image(
     n: NetSpec, scores: Top, image: Top, classes: int, factor: int, suffix: str = "", odd: bool = False
 ) -> Top:
-    """The last upsampling, cropped to the image."""
+    """Add the last upsampling, cropped to the image."""
     up = upsample(n, scores, f"upscore{'' if factor == 32 else factor}{suffix}", classes, factor, odd)
     return _crop_to(n, up, image, f"score{suffix}")
 
@@ -71,7 +71,16 @@ def to_image(
 def loss(
     n: NetSpec, scores: Top, label: Top, name: str = "loss", normalize: bool = False, ignore: int = IGNORED
 ) -> None:
-    """Softmax loss; by default summed over the pixels, not averaged. ignore: the label that does not count."""
+    """Add a softmax loss, by default summed over the pixels.
+
+    Args:
+        n: the net.
+        scores: the scores of every pixel.
+        label: the labels.
+        name: the layer's name.
+        normalize: average the loss over the pixels.
+        ignore: the label that does not count.
+    """
     options = {"ignore_label": ignore, "normalize": normalize}
     n[name] = L.SoftmaxWithLoss(scores, label, loss_param=options, exclude=NOT_DEPLOYED)
 
@@ -90,13 +99,24 @@ def head(
     score_rates: Mapping[str, float] | None = None,
     learned: bool = False,
 ) -> Top:
-    """From stride-32 scores to the image's size, with skips from pool4 (16) and pool3 (8); returns the last crop.
+    """Add the way from stride-32 scores to the image's size, with skips from pool4 (16) and pool3 (8).
 
-    suffix: of every layer name, as in `_sem`. skip: gives the score top of a pool, called score_poolN; by default a
-    score layer on n.poolN. crop_up: crop what is upsampled instead of the skip, as where every convolution keeps its
-    size. score_rates: lr_mult of the skips' score layers, by name; 1 otherwise. learned: the upsampling between skips
-    is learned, from bilinear; the last one stays fixed.
-    Raises: GraphError where the coordinate maps give no offset, as for an fc6 kernel too small for the skips.
+    Args:
+        n: the net, with the trunk.
+        scores: the scores of stride 32.
+        image: what the result is cropped to.
+        classes: the number of classes.
+        stride: 32, 16 or 8.
+        suffix: what every layer's name ends in, as `_sem`.
+        skip: makes the score top of a pool, score_poolN; by default a score layer on n.poolN.
+        odd: the trunk's receptive fields have a middle pixel, so the last kernel is odd.
+        crop_up: crop the upsampled scores, not the skip, as where every convolution keeps its size.
+        score_rates: lr_mult of the skips' score layers, by name; 1 otherwise.
+        learned: learn the upsampling between skips, from bilinear; the last one stays fixed.
+    Returns:
+        The last crop.
+    Raises:
+        GraphError: the coordinate maps give no offset, as for an fc6 kernel that is too small for the skips.
     """
     factor = 32
     for pool, up_name in SKIPS:
@@ -112,10 +132,10 @@ def head(
 
 
 def scaled_skip(n: NetSpec, classes: int) -> Skip:
-    """The skips of the at-once net: a constant scale before each score layer."""
+    """Return the skips of the at-once net: a constant scale before each score layer."""
 
     def skip(pool: int) -> Top:
-        bottom = scaled(n, n[f"pool{pool}"], f"scale_pool{pool}", SKIP_SCALES[pool])
+        bottom = multiply(n, n[f"pool{pool}"], f"scale_pool{pool}", SKIP_SCALES[pool])
         return score(n, bottom, f"score_pool{pool}", classes)
 
     return skip

@@ -1,4 +1,4 @@
-"""Every net of reference-nets: trunk, heads, and data for training, testing and deploy in one NetParameter."""
+"""The nets of reference-nets: trunk, heads, and data for training, testing and deploy in one NetParameter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from fcn_caffe.errors import GraphError
 from fcn_caffe.models import trunks
 from fcn_caffe.models.heads import IGNORED, average, head, loss, scaled_skip
-from fcn_caffe.models.trunks import RATES, VGG16, Vgg, convolutions, drop, scaled, score, vgg
+from fcn_caffe.models.trunks import RATES, VGG16, Vgg, convolutions, drop, multiply, score, vgg
 from fcn_caffe.net.net_spec import NetSpec, Top
 from fcn_caffe.net.net_spec import layers as L
 from fcn_caffe.proto import caffe_pb2
@@ -25,10 +25,15 @@ LEAST_KERNEL = {32: 1, 16: 3, 8: 4}
 
 @dataclass(frozen=True)
 class DataSource:
-    """The data layer of a net: its class and, for training and testing, its class's options; and its tops.
+    """The data layers of a net and their tops.
 
-    A `layer` or an option may differ between the two. images: the tops that are no labels, with their channels.
-    last: in testing with the stage "test", as for a test list that validation must not see.
+    Attributes:
+        module: the Python module of the layers' classes.
+        train: class and options in training.
+        test: class and options in testing.
+        images: the channels of each top that is an image.
+        labels: the tops that are labels.
+        last: class and options in testing with the stage "test", for a list that validation must not see.
     """
 
     module: str
@@ -40,24 +45,24 @@ class DataSource:
 
     @property
     def tops(self) -> list[str]:
-        """The blob names, images first."""
+        """The names of the tops, images first."""
         return [*self.images, *self.labels]
 
     def start(self) -> NetSpec:
-        """A NetSpec that holds the data layer's tops."""
+        """Return a NetSpec that holds the data layer's tops."""
         n = NetSpec()
         n.update(dict(zip(self.tops, L.Python(ntop=len(self.tops)), strict=True)))
         return n
 
     def finish(self, n: NetSpec, name: str) -> caffe_pb2.NetParameter:
-        """The net: its data layer as it is in training, in testing, and in deploy (`Input`); then its other layers.
+        """Build the net: the data layers for training, testing and deploy (`Input`), then the other layers.
 
-        The data layers come first because Caffe's own nets have them there.
+        Caffe's own nets have their data layers first too.
         """
         spec = n.to_proto()
         net = caffe_pb2.NetParameter(name=name)
         wanted = ["test"] if self.last else []
-        uses: list[tuple[Any, dict[str, Any]]] = [
+        uses: list[tuple[tuple[str, Mapping[str, Any]], dict[str, Any]]] = [
             (self.train, {"phase": caffe_pb2.TRAIN, "not_stage": ["deploy"]}),
             (self.test, {"phase": caffe_pb2.TEST, "not_stage": ["deploy", *wanted]}),
         ]
@@ -90,26 +95,36 @@ def fcn(
     score_rates: Mapping[str, float] | None = None,
     learned: bool = False,
 ) -> caffe_pb2.NetParameter:
-    """An FCN of stride 32, 16 or 8 on a trunk of VGG's form, for any data and number of classes.
+    """Build an FCN on a trunk of VGG's form; with the defaults, the paper's.
 
-    The paper's with the defaults. at_once: scale the skips, as needed where all strides are learned together.
-    normalize: average the loss over the pixels. ignore: the label that is not learned. colour_scale: what the trunk's
-    input is multiplied by. score_rates: lr_mult of score layers, by name; 1 otherwise. learned: learn the upsampling
-    between skips. Raises: GraphError for an fc6 kernel too small for the stride's skips.
+    Args:
+        name: the net's name.
+        data: its data layers.
+        classes: the number of classes.
+        stride: 32, 16 or 8.
+        trunk: the trunk's form.
+        at_once: scale the skips, as needed where all strides are learned together.
+        normalize: average the loss over the pixels.
+        ignore: the label that is not learned.
+        colour_scale: a factor for the trunk's input.
+        score_rates: lr_mult of score layers, by name; 1 otherwise.
+        learned: learn the upsampling between skips.
+    Raises:
+        GraphError: the fc6 kernel is too small for the stride's skips.
     """
-    if not trunk.keeps_size and trunk.fc_kernel < LEAST_KERNEL[stride]:
+    if not trunk.has_same_padding and trunk.fc_kernel < LEAST_KERNEL[stride]:
         raise GraphError(
             f"net '{name}': stride {stride} needs an fc6 kernel of at least {LEAST_KERNEL[stride]}, "
             f"got {trunk.fc_kernel}. With less, the skips are smaller than what they are added to."
         )
     n = data.start()
     image = n[data.tops[0]]
-    bottom = image if colour_scale is None else scaled(n, image, "scale_data", colour_scale)
+    bottom = image if colour_scale is None else multiply(n, image, "scale_data", colour_scale)
     scores = score(n, vgg(n, bottom, trunk), "score_fr", classes, (score_rates or {}).get("score_fr", 1))
     skip = scaled_skip(n, classes) if at_once else None
     options: dict[str, Any] = {
         "skip": skip,
-        "crop_up": trunk.keeps_size,
+        "crop_up": trunk.has_same_padding,
         "score_rates": score_rates,
         "learned": learned,
     }
@@ -127,15 +142,22 @@ def classifier(
     score_name: str = "score",
     colour_scale: float | None = None,
 ) -> caffe_pb2.NetParameter:
-    """The classifier a trunk comes from: fc6 and fc7 are inner products, which transplant makes convolutions.
+    """Build the classifier that a trunk comes from. Its fc6 and fc7 are inner products, which transplant converts.
 
-    pool5 should leave `fc_kernel` of the images: they are 32 times as large. Only what pads to keep its size is padded.
-    score_name: of the last inner product. colour_scale: what the trunk's input is multiplied by.
+    The images should be 32 times as large as `fc_kernel`, so that pool5 leaves that much of them.
+
+    Args:
+        name: the net's name.
+        data: its data layers.
+        classes: the number of classes.
+        trunk: the trunk's form; convolutions that keep their size are padded, nothing else.
+        score_name: the name of the last inner product.
+        colour_scale: a factor for the trunk's input.
     """
     n = data.start()
     bottom: Top = n[data.tops[0]]
     if colour_scale is not None:
-        bottom = scaled(n, bottom, "scale_data", colour_scale)
+        bottom = multiply(n, bottom, "scale_data", colour_scale)
     bottom = convolutions(n, bottom, replace(trunk, pad=1))
     for number in (6, 7):
         n[f"fc{number}"] = L.InnerProduct(bottom, num_output=trunk.fc_width, **trunk.learning(f"fc{number}"))
@@ -148,9 +170,9 @@ def classifier(
 
 
 def without_defaults(net: caffe_pb2.NetParameter, **defaults: int) -> caffe_pb2.NetParameter:
-    """The net, less what its convolutions say of Caffe's own defaults: `without_defaults(net, pad=0, stride=1)`.
+    """Clear options of convolutions that are Caffe's defaults: `without_defaults(net, pad=0, stride=1)`.
 
-    The paper's files say all of it; a net for reading is shorter without.
+    The paper's files state them; a net is easier to read without. The net is changed in place and returned.
     """
     for layer in net.layer:
         for field, value in defaults.items():
@@ -171,14 +193,20 @@ _NYUD_CHANNELS = {"color": 3, "depth": 1, "hha": 3}
 
 
 def _same_layer(
-    module: str, layer: str, splits: tuple[str, str], options: Mapping[str, Any], **more: Any
+    module: str,
+    layer: str,
+    splits: tuple[str, str],
+    options: Mapping[str, Any],
+    images: Mapping[str, int],
+    labels: tuple[str, ...] = ("label",),
 ) -> DataSource:
+    """Return the data of a class that trains on one split and tests on another; it replaces the option that is None."""
     train, test = ((layer, {key: options[key] or split for key in options}) for split in splits)
-    return DataSource(module, train, test, **more)
+    return DataSource(module, train, test, images, labels)
 
 
 def _nyud(*modalities: str, tops: tuple[str, ...] = ()) -> DataSource:
-    """The tops are called by their modalities, unless `tops` says."""
+    """Return NYUDv2's data. The tops have the names of their modalities, unless `tops` names them."""
     options = {"tops": [*modalities, "label"], "seed": 1337, "nyud_dir": "../data/nyud", "split": None}
     images = {top: _NYUD_CHANNELS[kind] for top, kind in zip(tops or modalities, modalities, strict=True)}
     return _same_layer("nyud_layers", "NYUDSegDataLayer", ("trainval", "test"), options, images=images)
@@ -202,7 +230,7 @@ _CONTEXT = _same_layer(
 
 
 def _voc_on(name: str, trunk: Callable[[NetSpec, Top], Top]) -> caffe_pb2.NetParameter:
-    """A stride-32 net on a trunk whose receptive fields have a middle pixel: the upsampling's kernel is odd."""
+    """Build a stride-32 net on a trunk whose receptive fields have a middle pixel: its upsampling kernel is odd."""
     n = _VOC.start()
     scores = score(n, trunk(n, n.data), "score_fr", 21)
     loss(n, head(n, scores, n.data, 21, 32, odd=True), n.label, normalize=True)
@@ -210,12 +238,12 @@ def _voc_on(name: str, trunk: Callable[[NetSpec, Top], Top]) -> caffe_pb2.NetPar
 
 
 def _cvpr(name: str, stride: int) -> caffe_pb2.NetParameter:
-    """A net as the CVPR 2015 text trains it: the loss averaged over pixels, upsampling between skips learned."""
+    """Build a net as the CVPR 2015 text trains it: the loss averaged, the upsampling between skips learned."""
     return fcn(name, _VOC, 21, stride, normalize=True, learned=True)
 
 
 def _color_d(name: str) -> caffe_pb2.NetParameter:
-    """Early fusion: depth is a fourth channel."""
+    """Build the early fusion: depth is a fourth channel."""
     data = _nyud("color", "depth")
     n = data.start()
     n.data = L.Concat(n.color, n.depth)
@@ -225,7 +253,7 @@ def _color_d(name: str) -> caffe_pb2.NetParameter:
 
 
 def _color_hha(name: str, stride: int) -> caffe_pb2.NetParameter:
-    """Late fusion: a trunk each for colour and HHA, their scores averaged."""
+    """Build the late fusion: a trunk each for colour and HHA, and the mean of their scores."""
     data = _nyud("color", "hha")
     n = data.start()
     kinds = ("color", "hha")
@@ -234,15 +262,15 @@ def _color_hha(name: str, stride: int) -> caffe_pb2.NetParameter:
     fused = average(n, n.score_frcolor, n.score_frhha, "score_fused")
 
     def skip(pool: int) -> Top:
-        one, other = (score(n, n[f"pool{pool}{kind}"], f"score_pool{pool}{kind}", 40) for kind in kinds)
-        return average(n, one, other, f"score_pool{pool}")
+        colour, hha = (score(n, n[f"pool{pool}{kind}"], f"score_pool{pool}{kind}", 40) for kind in kinds)
+        return average(n, colour, hha, f"score_pool{pool}")
 
     loss(n, head(n, fused, n.color, 40, stride, skip=skip), n.label)
     return data.finish(n, name)
 
 
 def _siftflow(name: str, stride: int) -> caffe_pb2.NetParameter:
-    """Two heads over one trunk."""
+    """Build SIFT Flow's net: two heads over one trunk."""
     n = _SIFTFLOW.start()
     features = vgg(n, n.data)
     for kind, classes, loss_name in (("sem", 33, "loss"), ("geo", 3, "loss_geo")):
@@ -279,5 +307,5 @@ NETS: dict[str, Callable[[str], caffe_pb2.NetParameter]] = {
 
 
 def make_net(name: str) -> caffe_pb2.NetParameter:
-    """The NetParameter of a reference net. Raises: KeyError for a name that is not in NETS."""
+    """Build the NetParameter of a reference net. Raises: KeyError for a name that is not in NETS."""
     return NETS[name](name)

@@ -39,12 +39,12 @@ SKIP_LR = {"score_pool4": 0.1, "score_pool3": 0.02}
 
 @dataclass(frozen=True)
 class Training:
-    """How the stages are trained; every number new_task can be told on the command line has its default here.
+    """How the stages are trained. The defaults of new_task's options are here.
 
-    The loss is normalised over labelled pixels, one image a pass. Rates are per stage. `head_lr` multiplies the rate of
-    fc6 and fc7 where they start from nothing, and of score_fr. The skips' score layers see blobs of far larger
-    magnitude (pool3 more than pool4) and must be slower, which the paper does by dropping the whole rate a hundredfold;
-    `SKIP_LR` slows them alone, so that the trunk goes on learning.
+    The loss is averaged over the labelled pixels of one image in a pass. Each stage has a rate. `head_lr` multiplies
+    the rate of score_fr, and of fc6 and fc7 where they start from nothing. The skips' score layers see blobs of far
+    larger magnitude (pool3 more than pool4) and must learn more slowly. The paper divides the whole rate by 100;
+    `SKIP_LR` slows those layers alone, so that the trunk goes on learning.
     """
 
     base_lr: dict[str, float] = field(default_factory=lambda: {"32s": 1e-3, "16s": 2e-4, "8s": 1e-4})
@@ -61,7 +61,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Task:
-    """Everything a task's files are made from. `splits` and `classes` are checked already; folders are absolute."""
+    """What a task's files are made from. `splits` and `classes` have been checked; folders are absolute."""
 
     name: str
     out: Path
@@ -90,17 +90,17 @@ class Task:
 
     @property
     def fc(self) -> tuple[int, int]:
-        """Outputs of fc6 and fc7, and the kernel of fc6."""
+        """The outputs of fc6 and fc7, and the kernel of fc6."""
         trunk = TRUNKS[self.trunk]
         own = LEARNED_FC if "fc6" in self.learned and self.trunk != "narrow" else (trunk.fc_width, trunk.fc_kernel)
         return self.fc_width or own[0], self.fc_kernel or own[1]
 
     def stage(self, stage: str) -> str:
-        """A stage's name, which its net, solver and weights carry."""
+        """Return a stage's name, which is that of its net, solver and weights."""
         return f"{self.name}-fcn{stage}"
 
     def commands(self) -> str:
-        """What to type next."""
+        """Return the commands to type next, as text."""
         finest = self.stage("8s")
         stage = " --stage test" if self.splits.test else ""
         root = checkout()
@@ -118,9 +118,11 @@ class Task:
 
 
 def learned_layers(trunk: str, weights: Path | None) -> frozenset[str]:
-    """The layers of a trunk, fc6 and fc7 among them, that a weights file lacks and that must be learned.
+    """Return the layers of a trunk, with fc6 and fc7, that a weight file lacks, so that they must be learned.
 
-    Raises: WeightsError when the file cannot be read; DataError when it has no layer of the trunk.
+    Raises:
+        WeightsError: the file cannot be read.
+        DataError: the file has no layer of the trunk.
     """
     layers = TRUNKS[trunk].convolution_names
     if weights is None:
@@ -132,7 +134,7 @@ def learned_layers(trunk: str, weights: Path | None) -> frozenset[str]:
 
 
 def _data(task: Task) -> DataSource:
-    """The training, validation, test and deploy inputs."""
+    """Return the data layers for training, validation, test and deploy."""
 
     def split(name: str) -> tuple[str, dict[str, Any]]:
         options: dict[str, Any] = {
@@ -155,7 +157,7 @@ def _data(task: Task) -> DataSource:
 
 
 def _trunk(task: Task, head_lr: float) -> Vgg:
-    """The trunk in the task's geometry; layers that start from nothing learn faster and start from noise."""
+    """Return the trunk in the task's geometry. Layers that start from nothing learn faster and start from noise."""
     width, kernel = task.fc
     from_nothing = len(task.learned) > 2  # the trunk too: there is nothing to go easy on
     # VGG's blobs are large: fc6 and fc7 on a trained trunk start small, or score_fr's first steps overshoot.
@@ -167,12 +169,14 @@ def _trunk(task: Task, head_lr: float) -> Vgg:
 
 
 def task_net(task: Task, stage: str, head_lr: float = Training.head_lr) -> caffe_pb2.NetParameter:
-    """The net of a stage, as one NetParameter for training, testing (stage "test": the test list) and deploy.
+    """Build the net of a stage, for training, testing (stage "test": the test list) and deploy.
 
     In the paper's geometry the first convolution is padded so far that the skips are the larger side and are cropped.
-    In the "same" geometry every convolution keeps its size and the upsampled scores, one row larger all round, are
-    cropped to the skips.
-    Raises: DataError for an fc6 kernel the geometry does not fit.
+    In the "same" geometry every convolution keeps its size. The upsampled scores are one row larger on each side, and
+    are cropped to the skips.
+
+    Raises:
+        DataError: the geometry does not fit the kernel of fc6.
     """
     same, kernel = task.geometry == "same", task.fc[1]
     if kernel % 2 == 0 or kernel < (1 if same else 5):
@@ -198,7 +202,7 @@ def task_net(task: Task, stage: str, head_lr: float = Training.head_lr) -> caffe
 
 
 def task_solver(task: Task, stage: str, training: Training) -> caffe_pb2.SolverParameter:
-    """The solver of a stage; `weights:` names what it starts from."""
+    """Build the solver of a stage; `weights:` names what it starts from."""
     name, place = task.stage(stage), STAGES.index(stage)
     iterations = training.max_iter[stage]
     every = training.snapshot or max(iterations // 4, 1)
@@ -237,7 +241,7 @@ def _class_card(task: Task) -> str:
 
 
 def _colour_card(task: Task) -> pictures.UInt8:
-    """A picture of the classes' colours with their names."""
+    """Draw the classes' colours with their names."""
     names = task.class_names or [f"class {index}" for index in range(task.classes)]
     swatches = [np.full((32, 96, 3), colour, np.uint8) for colour in pictures.palette(task.classes)]
     titles = [f"{index} {name}" for index, name in enumerate(names)]
@@ -246,7 +250,7 @@ def _colour_card(task: Task) -> pictures.UInt8:
 
 
 def write_task(task: Task, training: Training) -> list[Path]:
-    """Write the task's folder; returns what was written. Files of the same name are replaced, others stay."""
+    """Write the task's folder and return the paths that were written. Files of the same name are replaced."""
     texts = {f"{split}.txt": "".join(f"{name}\n" for name in names) for split, names in task.splits.non_empty().items()}
     if task.mapping is not None:
         texts["mapping.txt"] = task.mapping.write()

@@ -26,9 +26,16 @@ _PREPROCESSING = {
 
 @dataclass(frozen=True)
 class Published:
-    """A file of weights/, the file it comes from, and where that was published.
+    """A file of weights/, the file that it comes from, and where that was published.
 
-    convert: whether its inner products become convolutions. sha256: of the published file, empty where not known.
+    Attributes:
+        file: its name in weights/.
+        what: what it is.
+        source: the address of the published file.
+        layers: the layers that are used.
+        preprocessing: the images that it was trained on.
+        convert: whether its inner products become convolutions.
+        sha256: the published file's checksum, empty where it is not known.
     """
 
     file: str
@@ -41,7 +48,7 @@ class Published:
 
     @property
     def origin(self) -> str:
-        """What to do to have the file."""
+        """What to do to get the file."""
         made = ", under either name: its inner products become convolutions when a net starts from it"
         return f"download {self.source} and put it there{made if self.convert else ''}"
 
@@ -105,7 +112,7 @@ PUBLISHED: dict[str, Published] = {
 
 
 def how_to_get(path: str | os.PathLike[str]) -> str:
-    """One sentence for a weights file that is not there: how to get or make it. Any folder, known by its file name."""
+    """Return one sentence that says how to get or make a weight file that is not there. Its name tells which it is."""
     path = Path(path)
     entry, ways = PUBLISHED.get(path.name), []
     if entry is not None:
@@ -120,7 +127,7 @@ def how_to_get(path: str | os.PathLike[str]) -> str:
 
 
 def manifest() -> str:
-    """The text of weights/MANIFEST.toml."""
+    """Return the text of weights/MANIFEST.toml."""
     lines = [
         "# The files that nets and solvers look for in this folder; the files themselves are not kept in git.",
         "# Written by tools/make_nets.py from models/published.py. Checksums that are not known are left out.",

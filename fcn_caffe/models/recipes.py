@@ -1,11 +1,11 @@
-"""How each reference net is trained: what it starts from, its solver, its steps, its scores."""
+"""The recipe of each reference net: what it starts from, its solver, its steps, its scores."""
 
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fcn_caffe.proto import caffe_pb2
 
@@ -13,10 +13,14 @@ __all__ = ["RECIPES", "Recipe", "Start", "solver_param", "starts_of"]
 
 
 class Start(NamedTuple):
-    """A weights file, the suffix its layers take in the new net, and "copy" (equal shapes) or "transplant".
+    """A weight file that a net starts from, and how it is copied.
 
-    wider: a layer of the new net, and the file's layer whose filters it takes for its first channels; for each channel
-    more it takes their mean.
+    Attributes:
+        weights: the file.
+        suffix: what its layers' names end in in the new net.
+        how: "copy" for equal shapes, else "transplant".
+        wider: a layer of the new net, and the file's layer whose filters it takes for its first channels. Each channel
+            more takes the mean of those filters.
     """
 
     weights: str
@@ -31,10 +35,15 @@ class Start(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """One stage: `steps` times `step` iterations with fixed rate, each followed by scoring of `heads`.
+    """How one net is trained: `steps` times `step` iterations at a fixed rate, each followed by scoring.
 
-    starts: what the net is initialised from, in order. heads: (score blob, label blob) pairs. test_iter: images scored.
-    snapshot: iterations between the solver's own snapshots, 0 for none. The published solvers' but for "cvpr-" ones.
+    The numbers are those of the published solvers, but for "cvpr-" nets.
+
+    Attributes:
+        starts: the weight files that the net starts from, in order.
+        test_iter: the number of images that are scored.
+        snapshot: the iterations between the solver's own snapshots, 0 for none.
+        heads: pairs of score blob and label blob.
     """
 
     starts: tuple[Start, ...]
@@ -61,13 +70,15 @@ def _after(name: str) -> tuple[Start, ...]:
     return (Start(_weights(name)),)
 
 
-def _voc(starts: tuple[Start, ...], base_lr: float, steps: int = 25, **more: Any) -> Recipe:
-    return Recipe(starts, base_lr, steps, 4000, 4000 * steps, 736, 4000, **more)
+def _voc(
+    starts: tuple[Start, ...], base_lr: float, steps: int = 25, momentum: float = 0.99, iter_size: int = 1
+) -> Recipe:
+    return Recipe(starts, base_lr, steps, 4000, 4000 * steps, 736, 4000, momentum, iter_size)
 
 
-def _cvpr(starts: tuple[Start, ...], base_lr: float, **more: Any) -> Recipe:
-    """Minibatches of 20 images with momentum 0.9, as the text of CVPR 2015 says."""
-    return _voc(starts, base_lr, momentum=0.9, iter_size=20, **more)
+def _cvpr(starts: tuple[Start, ...], base_lr: float, weight_decay: float = 0.0005) -> Recipe:
+    """Return a recipe with minibatches of 20 images and momentum 0.9, as the text of CVPR 2015 says."""
+    return replace(_voc(starts, base_lr, momentum=0.9, iter_size=20), weight_decay=weight_decay)
 
 
 def _nyud(starts: tuple[Start, ...], base_lr: float) -> Recipe:
@@ -120,10 +131,10 @@ RECIPES: dict[str, Recipe] = {
 
 
 def starts_of(name: str, weights: str) -> Start:
-    """How stage `name` takes a weights file of its solver: as its recipe says, else a plain copy.
+    """Return how a stage starts from a weight file: as its recipe says, else by a plain copy.
 
-    A file counts by its name, so that another folder's voc-fcn32s.caffemodel is taken in the same way. What widens a
-    layer does so for any file.
+    Only the file's name counts, so that voc-fcn32s.caffemodel of another folder is copied in the same way. A recipe
+    that widens a layer does so for every file.
     """
     starts = RECIPES[name].starts if name in RECIPES else ()
     for start in starts:
@@ -133,7 +144,7 @@ def starts_of(name: str, weights: str) -> Start:
 
 
 def solver_param(name: str) -> caffe_pb2.SolverParameter:
-    """The SolverParameter of a reference net. Raises: KeyError for a net without a recipe."""
+    """Build the SolverParameter of a reference net. Raises: KeyError for a net without a recipe."""
     recipe = RECIPES[name]
     param = caffe_pb2.SolverParameter(
         net=f"nets/{name}.prototxt",

@@ -13,7 +13,7 @@ from fcn_caffe.data.sets.shapes_scenes import CLASSES
 from fcn_caffe.models import nets
 from fcn_caffe.models.heads import SKIPS, fuse, loss, to_image, upsample
 from fcn_caffe.models.nets import DataSource
-from fcn_caffe.models.trunks import Vgg, scaled, score, vgg
+from fcn_caffe.models.trunks import Vgg, multiply, score, vgg
 from fcn_caffe.proto import caffe_pb2
 
 __all__ = ["CROP", "RECIPES", "SCENE", "ShapesRecipe", "classifier", "fcn", "shapes_files", "solver"]
@@ -30,7 +30,7 @@ VAL_IMAGES, VAL_BATCH = 100, 10
 
 @dataclass(frozen=True)
 class ShapesRecipe:
-    """How one stage is trained: its rate, iterations, images a pass, and the stage it starts from."""
+    """How one stage is trained: rate, iterations, images in a pass, and the stage that it starts from."""
 
     base_lr: float
     max_iter: int
@@ -53,29 +53,29 @@ def _data(layer: str, batch: int, size: int, seed: int) -> DataSource:
     return DataSource("shapes_layers", (layer, train), (layer, test), {"data": 3})
 
 
-def _deployed(net: caffe_pb2.NetParameter, size: int) -> caffe_pb2.NetParameter:
-    """The net as its file has it: deployed at the size it is trained with, its strides of 1 unsaid."""
+def _finish(net: caffe_pb2.NetParameter, size: int) -> caffe_pb2.NetParameter:
+    """Set the deploy form to the size of training, and clear strides of 1."""
     inputs = next(layer for layer in net.layer if layer.type == "Input")
     inputs.input_param.shape[0].dim[2:] = [size, size]
     return nets.without_defaults(net, stride=1)
 
 
 def classifier(name: str = "shapes-classifier", seed: int = SEED) -> caffe_pb2.NetParameter:
-    """The net that classifies crops; its inner products become the FCNs' convolutions."""
+    """Build the net that classifies crops; its inner products become the FCNs' convolutions."""
     data = _data("ShapesClassData", RECIPES[name].batch, CROP, seed)
-    made = nets.classifier(name, data, len(CLASSES), TRUNK, score_name="fc8", colour_scale=nets.COLOUR_SCALE)
-    return _deployed(made, CROP)
+    net = nets.classifier(name, data, len(CLASSES), TRUNK, score_name="fc8", colour_scale=nets.COLOUR_SCALE)
+    return _finish(net, CROP)
 
 
 def fcn(name: str, seed: int = SEED) -> caffe_pb2.NetParameter:
-    """The FCN of stride 32, 16 or 8 that `name` speaks of, for training, testing and deploy.
+    """Build the FCN whose stride its name gives, for training, testing and deploy.
 
-    It is the upsampled side that is cropped before a sum, where the paper's nets crop the skip: with an fc6 of 2x2
-    it is never the smaller one, whatever the image's size.
+    The upsampled side is cropped before a sum, where the paper's nets crop the skip: with an fc6 of 2x2 it is never the
+    smaller side, whatever the image's size.
     """
     data, classes = _data("ShapesSegData", RECIPES[name].batch, SCENE, seed), len(CLASSES)
     n, trunk = data.start(), replace(TRUNK, rate=0 if name.endswith("-fixed") else 1)
-    features = vgg(n, scaled(n, n.data, "scale_data", nets.COLOUR_SCALE), trunk)
+    features = vgg(n, multiply(n, n.data, "scale_data", nets.COLOUR_SCALE), trunk)
     scores, factor = score(n, features, "score_fr", classes, SCORE_RATE), 32
     stride = 32 if "32s" in name else 16 if "16s" in name else 8
     for pool, up_name in SKIPS:
@@ -86,11 +86,11 @@ def fcn(name: str, seed: int = SEED) -> caffe_pb2.NetParameter:
         scores = fuse(n, up, skip, f"fuse_pool{pool}", crop_up=True)
         factor //= 2
     loss(n, to_image(n, scores, n.data, classes, factor), n.label, normalize=True)
-    return _deployed(data.finish(n, name), SCENE)
+    return _finish(data.finish(n, name), SCENE)
 
 
 def solver(name: str, seed: int = SEED) -> caffe_pb2.SolverParameter:
-    """The solver of a stage."""
+    """Build the solver of a stage."""
     recipe = RECIPES[name]
     param = caffe_pb2.SolverParameter(
         net=f"nets/{name}.prototxt",
@@ -115,12 +115,13 @@ def solver(name: str, seed: int = SEED) -> caffe_pb2.SolverParameter:
 
 
 def shapes_files(seed: int = SEED) -> dict[str, caffe_pb2.NetParameter | caffe_pb2.SolverParameter]:
-    """Nets and solvers by path from the repository's root, as tools/make_nets.py writes them.
+    """Build nets and solvers by their path from the repository's root, as tools/make_nets.py writes them.
 
-    seed: of the fillers and the images trained on; the images scored on stay the same.
+    Args:
+        seed: the seed of the fillers and of the images that are trained on; those that are scored stay the same.
     """
-    made = {name: (classifier if name == "shapes-classifier" else fcn)(name, seed) for name in RECIPES}
+    nets_by_name = {name: (classifier if name == "shapes-classifier" else fcn)(name, seed) for name in RECIPES}
     return {
-        **{f"nets/{name}.prototxt": net for name, net in made.items()},
+        **{f"nets/{name}.prototxt": net for name, net in nets_by_name.items()},
         **{f"solvers/{name}.prototxt": solver(name, seed) for name in RECIPES},
     }

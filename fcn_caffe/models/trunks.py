@@ -1,4 +1,4 @@
-"""The classifiers that FCNs are made of, as convolutions: VGG (16 layers, or narrow), AlexNet, GoogLeNet."""
+"""The trunks of FCNs: the classifiers VGG-16 (or a narrow VGG), AlexNet and GoogLeNet as convolutions."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ __all__ = [
     "first_pad",
     "googlenet",
     "max_pool",
+    "multiply",
     "rates",
-    "scaled",
     "score",
     "vgg",
 ]
@@ -31,7 +31,7 @@ NOT_DEPLOYED = {"stage": "deploy"}  # an `exclude` rule
 
 
 def rates(rate: float) -> list[dict[str, float]]:
-    """`param` of a layer that learns at `rate`. Caffe's classifiers double the bias's rate and do not decay it."""
+    """Return the `param` of a layer that learns at `rate`; a bias learns twice as fast and does not decay."""
     return [{"lr_mult": rate, "decay_mult": 1}, {"lr_mult": 2 * rate, "decay_mult": 0}]
 
 
@@ -42,11 +42,17 @@ RATES = rates(1)
 class Vgg:
     """A trunk of VGG's form: 3x3 convolutions in five stages, each ending in a pool, then fc6 and fc7.
 
-    depths, widths: convolutions and outputs of each stage. fc_kernel: of fc6, which is what pool5 leaves of the
-    classifier's image. dropout: 0 leaves the layers out. filler: the weights of all layers where they are learned from
-    nothing; none leaves them zero, to be copied from a file. rate: lr_mult of all layers; with 0 nothing learns.
-    pad: of the first convolution, by default `first_pad`'s. fc_pad: of fc6. special: options of single convolutions
-    by their names, instead of those of all.
+    Attributes:
+        depths: the number of convolutions of each stage.
+        widths: the outputs of each stage's convolutions.
+        fc_width: the outputs of fc6 and of fc7.
+        fc_kernel: the kernel of fc6: what pool5 leaves of the classifier's image.
+        dropout: the ratio after fc6 and fc7; 0 leaves the layers out.
+        filler: the filler of all weights, where they are learned from nothing; None leaves them zero, to be copied.
+        rate: lr_mult of all layers; with 0 nothing learns.
+        pad: the pad of the first convolution; by default that of `first_pad`.
+        fc_pad: the pad of fc6.
+        special: the options of single convolutions by their names, instead of those of all.
     """
 
     depths: tuple[int, ...] = (2, 2, 3, 3, 3)
@@ -61,8 +67,8 @@ class Vgg:
     special: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
-    def keeps_size(self) -> bool:
-        """No convolution makes its blob larger or smaller; then the scores are the larger side beside a skip."""
+    def has_same_padding(self) -> bool:
+        """Whether every convolution keeps its blob's size; then the scores are the larger side beside a skip."""
         return self.pad == 1 and self.fc_kernel == 2 * self.fc_pad + 1
 
     @property
@@ -71,12 +77,12 @@ class Vgg:
         return [f"conv{stage}_{n}" for stage, depth in enumerate(self.depths, 1) for n in range(1, depth + 1)]
 
     def learning(self, name: str = "") -> dict[str, Any]:
-        """The options by which a layer learns."""
+        """Return the options by which a layer learns."""
         filled = {"weight_filler": {"type": self.filler}} if self.filler else {}
         return {"param": rates(self.rate), **filled, **self.special.get(name, {})}
 
     def conv(self, name: str, outputs: int, kernel: int, pad: int) -> dict[str, Any]:
-        """The options of one of its convolutions."""
+        """Return the options of one convolution."""
         return {"num_output": outputs, "pad": pad, "kernel_size": kernel, "stride": 1, **self.learning(name)}
 
 
@@ -84,15 +90,15 @@ VGG16 = Vgg()
 
 
 def first_pad(fc_kernel: int) -> int:
-    """The pad of the first convolution, so that even the smallest image leaves something for fc6: 100 for 7x7.
+    """Return a pad of the first convolution with which the smallest image leaves something for fc6: 100 for 7x7.
 
-    It grows by half of what fc6 cuts off, in pixels. The last crop is at 19, 27 or 31 for every kernel then.
+    The pad grows by half of what fc6 cuts off, in pixels. Then the last crop is at 19, 27 or 31 for every kernel.
     """
     return 4 + 16 * (fc_kernel - 1)
 
 
-def conv_relu(n: NetSpec, bottom: Top, name: str, relu: str, **options: Any) -> Top:
-    """A convolution and its ReLU in place; returns the ReLU's top."""
+def conv_relu(n: NetSpec, bottom: Top, name: str, relu: str, **options: object) -> Top:
+    """Add a convolution and its ReLU in place; return the ReLU's top."""
     n[name] = L.Convolution(bottom, **options)
     n[relu] = L.ReLU(n[name], in_place=True)
     relu_top: Top = n[relu]
@@ -100,35 +106,43 @@ def conv_relu(n: NetSpec, bottom: Top, name: str, relu: str, **options: Any) -> 
 
 
 def max_pool(n: NetSpec, bottom: Top, name: str, kernel: int = 2, stride: int = 2, **more: int) -> Top:
-    """A max pooling."""
+    """Add a max pooling."""
     n[name] = L.Pooling(bottom, pool=P.Pooling.MAX, kernel_size=kernel, stride=stride, **more)
     pooled: Top = n[name]
     return pooled
 
 
 def drop(n: NetSpec, bottom: Top, name: str, ratio: float) -> Top:
-    """Dropout in place, left out of the deploy form."""
+    """Add dropout in place, left out of the deploy form."""
     n[name] = L.Dropout(bottom, dropout_ratio=ratio, in_place=True, exclude=NOT_DEPLOYED)
     dropped: Top = n[name]
     return dropped
 
 
-def scaled(n: NetSpec, bottom: Top, name: str, value: float) -> Top:
-    """A multiplication by a constant."""
+def multiply(n: NetSpec, bottom: Top, name: str, value: float) -> Top:
+    """Add a multiplication by a constant."""
     n[name] = L.Scale(bottom, filler={"type": "constant", "value": value}, param=[{"lr_mult": 0}])
-    made: Top = n[name]
-    return made
+    product: Top = n[name]
+    return product
 
 
 def score(n: NetSpec, bottom: Top, name: str, classes: int, rate: float = 1) -> Top:
-    """A score layer, 1x1 and without filler: it starts at zero."""
+    """Add a score layer: 1x1, without filler, so that it starts at zero."""
     n[name] = L.Convolution(bottom, num_output=classes, pad=0, kernel_size=1, param=rates(rate))
     scored: Top = n[name]
     return scored
 
 
 def convolutions(n: NetSpec, bottom: Top, trunk: Vgg = VGG16, suffix: str = "", first: str = "conv1_1") -> Top:
-    """Add a VGG trunk up to pool5. suffix: of every layer name. first: the first convolution's name."""
+    """Add a VGG trunk up to pool5.
+
+    Args:
+        n: the net.
+        bottom: the image.
+        trunk: the trunk's form.
+        suffix: what every layer's name ends in.
+        first: the first convolution's name.
+    """
     edge = first_pad(trunk.fc_kernel) if trunk.pad is None else trunk.pad
     for stage, (depth, width) in enumerate(zip(trunk.depths, trunk.widths, strict=True), 1):
         for number in range(1, depth + 1):
@@ -151,14 +165,20 @@ def vgg(n: NetSpec, bottom: Top, trunk: Vgg = VGG16, suffix: str = "", first: st
     return bottom
 
 
-def alexnet(n: NetSpec, bottom: Top, **learning: Any) -> Top:
-    """Add CaffeNet up to fc7. learning: options of each convolution; the released net gives them no `param`."""
+def alexnet(n: NetSpec, bottom: Top, **learning: object) -> Top:
+    """Add CaffeNet up to fc7. learning: options of every convolution; the released net gives them no `param`."""
 
     def conv(number: int, kernel: int, outputs: int, stride: int = 1, pad: int = 0, group: int = 1) -> Top:
-        options = {"num_output": outputs, "pad": pad, "kernel_size": kernel, "group": group, "stride": stride}
-        options |= learning
+        options = {
+            "num_output": outputs,
+            "pad": pad,
+            "kernel_size": kernel,
+            "group": group,
+            "stride": stride,
+            **learning,
+        }
         name = f"{'fc' if number > 5 else 'conv'}{number}"
-        return conv_relu(n, bottom, name, f"relu{number}", **options)
+        return conv_relu(n, bottom, name, f"relu{number}", **options, **learning)
 
     for number, kernel, outputs, stride, pad, group in ((1, 11, 96, 4, 100, 1), (2, 5, 256, 1, 2, 2)):
         bottom = conv(number, kernel, outputs, stride, pad, group)
@@ -173,7 +193,7 @@ def alexnet(n: NetSpec, bottom: Top, **learning: Any) -> Top:
 
 
 def alexnet_by_the_text(n: NetSpec, bottom: Top) -> Top:
-    """CaffeNet with the rate of its biases doubled, as the paper's text says; the released net leaves them alone."""
+    """Add CaffeNet with the rate of its biases doubled, as the paper's text says; the released net does not."""
     return alexnet(n, bottom, param=RATES)
 
 
@@ -194,7 +214,7 @@ GOOGLENET_PAD = 18
 
 
 def googlenet(n: NetSpec, bottom: Top, pad: int = GOOGLENET_PAD) -> Top:
-    """Add BVLC's GoogLeNet up to its last inception and dropout; auxiliary heads and average pooling are left out."""
+    """Add BVLC's GoogLeNet up to its last inception and dropout, without auxiliary heads and average pooling."""
 
     def conv(bottom: Top, group: str, part: str, outputs: int, kernel: int = 1, stride: int = 1, pad: int = 0) -> Top:
         options = {"num_output": outputs, "pad": pad, "kernel_size": kernel, "stride": stride, "param": RATES}
@@ -202,19 +222,19 @@ def googlenet(n: NetSpec, bottom: Top, pad: int = GOOGLENET_PAD) -> Top:
         return conv_relu(n, bottom, f"{group}/{part}", f"{group}/relu_{part.removesuffix('_s2')}", **options)
 
     def norm(bottom: Top, name: str) -> Top:
-        made: Top = L.LRN(bottom, local_size=5, alpha=1e-4, beta=0.75)
-        n[name] = made
-        return made
+        normalised: Top = L.LRN(bottom, local_size=5, alpha=1e-4, beta=0.75)
+        n[name] = normalised
+        return normalised
 
     bottom = conv(bottom, "conv1", "7x7_s2", 64, 7, 2, pad)
     bottom = norm(max_pool(n, bottom, "pool1/3x3_s2", 3), "pool1/norm1")
     bottom = conv(bottom, "conv2", "3x3_reduce", 64)
     bottom = norm(conv(bottom, "conv2", "3x3", 192, 3, pad=1), "conv2/norm2")
     bottom = max_pool(n, bottom, "pool2/3x3_s2", 3)
-    for name, (one, reduce3, three, reduce5, five, projected) in _INCEPTIONS.items():
+    for name, (width1, reduce3, width3, reduce5, width5, projected) in _INCEPTIONS.items():
         group = f"inception_{name}"
-        branches = [conv(bottom, group, "1x1", one)]
-        for size, reduced, outputs in ((3, reduce3, three), (5, reduce5, five)):
+        branches = [conv(bottom, group, "1x1", width1)]
+        for size, reduced, outputs in ((3, reduce3, width3), (5, reduce5, width5)):
             part = f"{size}x{size}"
             narrow = conv(bottom, group, f"{part}_reduce", reduced)
             branches.append(conv(narrow, group, part, outputs, size, pad=size // 2))

@@ -14,7 +14,7 @@ from fcn_caffe.errors import GraphError
 from fcn_caffe.models import shapes
 from fcn_caffe.models.heads import loss, to_image
 from fcn_caffe.models.nets import COLOUR_SCALE
-from fcn_caffe.models.trunks import convolutions, scaled, score
+from fcn_caffe.models.trunks import convolutions, multiply, score
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.net_spec import NetSpec
 from fcn_caffe.net.net_spec import layers as L
@@ -51,7 +51,7 @@ def with_scaled_skips(net: Any, scales: Mapping[int, float]) -> Any:
         if place is None:
             raise GraphError(f"net '{net.name}' has no layer 'score_pool{pool}', which a scale would come before.")
         n = NetSpec()
-        scaled(n, L.Input(), f"scale_pool{pool}", scale)
+        multiply(n, L.Input(), f"scale_pool{pool}", scale)
         (added,) = (layer for layer in n.to_proto().layer if layer.type == "Scale")
         added.bottom[:] = made.layer[place].bottom
         made.layer[place].bottom[:] = added.top
@@ -73,7 +73,7 @@ def pool_alone(pool: int, seed: int = shapes.SEED) -> Any:
     n, classes = NetSpec(), len(CLASSES)
     n.data, n.label = L.Input(ntop=2)
     trunk = replace(shapes.TRUNK, rate=0, depths=shapes.TRUNK.depths[:pool], widths=shapes.TRUNK.widths[:pool])
-    features = convolutions(n, scaled(n, n.data, "scale_data", COLOUR_SCALE), trunk)
+    features = convolutions(n, multiply(n, n.data, "scale_data", COLOUR_SCALE), trunk)
     scores = score(n, features, f"score_pool{pool}", classes, shapes.SCORE_RATE)
     loss(n, to_image(n, scores, n.data, classes, 2**pool), n.label, normalize=True)
     data = (layer for layer in shapes.fcn("shapes-fcn32s", seed).layer if not layer.bottom)
