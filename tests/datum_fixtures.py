@@ -72,6 +72,6 @@ def pull(net: Net, batches: int = 1) -> list[dict[str, Array]]:
 def equal(first: list[dict[str, Array]], second: list[dict[str, Array]]) -> bool:
     """Whether two runs saw the same batches."""
     return len(first) == len(second) and all(
-        one.keys() == other.keys() and all(np.array_equal(one[key], other[key]) for key in one)
-        for one, other in zip(first, second, strict=True)
+        batch.keys() == other.keys() and all(np.array_equal(batch[key], other[key]) for key in batch)
+        for batch, other in zip(first, second, strict=True)
     )

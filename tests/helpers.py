@@ -12,24 +12,25 @@ from fcn_caffe.proto import caffe_pb2, parse_text
 
 
 def input_layer(name: str, *shape: int) -> str:
-    """An Input layer's text."""
+    """Return an Input layer's text."""
     dims = " ".join(f"dim: {size}" for size in shape)
     return f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ {dims} }} }} }}\n'
 
 
 def layer(name: str, type: str, bottom: str = "", top: str | None = None, more: str = "") -> str:
-    """A layer's text; bottoms and tops separated by spaces, the top named as the layer unless given."""
+    """Return a layer's text. Bottoms and tops are separated by spaces; the top has the layer's name by default."""
     bottoms = " ".join(f'bottom: "{blob}"' for blob in bottom.split())
     tops = " ".join(f'top: "{blob}"' for blob in (name if top is None else top).split())
     return f'layer {{ name: "{name}" type: "{type}" {bottoms} {tops} {more} }}\n'
 
 
-def net_param(*text: str) -> Any:
+def net_param(*text: str) -> caffe_pb2.NetParameter:
+    """Parse the joined text."""
     return parse_text("\n".join(text), caffe_pb2.NetParameter, "net.prototxt")
 
 
 def make_net(*text: str, phase: int = TEST, path: Path | None = None, **options: Any) -> Net:
-    """A Net of the joined text, through a file at `path` where given."""
+    """Build a Net of the joined text, through a file at `path` if there is one; `options` are those of Net."""
     if path is None:
         return Net(net_param(*text), phase, **options)
     path.write_text("\n".join(text))

@@ -6,8 +6,10 @@ import zlib
 from functools import lru_cache
 from math import prod, sqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from fcn_caffe import Net
@@ -15,24 +17,29 @@ from fcn_caffe.layers.fillers import bilinear_kernel
 
 FOLDER = Path(__file__).parent / "golden"
 
+Array = npt.NDArray[Any]
+
 
 @lru_cache
-def load(name: str) -> dict[str, np.ndarray]:
+def load(name: str) -> dict[str, Array]:
+    """Read a file of golden numbers."""
     with np.load(FOLDER / f"{name}.npz") as file:
         return {key: file[key] for key in file.files}
 
 
 def cases(name: str) -> list[str]:
+    """Return the names of the cases in a file of golden numbers."""
     return sorted({key.split("/")[0] for key in load(name)})
 
 
-def arrays(data: dict[str, np.ndarray], prefix: str) -> list[np.ndarray]:
-    found = {int(key.rsplit("/", 1)[1]): value for key, value in data.items() if key.rsplit("/", 1)[0] == prefix}
-    return [found[index] for index in sorted(found)]
+def arrays(data: dict[str, Array], prefix: str) -> list[Array]:
+    """Return the arrays PREFIX/0, PREFIX/1 … that there are."""
+    blobs = {int(key.rsplit("/", 1)[1]): value for key, value in data.items() if key.rsplit("/", 1)[0] == prefix}
+    return [blobs[index] for index in sorted(blobs)]
 
 
-def draw(layer: str, type: str, index: int, shape: tuple[int, ...]) -> np.ndarray:
-    """The parameter blob that Caffe's run used, by the oracle's rule."""
+def draw(layer: str, type: str, index: int, shape: tuple[int, ...]) -> Array:
+    """Return the parameter blob of Caffe's run, by the rule that the oracle used."""
     if type == "Scale":
         return np.full(shape, 0.01, np.float32)
     if type == "Deconvolution" and index == 0:
@@ -45,14 +52,15 @@ def draw(layer: str, type: str, index: int, shape: tuple[int, ...]) -> np.ndarra
 
 
 def draw_all(net: Net) -> None:
+    """Fill a net with the parameters of Caffe's run."""
     with torch.no_grad():
         for node in net.graph.nodes:
             for index, blob in enumerate(net.layer(node.name).blobs):
                 blob.copy_(torch.from_numpy(draw(node.name, node.type, index, tuple(blob.shape))))
 
 
-def assert_close(actual: object, expected: np.ndarray, tolerance: float, what: str) -> None:
-    """Within `tolerance` of the largest magnitude in the array; NaN where Caffe has NaN."""
+def assert_close(actual: object, expected: Array, tolerance: float, what: str) -> None:
+    """Assert equality within `tolerance` of the largest magnitude in the array; NaN where Caffe has NaN."""
     got = np.asarray(actual.detach() if isinstance(actual, torch.Tensor) else actual, np.float64)
     assert got.shape == expected.shape, f"{what}: shape {got.shape}, Caffe's is {expected.shape}"
     assert np.array_equal(np.isnan(got), np.isnan(expected)), f"{what}: NaN in other places"

@@ -100,26 +100,26 @@ def test_image_and_label_go_together(options):
         python("MirrorJitter", "data label", "moved answer", {**options, "seed": 3}),
         phase=TRAIN,
     )
-    found = net(data=data, label=label)
-    seen = set()
-    for image, answer, whole in zip(found["moved"], found["answer"], both, strict=True):
+    tops = net(data=data, label=label)
+    changes = set()
+    for image, answer, whole in zip(tops["moved"], tops["answer"], both, strict=True):
         wanted = {
             (mirror, down, along): mirror_and_shift(whole.numpy(), mirror, down, along, 0)
             for mirror in (False, True)
             for down in range(-4, 5)
             for along in range(-4, 5)
         }
-        at = [key for key, one in wanted.items() if np.array_equal(one[:3], image.numpy())]
+        at = [key for key, altered in wanted.items() if np.array_equal(altered[:3], image.numpy())]
         assert len(at) == 1
         inside = image[:1].numpy() != 0  # no pixel of a scene is 0 here
         assert (
             np.array_equal(answer.numpy()[inside], wanted[at[0]][3:][inside]) and (answer.numpy()[~inside] == 255).all()
         )
-        seen.add(at[0])
-    assert {mirror for mirror, _, _ in seen} == ({False} if options.get("mirror") is False else {False, True})
+        changes.add(at[0])
+    assert {mirror for mirror, _, _ in changes} == ({False} if options.get("mirror") is False else {False, True})
     reach = options["jitter"]
-    assert max(abs(move) for _, *moves in seen for move in moves) == reach
-    assert len(seen) > (10 if reach else 1)
+    assert max(abs(move) for _, *moves in changes for move in moves) == reach
+    assert len(changes) > (10 if reach else 1)
 
 
 def test_masks_by_hand():
@@ -149,13 +149,13 @@ def test_in_place_and_going_on_from_a_state(kind, options, tops):
     def run(net, blobs, times):
         keep = blobs.split()
         for _ in range(times):
-            found = net({"data": data, "label": label}, keep=keep)
-        return [found[name] for name in keep]
+            blobs = net({"data": data, "label": label}, keep=keep)
+        return [blobs[name] for name in keep]
 
     def make(top, seed=None):
-        given = options if seed is None else {**options, "seed": seed}
+        settings = options if seed is None else {**options, "seed": seed}
         inputs = input_layer("data", *data.shape), input_layer("label", *label.shape)
-        return make_net(*inputs, python(kind, bottoms, top, given), phase=TRAIN)
+        return make_net(*inputs, python(kind, bottoms, top, settings), phase=TRAIN)
 
     torch.manual_seed(1)
     first = make(tops)

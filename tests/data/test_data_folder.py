@@ -59,11 +59,11 @@ def test_gives_bgr_minus_mean_and_labels_in_order(folder):
 def test_training_order_is_the_references(folder):
     folder["split"] = folder["split"].replace("val", "train")
     layer, blobs = start(**folder, seed=7)
-    seen = [(step(layer, blobs), layer.name)[1] for _ in range(20)]
+    order = [(step(layer, blobs), layer.name)[1] for _ in range(20)]
     # Once in setup, once after each forward: image t is draw t. Python 2's randint(0, n - 1) is int(random() * n).
     draws = random.Random(7)
-    assert seen == ["abc"[int(draws.random() * 3)] for _ in range(20)]
-    assert len(set(seen)) == 3
+    assert order == ["abc"[int(draws.random() * 3)] for _ in range(20)]
+    assert len(set(order)) == 3
 
 
 def test_other_users_of_random_do_not_shift_the_order(folder):

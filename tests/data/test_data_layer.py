@@ -49,10 +49,10 @@ def test_batches_go_round_the_database(tmp_path: Path, backend: str, prefetch: i
     net = data_net("Data", options)
     assert net.blob_shapes == {"data": (2, 3, 4, 5), "label": (2,)}
     assert not prefetching(), "a net that is only built starts nothing"
-    found = pull(net, 5)
-    assert np.array_equal(np.concatenate([batch["data"] for batch in found]), blobs([*pictures, *pictures]))
-    assert np.concatenate([batch["label"] for batch in found]).tolist() == [0, 10, 20, 30, 40] * 2
-    assert found[0]["data"].dtype == found[0]["label"].dtype == np.float32
+    batches = pull(net, 5)
+    assert np.array_equal(np.concatenate([batch["data"] for batch in batches]), blobs([*pictures, *pictures]))
+    assert np.concatenate([batch["label"] for batch in batches]).tolist() == [0, 10, 20, 30, 40] * 2
+    assert batches[0]["data"].dtype == batches[0]["label"].dtype == np.float32
 
 
 def test_one_top_is_enough(tmp_path: Path) -> None:
@@ -77,10 +77,10 @@ def test_float_data_and_encoded_images(tmp_path: Path) -> None:
     ]
     records = ((b"%d" % index, datum.SerializeToString()) for index, datum in enumerate(datums))
     write_records(tmp_path / "db", "lmdb", records)
-    found = pull(data_net("Data", f'source: "{tmp_path / "db"}" batch_size: 2 backend: LMDB'))[0]
-    assert np.array_equal(found["data"][0], numbers)
-    assert np.array_equal(found["data"][1], blobs([picture])[0])
-    assert found["label"].tolist() == [1, 2]
+    batches = pull(data_net("Data", f'source: "{tmp_path / "db"}" batch_size: 2 backend: LMDB'))[0]
+    assert np.array_equal(batches["data"][0], numbers)
+    assert np.array_equal(batches["data"][1], blobs([picture])[0])
+    assert batches["label"].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ BOTH = "transform_param { force_color: true force_gray: true }"
         ('source: "{broken}" batch_size: 1 backend: LMDB', "", "record '0': not an image Pillow can read"),
         ('source: "{wrong}" batch_size: 1 backend: LMDB', "", "the Datum says 3x4x5, but holds 2 numbers"),
     ],
-)  # fmt: skip
+)
 def test_refusals(tmp_path: Path, options: str, more: str, message: str) -> None:
     picture = images(1)[0]
     write_database(tmp_path / "db", [picture])
@@ -363,5 +363,5 @@ def test_the_phase_decides_where_the_crop_lies(tmp_path: Path) -> None:
     crop = "transform_param { crop_size: 3 }"
     centre = blobs([picture])[:, :, 2:5, 3:6]
     assert all(np.array_equal(b["data"], centre) for b in pull(data_net("Data", options, crop, phase=TEST), 5))
-    found = pull(data_net("Data", options, crop, phase=TRAIN), 20)
-    assert len({batch["data"].tobytes() for batch in found}) > 5
+    batches = pull(data_net("Data", options, crop, phase=TRAIN), 20)
+    assert len({batch["data"].tobytes() for batch in batches}) > 5

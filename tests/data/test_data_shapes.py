@@ -20,12 +20,12 @@ def test_same_seed_same_picture_and_others_differ():
 
 
 def test_labels_hold_every_class_and_void_touches_an_edge():
-    seen = set()
+    labels = set()
     for index in range(30):
         image, label = shapes.draw_scene(0, "val", index, 96)
         assert image.shape == (96, 96, 3) and image.dtype == label.dtype == np.uint8
-        seen |= set(np.unique(label).tolist())
-    assert seen == {0, 1, 2, 3, 4, 5, 255}
+        labels |= set(np.unique(label).tolist())
+    assert labels == {0, 1, 2, 3, 4, 5, 255}
 
 
 def test_colour_does_not_tell_the_class():

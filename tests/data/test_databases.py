@@ -20,9 +20,9 @@ def records(count: int, size: int = 10) -> Iterator[tuple[bytes, bytes]]:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_what_is_written_is_read_in_the_order_of_the_keys(tmp_path: Path, backend: str) -> None:
-    given = list(records(250))
-    assert write_records(tmp_path / "db", backend, iter(given[::-1])) == 250
-    assert list(read_records(tmp_path / "db", backend)) == given
+    written = list(records(250))
+    assert write_records(tmp_path / "db", backend, iter(written[::-1])) == 250
+    assert list(read_records(tmp_path / "db", backend)) == written
     assert [path.name for path in tmp_path.iterdir()] == ["db"]
 
 
@@ -58,8 +58,8 @@ def test_reading_changes_nothing_in_the_folder(tmp_path: Path, backend: str) -> 
     write_records(tmp_path / "db", backend, records(100))
 
     def look() -> dict[str, tuple[int, int]]:
-        found = {path.name: path.stat() for path in (tmp_path / "db").iterdir()}
-        return {name: (status.st_size, status.st_mtime_ns) for name, status in found.items()}
+        statuses = {path.name: path.stat() for path in (tmp_path / "db").iterdir()}
+        return {name: (status.st_size, status.st_mtime_ns) for name, status in statuses.items()}
 
     before = look()
     (tmp_path / "db").chmod(0o555)
@@ -85,10 +85,10 @@ def test_leveldb_of_old_caffe_with_sst_tables_is_read(tmp_path: Path, monkeypatc
         table.rename(table.with_suffix(".sst"))
     (tmp_path / "private").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "private"))
-    found = read_records(tmp_path / "db", "leveldb")
-    assert next(found)[0] == b"00000"
+    reading = read_records(tmp_path / "db", "leveldb")
+    assert next(reading)[0] == b"00000"
     assert len(list((tmp_path / "private").iterdir())) == 1
-    found.close()
+    reading.close()
     assert not list((tmp_path / "private").iterdir()), "the private folder goes with the reader"
 
 

@@ -74,11 +74,11 @@ def zipped(path, files):
 
 @pytest.fixture
 def job(tmp_path):
-    """A run over miniatures, whose sums are not the published ones; what it reports is in `job.said`."""
-    said = []
-    found = Job(tmp_path / "data", tmp_path / "archives", checksums=False, report=said.append)
-    found.said = said
-    return found
+    """A run over miniatures, whose sums are not the published ones; what it reports is in `job.lines`."""
+    lines = []
+    job = Job(tmp_path / "data", tmp_path / "archives", checksums=False, report=lines.append)
+    job.lines = lines
+    return job
 
 
 def prepare(name, job, **counts):
@@ -127,7 +127,7 @@ def test_voc_2011_and_sbd_make_seg11valid(job):
     folder = job.data / "pascal" / "VOC2011"
     assert (folder / "ImageSets" / "Segmentation" / "seg11valid.txt").read_text() == "c\ne\n"
     assert not (folder / "Annotations").exists() and not (job.data / "sbdd" / "dataset" / "inst").exists()
-    assert any("PASCAL VOC 2011 segmentation is ready in" in line for line in job.said)
+    assert any("PASCAL VOC 2011 segmentation is ready in" in line for line in job.lines)
     layer, blobs = start(VOCSegDataLayer, voc_dir=str(folder), split="seg11valid", seed=1337)
     assert step(layer, blobs)[1].shape == (1, 1, *SIZE)
     # A list that shares an image with SBD's train is not passed.
@@ -232,8 +232,8 @@ def test_nyud_from_nyus_own_files(job):
     assert np.array_equal(color[0] + layer.mean_bgr[:, None, None], images[1].transpose(0, 2, 1)[::-1])
     assert np.allclose(np.exp(depth[0, 0] + 7.844), depths[1].T * 1000, atol=0.6)
     assert np.array_equal(label[0, 0], (classes[1].T - 1).astype(np.uint8))
-    said = "\n".join(job.said)
-    assert "not there: train, val" in said and "not there: data/hha" in said
+    printed = "\n".join(job.lines)
+    assert "not there: train, val" in printed and "not there: data/hha" in printed
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("img_*")}
     prepare("nyud", job, trainval=2, test=2)
     assert times == {path: path.stat().st_mtime_ns for path in times} and len(times) == 12
@@ -279,7 +279,7 @@ def test_nyud_from_the_references_layout(job):
         files[f"nyud/segmentation/img_{name}.mat"] = mat(segmentation=labels(0, 40))
     tar(job.archives / "nyud.tar.gz", files, "w:gz")
     prepare("nyud", job, train=1, val=1, trainval=2, test=1)
-    assert not any("not there" in line for line in job.said)
+    assert not any("not there" in line for line in job.lines)
     bad = job.data / "nyud" / "segmentation" / "img_5003.mat"
     bad.write_bytes(mat(segmentation=labels(41)))
     with pytest.raises(DataError, match=r"img_5003\.mat: labels 41 \(20 pixels\) are out of range"):
@@ -334,7 +334,7 @@ def test_a_matching_sum_is_taken(job, monkeypatch):
     known = Archive(path.name, "somewhere", hashlib.md5(path.read_bytes()).hexdigest())
     monkeypatch.setattr(data_set, "archives", (known,))
     prepare("voc2012", replace(job, checksums=True), train=2, val=3, trainval=5)
-    assert any("checking its MD5 sum" in line for line in job.said)
+    assert any("checking its MD5 sum" in line for line in job.lines)
 
 
 def test_without_its_archive_a_folder_that_is_there_is_checked(job):
@@ -342,13 +342,13 @@ def test_without_its_archive_a_folder_that_is_there_is_checked(job):
     prepare("sbd", job, train=3, val=1)
     (job.archives / "benchmark.tgz").unlink()
     prepare("sbd", job, train=3, val=1)
-    assert any("benchmark.tgz is not in" in line for line in job.said)
+    assert any("benchmark.tgz is not in" in line for line in job.lines)
     (job.data / "sbdd" / "dataset" / "cls" / "g.mat").unlink()
     with pytest.raises(DataError, match=r"cls/g\.mat: no such label file"):
         prepare("sbd", job, train=3, val=1)
     make_sbd(job)
     prepare("sbd", job, train=3, val=1)  # only what is missing is unpacked
-    assert "benchmark.tgz: 1 files unpacked" in job.said
+    assert "benchmark.tgz: 1 files unpacked" in job.lines
 
 
 def test_labels_out_of_range_and_bad_images_are_named(job):

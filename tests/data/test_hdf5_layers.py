@@ -39,9 +39,9 @@ def labels(net: Net, batches: int) -> list[int]:
 def test_rows_of_all_files_round_and_round(tmp_path: Path) -> None:
     net = hdf5_net(write_files(tmp_path, 3, 2, 4), 2)
     assert net.blob_shapes == {"data": (2, 2, 3), "label": (2,)}
-    found = pull(net, 9)
-    assert [int(label) for batch in found for label in batch["label"]] == list(range(9)) * 2
-    for batch in found:
+    batches = pull(net, 9)
+    assert [int(label) for batch in batches for label in batch["label"]] == list(range(9)) * 2
+    for batch in batches:
         assert batch["data"].dtype == batch["label"].dtype == np.float32
         assert np.array_equal(batch["data"], batch["label"][:, None, None] + np.zeros((2, 2, 3), np.float32))
 

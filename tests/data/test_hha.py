@@ -26,22 +26,22 @@ SAMPLES = SHARED / "data" / "samples" / "HHA"
 
 @pytest.mark.parametrize(("pitch", "roll"), [(0, 0), (10, 0), (-12, 4), (8, -15)])
 def test_normals_of_planes_are_exact(pitch, roll):
-    depth, down, seen = room(pitch, roll)
+    depth, down, surfaces = room(pitch, roll)
     normal = normals(points(depth, CAMERA), 3)
-    where = inside(seen, 3)
-    assert len(set(seen[where].tolist())) >= 2
+    where = inside(surfaces, 3)
+    assert len(set(surfaces[where].tolist())) >= 2
     for surface, direction in ((0, down), (2, -down)):
-        found = normal[where & (seen == surface)]
-        assert np.allclose(found, direction, atol=1e-6)  # away from the camera
-    assert np.allclose(normal[where & (seen == 1)] @ down, 0, atol=1e-6)
+        directions = normal[where & (surfaces == surface)]
+        assert np.allclose(directions, direction, atol=1e-6)  # away from the camera
+    assert np.allclose(normal[where & (surfaces == 1)] @ down, 0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("pitch", "roll"), [(0, 0), (10, 0), (-12, 4), (8, -15)])
 def test_gravity_of_a_turned_camera(pitch, roll):
-    depth, down, seen = room(pitch, roll)
-    clean = normals(points(depth, CAMERA), 3)[inside(seen, 3)]
+    depth, down, surfaces = room(pitch, roll)
+    clean = normals(points(depth, CAMERA), 3)[inside(surfaces, 3)]
     assert np.allclose(gravity(clean), down, atol=1e-6)
-    assert {0, 1} <= set(seen.ravel().tolist())
+    assert {0, 1} <= set(surfaces.ravel().tolist())
     # Windows over the edges of the room blur it by less than a degree.
     blurred = gravity(normals(points(depth, CAMERA), 10))
     assert np.degrees(np.arccos(min(1.0, blurred @ down))) < 1
@@ -54,18 +54,18 @@ def test_gravity_before_a_single_wall_is_the_camera_s_down():
 
 
 def test_a_level_room():
-    depth, down, seen = room()
-    picture, where = hha(depth, CAMERA), inside(seen, 4)
+    depth, down, surfaces = room()
+    picture, where = hha(depth, CAMERA), inside(surfaces, 4)
     disparity, height, angle = np.moveaxis(picture.astype(int), -1, 0)
     assert np.array_equal(disparity, np.floor(np.minimum(310, 310 / depth).clip(0, 255) + 0.5))
-    assert set(disparity[seen == 1].tolist()) == {78}  # 31000 / 400 cm = 77.5
+    assert set(disparity[surfaces == 1].tolist()) == {78}  # 31000 / 400 cm = 77.5
     for surface, degrees in ((0, 0), (1, 90), (2, 180)):
-        assert np.abs(angle[where & (seen == surface)] - (degrees + 38)).max() <= 1
-    assert np.abs(height[seen == 0]).max() <= 2
-    assert np.abs(height[seen == 2] - 255).max() <= 2 and FLOOR + CEILING > 2.55  # 260 cm, cut at 255
+        assert np.abs(angle[where & (surfaces == surface)] - (degrees + 38)).max() <= 1
+    assert np.abs(height[surfaces == 0]).max() <= 2
+    assert np.abs(height[surfaces == 2] - 255).max() <= 2 and FLOOR + CEILING > 2.55  # 260 cm, cut at 255
     expected = height_above_ground(points(depth, CAMERA), down)
-    assert np.abs(expected[seen == 0]).max() < 1e-9 and np.abs(expected[seen == 2] - 260).max() < 1e-9
-    assert np.allclose(angle_with(normals(points(depth, CAMERA), 3), down)[where & (seen == 1)], 90, atol=1e-4)
+    assert np.abs(expected[surfaces == 0]).max() < 1e-9 and np.abs(expected[surfaces == 2] - 260).max() < 1e-9
+    assert np.allclose(angle_with(normals(points(depth, CAMERA), 3), down)[where & (surfaces == 1)], 90, atol=1e-4)
 
 
 def test_no_floor_in_sight():

@@ -18,9 +18,9 @@ def test_images_and_labels_in_the_order_of_the_list(tmp_path: Path) -> None:
     source = write_images(tmp_path, pictures)
     net = data_net("ImageData", f'source: "{source}" root_folder: "{tmp_path}/" batch_size: 2')
     assert net.blob_shapes == {"data": (2, 3, 4, 5), "label": (2,)}
-    found = pull(net, 3)
-    assert np.array_equal(np.concatenate([batch["data"] for batch in found]), blobs([*pictures, *pictures]))
-    assert np.concatenate([batch["label"] for batch in found]).tolist() == [0, 10, 20] * 2
+    batches = pull(net, 3)
+    assert np.array_equal(np.concatenate([batch["data"] for batch in batches]), blobs([*pictures, *pictures]))
+    assert np.concatenate([batch["label"] for batch in batches]).tolist() == [0, 10, 20] * 2
 
 
 def test_images_are_looked_for_beside_the_net_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,8 +45,8 @@ def test_resized_as_opencv_does(tmp_path: Path) -> None:
     pictures = [images(1, 4, 5)[0], images(1, 9, 7)[0]]
     source = write_images(tmp_path, pictures)
     options = f'source: "{source}" root_folder: "{tmp_path}/" batch_size: 2 new_height: 6 new_width: 3'
-    found = pull(data_net("ImageData", options))[0]["data"]
-    assert np.array_equal(found, blobs([resize(picture, 6, 3) for picture in pictures]))
+    batches = pull(data_net("ImageData", options))[0]["data"]
+    assert np.array_equal(batches, blobs([resize(picture, 6, 3) for picture in pictures]))
 
 
 def test_grey_without_is_color(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_another_list_does_not_take_a_snapshots_order(tmp_path: Path) -> None:
         ('source: "{list}" root_folder: "{folder}/" rand_skip: 4000', "", "the list has 2. Make it smaller"),
         ('source: "{list}" root_folder: "{folder}/"', "transform_param { crop_size: 7 }", "smaller than crop_size 7"),
     ],
-)  # fmt: skip
+)
 def test_refusals(tmp_path: Path, options: str, more: str, message: str) -> None:
     source = write_images(tmp_path, images(2))
     (tmp_path / "empty.txt").write_text("\n")

@@ -29,9 +29,9 @@ def test_arrays_are_gone_through_round_and_round() -> None:
     assert net.blob_shapes == {"data": (2, 3, 4, 5), "label": (2,)}
     data, labels = arrays(6)
     net.layer("l").set_input_arrays(data, labels)
-    found = pull(net, 6)
-    assert np.array_equal(np.concatenate([batch["data"] for batch in found]), np.concatenate([data, data]))
-    assert [int(label) for batch in found for label in batch["label"]] == [*range(6), *range(6)]
+    batches = pull(net, 6)
+    assert np.array_equal(np.concatenate([batch["data"] for batch in batches]), np.concatenate([data, data]))
+    assert [int(label) for batch in batches for label in batch["label"]] == [*range(6), *range(6)]
     net.layer("l").set_input_arrays(data[2:], labels[2:].reshape(4, 1, 1, 1))
     assert pull(net)[0]["label"].tolist() == [2, 3], "new arrays start at their first row"
 
@@ -52,9 +52,9 @@ def test_images_are_transformed_arrays_are_not(caplog: pytest.LogCaptureFixture)
     net.phase = TEST
     net.layer("l").transformer.random_crop = False
     net.layer("l").add_images(pictures, [1, 2, 3, 4])
-    found = pull(net, 2)
-    assert np.array_equal(np.concatenate([batch["data"] for batch in found]), (centre - 10) / 2)
-    assert [int(label) for batch in found for label in batch["label"]] == [1, 2, 3, 4]
+    batches = pull(net, 2)
+    assert np.array_equal(np.concatenate([batch["data"] for batch in batches]), (centre - 10) / 2)
+    assert [int(label) for batch in batches for label in batch["label"]] == [1, 2, 3, 4]
     net.layer("l").set_input_arrays(centre.copy(), np.zeros(4, np.float32))
     assert "transform_param does not act on arrays" in caplog.text
     assert np.array_equal(pull(net)[0]["data"], centre[:2])
@@ -65,9 +65,9 @@ def test_datums_raw_and_encoded() -> None:
     net = memory_net()
     encoded = datum_of_encoded(encode_image(second, "png", "x"), second.shape, 8)
     net.layer("l").add_datums([datum_of_image(first, 7), encoded])
-    found = pull(net)[0]
-    assert np.array_equal(found["data"], blobs([first, second]))
-    assert found["label"].tolist() == [7, 8]
+    batches = pull(net)[0]
+    assert np.array_equal(batches["data"], blobs([first, second]))
+    assert batches["label"].tolist() == [7, 8]
 
 
 def test_mirrors_follow_the_seed_and_the_state() -> None:
@@ -81,16 +81,16 @@ def test_mirrors_follow_the_seed_and_the_state() -> None:
     assert equal(first, same) and not equal(first, different)
     other.load_data_state(net.data_state())
     results = []
-    for one in (net, other):
-        one.layer("l").add_images(images(8), [0] * 8)
-        results.append(pull(one, 4))
+    for each in (net, other):
+        each.layer("l").add_images(images(8), [0] * 8)
+        results.append(pull(each, 4))
     assert equal(*results)
 
 
 def test_a_state_keeps_the_place_in_the_arrays() -> None:
     net, other = memory_net(), memory_net()
-    for one in (net, other):
-        one.layer("l").set_input_arrays(*arrays(6))
+    for each in (net, other):
+        each.layer("l").set_input_arrays(*arrays(6))
     pull(net, 2)
     other.load_data_state(net.data_state())
     assert equal(pull(other, 2), pull(net, 2))
@@ -182,10 +182,10 @@ def test_constants_move_with_the_net_and_are_not_weights() -> None:
 
 def test_without_a_filler_tops_are_zero_and_one_is_for_all() -> None:
     shapes = "shape { dim: 2 } shape { dim: 3 dim: 1 }"
-    found = data_net("DummyData", shapes, tops="a b")()
-    assert found["a"].tolist() == [0, 0] and found["b"].shape == (3, 1)
-    found = data_net("DummyData", f"{shapes} data_filler {{ value: 4 }}", tops="a b")()
-    assert found["a"].tolist() == [4, 4] and found["b"].flatten().tolist() == [4, 4, 4]
+    batches = data_net("DummyData", shapes, tops="a b")()
+    assert batches["a"].tolist() == [0, 0] and batches["b"].shape == (3, 1)
+    batches = data_net("DummyData", f"{shapes} data_filler {{ value: 4 }}", tops="a b")()
+    assert batches["a"].tolist() == [4, 4] and batches["b"].flatten().tolist() == [4, 4, 4]
 
 
 def test_the_old_four_sizes() -> None:

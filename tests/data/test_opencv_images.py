@@ -29,8 +29,8 @@ def test_resize_is_opencvs_to_the_bit(case: str) -> None:
 
 def test_resize_to_the_same_size_is_a_copy() -> None:
     image = np.arange(12, dtype=np.uint8).reshape(3, 4, 1)
-    found = resize(image, 3, 4)
-    assert np.array_equal(found, image) and found is not image and found.base is not image
+    pixels = resize(image, 3, 4)
+    assert np.array_equal(pixels, image) and pixels is not image and pixels.base is not image
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,8 @@ def test_resize_to_the_same_size_is_a_copy() -> None:
 )
 def test_files_are_decoded_as_opencv_does(case: str) -> None:
     file, colour = case.removeprefix("decode/").split("/")
-    found = decode_image(GOLDEN[f"decode/{file}/file"].tobytes(), file, colour)
-    assert found.dtype == np.uint8 and np.array_equal(found, GOLDEN[case])
+    pixels = decode_image(GOLDEN[f"decode/{file}/file"].tobytes(), file, colour)
+    assert pixels.dtype == np.uint8 and np.array_equal(pixels, GOLDEN[case])
 
 
 @pytest.mark.parametrize(

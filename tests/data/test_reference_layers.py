@@ -332,12 +332,12 @@ def test_in_a_net_the_first_image_is_loaded_once_more_and_order_goes_on(voc, tmp
         f'layer: "VOCSegDataLayer" param_str: "{param_str}" }} }}'
     )
     net = make_net(text, phase=TRAIN, path=tmp_path / "net.prototxt")
-    seen = [NAMES[int(net.forward()["label"][0, 0, 0, 0])] for _ in range(5)]
+    values = [NAMES[int(net.forward()["label"][0, 0, 0, 0])] for _ in range(5)]
     state = net.data_state()
-    seen += [NAMES[int(net.forward()["label"][0, 0, 0, 0])] for _ in range(5)]
-    assert seen == expected(10)
+    values += [NAMES[int(net.forward()["label"][0, 0, 0, 0])] for _ in range(5)]
+    assert values == expected(10)
     net.load_data_state(state)
-    assert NAMES[int(net.forward()["label"][0, 0, 0, 0])] == seen[5]
+    assert NAMES[int(net.forward()["label"][0, 0, 0, 0])] == values[5]
 
 
 @pytest.mark.needs_data("data/samples/VOC")

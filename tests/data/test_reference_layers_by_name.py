@@ -59,7 +59,7 @@ def run_script(folder, text):
 
 
 def test_a_solver_sees_the_references_order(folder):
-    said = run_script(
+    printed = run_script(
         folder,
         """
         import random
@@ -84,7 +84,7 @@ def test_a_solver_sees_the_references_order(folder):
         print(test.layers[0].load_label('n3').shape, test.layers[0].load_image('n3').dtype)
         """,
     )
-    assert said[-2:] == ["True", "(1, 6, 8) float32"]
+    assert printed[-2:] == ["True", "(1, 6, 8) float32"]
 
 
 def test_a_class_of_ones_own_beside_the_net(folder):
@@ -107,7 +107,7 @@ def test_a_class_of_ones_own_beside_the_net(folder):
     text = (folder / "test.prototxt").read_text()
     text = text.replace('"voc_layers"', '"own_layers"').replace("VOCSegDataLayer", "MirroredLayer")
     (folder / "own.prototxt").write_text(text.replace("{'voc_dir'", "{'times': 2, 'voc_dir'"))
-    said = run_script(
+    printed = run_script(
         folder,
         """
         import caffe, numpy as np
@@ -118,7 +118,7 @@ def test_a_class_of_ones_own_beside_the_net(folder):
         print('same')
         """,
     )
-    assert said[-1] == "same"
+    assert printed[-1] == "same"
 
 
 def test_modules_of_ones_own_come_first(folder):

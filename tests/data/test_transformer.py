@@ -30,9 +30,9 @@ def transform(text: str, image: np.ndarray = IMAGE, seed: int = 0, **options: ob
 
 
 def test_nothing_asked_for_is_a_copy_in_float() -> None:
-    found = transform("")
-    assert found.dtype == np.float32 and np.array_equal(found, IMAGE)
-    assert found is not IMAGE
+    result = transform("")
+    assert result.dtype == np.float32 and np.array_equal(result, IMAGE)
+    assert result is not IMAGE
 
 
 def test_mean_comes_before_scale() -> None:
@@ -40,8 +40,8 @@ def test_mean_comes_before_scale() -> None:
     scale = np.float32(0.0078125)
     assert np.array_equal(transform("scale: 0.0078125 mean_value: 12.5"), (image - 12.5) * scale)
     mean = np.array([1, 2.5, 3], np.float32)[:, None, None]
-    found = transform("mean_value: 1 mean_value: 2.5 mean_value: 3")
-    assert np.array_equal(found, image - mean)
+    result = transform("mean_value: 1 mean_value: 2.5 mean_value: 3")
+    assert np.array_equal(result, image - mean)
 
 
 def test_float_data_is_transformed_too() -> None:
@@ -54,8 +54,8 @@ def test_float_data_is_transformed_too() -> None:
 )
 def test_the_crop_of_the_test_phase_is_the_centre(height: int, width: int, crop: int, top: int, left: int) -> None:
     image = images(1, height, width)[0].transpose(2, 0, 1)
-    found = transform(f"crop_size: {crop}", image)
-    assert np.array_equal(found, image[:, top : top + crop, left : left + crop])
+    result = transform(f"crop_size: {crop}", image)
+    assert np.array_equal(result, image[:, top : top + crop, left : left + crop])
 
 
 def test_crop_and_mirror_are_drawn_evenly_and_the_mean_goes_with_the_crop(tmp_path: Path) -> None:
@@ -78,8 +78,8 @@ def test_crop_and_mirror_are_drawn_evenly_and_the_mean_goes_with_the_crop(tmp_pa
 
 def test_the_mirror_is_random_in_the_test_phase_too() -> None:
     test, random = transformer("mirror: true"), np.random.default_rng(0)
-    found = [np.array_equal(test(IMAGE, random), IMAGE) for _ in range(40)]
-    assert 8 < sum(found) < 32
+    result = [np.array_equal(test(IMAGE, random), IMAGE) for _ in range(40)]
+    assert 8 < sum(result) < 32
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,8 @@ def test_pixels_beyond_float_are_infinite_without_a_warning() -> None:
 def test_caffes_mean_file_is_read() -> None:
     with np.load(FORMATS / "expected.npz") as expected:
         wanted = expected["mean"]
-    found = read_mean_image(FORMATS / "mean.binaryproto")
-    assert found.dtype == np.float32 and np.array_equal(found, wanted)
+    result = read_mean_image(FORMATS / "mean.binaryproto")
+    assert result.dtype == np.float32 and np.array_equal(result, wanted)
 
 
 def test_a_mean_file_is_written_as_caffe_does(tmp_path: Path) -> None:

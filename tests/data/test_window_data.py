@@ -81,9 +81,9 @@ def test_windows_are_warped_into_place(tmp_path: Path, box: Box, context: int, m
     net = data_net("WindowData", options(source, more), crops(f"mirror: {str(mirror).lower()}"))
     image = images(1, 20, 30)[0]
     plain, turned = (reference(image, box, 8, context, mode == "square", flag) for flag in (False, True))
-    found = np.concatenate([batch["data"] for batch in pull(net, 3)])
+    data = np.concatenate([batch["data"] for batch in pull(net, 3)])
     kinds = {
-        "plain" if np.array_equal(one, plain) else "turned" if np.array_equal(one, turned) else "?" for one in found
+        "plain" if np.array_equal(crop, plain) else "turned" if np.array_equal(crop, turned) else "?" for crop in data
     }
     assert kinds <= ({"plain", "turned"} if mirror else {"plain"})
     if mirror and not np.array_equal(plain, turned):
@@ -94,17 +94,17 @@ def test_background_comes_first_and_has_label_zero(tmp_path: Path) -> None:
     windows = ["7 0.5 0 0 9 9", "3 0.9 5 5 9 9", "4 0.49 0 0 19 19", "5 0 2 2 9 9"]
     net = data_net("WindowData", options(write_windows(tmp_path, *windows, count=3), "batch_size: 10"), crops())
     assert net.blob_shapes == {"data": (10, 3, 8, 8), "label": (10,)}
-    found = pull(net, 10)
-    for batch in found:
+    batches = pull(net, 10)
+    for batch in batches:
         assert (batch["label"][:8] == 0).all() and set(batch["label"][8:]) <= {7, 3}, "a quarter of 10 is 2"
-    assert {label for batch in found for label in batch["label"]} == {0, 3, 7}
+    assert {label for batch in batches for label in batch["label"]} == {0, 3, 7}
 
 
 def test_windows_between_the_thresholds_are_left_out(tmp_path: Path) -> None:
     source = write_windows(tmp_path, "1 0.75 0 0 9 9", "1 0.3 0 0 8 8", "1 0.05 0 0 7 7")
-    found = read_windows(source, 0.75, 0.1)
-    assert [window.box for window in found.foreground] == [(0, 0, 9, 9)]
-    assert [(window.box, window.label) for window in found.background] == [((0, 0, 7, 7), 0)]
+    windows = read_windows(source, 0.75, 0.1)
+    assert [window.box for window in windows.foreground] == [(0, 0, 9, 9)]
+    assert [(window.box, window.label) for window in windows.background] == [((0, 0, 7, 7), 0)]
 
 
 def test_mean_and_scale(tmp_path: Path) -> None:
@@ -114,15 +114,17 @@ def test_mean_and_scale(tmp_path: Path) -> None:
     plain = reference(image, (0, 12, 5, 19), 8, 2, False, False)
     inside = pull(data_net("WindowData", options(source, more), crops("mean_value: 300")))[0]["data"][0] != 0
     assert inside.any() and not inside.all(), "around the image it stays zero, whatever the mean"
-    found = pull(
+    batches = pull(
         data_net("WindowData", options(source, more), crops("scale: 0.5 mean_value: 1 mean_value: 2 mean_value: 3"))
     )
     each = np.array([1, 2, 3], np.float32)[:, None, None]
-    assert np.array_equal(found[0]["data"][0], np.where(inside, (plain - each) / 2, 0))
+    assert np.array_equal(batches[0]["data"][0], np.where(inside, (plain - each) / 2, 0))
     mean = np.random.RandomState(0).rand(3, 12, 12).astype(np.float32)
     write_blob(tmp_path / "mean.binaryproto", mean)
-    found = pull(data_net("WindowData", options(source, more), crops(f'mean_file: "{tmp_path / "mean.binaryproto"}"')))
-    assert np.array_equal(found[0]["data"][0], np.where(inside, plain - mean[:, 2:10, 2:10], 0))
+    batches = pull(
+        data_net("WindowData", options(source, more), crops(f'mean_file: "{tmp_path / "mean.binaryproto"}"'))
+    )
+    assert np.array_equal(batches[0]["data"][0], np.where(inside, plain - mean[:, 2:10, 2:10], 0))
 
 
 def test_cached_images_are_the_same(tmp_path: Path) -> None:
@@ -168,7 +170,7 @@ GOOD = "1 1 0 0 9 9"
         ("batch_size: 1 fg_fraction: 1", 'crop_size: 8 mean_value: 1 mean_file: "{mean}"', "keep one of them"),
         ('batch_size: 1 fg_fraction: 1 cache_images: true root_folder: "/none/"', "crop_size: 8", "0.png: cannot be"),
     ],
-)  # fmt: skip
+)
 def test_refusals(tmp_path: Path, more: str, transform: str, message: str) -> None:
     source = write_windows(tmp_path, GOOD)
     write_blob(tmp_path / "mean", np.zeros((3, 5, 5), np.float32))
@@ -194,7 +196,7 @@ def test_refusals(tmp_path: Path, more: str, transform: str, message: str) -> No
         ("# 0\na.png\n3\n9\n9\n0\n# 1\nb.png\n1\n", "windows.txt:9: image 1 has 1 channels, the images before it 3"),
         ("# 0\na.png\n0\n", "windows.txt:3: image 0 has 0 channels"),
     ],
-)  # fmt: skip
+)
 def test_window_files_that_do_not_read(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "windows.txt").write_text(text)
     with pytest.raises(DataError, match=message):

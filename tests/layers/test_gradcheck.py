@@ -18,9 +18,9 @@ def test_every_layer_is_here() -> None:
     [pytest.param(type, *case, id=f"{type}-{i}") for type, cases in CASES.items() for i, case in enumerate(cases)],
 )
 def test_gradcheck(type: str, shapes: tuple[tuple[int, ...], ...], options: str) -> None:
-    net, given = build(type, shapes, options)
+    net, inputs = build(type, shapes, options)
     module = net.double().layer("l")
-    bottoms = [bottom.double() for bottom in given.values()]
+    bottoms = [bottom.double() for bottom in inputs.values()]
     wanted = [b.requires_grad_() for i, b in enumerate(bottoms) if i not in module.undifferentiable]
     wanted += [blob for blob in module.blobs if blob.requires_grad]
     assert wanted

@@ -15,7 +15,7 @@ from fcn_caffe import TEST, TRAIN, DataError, GraphError, LayerError, Net
 from fcn_caffe.proto.blob_file import write_blob
 
 
-def one(type: str, *shapes: tuple[int, ...], options: str = "", top: str = "l", phase: int = TEST) -> Net:
+def one_layer(type: str, *shapes: tuple[int, ...], options: str = "", top: str = "l", phase: int = TEST) -> Net:
     """A net of one layer over inputs x0, x1 …"""
     names = [f"x{i}" for i in range(len(shapes))]
     inputs = [input_layer(name, *shape) for name, shape in zip(names, shapes, strict=True)]
@@ -32,7 +32,7 @@ def give(net: Net, *bottoms: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("options", "slope"), [("power: 0", 0), ("scale: 0 shift: 2 power: 3", 0)])
 def test_power_that_is_constant(options: str, slope: float) -> None:
-    net = one("Power", (3,), options=f"power_param {{ {options} }}")
+    net = one_layer("Power", (3,), options=f"power_param {{ {options} }}")
     x = torch.tensor([0.0, torch.inf, -2.0], requires_grad=True)
     top = give(net, x)
     assert top.tolist() == [8.0 if "shift" in options else 1.0] * 3
@@ -42,7 +42,7 @@ def test_power_that_is_constant(options: str, slope: float) -> None:
 
 @pytest.mark.parametrize(("top", "slopes"), [("y", [-0.5, -0.5, 1]), ("x0", [1, -0.5, 1])])
 def test_relu_with_a_slope_below_zero_reads_the_sign_off_its_output_in_place(top: str, slopes: list[float]) -> None:
-    net = one("ReLU", (3,), options="relu_param { negative_slope: -0.5 }", top=top)
+    net = one_layer("ReLU", (3,), options="relu_param { negative_slope: -0.5 }", top=top)
     x = torch.tensor([-2.0, 0.0, 3.0], requires_grad=True)
     y = net({"x0": x}, keep=(top,))[top]
     y.sum().backward()
@@ -50,22 +50,24 @@ def test_relu_with_a_slope_below_zero_reads_the_sign_off_its_output_in_place(top
 
 
 def test_power_of_a_negative_shift_to_a_fraction_is_not_a_number() -> None:
-    assert give(one("Power", (1,), options="power_param { scale: 0 shift: -2 power: 0.5 }"), torch.ones(1)).isnan()
+    assert give(
+        one_layer("Power", (1,), options="power_param { scale: 0 shift: -2 power: 0.5 }"), torch.ones(1)
+    ).isnan()
 
 
 def test_clip_with_its_bounds_crossed_gives_the_lower_as_caffe_does() -> None:
-    net = one("Clip", (3,), options="clip_param { min: 2 max: 1 }")
+    net = one_layer("Clip", (3,), options="clip_param { min: 2 max: 1 }")
     assert give(net, torch.tensor([0.0, 1.5, 3.0])).tolist() == [2, 2, 2]
 
 
 @pytest.mark.parametrize(("x", "expected"), [(-100.0, exp(-100)), (0.0, log(2)), (100.0, 100.0)])
 def test_bnll_far_out(x: float, expected: float) -> None:
-    assert float(give(one("BNLL", (1,)), torch.tensor([x]))) == pytest.approx(expected, rel=1e-6)
+    assert float(give(one_layer("BNLL", (1,)), torch.tensor([x]))) == pytest.approx(expected, rel=1e-6)
 
 
 def test_mvn_takes_eps_as_caffe_does_in_the_gradient() -> None:
     options = "mvn_param { eps: 0.5 }"
-    net = one("MVN", (1, 1, 5), options=options).double()
+    net = one_layer("MVN", (1, 1, 5), options=options).double()
     x = torch.tensor([[[1.0, 2, 4, 7, 3]]], dtype=torch.float64, requires_grad=True)
     top_diff = torch.tensor([[[1.0, -2, 0.5, 3, 1]]], dtype=torch.float64)
     top = give(net, x)
@@ -84,8 +86,8 @@ def test_mvn_takes_eps_as_caffe_does_in_the_gradient() -> None:
 @pytest.mark.parametrize("axis", [None, 0, 1, -1])
 def test_argmax_breaks_ties_towards_the_end(axis: int | None) -> None:
     x = torch.tensor([[3.0, 1, 3, 3], [0, 0, 0, -1]])
-    given = "" if axis is None else f"axis: {axis}"
-    top = give(one("ArgMax", (2, 4), options=f"argmax_param {{ {given} top_k: 2 }}"), x)
+    axis_option = "" if axis is None else f"axis: {axis}"
+    top = give(one_layer("ArgMax", (2, 4), options=f"argmax_param {{ {axis_option} top_k: 2 }}"), x)
     if axis == 0:
         assert top.tolist() == [[0, 0, 0, 0], [1, 1, 1, 1]]
     elif axis is None:
@@ -95,9 +97,11 @@ def test_argmax_breaks_ties_towards_the_end(axis: int | None) -> None:
 
 
 def test_argmax_writes_values_behind_positions() -> None:
-    top = give(one("ArgMax", (2, 4), options="argmax_param { out_max_val: true }"), torch.arange(8.0).reshape(2, 4))
+    top = give(
+        one_layer("ArgMax", (2, 4), options="argmax_param { out_max_val: true }"), torch.arange(8.0).reshape(2, 4)
+    )
     assert top.tolist() == [[[3], [3]], [[3], [7]]]
-    axis = give(one("ArgMax", (2, 4), options="argmax_param { out_max_val: true axis: 1 }"), torch.eye(4)[:2])
+    axis = give(one_layer("ArgMax", (2, 4), options="argmax_param { out_max_val: true axis: 1 }"), torch.eye(4)[:2])
     assert axis.tolist() == [[1], [1]]
 
 
@@ -114,13 +118,13 @@ def test_argmax_writes_values_behind_positions() -> None:
     ],
 )
 def test_single_values_without_axes(type: str, shapes: list[tuple[int, ...]], options: str) -> None:
-    net = one(type, *shapes, options=options)
+    net = one_layer(type, *shapes, options=options)
     assert net.blob_shapes["l"] == ()
     assert give(net, *(torch.ones(shape) for shape in shapes)).shape == ()
 
 
 def test_filter_keeps_what_is_selected_even_nothing() -> None:
-    net = one("Filter", (3, 2), (3,))
+    net = one_layer("Filter", (3, 2), (3,))
     x = torch.arange(6.0).reshape(3, 2)
     assert give(net, x, torch.tensor([0.0, -1, 2])).tolist() == [[2, 3], [4, 5]]
     assert give(net, x, torch.zeros(3)).shape == (0, 2)
@@ -130,8 +134,8 @@ def test_filter_keeps_what_is_selected_even_nothing() -> None:
 def test_im2col_is_what_a_convolution_multiplies(shape: tuple[int, ...]) -> None:
     options = "kernel_size: 3 stride: 2 pad: 1 dilation: 2"
     x = torch.randn(shape)
-    columns = give(one("Im2col", shape, options=f"convolution_param {{ {options} }}"), x)
-    net = one("Convolution", shape, options=f"convolution_param {{ {options} num_output: 4 bias_term: false }}")
+    columns = give(one_layer("Im2col", shape, options=f"convolution_param {{ {options} }}"), x)
+    net = one_layer("Convolution", shape, options=f"convolution_param {{ {options} num_output: 4 bias_term: false }}")
     randomise(net)
     top = give(net, x)
     weight = net.layer("l").blobs[0].reshape(4, -1)
@@ -143,7 +147,7 @@ def test_im2col_is_what_a_convolution_multiplies(shape: tuple[int, ...]) -> None
 @pytest.mark.parametrize("pool", ["MAX", "AVE"])
 def test_spatial_pyramid_against_loops(height: int, size: tuple[int, int], pool: str) -> None:
     x = torch.randn(2, 3, *size)
-    found = give(one("SPP", (2, 3, *size), options=f"spp_param {{ pyramid_height: {height} pool: {pool} }}"), x)
+    pyramid = give(one_layer("SPP", (2, 3, *size), options=f"spp_param {{ pyramid_height: {height} pool: {pool} }}"), x)
     parts = []
     for level in range(height):
         bins, level_tops = 2**level, []
@@ -155,25 +159,25 @@ def test_spatial_pyramid_against_loops(height: int, size: tuple[int, int], pool:
                 area = (min(top + kh, size[0] + ph) - top) * (min(left + kw, size[1] + pw) - left)
                 level_tops.append(window.amax(2) if pool == "MAX" else window.sum(2) / area)
         parts.append(torch.stack(level_tops, 2).flatten(1))
-    torch.testing.assert_close(found.flatten(1), torch.cat(parts, 1))
-    assert give(one("SPP", (2, 3, *size), options="spp_param { pyramid_height: 1 }"), x).shape == (2, 3, 1, 1)
+    torch.testing.assert_close(pyramid.flatten(1), torch.cat(parts, 1))
+    assert give(one_layer("SPP", (2, 3, *size), options="spp_param { pyramid_height: 1 }"), x).shape == (2, 3, 1, 1)
 
 
 def test_stochastic_pooling_in_test_weighs_values_by_themselves() -> None:
     x = torch.rand(1, 2, 5, 5)
     x[0, 0, :2, :2] = 0
-    found = give(one("Pooling", x.shape, options="pooling_param { pool: STOCHASTIC kernel_size: 2 stride: 2 }"), x)
-    assert found.shape == (1, 2, 3, 3)
+    top = give(one_layer("Pooling", x.shape, options="pooling_param { pool: STOCHASTIC kernel_size: 2 stride: 2 }"), x)
+    assert top.shape == (1, 2, 3, 3)
     for i in range(3):
         for j in range(3):
             window = x[0, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].flatten(1)
             expected = window.square().sum(1) / window.sum(1).clamp(min=1e-30)
-            torch.testing.assert_close(found[0, :, i, j], expected)
+            torch.testing.assert_close(top[0, :, i, j], expected)
 
 
 def test_stochastic_pooling_in_training_draws_in_proportion_and_sends_the_gradient_there() -> None:
     options = "pooling_param { pool: STOCHASTIC kernel_size: 2 stride: 2 }"
-    net = one("Pooling", (1, 4000, 2, 3), options=options, phase=TRAIN)
+    net = one_layer("Pooling", (1, 4000, 2, 3), options=options, phase=TRAIN)
     values = torch.tensor([[1.0, 2.0, 5.0], [0.0, 5.0, 0.0]])
     x = values.expand(1, 4000, 2, 3).clone().requires_grad_()
     torch.manual_seed(0)
@@ -202,7 +206,9 @@ def test_recurrent_layers_step_by_step(type: str, expose: bool, static: bool) ->
     names = ["h", "c"] if type == "LSTM" else ["h"]
     shapes = [(T, N, D), (T, N)] + [(N, 2, 2)] * static + [(1, N, H)] * len(names) * expose
     top = " ".join(["l"] + [f"{name}_T" for name in names] * expose)
-    net = one(type, *shapes, options=f"recurrent_param {{ num_output: {H} expose_hidden: {expose} }}".lower(), top=top)
+    net = one_layer(
+        type, *shapes, options=f"recurrent_param {{ num_output: {H} expose_hidden: {expose} }}".lower(), top=top
+    )
     randomise(net)
     bottoms = [torch.randn(shape) for shape in shapes]
     bottoms[1] = torch.tensor([[0.0, 1], [1, 1], [0, 1], [1, 1]])
@@ -231,7 +237,7 @@ def test_recurrent_layers_step_by_step(type: str, expose: bool, static: bool) ->
 
 
 def test_a_recurrent_layer_goes_on_where_it_stopped_until_cont_is_zero() -> None:
-    net = one("LSTM", (2, 1, 3), (2, 1), options="recurrent_param { num_output: 2 }")
+    net = one_layer("LSTM", (2, 1, 3), (2, 1), options="recurrent_param { num_output: 2 }")
     randomise(net)
     x = torch.randn(4, 1, 3)
     going = torch.ones(2, 1)
@@ -247,12 +253,12 @@ def test_a_recurrent_layer_goes_on_where_it_stopped_until_cont_is_zero() -> None
 
 
 def test_a_loss_need_not_name_its_top() -> None:
-    net = one("EuclideanLoss", (2, 3), (2, 3), top="")
+    net = one_layer("EuclideanLoss", (2, 3), (2, 3), top="")
     assert net.graph.outputs == ()
     loss, _ = net.forward_loss({"x0": torch.ones(2, 3), "x1": torch.zeros(2, 3)})
     assert float(loss) == 1.5
     with pytest.raises(LayerError, match="takes 1 top"):
-        one("ReLU", (2,), top="")
+        one_layer("ReLU", (2,), top="")
 
 
 def test_infogain_from_a_file_with_ignored_labels(tmp_path: Path) -> None:
@@ -278,7 +284,7 @@ def test_infogain_from_a_file_with_ignored_labels(tmp_path: Path) -> None:
 
 
 def test_logarithms_of_nothing_stop_at_caffes_threshold() -> None:
-    net = one("MultinomialLogisticLoss", (1, 2), (1,))
+    net = one_layer("MultinomialLogisticLoss", (1, 2), (1,))
     x = torch.tensor([[0.0, 1.0]], requires_grad=True)
     loss = give(net, x, torch.zeros(1))
     assert float(loss.detach()) == pytest.approx(-log(1e-20), rel=1e-5)
@@ -298,13 +304,13 @@ def test_logarithms_of_nothing_stop_at_caffes_threshold() -> None:
     ],
 )
 def test_normalisers_of_sigmoid_cross_entropy(options: str, divisor: int) -> None:
-    net = one("SigmoidCrossEntropyLoss", (2, 3), (2, 3), options=f"loss_param {{ ignore_label: -1 {options} }}")
+    net = one_layer("SigmoidCrossEntropyLoss", (2, 3), (2, 3), options=f"loss_param {{ ignore_label: -1 {options} }}")
     target = torch.tensor([[1.0, 0, -1], [0, 1, 1]])
     assert float(give(net, torch.zeros(2, 3), target)) == pytest.approx(5 * log(2) / divisor)
 
 
 def test_a_legacy_contrastive_pair_at_the_margin_has_no_slope() -> None:
-    net = one("ContrastiveLoss", (2, 2), (2, 2), (2,), options="contrastive_loss_param { legacy_version: true }")
+    net = one_layer("ContrastiveLoss", (2, 2), (2, 2), (2,), options="contrastive_loss_param { legacy_version: true }")
     x = torch.tensor([[1.0, 0], [0, 0.5]], requires_grad=True)
     give(net, x, torch.zeros(2, 2), torch.zeros(2)).backward()
     assert x.grad is not None and x.grad.tolist() == [[0, 0], [0, -0.25]]
@@ -312,21 +318,21 @@ def test_a_legacy_contrastive_pair_at_the_margin_has_no_slope() -> None:
 
 @pytest.mark.parametrize(("type", "bottoms"), [("SoftmaxWithLoss", 2), ("InfogainLoss", 3)])
 def test_nothing_flows_back_through_the_softmax_beside_a_loss(type: str, bottoms: int) -> None:
-    net = one(type, *[(2, 3), (2,), (3, 3)][:bottoms], top="l p")
+    net = one_layer(type, *[(2, 3), (2,), (3, 3)][:bottoms], top="l p")
     x = torch.randn(2, 3, requires_grad=True)
-    given = [x, torch.zeros(2), torch.eye(3)][:bottoms]
-    tops = net({f"x{i}": bottom for i, bottom in enumerate(given)}, keep=("l", "p"))
+    bottoms_given = [x, torch.zeros(2), torch.eye(3)][:bottoms]
+    tops = net({f"x{i}": bottom for i, bottom in enumerate(bottoms_given)}, keep=("l", "p"))
     assert tops["l"].requires_grad and not tops["p"].requires_grad
     torch.testing.assert_close(tops["p"], torch.softmax(x.detach(), 1))
 
 
 def test_eltwise_max_overlooks_coefficients_as_caffe_does() -> None:
-    net = one("Eltwise", (2,), (2,), options="eltwise_param { operation: MAX coeff: 5 coeff: 1 }")
+    net = one_layer("Eltwise", (2,), (2,), options="eltwise_param { operation: MAX coeff: 5 coeff: 1 }")
     assert give(net, torch.tensor([1.0, 2]), torch.tensor([3.0, 0])).tolist() == [3, 2]
 
 
 def test_argmax_of_single_values() -> None:
-    assert give(one("ArgMax", (4,)), torch.randn(4)).tolist() == [[[0]]] * 4
+    assert give(one_layer("ArgMax", (4,)), torch.randn(4)).tolist() == [[[0]]] * 4
 
 
 @pytest.mark.parametrize(
@@ -334,11 +340,11 @@ def test_argmax_of_single_values() -> None:
 )
 def test_fillers_that_want_axes(filler: str) -> None:
     with pytest.raises(LayerError, match=r"layer 'l' \(Scale\).* is for blobs with axes"):
-        one("Scale", (2, 3), options=f"scale_param {{ num_axes: 0 filler {{ {filler} }} }}")
+        one_layer("Scale", (2, 3), options=f"scale_param {{ num_axes: 0 filler {{ {filler} }} }}")
 
 
 def test_a_contrastive_pair_that_is_equal_has_a_finite_gradient() -> None:
-    net = one("ContrastiveLoss", (1, 2), (1, 2), (1,))
+    net = one_layer("ContrastiveLoss", (1, 2), (1, 2), (1,))
     x = torch.ones(1, 2, requires_grad=True)
     give(net, x, torch.ones(1, 2), torch.zeros(1)).backward()
     assert x.grad is not None and x.grad.tolist() == [[0, 0]]
@@ -385,29 +391,29 @@ REFUSED = [
 @pytest.mark.parametrize(("type", "shapes", "options", "top", "message"), REFUSED)
 def test_refused_when_building(type: str, shapes: list[tuple[int, ...]], options: str, top: str, message: str) -> None:
     with pytest.raises(LayerError, match=f"layer 'l' \\({type}\\).*") as caught:
-        one(type, *shapes, options=options, top=top)
+        one_layer(type, *shapes, options=options, top=top)
     assert message in str(caught.value)
 
 
 def test_indices_out_of_range_name_the_layer() -> None:
     with pytest.raises(LayerError, match=r"layer 'l' \(BatchReindex\): index 5 is outside the batch, 0 to 1"):
-        give(one("BatchReindex", (2, 3), (2,)), torch.ones(2, 3), torch.tensor([0.0, 5]))
-    net = one("Embed", (2,), options="embed_param { num_output: 3 input_dim: 4 }")
+        give(one_layer("BatchReindex", (2, 3), (2,)), torch.ones(2, 3), torch.tensor([0.0, 5]))
+    net = one_layer("Embed", (2,), options="embed_param { num_output: 3 input_dim: 4 }")
     with pytest.raises(LayerError, match=r"layer 'l' \(Embed\): index -1 is outside input_dim, 0 to 3"):
         give(net, torch.tensor([0.0, -1]))
 
 
 def test_a_missing_infogain_matrix_says_where_it_looked() -> None:
     with pytest.raises(DataError, match=r"h\.binaryproto"):
-        one("InfogainLoss", (2, 3), (2,), options='infogain_loss_param { source: "h.binaryproto" }')
+        one_layer("InfogainLoss", (2, 3), (2,), options='infogain_loss_param { source: "h.binaryproto" }')
 
 
 def test_a_bilinear_filler_without_group_warns() -> None:
     options = "kernel_size: 4 stride: 2 num_output: 3 weight_filler { type: 'bilinear' }"
     with pytest.warns(UserWarning, match=r"layer 'l' \(Deconvolution\): the bilinear filler .* sums 3 .*surgery"):
-        one("Deconvolution", (1, 3, 4, 4), options=f"convolution_param {{ {options} }}")
-    one("Deconvolution", (1, 3, 4, 4), options=f"convolution_param {{ {options} group: 3 }}")
-    one("Deconvolution", (1, 1, 4, 4), options=f"convolution_param {{ {options} }}")
+        one_layer("Deconvolution", (1, 3, 4, 4), options=f"convolution_param {{ {options} }}")
+    one_layer("Deconvolution", (1, 3, 4, 4), options=f"convolution_param {{ {options} group: 3 }}")
+    one_layer("Deconvolution", (1, 1, 4, 4), options=f"convolution_param {{ {options} }}")
 
 
 def test_an_automatic_top_cannot_be_read() -> None:

@@ -119,9 +119,13 @@ def test_a_top_is_not_changed_by_the_next_pass(folder: Path) -> None:
 def test_a_loss_written_in_python_trains_what_is_below(folder: Path) -> None:
     a, b = input_layer("a", 4, 3), input_layer("b", 4, 3)
     net = make_net(
-        "force_backward: true", a, b, python("l", "EuclideanLike", "a b", "loss_weight: 2"),
-        phase=TRAIN, path=folder / "net.prototxt",
-    )  # fmt: skip
+        "force_backward: true",
+        a,
+        b,
+        python("l", "EuclideanLike", "a b", "loss_weight: 2"),
+        phase=TRAIN,
+        path=folder / "net.prototxt",
+    )
     x, y = torch.randn(4, 3), torch.randn(4, 3)
     loss, blobs = net.forward_loss({"a": x, "b": y}, keep=["a", "b"])
     grads = torch.autograd.grad(loss, [blobs["a"], blobs["b"]])

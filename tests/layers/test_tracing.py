@@ -36,14 +36,14 @@ def test_compiles_and_exports(type: str) -> None:
     net, bottoms = build(type, *LAYERS[type][0])
     module = Positional(net, list(bottoms))
     expected = run(module, bottoms, net)
-    torch._dynamo.reset()
+    torch.compiler.reset()
     compiled = torch.compile(module, backend="eager", fullgraph=True)
     exported = torch.export.export(module, tuple(bottoms.values()), strict=False).module()
     for traced in (compiled, exported):
-        found = run(traced, bottoms, net)
-        assert found.keys() == expected.keys()
+        blobs = run(traced, bottoms, net)
+        assert blobs.keys() == expected.keys()
         for name, blob in expected.items():
-            torch.testing.assert_close(found[name], blob)
+            torch.testing.assert_close(blobs[name], blob)
 
 
 def test_the_table_says_why_not() -> None:
