@@ -13,23 +13,25 @@ __all__ = ["tool_call", "tool_words"]
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def tool_call(tool: str) -> str:
+def tool_call(tool: str, *, from_elsewhere: bool = False) -> str:
     """Say how a tool is run here, as part of a message: `fcn-caffe solve`, or `python tools/solve.py`.
 
     Args:
         tool: The tool's name, `solve`.
+        from_elsewhere: Whether it has to work in another folder than this one.
 
     Returns:
         The form in which this process itself was started; `fcn-caffe TOOL` within a program of the user's own.
     """
-    return shlex.join(tool_words(tool))
+    return shlex.join(tool_words(tool, from_elsewhere=from_elsewhere))
 
 
-def tool_words(tool: str) -> list[str]:
+def tool_words(tool: str, *, from_elsewhere: bool = False) -> list[str]:
     """Return the words of `tool_call`, for a command line that goes on behind them."""
     program = Path(sys.argv[0])
     if program.resolve().parent == _PACKAGE.parent / "tools":
-        return [_python(), str(program.with_name(f"{tool}.py"))]
+        folder = program.resolve().parent if from_elsewhere else program.parent
+        return [_python(), str(folder / f"{tool}.py")]
     if program.resolve() == _PACKAGE / "__main__.py":
         return [_python(), "-m", _PACKAGE.name, tool]
     return ["fcn-caffe", tool]

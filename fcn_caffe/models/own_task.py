@@ -17,7 +17,7 @@ from fcn_caffe.data.readers.labels import LabelMap
 from fcn_caffe.errors import DataError
 from fcn_caffe.host import pictures
 from fcn_caffe.host.atomic import atomic_write
-from fcn_caffe.host.paths import checkout
+from fcn_caffe.host.program import tool_call
 from fcn_caffe.models import COLOUR_SCALE, VGG16, DataSource, Vgg, fcn, without_defaults
 from fcn_caffe.models.trunks import rates
 from fcn_caffe.proto import caffe_pb2, write_text
@@ -103,11 +103,7 @@ class Task:
         """Return the commands to type next, as text."""
         finest = self.stage("8s")
         stage = " --stage test" if self.splits.test else ""
-        root = checkout()
-        tools = f"{root}/tools" if root is not None else ""
-        solve, score, infer = (
-            f"python {tools}/{tool}.py" if tools else f"fcn-caffe {tool}" for tool in ("solve", "score", "infer")
-        )
+        solve, score, infer = (tool_call(tool, from_elsewhere=True) for tool in ("solve", "score", "infer"))
         return (
             f"\nnow train all three stages, each starting from the one before:\n"
             f"  cd {self.out} && {solve} solvers/{finest}.prototxt\n"

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from fcn_caffe.host.program import tool_call
 from fcn_caffe.models.nets import NETS
 from fcn_caffe.models.recipes import RECIPES
 
@@ -118,7 +119,7 @@ def how_to_get(path: str | os.PathLike[str]) -> str:
     if entry is not None:
         ways.append(entry.origin)
     if path.stem in RECIPES:
-        ways.append(f"train it with `python tools/solve.py solvers/{path.stem}.prototxt`")
+        ways.append(f"train it with `{tool_call('solve')} solvers/{path.stem}.prototxt`")
     if not ways:
         return f"{path} is not there, and no solver makes it. Put it there, or start from another file with --from FILE"
     what = f" ({entry.what})" if entry is not None else ""

@@ -124,6 +124,7 @@ def test_hints_name_the_command_that_was_typed(monkeypatch):
         monkeypatch.setattr(sys, "argv", [program])
         python, *rest = tool_words("solve")
         assert rest == words and shutil.which(python)
+        assert tool_words("solve", from_elsewhere=True)[-1] in ("solve", str(ROOT / "tools/solve.py"))
     for program in ("/usr/local/bin/fcn-caffe", "-c", "", "/elsewhere/tools/train.py"):
         monkeypatch.setattr(sys, "argv", [program])
         assert tool_call("solve") == "fcn-caffe solve"

@@ -181,7 +181,7 @@ def test_a_missing_data_set_says_where_and_how(cls, tops, options, missing, orig
         start(cls, tops, split="train", **options)
     message = str(error.value)
     assert missing in message and origin in message and str(Path.cwd()) in message
-    assert f"`python tools/get_data.py {cls.data_set}` then prepares it" in message and cls.data_set in DATA_SETS
+    assert f"`fcn-caffe get_data {cls.data_set}` then prepares it" in message and cls.data_set in DATA_SETS
 
 
 def test_a_missing_split_names_those_there(tmp_path):

@@ -290,12 +290,12 @@ def test_weights_say_how_they_start_a_stage():
 def test_a_missing_file_is_told_with_its_origin():
     assert "VGG_ILSVRC_16_layers.caffemodel" in how_to_get("weights/vgg16fc.caffemodel")
     line = how_to_get("weights/voc-fcn32s.caffemodel")
-    assert "fcn32s-heavy-pascal.caffemodel" in line and "solve.py solvers/voc-fcn32s.prototxt" in line
+    assert "fcn32s-heavy-pascal.caffemodel" in line and "fcn-caffe solve solvers/voc-fcn32s.prototxt" in line
     assert "no solver makes it" in how_to_get("weights/mine.caffemodel")
     starts = {start.weights.removeprefix("weights/") for recipe in RECIPES.values() for start in recipe.starts}
     assert starts <= PUBLISHED.keys() | {"cvpr-fcn32s.caffemodel", "cvpr-fcn16s.caffemodel"}
     assert how_to_get("weights/cvpr-fcn16s.caffemodel").endswith(
-        "is not there. Train it with `python tools/solve.py solvers/cvpr-fcn16s.prototxt`."
+        "is not there. Train it with `fcn-caffe solve solvers/cvpr-fcn16s.prototxt`."
     )
 
 

@@ -127,7 +127,7 @@ def test_quick_leaves_out_what_trains(checks):
     checks(slow_S3_4_sampling=raising(AssertionError("ran")), T1_rf=measured(True))
     found = by_id(audit(AuditedFiles(ROOT, quick=True)))
     assert found["S3.4.sampling"]["verdict"] == NOT_RUN and found["T1.rf"]["verdict"] == HOLDS
-    expected = "training: left out by --quick; python tools/experiment.py sampling runs it"
+    expected = "training: left out by --quick; fcn-caffe experiment sampling runs it"
     assert found["S3.4.sampling"]["reason"] == expected
 
 

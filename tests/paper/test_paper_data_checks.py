@@ -161,7 +161,7 @@ def test_what_is_measured_is_compared(root, monkeypatch):
     publish(monkeypatch, "R.32s", *numbers[:3], numbers[3] + 0.2)
     assert [row["holds"] for row in asked(root, "R.32s")["rows"]] == [True, True, True, False]
     quick = asked(root, "R.32s", quick=True)
-    assert quick["verdict"] == NOT_RUN and "is left out by --quick; `python tools/score.py nets/" in quick["reason"]
+    assert quick["verdict"] == NOT_RUN and "is left out by --quick; `fcn-caffe score nets/" in quick["reason"]
 
 
 def test_scores_of_part_of_the_images_do_not_hold(root, monkeypatch):
@@ -182,7 +182,7 @@ def test_what_is_missing_is_named_and_the_number_told(root, monkeypatch):
     assert entry["verdict"] == NOT_RUN and [row["holds"] for row in entry["rows"]] == [None] * 4
     assert entry["rows"][2]["wanted"] == "63.63 within 0.1" and entry["rows"][2]["value"] == "not measured"
     assert weights.startswith("weights/voc-fcn32s.caffemodel (") and "fcn32s-heavy-pascal.caffemodel" in weights
-    assert "voc_dir='../data/pascal/VOC2011' is not there" in data and "tools/get_data.py voc2011" in data
+    assert "voc_dir='../data/pascal/VOC2011' is not there" in data and "fcn-caffe get_data voc2011" in data
     voc(root.parent / "data")
     assert asked(root, "R.32s")["missing"] == [weights]
     train(root, "voc-fcn32s")
@@ -228,7 +228,7 @@ def test_weights_of_another_training_have_their_own_name(root, monkeypatch):
     ):
         entry = asked(root, name)
         assert entry["verdict"] == NOT_RUN and f"weights/{weights}.caffemodel is not there" in entry["reason"]
-        assert change in entry["reason"] and "python tools/solve.py solvers/cvpr-fcn32s.prototxt" in entry["reason"]
+        assert change in entry["reason"] and "fcn-caffe solve solvers/cvpr-fcn32s.prototxt" in entry["reason"]
         numbers = per_cent(score_net(train(root, "cvpr-fcn32s", weights, seed=2)))
         publish(monkeypatch, name, *(numbers if name == "T2.fixed" else numbers[2:3]))
         assert asked(root, name)["verdict"] == HOLDS
@@ -319,7 +319,7 @@ def test_the_test_server_alone_knows(root):
 def test_bound_on_voc_labels_and_on_generated_ones(root, monkeypatch):
     net(root, "cvpr-fcn32s", VOC, [("score", "label", 21)])
     entry = asked(root, "A.bound")
-    assert entry["verdict"] == NOT_RUN and len(entry["rows"]) == 6 and "tools/get_data.py voc2011" in entry["reason"]
+    assert entry["verdict"] == NOT_RUN and len(entry["rows"]) == 6 and "fcn-caffe get_data voc2011" in entry["reason"]
     assert all(row["holds"] is None and row["value"] > 0 for row in entry["rows"])
     voc(root.parent / "data")
     assert asked(root, "A.bound")["verdict"] == DIFFERS

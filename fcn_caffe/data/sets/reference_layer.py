@@ -15,6 +15,7 @@ from fcn_caffe.data.sets.one_image_layer import OneImageLayer
 from fcn_caffe.data.sets.options import read_mean
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.paths import DATA_ROOT_VARIABLE
+from fcn_caffe.host.program import tool_call
 from fcn_caffe.host.text import show
 
 __all__ = ["COMMON", "ReferenceLayer", "as_label", "load_bgr", "load_channels", "read_mat"]
@@ -79,7 +80,7 @@ class ReferenceLayer(OneImageLayer):
             raise DataError(
                 f"{self.who}: the data set folder {option}={folder!r} is not there (looked at {place.absolute()}"
                 f"{' and under $' + DATA_ROOT_VARIABLE}). Get it: {self.origin}; "
-                f"`python tools/get_data.py {self.data_set}` then prepares it."
+                f"`{tool_call('get_data')} {self.data_set}` then prepares it."
             )
         return str(place)
 

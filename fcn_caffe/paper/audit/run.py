@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 
 from fcn_caffe.errors import DataError, FcnCaffeError
+from fcn_caffe.host.program import tool_call
 from fcn_caffe.host.text import nearest_names
 from fcn_caffe.paper.audit.checks import behaviour, release, scores, table1_and_section4
 from fcn_caffe.paper.audit.claims import BEHAVIOURAL, CHECKS, DATA, STATIC, UNVERIFIED, Claim, read_claims
@@ -114,7 +115,7 @@ def _answer(claim: Claim, audited: AuditedFiles, known: dict[int, tuple[Result, 
     if check is None:
         return _entry(claim, audited, _left_out(claim, "no check answers this claim"), 0.0)
     if check.trains and audited.quick:
-        why = f"training: left out by --quick; python tools/experiment.py {check.trains} runs it"
+        why = f"training: left out by --quick; {tool_call('experiment')} {check.trains} runs it"
         return _entry(claim, audited, _left_out(claim, why), 0.0)
     key = id(check.run)
     if key in known:

@@ -21,6 +21,7 @@ from fcn_caffe.evaluation.infer import trained_net
 from fcn_caffe.evaluation.metrics import NAMES, Scores
 from fcn_caffe.evaluation.net_inputs import check_preprocessing
 from fcn_caffe.evaluation.score import class_indices, data_layer, is_scored_without_absent, score_heads
+from fcn_caffe.host.program import tool_call
 from fcn_caffe.models.published import how_to_get
 from fcn_caffe.paper.audit.claims import DATA, Claim, check, read_claims
 from fcn_caffe.paper.audit.files import AuditedFiles
@@ -87,7 +88,7 @@ def _missing(audited: AuditedFiles, part: Scored) -> list[str]:
     elif part.only == 33 and not (list_33 := _context_list(built.net)).is_file():
         missing.append(f"{list_33} is not there: list the 33 classes, a name a line, as 59_labels.txt does")
     if not missing and audited.quick:
-        command = f"python tools/score.py nets/{part.net}.prototxt --weights {_below(audited, weights)}"
+        command = f"{tool_call('score')} nets/{part.net}.prototxt --weights {_below(audited, weights)}"
         missing.append(f"scoring nets/{part.net}.prototxt is left out by --quick; `{command}` does it")
     return missing
 
@@ -116,7 +117,7 @@ def _how_to_train(part: Scored) -> str:
     file = f"{part.net}.prototxt"
     return (
         f"weights/{part.weights}.caffemodel is not there, and no solver of ours makes it. In a folder of its own with "
-        f"copies of nets/ and solvers/, {part.change}; `python tools/solve.py solvers/{file}`, run there, makes its "
+        f"copies of nets/ and solvers/, {part.change}; `{tool_call('solve')} solvers/{file}`, run there, makes its "
         f"weights/{part.net}.caffemodel, which belongs here under the other name"
     )
 
@@ -307,8 +308,9 @@ def _test_server(audited: AuditedFiles, *, name: str, year: int) -> Result:
         result.missing.append(how_to_get(_below(audited, weights)))
     result.missing.append(
         f"the labels of the VOC{year} test split are secret: only the server (host.robots.ox.ac.uk:8080) scores it. "
-        f"`python tools/infer.py nets/{net}.prototxt --weights weights/{net}.caffemodel --voc-results DIR …` writes "
-        "the answers for images without labels in its layout, `tools/score.py --voc-results DIR` those of a split."
+        f"`{tool_call('infer')} nets/{net}.prototxt --weights weights/{net}.caffemodel --voc-results DIR …` writes "
+        "the answers for images without labels in its layout, "
+        f"`{tool_call('score')} --voc-results DIR` those of a split."
     )
     return result
 
