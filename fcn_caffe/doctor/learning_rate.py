@@ -42,7 +42,7 @@ _FOLLOWS = ("SGD", "Nesterov")  # rules whose steps grow with the loss
 
 @dataclass(frozen=True)
 class Equivalent:
-    """What a solver must say for the same steps. clip_gradients: below 0 for none, as Caffe has it."""
+    """The settings of a solver that takes the same steps. clip_gradients: below 0 for none, as in Caffe."""
 
     base_lr: float
     weight_decay: float
@@ -76,7 +76,7 @@ class LossRate:
 
     @property
     def shown(self) -> float | None:
-        """What the log shows where every score is zero and no label is void."""
+        """The loss in the log where every score is zero and no label is void."""
         return None if self.at_start is None else self.at_start * self.images * self.pixels / self.divisor * self.weight
 
 
@@ -107,7 +107,7 @@ class Explanation:
         return 1 / (1 - self.momentum) if self.momentum < 1 else float("inf")
 
     def record(self) -> dict[str, Any]:
-        """The numbers as JSON has them."""
+        """Return the numbers as JSON holds them."""
         factor = self.factor if self.momentum < 1 else None  # JSON has no infinity
         losses = [{**asdict(loss), "shown": loss.shown, "steps": factor and loss.acts * factor} for loss in self.losses]
         return {**asdict(self), "momentum_factor": factor, "losses": losses}
@@ -248,7 +248,7 @@ def _loss_rate(net: Net, node: Node, weight: float, solver: caffe_pb2.SolverPara
 
 
 def _batch_warnings(made: Explanation) -> Iterator[str]:
-    """What the size of the data does to losses that are not averaged over it."""
+    """Warn of losses that grow with the size of the data, because they are not averaged over it."""
     for loss in made.losses:
         if made.type not in _FOLLOWS or loss.pixels == 1:
             continue

@@ -16,7 +16,7 @@ Value = float | str | None
 
 @dataclass(frozen=True)
 class Line:
-    """One thing that solvers have, and its value in each; None where it has no meaning."""
+    """One property of solvers and its value in each; None where it has no meaning."""
 
     what: str
     values: list[Value]
@@ -31,8 +31,8 @@ class Comparison:
 
     def record(self) -> dict[str, Any]:
         """The numbers as JSON has them: each solver's own, and the table's lines."""
-        told = [{"what": line.what, "values": line.values} for line in self.lines]
-        return {"solvers": [solver.record() for solver in self.solvers], "side_by_side": told}
+        lines = [{"what": line.what, "values": line.values} for line in self.lines]
+        return {"solvers": [solver.record() for solver in self.solvers], "side_by_side": lines}
 
     def __str__(self) -> str:
         rows = [("", [solver.solver for solver in self.solvers])]
@@ -47,8 +47,12 @@ class Comparison:
 
 
 def compare(solvers: Sequence[Explanation]) -> Comparison:
-    """Put explanations of two or more solvers beside each other; losses are matched by their layers' names, or as the
-    only one of each. Ratios are to the first solver. Raises: ValueError for fewer than two.
+    """Compare two or more solvers. Losses are matched by their layers' names, or where each solver has only one.
+
+    Ratios are to the first solver.
+
+    Raises:
+        ValueError: fewer than two solvers.
     """
     if len(solvers) < 2:
         raise ValueError(f"two solvers or more are compared, got {len(solvers)}")
@@ -73,7 +77,7 @@ def compare(solvers: Sequence[Explanation]) -> Comparison:
 
 
 def _losses(solvers: Sequence[Explanation]) -> list[tuple[str, list[LossRate | None]]]:
-    """The losses by name, one of each solver; None where it has none of that name."""
+    """Return the losses by name, one of each solver; None where it has none of that name."""
     if all(len(solver.losses) == 1 for solver in solvers):
         return [("", [solver.losses[0] for solver in solvers])]
     names = dict.fromkeys(loss.layer for solver in solvers for loss in solver.losses)
@@ -88,8 +92,8 @@ def _loss_lines(title: str, given: list[tuple[Explanation, LossRate | None]]) ->
         lines.append(Line(f"{title}{what}", [None if loss is None else _finite(value(it, loss)) for it, loss in given]))
 
     def ratio(what: str, value: Callable[[Explanation, LossRate], float]) -> None:
-        first, one = given[0]
-        base = value(first, one) if one is not None and first.scales else 0.0
+        first, loss = given[0]
+        base = value(first, loss) if loss is not None and first.scales else 0.0
         line(what, lambda it, loss: value(it, loss) / base if base and isfinite(base) and it.scales else None)
 
     line("loss", lambda it, loss: f"{loss.layer} ({loss.type})")

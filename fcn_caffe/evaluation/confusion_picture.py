@@ -1,4 +1,4 @@
-"""A confusion matrix as a picture: rows are the true classes, columns what was predicted, darker is more."""
+"""A confusion matrix as a picture: a row for each true class, a column for each predicted one, darker for more."""
 
 from __future__ import annotations
 
@@ -23,11 +23,18 @@ _FONT = ImageFont.load_default()
 
 
 def draw_confusion(counts: npt.NDArray[np.integer], names: Sequence[str] | None = None, title: str = "") -> UInt8:
-    """Paint a confusion matrix, each row as shares of its class's pixels. Shapes: (C, C) -> (H, W, 3) RGB.
+    """Draw a confusion matrix: each row shows the shares of its class's pixels.
 
-    counts[i, j]: pixels of class i predicted as j. Rows of classes without pixels are grey. Up to 25 classes the cells
-    say per cent.
-    Raises: DataError when the counts are not square, or the names are not as many.
+    Rows of classes without pixels are grey. With up to 25 classes the cells have per cent written in them.
+
+    Shapes: (C, C) -> (H, W, 3) RGB.
+
+    Args:
+        counts: counts[i, j] pixels of class i were predicted as j.
+        names: the classes' names; their indices by default.
+        title: what stands above.
+    Raises:
+        DataError: the counts are not square, or not as many as the names.
     """
     counts = np.asarray(counts)
     classes = len(counts)
@@ -77,7 +84,7 @@ def _height() -> int:
 def _write_up(
     canvas: Image.Image, place: tuple[int, int], text: str, colour: tuple[int, int, int], above: bool = False
 ) -> None:
-    """Write upwards; `above`: so that the text ends at the place, else it begins below it."""
+    """Write text upwards from a place, or with `above` so that it ends there."""
     width = int(_FONT.getlength(text)) + 2
     strip = Image.new("RGB", (width, _height()), WHITE)
     ImageDraw.Draw(strip).text((0, 0), text, colour, _FONT)

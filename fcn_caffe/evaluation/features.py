@@ -1,4 +1,4 @@
-"""A net's blobs over many batches, written away: databases of Datum, HDF5 or NumPy files."""
+"""Features: a net's blobs over many batches, written to databases of Datum, HDF5 or NumPy files."""
 
 from __future__ import annotations
 
@@ -33,13 +33,22 @@ def extract_features(
     batches: int,
     formats: Sequence[str],
 ) -> list[int]:
-    """Run `batches` passes and write each blob, image by image, to its output; returns how many images each has.
+    """Run a net and write its blobs, image by image. Nothing is written before all passes are done.
 
-    formats: one an output: lmdb and leveldb hold a Datum (float_data) an image under keys 0000000000, 0000000001 …;
-    h5 and npz an array (images, …) under the blob's name. Nothing is written before all passes are done; each output
-    is then whole or not there.
-    Raises: GraphError for a blob the net lacks; DataError for a blob without images, a database that is there already,
-    images of several sizes where they make one array, more axes than a Datum has. Source: Caffe's extract_features.
+    Args:
+        net: the net.
+        blobs: the blobs to write.
+        outputs: the database or file of each blob; it is whole, or not there.
+        batches: the number of passes.
+        formats: the format of each output. lmdb and leveldb hold a Datum (float_data) for each image under the keys
+            0000000000, 0000000001 and so on; h5 and npz hold an array (images, …) under the blob's name.
+    Returns:
+        The number of images of each output.
+    Raises:
+        GraphError: the net lacks a blob.
+        DataError: a blob has no images, or more axes than a Datum; a database is there already; images of several
+            sizes would make one array.
+    Source: Caffe's extract_features.
     """
     if len(blobs) != len(outputs):
         raise DataError(f"{len(blobs)} blobs and {len(outputs)} outputs: give one output for each blob.")
@@ -58,9 +67,9 @@ def extract_features(
         ]
         for _ in range(batches):
             with torch.no_grad():
-                found = net(keep=blobs)
+                kept = net(keep=blobs)
             for spool in spools:
-                spool.add(found[spool.blob].detach().float().cpu().numpy())
+                spool.add(kept[spool.blob].detach().float().cpu().numpy())
         for spool, place in zip(spools, places, strict=True):
             if spool.format in BACKENDS:
                 write_records(place, spool.format, spool.records())
@@ -70,7 +79,7 @@ def extract_features(
 
 
 def as_datum(array: Array) -> bytes:
-    """One image of a blob as a serialised Datum: channels, height and width, float_data; at most three axes.
+    """Return an image of a blob, of three axes at most, as a serialised Datum with float_data.
 
     Source: Caffe's extract_features.
     """
@@ -81,7 +90,7 @@ def as_datum(array: Array) -> bytes:
 
 
 def _check_place(place: Path, format: str) -> None:
-    """Refuse now what could not be written after all passes."""
+    """Refuse an output now that could not be written after all passes."""
     if format not in FORMATS:
         raise DataError(f"{place}: type {format!r} is unknown. Known: {', '.join(FORMATS)}.")
     if format in BACKENDS and place.exists():
@@ -90,7 +99,7 @@ def _check_place(place: Path, format: str) -> None:
 
 
 class _Spool:
-    """One blob's batches, in a file that nobody sees, until all have run."""
+    """The batches of a blob, in a temporary file until all have run."""
 
     def __init__(self, blob: str, format: str, file: IO[bytes]) -> None:
         self.blob, self.format, self.file = blob, format, file
@@ -98,7 +107,7 @@ class _Spool:
         self.size: tuple[int, ...] = ()
 
     def add(self, batch: Array) -> None:
-        """Take a batch. Raises: DataError for one that the format cannot hold."""
+        """Take a batch. Raises: DataError where the format cannot hold it."""
         if batch.ndim == 0:
             raise DataError(f"blob '{self.blob}' is a single value: it has no images to write one by one.")
         size = batch.shape[1:]
@@ -118,13 +127,13 @@ class _Spool:
         np.save(self.file, batch, allow_pickle=False)
 
     def arrays(self) -> Iterator[Array]:
-        """The batches again."""
+        """Give the batches again."""
         self.file.seek(0)
         for _ in range(self.batches):
             yield np.load(self.file, allow_pickle=False)
 
     def records(self) -> Iterator[tuple[bytes, bytes]]:
-        """The images as Caffe's extract_features keeps them."""
+        """Give key and Datum of each image, as Caffe's extract_features writes them."""
         index = 0
         for batch in self.arrays():
             for image in batch:
@@ -142,7 +151,7 @@ def _write_h5(path: Path, spool: _Spool) -> None:
 
 
 def _write_npz(path: Path, spool: _Spool) -> None:
-    """What np.savez writes, a batch at a time."""
+    """Write what np.savez would, a batch at a time."""
     header = {"descr": "<f4", "fortran_order": False, "shape": (spool.images, *spool.size)}
     with (
         atomic_write(path) as file,

@@ -1,15 +1,15 @@
-"""Segment one's own photographs with a trained net."""
+"""Segment photographs with a trained net."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from fcn_caffe.data.readers.image_files import IMAGE_SUFFIXES, image_blob, read_image
 from fcn_caffe.errors import DataError, WeightsError
@@ -34,8 +34,9 @@ def trained_net(
 ) -> Net:
     """Build a TEST net and fill it from a weights file. paths: what relative paths start from.
 
-    Raises: WeightsError when the file does not fit or lacks layers the net has: a net that was trained has them all,
-    and a layer left at its filler would answer nonsense without a word.
+    Raises:
+        WeightsError: the file does not fit, or lacks a layer of the net. A layer left at its filler would answer
+            nonsense silently.
     """
     paths = paths or Paths()
     weights = paths.from_root(weights)
@@ -66,7 +67,7 @@ def net_mean(path: str | os.PathLike[str], paths: Paths | None = None) -> tuple[
 
 
 def find_images(place: str | os.PathLike[str]) -> list[Path]:
-    """One image file, or all images of a folder, sorted by name. Raises: DataError when there are none."""
+    """List one image file, or all images of a folder by name. Raises: DataError where there are none."""
     path = Path(place)
     if path.is_dir():
         found = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
@@ -79,10 +80,14 @@ def find_images(place: str | os.PathLike[str]) -> list[Path]:
 
 
 class Segmenter:
-    """A deploy net with its preprocessing: RGB image in, class indices out, any size.
+    """A deploy net with its preprocessing: it takes an RGB image of any size and gives class indices.
 
-    net: a TEST net with one Input blob (1, 3, H, W). mean: BGR, subtracted; `score`: the blob of class scores.
-    Raises: DataError when the net has no such blobs.
+    Args:
+        net: a TEST net with one Input blob (1, 3, H, W).
+        mean: the BGR mean to subtract.
+        score: the blob of class scores.
+    Raises:
+        DataError: the net has no such blobs.
     """
 
     def __init__(self, net: Net, mean: Sequence[float], score: str = "score") -> None:
@@ -101,9 +106,9 @@ class Segmenter:
 
     @torch.no_grad()
     def __call__(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Shapes: (H, W, 3) RGB -> (H, W) class indices."""
+        """Segment an image. Shapes: (H, W, 3) RGB -> (H, W) class indices."""
         blob = torch.from_numpy(image_blob(rgb, self.mean))
-        scores: Any = self.net({self.input: blob}, keep=(self.score,))[self.score]
+        scores: Tensor = self.net({self.input: blob}, keep=(self.score,))[self.score]
         if tuple(scores.shape[2:]) != rgb.shape[:2]:
             raise DataError(
                 f"net '{self.net.name}': blob '{self.score}' is {show(scores.shape)} for an image of "
@@ -112,6 +117,6 @@ class Segmenter:
         return np.asarray(scores[0].argmax(0).to(torch.uint8).cpu().numpy())
 
     def read(self, path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        """Read an image file and segment it: (image, labels). Raises: DataError naming the file."""
+        """Read an image file and segment it; return image and labels. Raises: DataError naming the file."""
         rgb = read_image(path)
         return rgb, self(rgb)

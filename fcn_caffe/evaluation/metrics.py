@@ -16,10 +16,11 @@ __all__ = ["METRICS", "NAMES", "ConfusionMatrix", "Scores"]
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores as fractions of 1. Entries of `class_iu` and `class_accuracy` are NaN where nothing can be said.
+    """Scores as fractions of 1.
 
-    `absent` lists the classes that the ground truth never shows. The means leave out NaN entries only: an absent
-    class that was predicted has IU 0 and counts, unless `scores(leave_out_absent=True)` was asked for.
+    Entries of `class_iu` and `class_accuracy` are NaN where they are 0 / 0. `absent` lists the classes that the ground
+    truth never shows. The means leave out NaN alone: an absent class that was predicted has IU 0 and counts, except
+    with `scores(leave_out_absent=True)`.
     """
 
     pixel_accuracy: float
@@ -34,7 +35,7 @@ class Scores:
     confusion: npt.NDArray[np.int64] | None = None  # [i, j]: pixels of class i predicted as j
 
     def summary(self) -> dict[str, float]:
-        """The four metrics by name, in the paper's order."""
+        """Return the four metrics by name, in the paper's order."""
         return {
             "pixel_accuracy": self.pixel_accuracy,
             "mean_accuracy": self.mean_accuracy,
@@ -49,7 +50,7 @@ def _nan_mean(values: npt.NDArray[np.float64]) -> float:
 
 
 class ConfusionMatrix:
-    """Count pixels by (true class, predicted class); `counts[i, j]` is class i predicted as j.
+    """Counts of pixels by true and predicted class: `counts[i, j]` pixels of class i were predicted as j.
 
     Source: reference-nets, scoring.
     """
@@ -61,9 +62,10 @@ class ConfusionMatrix:
         self.counts: npt.NDArray[np.int64] = np.zeros((classes, classes), dtype=np.int64)
 
     def add(self, label: npt.NDArray[Any], prediction: npt.NDArray[Any]) -> None:
-        """Count two arrays of equal shape. Labels outside [0, classes) are void and not counted.
+        """Count the pixels of two arrays of equal shape. Labels outside [0, classes) are void and not counted.
 
-        Raises: DataError when the shapes differ or a counted prediction is not a class.
+        Raises:
+            DataError: the shapes differ, or a counted prediction is not a class.
         """
         label, prediction = np.asarray(label), np.asarray(prediction)
         if label.shape != prediction.shape:
@@ -86,10 +88,12 @@ class ConfusionMatrix:
         self.counts += other.counts
 
     def scores(self, *, leave_out_absent: bool = False, loss: float | None = None) -> Scores:
-        """Compute the metrics; NaN all over when nothing was counted.
+        """Compute the metrics; all are NaN where nothing was counted.
 
-        With `leave_out_absent`, classes that the ground truth never shows are left out of mean IU also when they were
-        predicted, as the paper scores SIFT Flow.
+        Args:
+            leave_out_absent: leave classes that the ground truth never shows out of mean IU even if they were
+                predicted, as the paper scores SIFT Flow.
+            loss: the mean loss, to keep beside the metrics.
         """
         counts = self.counts.astype(np.float64)
         correct, truth, predicted = np.diag(counts), counts.sum(1), counts.sum(0)

@@ -1,4 +1,4 @@
-"""What a net's data layer does to images, held against the record of preprocessing beside its weights."""
+"""The preprocessing of a net's data layer, compared with the record beside its weights."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _DATA = (*_CAFFE_IMAGES, "Data", "MemoryData")
 
 
 def known_preprocessing(weights: PathLike, sha256: str = "") -> Preprocessing:
-    """What is known of a file that others published, by its checksum or name, as weights/MANIFEST.toml lists them."""
+    """Return the preprocessing of a published file, found by its checksum or name in weights/MANIFEST.toml."""
     name = os.path.basename(os.fspath(weights))
     for file in PUBLISHED.values():
         named = name in (file.file, os.path.basename(file.source))
@@ -43,7 +43,7 @@ def known_preprocessing(weights: PathLike, sha256: str = "") -> Preprocessing:
 
 
 def _from_words(words: str) -> Preprocessing:
-    """The manifest's words: `BGR, mean 104 117 123, no scaling`. Inputs of several kinds are not told."""
+    """Read the manifest's words, as `BGR, mean 104 117 123, no scaling`; several kinds of inputs have none."""
     match = re.fullmatch(r"(BGR|RGB), mean ([\d.]+(?: [\d.]+)*)(, no scaling)?", words)
     if match is None:
         return Preprocessing()
@@ -71,7 +71,7 @@ def net_preprocessing(net: PathLike, paths: Paths | None = None) -> Preprocessin
 
 
 def _data_layer(layer: caffe_pb2.LayerParameter, net: Path, paths: Paths) -> Preprocessing:
-    """A data layer of Caffe's, (image - mean) * scale, or a Python one, image - mean."""
+    """Return the preprocessing of one data layer: Caffe's (image - mean) * scale, or image - mean of a Python layer."""
     if layer.type == "Python":
         known = photograph_mean(layer, net)
         return Preprocessing() if known is None else Preprocessing("BGR", known, scale=1.0)
@@ -86,7 +86,7 @@ def _data_layer(layer: caffe_pb2.LayerParameter, net: Path, paths: Paths) -> Pre
 
 
 def file_mean(path: PathLike, surroundings: Surroundings | None = None) -> tuple[float, ...]:
-    """The mean of each channel of a mean image (.binaryproto). Raises: DataError."""
+    """Return the mean of each channel of a mean image (.binaryproto). Raises: DataError."""
     return tuple(float(value) for value in read_mean_image(path, surroundings).mean((1, 2), dtype=float))
 
 
@@ -119,7 +119,7 @@ def check_preprocessing(
     *,
     paths: Paths | None = None,
 ) -> None:
-    """Refuse weights whose record contradicts what a net's data layer does, or what is given instead of its mean.
+    """Refuse weights whose record contradicts a net's data layer, or `mean` where it replaces that layer's mean.
 
     starts: whether the weights are only what training starts from, see `differences`. paths: what relative paths
     start from.
@@ -140,7 +140,7 @@ def refuse_differences(
     *,
     paths: Paths | None = None,
 ) -> None:
-    """Raise a WeightsError where a record contradicts the data layer of a net."""
+    """Raise a WeightsError where a record contradicts a net's data layer."""
     try:
         theirs = net_preprocessing(net, paths)
     except DataError:

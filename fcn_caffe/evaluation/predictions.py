@@ -1,4 +1,4 @@
-"""A net's answers as palette PNGs, by the images' own names, and in the layout that the VOC test server wants."""
+"""A net's predictions as palette PNGs, under the images' names, or in the layout of the VOC test server."""
 
 from __future__ import annotations
 
@@ -23,11 +23,17 @@ MOST_CLASSES = 255  # a palette PNG has 256 values, and 255 is void
 
 
 class PredictionWriter:
-    """An `on_image` of score_heads that writes every answer: FOLDER/NAME.png, with several heads FOLDER/HEAD/NAME.png.
+    """An `on_image` of score_heads that writes FOLDER/NAME.png; with several heads FOLDER/HEAD/NAME.png.
 
-    Pixels are class indices in the VOC palette. Names are the data layer's, or numbers where it has none.
-    only: the classes to choose from, see score_heads.
-    Raises: DataError for heads of more classes than a palette holds, and names that lead out of the folder.
+    A pixel is a class index in the VOC palette. NAME is the data layer's, or a number where it has none.
+
+    Args:
+        net: the net.
+        heads: its score blobs.
+        folder: where to write.
+        only: the classes to choose from, see score_heads.
+    Raises:
+        DataError: a head has more classes than a palette, or a name leads out of the folder.
     """
 
     def __init__(
@@ -42,7 +48,7 @@ class PredictionWriter:
                 raise DataError(f"score blob '{head}' has {net.blob_shapes[head][1]} classes: a palette PNG holds 255.")
 
     def __call__(self, iteration: int, blobs: Mapping[str, Tensor]) -> None:
-        """Write the answers of one pass."""
+        """Write the predictions of one pass."""
         for head, folder in self.folders.items():
             answers = best_classes(blobs[head], self.only).cpu().numpy()
             if self.only is not None:
@@ -65,13 +71,13 @@ class PredictionWriter:
 def voc_writer(
     net: Net, heads: Sequence[str], folder: str | os.PathLike[str], only: Sequence[int] | None = None
 ) -> PredictionWriter:
-    """A writer of the VOC test server's layout under `folder`. Raises: DataError, see check_voc."""
+    """Return a writer of the VOC test server's layout under `folder`. Raises: DataError, see `check_voc`."""
     check_voc(net, heads)
     return PredictionWriter(net, heads, Path(folder) / VOC_LAYOUT, only)
 
 
 def check_voc(net: Net, heads: Sequence[str]) -> None:
-    """Raise a DataError unless there is one head of VOC's 21 classes."""
+    """Refuse all heads but one of VOC's 21 classes. Raises: DataError."""
     counts = [net.blob_shapes[head][1] for head in heads]
     if counts != [VOC_CLASSES]:
         found = ", ".join(map(str, counts))

@@ -82,6 +82,10 @@ class _Head:
         self.rows = None if only is None else _matrix_rows(net, score, classes, only)
         self.matrix = ConfusionMatrix(classes if only is None else len(only))
 
+    def scores(self, leave_out_absent: bool, loss: float | None) -> Scores:
+        """Return the scores of the pixels that were counted."""
+        return self.matrix.scores(leave_out_absent=leave_out_absent, loss=loss)
+
     def add(self, blobs: Mapping[str, Tensor]) -> None:
         """Count the pixels of one pass. Raises: DataError for a label of another size than the score."""
         prediction, label = best_classes(blobs[self.score], self.only), blobs[self.label]
@@ -158,10 +162,8 @@ def score_heads(
     counters = {score: _Head(net, score, label, only) for score, label in heads.items()}
     iterations = _count_iterations(net, iterations)
     losses = _losses(net, heads, loss)
-    keep = {*heads, *heads.values(), *losses.values()}
-    if on_image is not None and "data" in net.blob_shapes:
-        keep.add("data")
     sums = dict.fromkeys(losses.values(), 0.0)
+    keep = {*heads, *heads.values(), *sums, *({"data"} & net.blob_shapes.keys() if on_image is not None else ())}
     with _eval_mode(net):
         for iteration in range(iterations):
             blobs = net(keep=keep)
@@ -172,10 +174,7 @@ def score_heads(
             if on_image is not None:
                 on_image(iteration, blobs)
     means = {score: sums[blob] / iterations for score, blob in losses.items()}
-    return {
-        score: head.matrix.scores(leave_out_absent=leave_out_absent, loss=means.get(score))
-        for score, head in counters.items()
-    }
+    return {score: head.scores(leave_out_absent, means.get(score)) for score, head in counters.items()}
 
 
 def _count_iterations(net: Net, iterations: int | None) -> int:
