@@ -1,19 +1,22 @@
-"""What an experiment found: numbers beside what the paper says, and a verdict that follows from them."""
+"""The result of an experiment: numbers beside what the paper says, and a verdict that follows from them."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["DIFFERS", "HOLDS", "NOT_RUN", "ROUNDING", "Curve", "Result", "Row", "relative"]
 
 HOLDS, DIFFERS, NOT_RUN = "holds", "differs", "not run"
-ROUNDING = 1e-5  # of the largest value: float32, over the thousands of sums of a layer
+ROUNDING = 1e-5  # of the largest value: float32, over the thousands of terms of a layer's sums
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measured number, what it should be in words, and whether it is that; None where it is only told."""
+    """One measured number, what it should be in words, and whether it is that; None where nothing is wanted of it."""
 
     what: str
     value: float | str
@@ -23,7 +26,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Curve:
-    """Lines over one axis: points (x, y) by line's name, and what the axes are in words and units."""
+    """Lines over one axis: points (x, y) by the line's name, and the axes' names with units."""
 
     title: str
     x: str
@@ -33,9 +36,16 @@ class Curve:
 
 @dataclass
 class Result:
-    """An experiment's name, the paper's sentence in our words with its section, rows, remarks and curves.
+    """The result of an experiment, or of a claim's check.
 
-    missing: what has to be there before it can run, each with how to get it.
+    Attributes:
+        name: of the experiment, or the claim's id.
+        section: of the paper.
+        says: the paper's sentence, in our words.
+        rows: what was measured.
+        remarks: what the numbers alone do not say.
+        curves: to draw.
+        missing: what has to be there before it can run, each with how to get it.
     """
 
     name: str
@@ -48,28 +58,28 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """HOLDS where every row that asks for something has it, and one asks; NOT_RUN where something is missing."""
+        """NOT_RUN if something is missing; HOLDS if a row wants a value and all that do have it; else DIFFERS."""
         if self.missing:
             return NOT_RUN
-        asked = [row.holds for row in self.rows if row.holds is not None]
-        return HOLDS if asked and all(asked) else DIFFERS
+        judged = [row.holds for row in self.rows if row.holds is not None]
+        return HOLDS if judged and all(judged) else DIFFERS
 
     def measure(self, what: str, value: float | str, wanted: str = "", holds: bool | None = None) -> None:
-        """Add a row; a value in words stays as it is."""
-        told = value if isinstance(value, str) else float(value)
-        self.rows.append(Row(what, told, wanted, None if holds is None else bool(holds)))
+        """Add a row. A value in words stays as it is."""
+        number = value if isinstance(value, str) else float(value)
+        self.rows.append(Row(what, number, wanted, None if holds is None else bool(holds)))
 
     def equal(self, what: str, difference: float, bound: float = ROUNDING) -> None:
-        """Add a row for a relative difference that should be rounding only, or 0 where `bound` is."""
+        """Add a row for a relative difference that should be no more than rounding, or 0 where `bound` is 0."""
         wanted = f"at most {bound:g}" if bound else "0 exactly"
         self.measure(what, difference, wanted, difference <= bound)
 
     def record(self) -> dict[str, Any]:
-        """The result as JSON has it."""
+        """Return the result as JSON has it."""
         rows = [{"what": row.what, "value": row.value, "wanted": row.wanted, "holds": row.holds} for row in self.rows]
-        told = {"name": self.name, "section": self.section, "says": self.says, "verdict": self.verdict}
+        head = {"name": self.name, "section": self.section, "says": self.says, "verdict": self.verdict}
         curves = [asdict(curve) for curve in self.curves]
-        return {**told, "rows": rows, "remarks": self.remarks, "curves": curves, "missing": self.missing}
+        return {**head, "rows": rows, "remarks": self.remarks, "curves": curves, "missing": self.missing}
 
     def __str__(self) -> str:
         width = max((len(row.what) for row in self.rows), default=0)
@@ -79,16 +89,19 @@ class Result:
             value = row.value if isinstance(row.value, str) else f"{row.value:.6g}"
             lines.append(f"  {row.what:<{width}}  {value:>12}  {row.wanted:<22} {mark}".rstrip())
         lines += [f"  {remark}" for remark in self.remarks]
-        lines += [f"  missing: {one}" for one in self.missing]
+        lines += [f"  missing: {text}" for text in self.missing]
         return "\n".join([*lines, f"verdict: {self.verdict}"])
 
 
-def relative(found: Any, wanted: Any) -> float:
-    """The largest difference of two tensors as a share of the largest value; infinite where shapes or NaN forbid it."""
-    if found.shape != wanted.shape or not found.numel():
+def relative(tensor: Tensor, wanted: Tensor) -> float:
+    """Measure the largest difference of two tensors as a share of the largest wanted value.
+
+    Infinite where the shapes differ, where there are no values, or where one is NaN.
+    """
+    if tensor.shape != wanted.shape or not tensor.numel():
         return float("inf")
     largest = float(wanted.abs().max())
-    difference = float((found - wanted).abs().max())
+    difference = float((tensor - wanted).abs().max())
     if difference != difference or largest != largest:
         return float("inf")
     return difference / largest if largest else (0.0 if difference == 0 else float("inf"))

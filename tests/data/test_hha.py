@@ -19,16 +19,16 @@ from fcn_caffe.data.hha import (
     points,
 )
 from fcn_caffe.errors import DataError
-from fcn_caffe.paper.experiments.hha_of_a_room import CAMERA, CEILING, FLOOR, SIZE, inside, room
+from fcn_caffe.paper.experiments.hha_of_a_room import CAMERA, CEILING, FLOOR, SIZE, draw_room, is_on_one_surface
 
 SAMPLES = SHARED / "data" / "samples" / "HHA"
 
 
 @pytest.mark.parametrize(("pitch", "roll"), [(0, 0), (10, 0), (-12, 4), (8, -15)])
 def test_normals_of_planes_are_exact(pitch, roll):
-    depth, down, surfaces = room(pitch, roll)
+    depth, down, surfaces = draw_room(pitch, roll)
     normal = normals(points(depth, CAMERA), 3)
-    where = inside(surfaces, 3)
+    where = is_on_one_surface(surfaces, 3)
     assert len(set(surfaces[where].tolist())) >= 2
     for surface, direction in ((0, down), (2, -down)):
         directions = normal[where & (surfaces == surface)]
@@ -38,8 +38,8 @@ def test_normals_of_planes_are_exact(pitch, roll):
 
 @pytest.mark.parametrize(("pitch", "roll"), [(0, 0), (10, 0), (-12, 4), (8, -15)])
 def test_gravity_of_a_turned_camera(pitch, roll):
-    depth, down, surfaces = room(pitch, roll)
-    clean = normals(points(depth, CAMERA), 3)[inside(surfaces, 3)]
+    depth, down, surfaces = draw_room(pitch, roll)
+    clean = normals(points(depth, CAMERA), 3)[is_on_one_surface(surfaces, 3)]
     assert np.allclose(gravity(clean), down, atol=1e-6)
     assert {0, 1} <= set(surfaces.ravel().tolist())
     # Windows over the edges of the room blur it by less than a degree.
@@ -54,8 +54,8 @@ def test_gravity_before_a_single_wall_is_the_camera_s_down():
 
 
 def test_a_level_room():
-    depth, down, surfaces = room()
-    picture, where = hha(depth, CAMERA), inside(surfaces, 4)
+    depth, down, surfaces = draw_room()
+    picture, where = hha(depth, CAMERA), is_on_one_surface(surfaces, 4)
     disparity, height, angle = np.moveaxis(picture.astype(int), -1, 0)
     assert np.array_equal(disparity, np.floor(np.minimum(310, 310 / depth).clip(0, 255) + 0.5))
     assert set(disparity[surfaces == 1].tolist()) == {78}  # 31000 / 400 cm = 77.5
@@ -87,7 +87,7 @@ def test_holes_take_the_nearest_depth():
         fill_depth(np.zeros((2, 2)))
     with pytest.raises(DataError, match="a depth image has two axes, this one 3"):
         hha(np.ones((2, 2, 3)))
-    full, _, _ = room(5)
+    full, _, _ = draw_room(5)
     holes = full.copy()
     holes[40:44, 50:54] = 0
     assert np.abs(hha(holes, CAMERA).astype(int) - hha(full, CAMERA)).mean() < 1
@@ -112,7 +112,7 @@ def test_the_official_picture_with_holes_filled():
 
 
 def save_depth(path, units=1000, shape=(480, 640), camera=KINECT_COLOUR):
-    depth, _, _ = room(5, 0, camera, shape)
+    depth, _, _ = draw_room(5, 0, camera, shape)
     stored = np.round(depth * units).astype(np.uint16)
     Image.fromarray(stored).save(path)
     return stored / units

@@ -18,7 +18,7 @@ from fcn_caffe.layers.fillers import bilinear_kernel
 from fcn_caffe.models import shapes
 from fcn_caffe.models.shapes import SCENE, fcn
 from fcn_caffe.paper.experiments import ablation, augmentation
-from fcn_caffe.paper.experiments.ablation import at_once, from_bilinear, learned_upsampling, pools, table2
+from fcn_caffe.paper.experiments.ablation import at_once, distance_from_bilinear, learned_upsampling, pools, table2
 from fcn_caffe.paper.experiments.ablation_nets import pool_alone, with_learned_upsampling, with_scaled_skips
 from fcn_caffe.paper.experiments.miniature import Run, begin, miniature
 from fcn_caffe.paper.result import DIFFERS, HOLDS
@@ -96,11 +96,11 @@ def test_upsampling_learns_but_for_the_last():
 def test_distance_from_bilinear():
     weight = np.zeros((3, 3, 4, 4), np.float32)
     weight[range(3), range(3)] = bilinear_kernel(4).numpy()
-    assert from_bilinear(weight) == (0, 0)
+    assert distance_from_bilinear(weight) == (0, 0)
     size = np.linalg.norm(weight)
-    assert from_bilinear(2 * weight) == (pytest.approx(1), 0)
+    assert distance_from_bilinear(2 * weight) == (pytest.approx(1), 0)
     weight[0, 1, 2, 2] = size / 2
-    assert from_bilinear(weight) == (pytest.approx(0.5), pytest.approx(0.5))
+    assert distance_from_bilinear(weight) == (pytest.approx(0.5), pytest.approx(0.5))
 
 
 def test_at_once_may_differ_little(monkeypatch):

@@ -31,7 +31,7 @@ def root(tmp_path, monkeypatch):
     """An empty checkout beside an empty ../data; what nets cost to tabulate is left out."""
     monkeypatch.setattr("fcn_caffe.paper.audit.run.net_tables", lambda audited: [])
     monkeypatch.delenv("FCN_CAFFE_DATA", raising=False)
-    monkeypatch.setattr(data_checks, "_images", lambda net: len(NAMES))
+    monkeypatch.setattr(data_checks, "count_images", lambda net: len(NAMES))
     for folder in ("nets", "solvers", "weights"):
         (tmp_path / "root" / folder).mkdir(parents=True)
     return tmp_path / "root"
@@ -169,7 +169,7 @@ def test_scores_of_part_of_the_images_do_not_hold(root, monkeypatch):
     net(root, "voc-fcn32s", VOC, [("score", "label", 21)])
     publish(monkeypatch, "R.32s", *per_cent(score_net(train(root, "voc-fcn32s"))))
     assert asked(root, "R.32s")["verdict"] == HOLDS
-    monkeypatch.setattr(data_checks, "_images", lambda net: 736)
+    monkeypatch.setattr(data_checks, "count_images", lambda net: 736)
     entry = asked(root, "R.32s")
     assert entry["verdict"] == NOT_RUN and "tests on 2 images, the published number is of 736" in entry["reason"]
     assert all(row["holds"] for row in entry["rows"])
@@ -356,13 +356,15 @@ def test_spoiled_weights_never_hold(root, monkeypatch, spoiled):
 
 def test_every_claim_of_scores_knows_its_count_of_images(monkeypatch):
     counts = {
-        part.net.partition("-")[0]: data_checks._images(part.net) for one in data_checks._PARTS.values() for part in one
+        part.net.partition("-")[0]: data_checks.count_images(part.net)
+        for one in data_checks.SCORED_NETS.values()
+        for part in one
     }
     assert counts == {"voc": 736, "cvpr": 736, "nyud": 654, "siftflow": 200, "pascalcontext": 5105}
 
 
 def test_every_number_of_a_claim_is_compared():
-    for name, parts in data_checks._PARTS.items():
+    for name, parts in data_checks.SCORED_NETS.items():
         count = sum(len(metrics) for part in parts for _, metrics in part.heads.values())
-        assert len(data_checks.published(name)) == count, name
+        assert len(data_checks.published_numbers(name)) == count, name
         assert CHECKS[name].kind == DATA

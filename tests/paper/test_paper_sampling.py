@@ -58,8 +58,8 @@ def test_a_broken_sample_is_noticed(monkeypatch):
 
 
 def test_curves_are_smoothed_over_what_there_is():
-    assert sampling._smoothed([4.0, 2.0, 0.0]) == [4, 3, 2]
-    assert sampling._smoothed([1.0] * 20 + [21.0])[-1] == 2
+    assert sampling.running_mean([4.0, 2.0, 0.0]) == [4, 3, 2]
+    assert sampling.running_mean([1.0] * 20 + [21.0])[-1] == 2
 
 
 def test_cells_of_nets():

@@ -39,7 +39,7 @@ def scored(monkeypatch):
         fake = Miniature()
         monkeypatch.setattr(fake, "train", train)
         for name in ("shapes-classifier", "shapes-fcn32s-fixed"):
-            fake._stages[name] = SimpleNamespace(weights=None)
+            fake.stages[name] = SimpleNamespace(weights=None)
         monkeypatch.setattr(module, "miniature", lambda seed, scale: fake)
         return asked
 
@@ -83,7 +83,7 @@ def test_a_balanced_net_that_answers_one_class_is_no_comparison(scored):
 def test_masks_are_compared_in_order(scored, monkeypatch):
     counts = np.array([[3, 1], [1, 1]])  # 4 of 6 pixels are of the first class: IU 2/3 and 0 if all are said to be
     monkeypatch.setattr(
-        masking, "_objects", lambda net, weights, scale: SimpleNamespace(mean_iu=weights, confusion=counts)
+        masking, "score_objects", lambda net, weights, scale: SimpleNamespace(mean_iu=weights, confusion=counts)
     )
     for mean_ius, verdict in (((0.8, 0.7, 0.3), HOLDS), ((0.7, 0.8, 0.3), DIFFERS), ((0.8, 0.3, 0.7), DIFFERS)):
         scored(masking, *mean_ius)
@@ -121,7 +121,10 @@ def test_weights_of_classes(tmp_path):
 def test_masked_nets_see_one_of_the_two():
     net = with_data_options(fcn("shapes-fcn32s"), TEST, batch=2, size=64)
     whole = Net(net, TEST)(keep=["data", "label"])
-    seen = {keep: Net(masking._masked(net, keep), TEST)(keep=["data"])["data"] for keep in ("foreground", "background")}
+    seen = {
+        keep: Net(masking.with_masked_input(net, keep), TEST)(keep=["data"])["data"]
+        for keep in ("foreground", "background")
+    }
     void = whole["label"] == 255
     assert torch.equal(seen["foreground"] + seen["background"], whole["data"] * ~void)
     assert not seen["background"].masked_select(whole["label"] > 0).any()

@@ -16,7 +16,7 @@ import fcn_caffe
 __all__ = ["Code", "Place", "locate", "place_of"]
 
 LINES, LONGEST = 8, 30  # of an excerpt: around a field or from a function on; of a layer, all but what is longer
-_CHECKOUT = Path(fcn_caffe.__file__).resolve().parent.parent
+_ABOVE_PACKAGE = Path(fcn_caffe.__file__).resolve().parent.parent
 _TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\'|#[^\n]*|[{}<>\n]|[A-Za-z_]\w*')
 _LAYERS = ("layer", "layers")
 
@@ -65,7 +65,7 @@ def place_of(code: Code) -> str:
 def _path_of(code: Code) -> str:
     file = inspect.getsourcefile(code)
     assert file is not None  # the package is Python
-    return Path(file).resolve().relative_to(_CHECKOUT).as_posix()
+    return Path(file).resolve().relative_to(_ABOVE_PACKAGE).as_posix()
 
 
 def locate(place: str, root: str | os.PathLike[str]) -> Place:
@@ -80,7 +80,7 @@ def locate(place: str, root: str | os.PathLike[str]) -> Place:
     path, _, name = place.partition(":")
     file = Path(root, path)
     if not file.is_file() and path.startswith("fcn_caffe/"):
-        file = _CHECKOUT / path
+        file = _ABOVE_PACKAGE / path
     try:
         text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None  # a pipe would wait
     except OSError:

@@ -1,1 +1,16 @@
-"""The paper's experiments, each measured by running it."""
+"""The paper's experiments: each is run, and its numbers stand beside what the paper says.
+
+>>> from fcn_caffe.paper.experiments import EXPERIMENTS, Options
+>>> experiment = EXPERIMENTS["fc-to-conv"]
+>>> experiment.what
+'a classifier and its fully convolutional form give the same numbers'
+>>> experiment.run(Options(seed=1)).verdict
+'holds'
+
+Those that train nets start from `miniature`, the paper's recipe on generated scenes.
+"""
+
+from fcn_caffe.paper.experiments.miniature import Miniature, miniature
+from fcn_caffe.paper.experiments.registry import EXPERIMENTS, Experiment, Options
+
+__all__ = ["EXPERIMENTS", "Experiment", "Miniature", "Options", "miniature"]

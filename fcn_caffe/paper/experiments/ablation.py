@@ -24,12 +24,13 @@ from fcn_caffe.paper.result import DIFFERS, Curve, Result
 from fcn_caffe.weights.surgery import upsample_filter
 from fcn_caffe.weights.transfer import Array
 
-__all__ = ["STAGES", "at_once", "from_bilinear", "learned_upsampling", "pools", "table2"]
+__all__ = ["STAGES", "at_once", "distance_from_bilinear", "learned_upsampling", "pools", "table2"]
 
 STAGES = ("shapes-fcn32s-fixed", "shapes-fcn32s", "shapes-fcn16s", "shapes-fcn8s")
-LITTLE = 2.0  # points of mean IU that fixed and learned upsampling may differ by: Table 2's smallest clear step is 3.0
-# Points of mean IU that at-once and staged training may differ by: of the recipe's own FCN-8s the standard deviation
-# over seeds is 2.9.
+# Points of mean IU that fixed and learned upsampling may differ by: Table 2's smallest clear step is 3.0.
+LITTLE = 2.0
+# Points of mean IU that at-once and staged training may differ by: the recipe's own FCN-8s has a standard deviation of
+# 2.9 over seeds.
 NEARLY = 3.0
 POOL_ITERATIONS, POOL_RATE = 100, 0.03
 FIRST = 30  # iterations that show what scaled skips do
@@ -43,7 +44,12 @@ LOSS = "training loss a pixel (nats, mean of the last 20 iterations)"
 
 
 def table2(seed: int = 0, scale: float = 1.0) -> Result:
-    """FCN-32s-fixed, 32s, 16s and 8s, each trained from the one before; all four metrics. scale: of the iterations."""
+    """Train FCN-32s-fixed, 32s, 16s and 8s, each from the one before, and measure all four metrics.
+
+    Args:
+        seed: of the miniature.
+        scale: share of the iterations.
+    """
     result = Result("table2", "4.2, Table 2", "mean IU rises from 32s-fixed to 32s, 16s, 8s: 45.4, 59.4, 62.4, 62.7")
     mini = miniature(seed, scale)
     runs = {_short(name): mini.stage(name) for name in STAGES}
@@ -52,19 +58,24 @@ def table2(seed: int = 0, scale: float = 1.0) -> Result:
         for metric, words in METRICS.items():
             what, value = f"{words}, {name}, %", 100 * getattr(run.scores, metric)
             if metric == "mean_iu" and before:
-                risen = run.scores.mean_iu > runs[before].scores.mean_iu
                 least = 100 * runs[before].scores.mean_iu
-                result.measure(what, value, f"above {before}'s {least:.4g}", risen)
+                has_risen = run.scores.mean_iu > runs[before].scores.mean_iu
+                result.measure(what, value, f"above {before}'s {least:.4g}", has_risen)
             else:
                 result.measure(what, value)
         before = name
     result.curves.append(_curve("The steps of Table 2", runs))
-    _tell(result, mini, runs)
+    _add_remark(result, mini, runs)
     return result
 
 
 def learned_upsampling(seed: int = 0, scale: float = 1.0) -> Result:
-    """FCN-8s from FCN-16s twice, on the same images: upsampling between the skips fixed, and learned from bilinear."""
+    """Train FCN-8s from FCN-16s twice on the same images: upsampling between the skips fixed, and learned.
+
+    Args:
+        seed: of the miniature.
+        scale: share of the iterations.
+    """
     says = "upsampling between the skips may be learned; the release fixes it as bilinear, so it matters little"
     result = Result("learned-upsampling", "4.2, 4.3", says)
     mini = miniature(seed, scale)
@@ -74,21 +85,25 @@ def learned_upsampling(seed: int = 0, scale: float = 1.0) -> Result:
     result.equal("loss before the first update, learned beside fixed", abs(learned.curve[0][1] - fixed.curve[0][1]), 0)
     runs = {"fixed": fixed, "learned": learned}
     for name, run in runs.items():
-        result.measure(f"mean IU, {name}, %", 100 * run.scores.mean_iu, *_has_learned(run))
+        result.measure(f"mean IU, {name}, %", 100 * run.scores.mean_iu, *_above_one_answer(run))
     change = 100 * (learned.scores.mean_iu - fixed.scores.mean_iu)
     result.measure("what learning changes in mean IU, points", change, f"within {LITTLE:g} of 0", abs(change) <= LITTLE)
     for name in layers:
-        own, others = from_bilinear(learned.weights[name][0])
-        result.measure(f"{name}: learned kernel's distance from bilinear, share", own, "above 0", own > 0)
+        distance, others = distance_from_bilinear(learned.weights[name][0])
+        result.measure(f"{name}: learned kernel's distance from bilinear, share", distance, "above 0", distance > 0)
         result.measure(f"{name}:   of it what leads from a class to others, share of bilinear", others)
     result.curves.append(_curve("Upsampling between the skips", runs))
     result.remarks.append("distances are root sums of squares, as shares of the bilinear kernels' own")
-    _tell(result, mini, runs)
+    _add_remark(result, mini, runs)
     return result
 
 
-def from_bilinear(weight: Array) -> tuple[float, float]:
-    """How far an upsampling's weight (C, C, k, k) is from bilinear, and its part off the diagonal, as shares."""
+def distance_from_bilinear(weight: Array) -> tuple[float, float]:
+    """Measure how far an upsampling's weight (C, C, k, k) is from bilinear.
+
+    Returns: the root sum of squares of the difference, and that of its part off the diagonal, both as shares of the
+        bilinear weight's own.
+    """
     diagonal = np.eye(len(weight), dtype=np.float32)[:, :, None, None]
     bilinear = diagonal * upsample_filter(weight.shape[2])
     size = float(np.linalg.norm(bilinear))
@@ -97,9 +112,13 @@ def from_bilinear(weight: Array) -> tuple[float, float]:
 
 
 def at_once(seed: int = 0, scale: float = 1.0) -> Result:
-    """FCN-8s from the classifier in one training with scaled skips, against the steps, in as many iterations.
+    """Train FCN-8s from the classifier at once with scaled skips, against the steps, in as many iterations.
 
-    And the first iterations with skips of other sizes. scale: of the iterations.
+    Then train the first iterations with skips of other sizes.
+
+    Args:
+        seed: of the miniature.
+        scale: share of the iterations.
     """
     says = "trained at once with scaled skips, FCN-8s is as good as in steps: mean IU 65.40, 65.51"
     result = Result("at-once", "release; PAMI", says)
@@ -111,8 +130,8 @@ def at_once(seed: int = 0, scale: float = 1.0) -> Result:
     solver = mini.solver("shapes-fcn32s")
     solver.max_iter = sum(len(mini.stage(name).curve) for name in STAGES)
     run = mini.train(with_scaled_skips(plain, even), solver, start)
-    for name, one in {"in steps": staged, "at once": run}.items():
-        result.measure(f"mean IU, {name}, %", 100 * one.scores.mean_iu, *_has_learned(one))
+    for name, training in {"in steps": staged, "at once": run}.items():
+        result.measure(f"mean IU, {name}, %", 100 * training.scores.mean_iu, *_above_one_answer(training))
     change = 100 * (run.scores.mean_iu - staged.scores.mean_iu)
     result.measure("at once less in steps, points", change, f"within {NEARLY:g} of 0", abs(change) <= NEARLY)
     for blob, size in sizes.items():
@@ -131,12 +150,12 @@ def at_once(seed: int = 0, scale: float = 1.0) -> Result:
         + "the ones that make them equal: "
         + " and ".join(f"{value:.3g} for pool{pool}" for pool, value in even.items()),
     ]
-    _tell(result, mini, {"at once": run})
+    _add_remark(result, mini, {"at once": run})
     return result
 
 
 def _first_iterations(result: Result, mini: Miniature, even: dict[int, float]) -> None:
-    """The loss of the first iterations: skips as large as fc7, as they are, and as much larger as VGG's."""
+    """Compare the loss of the first iterations with skips as large as fc7, as they are, and as large as VGG's."""
     vgg = {pool: even[pool] / scale for pool, scale in SKIP_SCALES.items()}
     nets = {
         "scaled skips": with_scaled_skips(mini.net("shapes-fcn8s"), even),
@@ -153,8 +172,8 @@ def _first_iterations(result: Result, mini: Miniature, even: dict[int, float]) -
         lines[name] = [(float(at), loss) for at, loss in enumerate(losses, 1) if math.isfinite(loss)]
         above = means[name] > means["scaled skips"]
         wanted = ("above that of scaled ones", above) if name.endswith("VGG's") else ("", None)
-        told = means[name] if math.isfinite(means[name]) else "diverges"
-        result.measure(f"mean loss of the first {solver.max_iter} iterations, {name}", told, *wanted)
+        value = means[name] if math.isfinite(means[name]) else "diverges"
+        result.measure(f"mean loss of the first {solver.max_iter} iterations, {name}", value, *wanted)
     result.curves.append(Curve("Scaled skips at the start", "iteration", "training loss a pixel (nats)", lines))
     result.remarks.append(
         "as large as VGG's: pool features 100 and 10000 times fc7's, the ratios that the release's constants undo"
@@ -162,7 +181,12 @@ def _first_iterations(result: Result, mini: Miniature, even: dict[int, float]) -
 
 
 def pools(seed: int = 0, scale: float = 1.0) -> Result:
-    """Scores from pool5, pool4 and pool3 alone, on FCN-32s' trunk as it is. scale: of the iterations."""
+    """Train scores of pool5, pool4 and pool3 alone, on FCN-32s' trunk as it is.
+
+    Args:
+        seed: of the miniature.
+        scale: share of the iterations.
+    """
     result = Result("pools", "PAMI, skips", "mean IU from pool5, pool4, pool3 alone falls: 50.0, 22.4, 9.2")
     mini = miniature(seed, scale)
     start = mini.stage("shapes-fcn32s").weights
@@ -187,11 +211,12 @@ def pools(seed: int = 0, scale: float = 1.0) -> Result:
             "our reason: a generated class shows in textures of 5 to 8 pixels and in thin parts, which shallow pools "
             "see whole and place finer; photographs' classes need the deeper features"
         )
-    _tell(result, mini, runs)
+    _add_remark(result, mini, runs)
     return result
 
 
-def _has_learned(run: Run) -> tuple[str, bool]:
+def _above_one_answer(run: Run) -> tuple[str, bool]:
+    """What a mean IU should be above, and whether it is."""
     return f"above {ONE_ANSWER:.3g}, one answer", 100 * run.scores.mean_iu > ONE_ANSWER
 
 
@@ -206,8 +231,8 @@ def _curve(title: str, runs: dict[str, Run]) -> Curve:
     return Curve(title, "iteration", LOSS, lines)
 
 
-def _tell(result: Result, mini: Miniature, runs: dict[str, Run]) -> None:
-    """Say what was trained, and how long it took."""
+def _add_remark(result: Result, mini: Miniature, runs: dict[str, Run]) -> None:
+    """Add a remark on what was trained, and how long it took."""
     counts = ", ".join(f"{name} {len(run.curve)}" for name, run in runs.items())
     seconds = sum(run.seconds[-1] for run in runs.values())
     result.remarks.append(f"generated scenes, seed {mini.seed}: iterations {counts}; {seconds:.3g} s in training alone")

@@ -1,4 +1,4 @@
-"""Class balancing: a loss weighed by how rare a pixel's class is, against the plain one.
+"""Class balancing: a loss that weights a pixel by how rare its class is, against the plain one.
 
 Source: Long et al., section 4.3.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +22,14 @@ from fcn_caffe.proto.blob_file import write_blob
 __all__ = ["balance", "class_shares", "inverse_frequency", "with_class_weights"]
 
 ITERATIONS = 250
-RATE = 0.01  # a third of the recipe's, at which a loss whose rare pixels weigh ten times as much diverges
-GAIN = 1.0  # points of mean IU that would be worth the weights
+RATE = 0.01  # a third of the recipe's: at that, a loss whose rare pixels weigh ten times as much diverges
+GAIN = 1.0  # points of mean IU; more would be worth the weights
 SCENES = 100  # whose labels are counted
 
 
 @cache
 def class_shares(seed: int, scenes: int = SCENES) -> npt.NDArray[np.float64]:
-    """The share of each class among the labelled pixels of the generated scenes that are trained on."""
+    """Measure the share of each class among the labelled pixels of the generated training scenes."""
     counts = np.zeros(len(CLASSES))
     for index in range(scenes):
         label = draw_scene(seed, "train", index, shapes.SCENE)[1]
@@ -39,23 +38,28 @@ def class_shares(seed: int, scenes: int = SCENES) -> npt.NDArray[np.float64]:
 
 
 def inverse_frequency(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """A weight a class, 1 / its share, scaled so that a pixel's weight is 1 on average and the rate may stay."""
+    """Weight a class by 1 / its share, scaled so that a pixel's weight is 1 on average and the rate may stay."""
     return 1 / (len(shares) * shares)
 
 
-def with_class_weights(net: Any, matrix: Path) -> Any:
-    """A copy of a net whose softmax losses weigh classes by the matrix in a file, in training."""
-    made = caffe_pb2.NetParameter()
-    made.CopyFrom(net)
-    for layer in made.layer:
+def with_class_weights(net: caffe_pb2.NetParameter, matrix: Path) -> caffe_pb2.NetParameter:
+    """Copy a net so that its softmax losses weight classes by the matrix in a file, in training."""
+    copy = caffe_pb2.NetParameter()
+    copy.CopyFrom(net)
+    for layer in copy.layer:
         if layer.type == "SoftmaxWithLoss":
             layer.type = "InfogainLoss"
             layer.infogain_loss_param.source = str(matrix)
-    return made
+    return copy
 
 
 def balance(seed: int = 0, scale: float = 1.0) -> Result:
-    """FCN-32s without and with weights: one start, one rate, the same images. scale: of the iterations."""
+    """Train FCN-32s without and with class weights: one start, one rate, the same images.
+
+    Args:
+        seed: of the miniature.
+        scale: share of the iterations.
+    """
     result = Result("balance", "4.3", "class balancing is unnecessary, though about 3/4 of the pixels are background")
     mini, shares = miniature(seed, scale), class_shares(shapes.SEED + seed)
     net, solver = mini.net("shapes-fcn32s"), mini.solver("shapes-fcn32s")
@@ -65,22 +69,22 @@ def balance(seed: int = 0, scale: float = 1.0) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         matrix = Path(folder) / "weights.binaryproto"
         write_blob(matrix, np.diag(inverse_frequency(shares)))
-        weighed = mini.train(with_class_weights(net, matrix), solver, start)
+        weighted = mini.train(with_class_weights(net, matrix), solver, start)
     for words, name in (
         ("mean IU", "mean_iu"),
         ("mean accuracy", "mean_accuracy"),
         ("pixel accuracy", "pixel_accuracy"),
     ):
-        one, other = (100 * getattr(run.scores, name) for run in (plain, weighed))
-        result.measure(f"{words}, plain, %", one)
+        without, with_weights = (100 * getattr(run.scores, name) for run in (plain, weighted))
+        result.measure(f"{words}, plain, %", without)
         # A net that answers one class everywhere would be no comparison: weights of rare classes raise this one.
-        acted = ("above plain's", other > one) if name == "mean_accuracy" else ("", None)
-        result.measure(f"{words}, balanced, %", other, *acted)
+        wanted = ("above plain's", with_weights > without) if name == "mean_accuracy" else ("", None)
+        result.measure(f"{words}, balanced, %", with_weights, *wanted)
         if name == "mean_iu":
-            gain = other - one
+            gain = with_weights - without
             result.measure("what balancing gains in mean IU, points", gain, f"at most {GAIN:g}", gain <= GAIN)
     result.measure("share of background among the labelled pixels, %", 100 * shares[0])
-    weights = ", ".join(f"{one:.3g}" for one in inverse_frequency(shares))
+    weights = ", ".join(f"{weight:.3g}" for weight in inverse_frequency(shares))
     result.remarks.append(
         f"weights of 1 / a class's share, {weights}: 1 on average over pixels; {solver.max_iter} iterations each, from "
         "FCN-32s-fixed; the paper's share of background is about 3/4"

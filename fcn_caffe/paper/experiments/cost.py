@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from math import prod
-from typing import Any
 
 import torch
 
@@ -16,6 +15,7 @@ from fcn_caffe.net.net_spec import NetSpec
 from fcn_caffe.net.net_spec import layers as L
 from fcn_caffe.net.rewrite.convolution_proof import fill_at_random
 from fcn_caffe.paper.result import Result, relative
+from fcn_caffe.proto import caffe_pb2
 
 __all__ = ["layer_multiply_adds", "multiply_adds", "patchwise_cost"]
 
@@ -23,29 +23,34 @@ _CROP, _IMAGE, _STRIDE = 227, 500, 32
 _MAP = 10  # the side of the map that the paper names
 
 
-def alexnet_classifier(side: int, scale: int = 1) -> Any:
-    """CaffeNet as convolutions, without the pad of 100 that segmentation adds; 1000 classes. scale: divides widths."""
+def alexnet_classifier(side: int, scale: int = 1) -> caffe_pb2.NetParameter:
+    """Make CaffeNet as convolutions, without the pad of 100 that segmentation adds.
+
+    Args:
+        side: of the image.
+        scale: divides the widths of all layers but the scores of the 1000 classes.
+    """
     n = NetSpec()
     n.data = L.Input(input_param={"shape": [{"dim": [1, 3, side, side]}]})
     trunks.score(n, trunks.alexnet(n, n.data), "fc8", 1000)
-    made = n.to_proto()
-    for layer in made.layer:
+    net: caffe_pb2.NetParameter = n.to_proto()
+    for layer in net.layer:
         layer.ClearField("exclude")
         options = layer.convolution_param
         if layer.name == "conv1":
             options.ClearField("pad")
         if layer.type == "Convolution":
             options.num_output //= scale
-    return made
+    return net
 
 
 def multiply_adds(net: Net) -> int:
-    """Multiply-adds of a net's convolutions and inner products on the size that it was built with."""
+    """Count the multiply-adds of a net's convolutions and inner products, on the size that it was built with."""
     return sum(layer_multiply_adds(net, node) for node in net.graph.nodes)
 
 
 def layer_multiply_adds(net: Net, node: Node) -> int:
-    """Those of one layer; 0 for the types that only pool, add, cut or change a value in its place."""
+    """Count the multiply-adds of one layer; 0 for types that only pool, add, crop or work element by element."""
     if node.type not in ("Convolution", "Deconvolution", "InnerProduct"):
         return 0
     # Each weight is used once a place: of the top, or of the bottom where the layer upsamples.
@@ -55,10 +60,14 @@ def layer_multiply_adds(net: Net, node: Node) -> int:
 
 
 def patchwise_cost(scale: int = 1, repeats: int = 3, seed: int = 0) -> Result:
-    """AlexNet's 10x10 map of a 500x500 image in one pass, against the 100 crops of 227x227 that it is the answers of.
+    """Time AlexNet's 10x10 map of a 500x500 image in one pass, against its 100 crops of 227x227.
 
-    scale: divides the widths of all layers, for a quick try. Times are the least of `repeats`, on this machine; a crop
-    is timed alone, as the paper does, and in a batch of ten, which is kinder to it.
+    A crop is timed alone, as the paper does, and in a batch of ten, which is faster.
+
+    Args:
+        scale: divides the widths of all layers, for a quick try.
+        repeats: the least time of so many counts.
+        seed: of weights and image.
     """
     result = Result("cost", "3.1", "one 500x500 pass gives a 10x10 map, more than 5 times faster than its 100 crops")
     whole, crop = Net(alexnet_classifier(_IMAGE, scale)), Net(alexnet_classifier(_CROP, scale))
@@ -70,9 +79,9 @@ def patchwise_cost(scale: int = 1, repeats: int = 3, seed: int = 0) -> Result:
         answer = whole(data=image)["fc8"]
         side = min(answer.shape[2:])
         result.measure("side of the map", side, str(_MAP), tuple(answer.shape[2:]) == (_MAP, _MAP))
-        at_once = _least(lambda: whole(data=image), repeats)
-        alone = _least(lambda: crop(data=crops[:1]), repeats)
-        batched = _least(lambda: crop(data=crops), repeats) / len(crops)
+        at_once = _least_seconds(lambda: whole(data=image), repeats)
+        alone = _least_seconds(lambda: crop(data=crops[:1]), repeats)
+        batched = _least_seconds(lambda: crop(data=crops), repeats) / len(crops)
         places = answer.shape[2] * answer.shape[3]
         corner = relative(crop(data=crops[:1])["fc8"][0, :, 0, 0], answer[0, :, 0, 0])
     result.measure("milliseconds, 500x500 at once", 1e3 * at_once)
@@ -88,11 +97,11 @@ def patchwise_cost(scale: int = 1, repeats: int = 3, seed: int = 0) -> Result:
     return result
 
 
-def _least(run: Callable[[], Any], repeats: int) -> float:
-    run()
-    taken = []
+def _least_seconds(run: Callable[[], object], repeats: int) -> float:
+    run()  # the first pass also makes what later ones reuse
+    seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
         run()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)

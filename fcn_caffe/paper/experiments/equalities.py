@@ -1,9 +1,8 @@
-"""The paper's identities, measured: nets that should be equal are built, filled with the same numbers, and compared."""
+"""The paper's identities, measured: build nets that should be equal, fill them with the same numbers, compare them."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from fcn_caffe.net.rewrite.convolutionalize import convolutional_weights, convol
 from fcn_caffe.net.rewrite.deploy_form import deploy_form
 from fcn_caffe.net.rewrite.rarefaction import rarefy, shift_and_stitch
 from fcn_caffe.paper.result import HOLDS, Result, relative
-from fcn_caffe.proto import write_text
+from fcn_caffe.proto import caffe_pb2, write_text
 from fcn_caffe.proto.phases import TEST
 from fcn_caffe.weights.surgery import interp, transplant
 from fcn_caffe.weights.transfer import copy_weights, net_weights
@@ -32,8 +31,8 @@ __all__ = ["fc_to_conv", "rarefaction", "upsampling", "zero_init_skip"]
 _SIDE = 61  # of the image that rarefaction is tried on
 
 
-def strided_net() -> Any:
-    """A small net of every kind of layer that rarefaction knows: MAX and AVE pools, padding, branches, LRN."""
+def strided_net() -> caffe_pb2.NetParameter:
+    """Make a small net with every kind of layer that rarefaction knows: MAX and AVE pools, padding, branches, LRN."""
     n = NetSpec()
     n.data = L.Input(input_param={"shape": [{"dim": [1, 3, _SIDE, _SIDE + 6]}]})
     n.conv1 = L.Convolution(n.data, num_output=6, kernel_size=5, stride=2)
@@ -48,7 +47,8 @@ def strided_net() -> Any:
     n.pool2 = L.Pooling(n.relu2, pool=P.Pooling.AVE, kernel_size=2, stride=2, **floor)
     n.fc = L.Convolution(n.pool2, num_output=8, kernel_size=3, pad=1)
     n.score = L.Convolution(n.fc, num_output=5, kernel_size=1)
-    return n.to_proto()
+    net: caffe_pb2.NetParameter = n.to_proto()
+    return net
 
 
 def rarefaction(
@@ -57,66 +57,73 @@ def rarefaction(
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
 ) -> Result:
-    """Shift-and-stitch against filter rarefaction, at every blob with a stride, on random weights and a random image.
+    """Compare shift-and-stitch with filter rarefaction at every blob with a stride, on random weights and image.
 
-    net: a file, its deploy form; by default `strided_net`. until: its last blob. out: a file for the dense net, written
-    where the two agree; it takes the old net's weights, layer by layer. Blobs that the transformation calls
-    inexact at the border are compared where no border is seen.
+    A blob that the transformation calls inexact at the border is compared away from it.
+
+    Args:
+        net: a file, whose deploy form is taken; by default `strided_net`.
+        until: the last blob that is made dense.
+        seed: of weights and image.
+        out: a file for the dense net, which takes the old net's weights layer by layer; written where the two agree.
+
     Raises: as `rarefy` does; GraphError for a net that is not of one image.
     """
     if out is not None:
         check_place(out)
-    param = strided_net() if net is None else _one_state(read_net(net, TEST, ("deploy",)))
-    made = rarefy(param, until)
-    strided, dense = Net(param), Net(made.net)
+    param = strided_net() if net is None else _without_rules(read_net(net, TEST, ("deploy",)))
+    rarefied = rarefy(param, until)
+    strided, dense = Net(param), Net(rarefied.net)
     fill_at_random(strided, seed)
     weights = net_weights(strided)
     copy_weights(dense, {name: weights[name] for name in dense.params if name in weights}, strict=False)
     name = image_input(dense)
-    rates = {blob: rate for blob, rate in made.rates.items() if rate > 1}
+    rates = {blob: rate for blob, rate in rarefied.rates.items() if rate > 1}
     if not rates:
         raise GraphError(f"net '{dense.name}' has no stride up to '{until or dense.graph.outputs[0]}'.")
     margins = {
-        blob: max(receptive_field(strided.graph, blob, name).size, made.pads[blob]) + rate if made.inexact else 0
+        blob: max(receptive_field(strided.graph, blob, name).size, rarefied.pads[blob]) + rate
+        if rarefied.inexact
+        else 0
         for blob, rate in rates.items()
     }
     least = 2 * max(margins.values()) + 8
     batch, channels, *size = dense.blob_shapes[name]
     # Places away from the border need no more than `least`, and every shift of the strided net costs a whole pass.
-    shape = (batch, channels, *(least if made.inexact else extent for extent in size))
+    shape = (batch, channels, *(least if rarefied.inexact else extent for extent in size))
     image = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     stitched = shift_and_stitch(strided, image, rates, name)
     with torch.no_grad():
-        found = dense({name: image}, keep=rates)
+        blobs = dense({name: image}, keep=rates)
     result = Result(
         "rarefaction",
         "3.2",
         "shifting the input and stitching the answers equals filters with zeros between their taps",
     )
     for blob, rate in rates.items():
-        wanted, given = (_inside(tensor, margins[blob], image) for tensor in (stitched[blob], found[blob]))
-        rows, columns = (min(wanted.shape[axis], given.shape[axis]) for axis in (2, 3))
-        difference = relative(given[:, :, :rows, :columns], wanted[:, :, :rows, :columns])
-        result.equal(f"{blob}, {rate * rate} shifts, {rows}x{columns} places", difference)
+        _compare_places(result, f"{blob}, {rate * rate} shifts", blobs[blob], stitched[blob], margins[blob], image)
     if out is not None and result.verdict == HOLDS:
         with atomic_write(out, "w") as file:
-            file.write(write_text(made.net))
+            file.write(write_text(rarefied.net))
         result.remarks.append(f"{os.fspath(out)}: the dense net")
-    result.remarks += made.steps + [f"away from the border only: {why}" for why in made.inexact]
+    result.remarks += rarefied.steps + [f"away from the border only: {why}" for why in rarefied.inexact]
     return result
 
 
-def _inside(blob: Tensor, margin: int, image: Tensor) -> Tensor:
-    """The places of a dense blob that see nothing of the border."""
-    if not margin:
-        return blob
-    return blob[:, :, margin : image.shape[2] - margin, margin : image.shape[3] - margin]
+def _compare_places(result: Result, what: str, dense: Tensor, stitched: Tensor, margin: int, image: Tensor) -> None:
+    """Add a row for the places of two blobs that are at least `margin` pixels away from the image's border."""
+    if margin:
+        inside = (..., slice(margin, image.shape[2] - margin), slice(margin, image.shape[3] - margin))
+        dense, stitched = dense[inside], stitched[inside]
+    rows, columns = (min(dense.shape[axis], stitched.shape[axis]) for axis in (2, 3))
+    difference = relative(dense[:, :, :rows, :columns], stitched[:, :, :rows, :columns])
+    result.equal(f"{what}, {rows}x{columns} places", difference)
 
 
 def upsampling(factors: tuple[int, ...] = (2, 3, 8, 32), seed: int = 0) -> Result:
-    """Deconvolution against the gradient of a Convolution of the same weights, for each factor.
+    """Compare Deconvolution with the gradient of a Convolution of the same weights, for each factor.
 
-    Both are layers of Caffe; the gradient is autograd's. A ramp that a bilinear one upsamples must stay a ramp.
+    Both are layers of Caffe; the gradient is autograd's. Upsampled by a bilinear kernel a ramp must stay a ramp.
     """
     result = Result("upsampling", "3.3", "upsampling by f is backward convolution with stride f")
     generator = torch.Generator().manual_seed(seed)
@@ -136,9 +143,9 @@ def upsampling(factors: tuple[int, ...] = (2, 3, 8, 32), seed: int = 0) -> Resul
         small = torch.randn((1, 3, 6, 6), generator=generator)
         forward(image=image)["small"].backward(small)
         with torch.no_grad():
-            found = upsampler(small=small)["up"]
+            upsampled = upsampler(small=small)["up"]
         assert image.grad is not None
-        result.equal(f"factor {factor}, random kernel of {kernel}", relative(found, image.grad))
+        result.equal(f"factor {factor}, random kernel of {kernel}", relative(upsampled, image.grad))
         interp(upsampler)
         with torch.no_grad():
             ramp = upsampler(small=torch.arange(6.0).expand(1, 3, 6, 6))["up"]
@@ -147,8 +154,8 @@ def upsampling(factors: tuple[int, ...] = (2, 3, 8, 32), seed: int = 0) -> Resul
     return result
 
 
-def classifier_net() -> Any:
-    """A classifier that does not pad, so that every place of a larger image can be held against its crop."""
+def classifier_net() -> caffe_pb2.NetParameter:
+    """Make a classifier that does not pad, so that each place of a larger image can be compared with its crop."""
     n = NetSpec()
     n.data = L.Input(input_param={"shape": [{"dim": [1, 3, 43, 43]}]})
     n.conv1 = L.Convolution(n.data, num_output=8, kernel_size=5, stride=2)
@@ -160,35 +167,40 @@ def classifier_net() -> Any:
     n.relu6 = L.ReLU(n.fc6, in_place=True)
     n.fc7 = L.InnerProduct(n.relu6, num_output=16)
     n.fc8 = L.InnerProduct(n.fc7, num_output=6)
-    return n.to_proto()
+    net: caffe_pb2.NetParameter = n.to_proto()
+    return net
 
 
 def fc_to_conv(net: str | os.PathLike[str] | None = None, seed: int = 0) -> Result:
-    """A classifier against its fully convolutional form: on its own image, and at places of a larger one.
+    """Compare a classifier with its fully convolutional form, on its own image and at places of a larger one.
 
-    net: a classifier's file; by default `classifier_net`. Weights are random.
+    Args:
+        net: a classifier's file; by default `classifier_net`.
+        seed: of weights and images.
+
     Raises: as `convolutionalize` does; WeightsError where the two differ.
     """
     state = TEST, ("deploy",)
-    param = _one_state(filter_net(classifier_net(), *state) if net is None else read_net(net, *state))
+    param = _without_rules(filter_net(classifier_net(), *state) if net is None else read_net(net, *state))
     deployed, _ = deploy_form(param)
     conversion = convolutionalize(deployed)
     classifier, fully = Net(deployed), Net(conversion.net)
     fill_at_random(classifier, seed)
     transplant(fully, convolutional_weights(conversion, net_weights(classifier)))
     result = Result("fc-to-conv", "3.1", "a classifier's inner products are convolutions over their whole input")
-    for one in prove(conversion, classifier, fully, seed):
-        result.equal(f"{one.blob} on the classifier's image", one.relative)
+    for comparison in prove(conversion, classifier, fully, seed):
+        result.equal(f"{comparison.blob} on the classifier's image", comparison.relative)
     places = prove_places(conversion, classifier, fully, seed)
     if isinstance(places, str):
         result.remarks.append(f"places of a larger image not compared: {places}")
     else:
-        for number, one in enumerate(places, 1):
-            result.equal(f"{one.blob} at place {number} of {len(places)} of a larger image", one.relative)
+        for number, comparison in enumerate(places, 1):
+            what = f"{comparison.blob} at place {number} of {len(places)} of a larger image"
+            result.equal(what, comparison.relative)
     return result
 
 
-def _one_state(param: Any) -> Any:
+def _without_rules(param: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
     """A filtered net without the rules that it was filtered by, so that it is the same net in every state."""
     for layer in param.layer:
         layer.ClearField("include")
@@ -197,10 +209,10 @@ def _one_state(param: Any) -> Any:
 
 
 def zero_init_skip(seed: int = 0) -> Result:
-    """FCN-16s and 8s of the generated data, just begun from the coarser net, against that net.
+    """Compare FCN-16s and 8s of the generated data, as they start, with the coarser net that they start from.
 
-    The skip's scores add exactly nothing, and what the finer net upsamples are the coarser net's scores, in the same
-    bits. What is left is bilinear upsampling in two steps where the coarser net takes one.
+    The skip's scores add exactly nothing, and the finer net upsamples the coarser net's scores, in the same bits. What
+    differs is the upsampling: two bilinear steps where the coarser net takes one.
     """
     result = Result("zero-init-skip", "4.2", "with its new scores at zero, a finer net starts as the coarser one")
     coarse = _deployed_fcn("shapes-fcn32s")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,13 +23,19 @@ from fcn_caffe.weights.transfer import net_weights, save_weights
 __all__ = ["fusion", "narrow_net"]
 
 _SIZE = (48, 64)  # rows and columns of the image
-_DEPTH = 37  # of the image of one depth, in the unit of its channel
+_DEPTH = 37  # of an image of one depth everywhere, in the unit of its channel
 _STEP = 1 / 256  # weights of the first convolution are multiples of it, so that its sums round nowhere
 _LARGEST = 2.0  # no weight of the first convolution is larger: 36 products of 128 and 2 need fewer than 24 bits
 
 
 def narrow_net(name: str, scale: int, last: str | None = None) -> Net:
-    """A reference net for images, with every width but the scores' divided by `scale`. last: its last layer."""
+    """Build a reference net in its deploy form, narrow.
+
+    Args:
+        name: the net.
+        scale: divides every width but the scores'.
+        last: cut the net after this layer.
+    """
     param = make_net(name)
     for layer in param.layer:
         if layer.type == "Convolution" and not layer.name.startswith("score"):
@@ -46,9 +51,12 @@ def narrow_net(name: str, scale: int, last: str | None = None) -> Net:
 def fusion(scale: int = 8, seed: int = 0) -> Result:
     """Start the fused nets of NYUDv2 as their solvers do, from nets of random weights, and compare them with these.
 
-    scale: divides the widths of all layers but the scores. Early: on zero depth color-d is the colour net, and on one
-    depth everywhere its first convolution adds that depth times the mean of colour's filters. Late: color-hha averages
-    the two nets' scores; its 16s starts as the 32s.
+    Early: on zero depth color-d is the colour net, and on one depth everywhere its first convolution adds that depth
+    times the mean of colour's filters. Late: color-hha averages the two nets' scores; its 16s starts as the 32s.
+
+    Args:
+        scale: divides the widths of all layers but the scores.
+        seed: of weights and images.
     """
     result = Result(
         "fusion", "5", "early and late fusion of colour and depth start as the nets that they are made from"
@@ -63,8 +71,8 @@ def fusion(scale: int = 8, seed: int = 0) -> Result:
             for blob in net.params["conv1_1"]:
                 blob.copy_((blob / _STEP).round().mul(_STEP).clamp(-_LARGEST, _LARGEST))
     with TemporaryDirectory() as folder:
-        _early(result, nets["color"], colour, scale, Path(folder))
-        _late(result, nets, {"color": colour, "hha": hha}, scale, Path(folder))
+        _compare_early(result, nets["color"], colour, scale, Path(folder))
+        _compare_late(result, nets, {"color": colour, "hha": hha}, scale, Path(folder))
     result.remarks += [
         f"all widths but the scores' are divided by {scale}; images are {_SIZE[0]}x{_SIZE[1]}, weights random",
         f"weights of the first convolution are multiples of 1/{1 / _STEP:g} and pixels whole numbers, so that no sum "
@@ -74,7 +82,7 @@ def fusion(scale: int = 8, seed: int = 0) -> Result:
     return result
 
 
-def _started(name: str, scale: int, folder: Path, sources: dict[str, Net]) -> Net:
+def _start_net(name: str, scale: int, folder: Path, sources: dict[str, Net]) -> Net:
     """A stage's net as its recipe starts it from the weight files of other nets."""
     net = narrow_net(name, scale)
     for stem, source in sources.items():
@@ -84,10 +92,10 @@ def _started(name: str, scale: int, folder: Path, sources: dict[str, Net]) -> Ne
     return net
 
 
-def _early(result: Result, colour_net: Net, colour: Tensor, scale: int, folder: Path) -> None:
-    """Compare color-d with the colour net whose trunk it takes, here with its scores, so that these can be compared."""
+def _compare_early(result: Result, colour_net: Net, colour: Tensor, scale: int, folder: Path) -> None:
+    """Compare color-d with the colour net. It takes that net's trunk, here also its scores, to compare them."""
     trunk = {"vgg16fc": colour_net}
-    fused = _started("nyud-fcn32s-color-d", scale, folder, trunk)
+    fused = _start_net("nyud-fcn32s-color-d", scale, folder, trunk)
     weight, bias = (blob.detach() for blob in fused.params["conv1_1_bgrd"])
     old, old_bias = (blob.detach() for blob in colour_net.params["conv1_1"])
     mean = old.mean(1, keepdim=True)
@@ -117,11 +125,11 @@ def _early(result: Result, colour_net: Net, colour: Tensor, scale: int, folder: 
     result.equal("early, zero depth: score_fr, of the colour net's", relative(fused_score, score), 0)
 
 
-def _late(result: Result, nets: dict[str, Net], images: dict[str, Tensor], scale: int, folder: Path) -> None:
+def _compare_late(result: Result, nets: dict[str, Net], images: dict[str, Tensor], scale: int, folder: Path) -> None:
     """Compare color-hha with the two nets it averages, and its 16s with its 32s."""
     sources = {f"nyud-fcn32s-{kind}": net for kind, net in nets.items()}
     name = "nyud-fcn32s-color-hha"
-    fused = _started(name, scale, folder, sources)
+    fused = _start_net(name, scale, folder, sources)
     kinds = list(images)
     keep = [f"score_fr{kind}" for kind in kinds] + ["score_fused", "score"]
     with torch.no_grad():
@@ -134,16 +142,16 @@ def _late(result: Result, nets: dict[str, Net], images: dict[str, Tensor], scale
     mean = {blob: (alone["color"][blob] + alone["hha"][blob]) / 2 for blob in ("score_fr", "score")}
     result.equal("late: score_fused, of the mean of the two nets'", relative(both["score_fused"], mean["score_fr"]), 0)
     result.equal("late: score, of the mean of the two nets' scores", relative(both["score"], mean["score"]))
-    _finer(result, fused, both, images, scale, folder)
+    _compare_finer(result, fused, both, images, scale, folder)
 
 
-def _finer(
+def _compare_finer(
     result: Result, coarse: Net, before: dict[str, Tensor], images: dict[str, Tensor], scale: int, folder: Path
 ) -> None:
-    """Compare the late fusion of stride 16, just begun, with that of stride 32."""
-    finer = _started("nyud-fcn16s-rgb-hha", scale, folder, {"nyud-fcn32s-color-hha": coarse})
+    """Compare the late fusion of stride 16, as it starts, with that of stride 32."""
+    finer = _start_net("nyud-fcn16s-rgb-hha", scale, folder, {"nyud-fcn32s-color-hha": coarse})
     with torch.no_grad():
-        begun: Any = finer(images, keep=["score_pool4", "score_fused", "upscore2", "fuse_pool4", "score"])
+        begun = finer(images, keep=["score_pool4", "score_fused", "upscore2", "fuse_pool4", "score"])
     skip = begun["score_pool4"]
     result.measure("late 16s: largest score_pool4", skip.abs().max(), "0 exactly", not skip.any())
     result.equal("late 16s: score_fused, of the 32s'", relative(begun["score_fused"], before["score_fused"]), 0)

@@ -1,6 +1,6 @@
-"""The paper's recipe in miniature, in memory: stages on the generated scenes that experiments start from and compare.
+"""The paper's recipe in miniature: stages on the generated scenes, trained in memory, that experiments start from.
 
-It is the recipe of models/shapes.py, trained by the core's Solver, in half the iterations.
+It is the recipe of models/shapes.py, trained by the package's Solver, in half the iterations.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +32,7 @@ __all__ = ["ONE_ANSWER", "SHARE", "Miniature", "Run", "begin", "miniature"]
 # Of the recipe's iterations, at scale 1: all stages take about two minutes of one core, and Table 2's order stays.
 SHARE = 0.5
 # Mean IU in per cent that a net which answers one class everywhere cannot exceed: that class's IU is 1 at most, the
-# others' are 0. Two nets that have not learned yet are alike, which would say nothing of what sets them apart.
+# others' are 0. Two nets below it have not learned yet; to compare them would say nothing.
 ONE_ANSWER = 100 / len(scenes.CLASSES)
 
 OnStep = Callable[[Solver], None]
@@ -41,11 +40,15 @@ OnStep = Callable[[Solver], None]
 
 @dataclass(frozen=True)
 class Run:
-    """A net that was trained.
+    """One training.
 
-    curve: (iteration from 1, training loss a pixel), of every iteration; the loss is the mean of the solver's
-    `average_loss` last ones. seconds: since the start, one for each point: forward, backward and update, without what
-    the data layers and `on_step` take. scores: on the val scenes; of no pixels, so NaN, where they were not asked for.
+    Attributes:
+        weights: what the net learned.
+        curve: (iteration from 1, training loss a pixel) of every iteration; the loss is the mean of the last
+            `average_loss` ones.
+        seconds: since the start, one for each point of the curve: forward, backward and update, without the data layers
+            and `on_step`.
+        scores: on the val scenes; NaN, of no pixels, where no scores were wanted.
     """
 
     weights: Weights
@@ -55,9 +58,11 @@ class Run:
 
 
 def begin(net: Net, weights: Weights | None) -> None:
-    """Start a net as a stage of the recipe starts: weights by layer name, inner products as convolutions, bilinear ups.
+    """Start a net as a stage of the recipe starts.
 
-    A learned upsampling that `weights` has stays as it is there. Raises: WeightsError where a layer does not fit.
+    Weights are copied by layer name, inner products as convolutions; other upsampling layers become bilinear.
+
+    Raises: WeightsError where a layer does not fit.
     """
     copied = set(transplant(net, weights).copied) if weights is not None else set()
     learned = {item.layer for item in net.learnable_params if item.lr_mult}
@@ -65,49 +70,68 @@ def begin(net: Net, weights: Weights | None) -> None:
 
 
 class Miniature:
-    """The shapes recipe in memory, each stage trained at most once a seed; nothing is written to disk.
+    """The shapes recipe in memory: each stage is trained once, nothing is written to disk.
 
-    seed: of the fillers and of the images trained on; those scored on stay the same. scale: of the iterations,
-    which are SHARE of the recipe's at scale 1, and below 1 of the val scenes too.
+    Args:
+        seed: of the fillers and the training images; the val scenes stay the same.
+        scale: of the iterations, which are SHARE of the recipe's at scale 1; below 1 of the val scenes too.
+
+    Raises: SolverError for a seed below 0 or a scale that is not positive and finite.
     """
 
     def __init__(self, seed: int = 0, scale: float = 1.0) -> None:
         if seed < 0 or not 0 < scale < float("inf"):
             raise SolverError(f"the miniature takes a seed of 0 or more and a scale above 0, got {seed} and {scale}.")
         self.seed, self.scale = seed, scale
-        self._stages: dict[str, Run] = {}
+        self.stages: dict[str, Run] = {}
 
     def iterations(self, count: float) -> int:
-        """A number of iterations at this scale; at least 2."""
+        """Scale a number of iterations; at least 2."""
         return max(2, round(count * self.scale))
 
-    def net(self, name: str) -> Any:
-        """The net of a stage, for training and scoring. Raises: SolverError for a stage the recipe lacks."""
+    def net(self, name: str) -> caffe_pb2.NetParameter:
+        """Make the net of a stage, for training and scoring. Raises: SolverError for an unknown stage."""
         _check(name)
-        return (shapes.classifier if name == "shapes-classifier" else shapes.fcn)(name, shapes.SEED + self.seed)
+        make = shapes.classifier if name == "shapes-classifier" else shapes.fcn
+        net: caffe_pb2.NetParameter = make(name, shapes.SEED + self.seed)
+        return net
 
-    def solver(self, name: str) -> Any:
-        """The solver of a stage at this scale. Raises: SolverError for a stage the recipe lacks."""
+    def solver(self, name: str) -> caffe_pb2.SolverParameter:
+        """Make the solver of a stage at this scale. Raises: SolverError for an unknown stage."""
         _check(name)
-        param = shapes.solver(name, shapes.SEED + self.seed)
+        param: caffe_pb2.SolverParameter = shapes.solver(name, shapes.SEED + self.seed)
         param.max_iter = self.iterations(SHARE * param.max_iter)
         return param
 
     def stage(self, name: str) -> Run:
-        """A stage of the recipe, trained from the one before. Raises: SolverError for one the recipe lacks."""
-        if name not in self._stages:
+        """Train a stage of the recipe from the one before, once. Raises: SolverError for an unknown stage."""
+        if name not in self.stages:
             net, solver, before = self.net(name), self.solver(name), shapes.RECIPES[name].starts_from
             start = None if before is None else self.stage(before).weights
-            self._stages[name] = self.train(net, solver, start, score=before is not None)
-        return self._stages[name]
+            self.stages[name] = self.train(net, solver, start, score=before is not None)
+        return self.stages[name]
 
     def train(
-        self, net: Any, solver: Any, start: Weights | None, *, score: bool = True, on_step: OnStep | None = None
+        self,
+        net: caffe_pb2.NetParameter,
+        solver: caffe_pb2.SolverParameter,
+        start: Weights | None,
+        *,
+        score: bool = True,
+        on_step: OnStep | None = None,
     ) -> Run:
-        """Train a NetParameter to the SolverParameter's max_iter from `start`'s weights, and score it.
+        """Train a net to the solver's max_iter, and score it.
 
-        Files that the solver names are left alone: its net, its weights, its snapshots. Random states outside stay as
-        they were. on_step: called after each update. Raises: SolverError, WeightsError, DataError.
+        The process's random states stay as they are.
+
+        Args:
+            net: the net.
+            solver: its net, weights and snapshots are ignored.
+            start: the weights to start from.
+            score: score on the val scenes.
+            on_step: called after each update.
+
+        Raises: SolverError, WeightsError, DataError.
         """
         param = caffe_pb2.SolverParameter()
         param.CopyFrom(solver)
@@ -116,20 +140,20 @@ class Miniature:
         param.net_param.CopyFrom(net)
         param.display, param.snapshot_after_train = 0, False
         with _own_random_states():
-            trained = Solver(param, device="cpu")
-            begin(trained.net, start)
-            curve, seconds = _steps(trained, on_step)
-        weights = {name: [blob.copy() for blob in blobs] for name, blobs in net_weights(trained.net).items()}
+            trainer = Solver(param, device="cpu")
+            begin(trainer.net, start)
+            curve, seconds = _run_steps(trainer, on_step)
+        weights = {name: [blob.copy() for blob in blobs] for name, blobs in net_weights(trainer.net).items()}
         scores = self.score(net, weights) if score else ConfusionMatrix(len(scenes.CLASSES)).scores()
         return Run(weights, curve, seconds, scores)
 
-    def score(self, net: Any, weights: Weights) -> Scores:
-        """Score a net of these weights on the val scenes. Raises: WeightsError, DataError."""
-        with _own_random_states():  # which fillers draw on
-            made = Net(net, TEST)
-        transplant(made, weights)
+    def score(self, param: caffe_pb2.NetParameter, weights: Weights) -> Scores:
+        """Score a net with these weights on the val scenes. Raises: WeightsError, DataError."""
+        with _own_random_states():  # fillers draw on them
+            net = Net(param, TEST)
+        transplant(net, weights)
         passes = round(min(self.scale, 1) * shapes.VAL_IMAGES / shapes.VAL_BATCH)
-        return score_net(made, max(1, passes))
+        return score_net(net, max(1, passes))
 
 
 def _check(name: str) -> None:
@@ -137,19 +161,19 @@ def _check(name: str) -> None:
         raise SolverError(f"the recipe has no stage {name!r}. It has {', '.join(shapes.RECIPES)}.")
 
 
-def _steps(solver: Solver, on_step: OnStep | None) -> tuple[list[tuple[int, float]], list[float]]:
-    """Train to the end. SIGINT interrupts at once: the solver's own handlers are not asked for."""
+def _run_steps(solver: Solver, on_step: OnStep | None) -> tuple[list[tuple[int, float]], list[float]]:
+    """Train to the end. SIGINT interrupts at once, as the solver's own handlers are not installed."""
     curve: list[tuple[int, float]] = []
     seconds: list[float] = []
-    spent, started = 0.0, 0.0
+    spent, resumed = 0.0, 0.0
 
-    def pause(*_: Any) -> None:
+    def pause(*_: object) -> None:
         nonlocal spent
-        spent += time.perf_counter() - started
+        spent += time.perf_counter() - resumed
 
-    def go_on(*_: Any) -> None:
-        nonlocal started
-        started = time.perf_counter()
+    def go_on(*_: object) -> None:
+        nonlocal resumed
+        resumed = time.perf_counter()
 
     def note(solver: Solver) -> None:
         pause()
@@ -182,5 +206,5 @@ def _own_random_states() -> Iterator[None]:
 
 @cache
 def miniature(seed: int = 0, scale: float = 1.0) -> Miniature:
-    """The miniature of this process for a seed and a scale, so that experiments share its stages."""
+    """Return the process's miniature for a seed and a scale, so that experiments share its stages."""
     return Miniature(seed, scale)

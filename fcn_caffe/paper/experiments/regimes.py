@@ -8,25 +8,24 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fcn_caffe.doctor.learning_rate import explain
 from fcn_caffe.paper.experiments.miniature import Miniature, miniature
 from fcn_caffe.paper.experiments.sampling_nets import with_data_options
 from fcn_caffe.paper.result import Result
-from fcn_caffe.proto import write_text
+from fcn_caffe.proto import caffe_pb2, write_text
 
 __all__ = ["REGIMES", "Regime", "regimes"]
 
 IMAGES = 800
-# Of the loss summed over an image's pixels. The paper's 1e-10 is heavy learning's, and so is this: of 4e-9, 7.5e-9,
-# 1.5e-8 and 3e-8 the best for it, which is also how far the recipe's own mean rate lets an image move the weights.
+# Of the loss summed over an image's pixels. As the paper's 1e-10 is, it is chosen for heavy learning: the best of 4e-9,
+# 7.5e-9, 1.5e-8 and 3e-8. An image moves the weights as far as by the recipe's own mean rate.
 RATE = 1.5e-8
 
 
 @dataclass(frozen=True)
 class Regime:
-    """Images a step, momentum, and how many times RATE."""
+    """Images a step, momentum, and the rate as a multiple of RATE."""
 
     batch: int
     momentum: float
@@ -39,9 +38,13 @@ CONTROL = Regime(20, 0.9, 20 * (1 - 0.9) / (1 - 0.99))
 
 
 def regimes(seed: int = 0, scale: float = 1.0) -> Result:
-    """FCN-32s trained from the classifier in each regime, on the same images in the same order.
+    """Train FCN-32s from the classifier in each regime, on the same images in the same order, at one rate.
 
-    scale: of the images. The loss is summed over pixels and averaged over a step's images, and the rate is one.
+    The loss is summed over pixels and averaged over a step's images.
+
+    Args:
+        seed: of the miniature.
+        scale: share of the images.
     """
     result = Result("regimes", "PAMI, optimisation", "mean IU: accum 51.9 below online 60.7 below heavy 63.6")
     mini = miniature(seed, scale)
@@ -49,14 +52,15 @@ def regimes(seed: int = 0, scale: float = 1.0) -> Result:
     start = mini.stage("shapes-classifier").weights
     scores = {}
     for name, regime in {**REGIMES, "control": CONTROL}.items():
-        net, solver = _files(mini, regime, images)
+        net, solver = _net_and_solver(mini, regime, images)
         scores[name] = 100 * mini.train(net, solver, start).scores.mean_iu
         before = {"online": "accum", "heavy": "online"}.get(name)
         words = f"batch {regime.batch}, momentum {regime.momentum:g}"
-        told = f"accum at {regime.times:g} times the rate" if name == "control" else name
+        title = f"accum at {regime.times:g} times the rate" if name == "control" else name
         wanted = (f"above {before}'s", scores[name] > scores[before]) if before else ("", None)
-        result.measure(f"mean IU of {told}: {words}, %", scores[name], *wanted)
-        result.measure(f"  an image moves the weights, as a rate of the averaged loss ({told})", _moves(net, solver))
+        result.measure(f"mean IU of {title}: {words}, %", scores[name], *wanted)
+        step = _final_step(net, solver)
+        result.measure(f"  an image moves the weights, as a rate of the averaged loss ({title})", step)
     result.remarks += [
         f"{images} images each, in one order; the rate is {RATE:g} for all three, of a loss summed over pixels and "
         "averaged over a step's images: the best of four for heavy learning, not for the others",
@@ -71,7 +75,9 @@ def regimes(seed: int = 0, scale: float = 1.0) -> Result:
     return result
 
 
-def _files(mini: Miniature, regime: Regime, images: int) -> tuple[Any, Any]:
+def _net_and_solver(
+    mini: Miniature, regime: Regime, images: int
+) -> tuple[caffe_pb2.NetParameter, caffe_pb2.SolverParameter]:
     """The train net and the solver of a regime."""
     net = with_data_options(mini.net("shapes-fcn32s"), batch=regime.batch)
     loss = next(layer for layer in net.layer if layer.type == "SoftmaxWithLoss")
@@ -82,16 +88,16 @@ def _files(mini: Miniature, regime: Regime, images: int) -> tuple[Any, Any]:
     return net, solver
 
 
-def _moves(net: Any, solver: Any) -> float:
+def _final_step(net: caffe_pb2.NetParameter, solver: caffe_pb2.SolverParameter) -> float:
     """How far the gradient of one image moves the weights in the end, as a rate of the loss averaged over pixels."""
     with tempfile.TemporaryDirectory() as folder:
         path, solver_path = Path(folder) / "net.prototxt", Path(folder) / "solver.prototxt"
         path.write_text(write_text(net), encoding="utf-8")
-        copy = type(solver)()
+        copy = caffe_pb2.SolverParameter()
         copy.CopyFrom(solver)
         copy.net = str(path)
         del copy.weights[:]
         solver_path.write_text(write_text(copy), encoding="utf-8")
-        made = explain(solver_path)
-    (loss,) = made.losses
-    return loss.acts * made.factor / loss.images
+        explanation = explain(solver_path)
+    (loss,) = explanation.losses
+    return loss.acts * explanation.factor / loss.images

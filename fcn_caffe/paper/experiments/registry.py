@@ -12,7 +12,19 @@ __all__ = ["EXPERIMENTS", "Experiment", "Options"]
 
 @dataclass(frozen=True)
 class Options:
-    """What an experiment may be told; each takes what concerns it. scale: of the iterations, where nets are trained."""
+    """The options of all experiments; each takes those that concern it.
+
+    Attributes:
+        net: the net to compare, a file.
+        until: its last blob.
+        out: a file for the net that is made.
+        labels: a folder of label images.
+        classes: of the labels.
+        ignore: the void label.
+        limit: how many labels are read.
+        seed: of all random numbers.
+        scale: share of the iterations, where nets are trained.
+    """
 
     net: str | None = None
     until: str | None = None
@@ -27,7 +39,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A name's section of the paper, what is done, the options it takes, and how it is run."""
+    """An experiment: the paper's section, what it does, the names of the options that it takes, how it is run."""
 
     section: str
     what: str

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from statistics import fmean as mean
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,16 +17,17 @@ from torch import Tensor
 from fcn_caffe.data.sets import altering_layers
 from fcn_caffe.net.coord_map import receptive_field
 from fcn_caffe.net.net import Net
-from fcn_caffe.net.net_spec import NetSpec
+from fcn_caffe.net.net_spec import NetSpec, Top
 from fcn_caffe.net.net_spec import layers as L
 from fcn_caffe.net.net_spec import params as P
 from fcn_caffe.net.rewrite.convolution_proof import fill_at_random
 from fcn_caffe.paper.experiments.miniature import miniature
 from fcn_caffe.paper.experiments.sampling_nets import sample_loss, with_change, with_data_options
 from fcn_caffe.paper.result import Curve, Result, relative
+from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.phases import TRAIN
 
-__all__ = ["SHARES", "sampling"]
+__all__ = ["SHARES", "running_mean", "sampling"]
 
 SHARES = (1.0, 0.5, 0.25)  # of the loss that is kept
 ITERATIONS, BATCH = 80, 4  # of the whole images' run; a sampled one has BATCH / share images a pass
@@ -40,9 +40,13 @@ _VOID = altering_layers.VOID
 
 
 def sampling(seed: int = 0, scale: float = 1.0) -> Result:
-    """The gradient of patches and of a sampled loss, measured equal; and FCN-32s trained on all, half and a quarter.
+    """Compare the gradients of patches and of a sampled loss; then train FCN-32s on all, half and a quarter of it.
 
-    scale: of the iterations. The trained nets start from the classifier, each seeing as much loss an iteration.
+    The trained nets start from the classifier; each sees as much loss an iteration.
+
+    Args:
+        seed: of weights, images and samples.
+        scale: share of the iterations.
     """
     result = Result(
         "sampling", "3.4, 4.3", "patches are a sample of the loss: no faster an iteration, and slower in time"
@@ -56,24 +60,26 @@ def sampling(seed: int = 0, scale: float = 1.0) -> Result:
 # -- the identity -------------------------------------------------------------------------------------------------
 
 
-def _small_net(images: int, places: int, normalization: int = P.Loss.NONE) -> Any:
-    """Unpadded, stride 4, so that a place of its map is what a patch of its receptive field gives by itself."""
+def _small_net(images: int, places: int, normalization: int = P.Loss.NONE) -> caffe_pb2.NetParameter:
+    """A net without padding, of stride 4: a place of its map is the answer to a patch of its receptive field alone."""
     side = _field() + 4 * (places - 1)
     n = NetSpec()
     n.data = L.Input(input_param={"shape": [{"dim": [images, 3, side, side]}]})
     n.label = L.Input(input_param={"shape": [{"dim": [images, 1, places, places]}]})
     n.score = _scores(n)
     n.loss = L.SoftmaxWithLoss(n.score, n.label, loss_param={"ignore_label": _VOID, "normalization": normalization})
-    return n.to_proto()
+    net: caffe_pb2.NetParameter = n.to_proto()
+    return net
 
 
-def _scores(n: NetSpec) -> Any:
+def _scores(n: NetSpec) -> Top:
     n.conv1 = L.Convolution(n.data, num_output=6, kernel_size=5, stride=2)
     n.relu1 = L.ReLU(n.conv1, in_place=True)
     n.pool1 = L.Pooling(n.relu1, pool=P.Pooling.MAX, kernel_size=2, stride=2, round_mode=P.Pooling.FLOOR)
     n.conv2 = L.Convolution(n.pool1, num_output=8, kernel_size=3)
     n.relu2 = L.ReLU(n.conv2, in_place=True)
-    return L.Convolution(n.relu2, num_output=_CLASSES, kernel_size=1)
+    scores: Top = L.Convolution(n.relu2, num_output=_CLASSES, kernel_size=1)
+    return scores
 
 
 def _field() -> int:
@@ -84,7 +90,7 @@ def _field() -> int:
 
 
 def _gradient(net: Net, data: Tensor, label: Tensor) -> Tensor:
-    """All weights' gradient of the loss, as one vector."""
+    """The gradient of the loss by all weights, as one vector."""
     loss, _ = net.forward_loss({"data": data, "label": label})
     blobs = [item.blob for item in net.learnable_params]
     return torch.cat([grad.flatten() for grad in torch.autograd.grad(loss, blobs)])
@@ -130,9 +136,9 @@ def _expected(net: Net, data: Tensor, label: Tensor, share: float) -> Tensor:
     total = torch.zeros(())
     for choice in product((False, True), repeat=4):
         kept = np.array(choice).reshape(1, 2, 2).repeat(len(label), 0)
-        chosen = torch.from_numpy(altering_layers.ignore_cells(label.numpy(), kept, _SIDE))
+        sample = torch.from_numpy(altering_layers.ignore_cells(label.numpy(), kept, _SIDE))
         chance = share ** sum(choice) * (1 - share) ** (4 - sum(choice))
-        total = total + chance * _gradient(net, data, chosen)
+        total = total + chance * _gradient(net, data, sample)
     return total
 
 
@@ -147,9 +153,9 @@ class Training:
     losses: list[float]
     on_val: float
 
-    def until(self, seconds: float) -> int:
-        """The iterations that were done by then."""
-        return sum(one <= seconds for one in self.seconds)
+    def iterations_until(self, seconds: float) -> int:
+        """Count the iterations that were done by then."""
+        return sum(end <= seconds for end in self.seconds)
 
 
 def _train(share: float, seed: int, scale: float) -> Training:
@@ -183,7 +189,7 @@ def _compare(result: Result, runs: dict[float, Training]) -> None:
         )
         slower = run.seconds[-1] / last
         result.measure(f"{name}: time / whole images'", slower, "above 1", slower > 1)
-        done = run.until(last)
+        done = run.iterations_until(last)
         result.measure(
             f"{name}: iterations done in the whole images' time", done, f"below {iterations}", done < iterations
         )
@@ -200,7 +206,7 @@ def _name(share: float) -> str:
 
 
 def _curves(runs: dict[float, Training]) -> Iterator[Curve]:
-    smooth = {share: _smoothed(run.losses) for share, run in runs.items()}
+    smooth = {share: running_mean(run.losses) for share, run in runs.items()}
     y = f"training loss a pixel (nats, mean of up to {SMOOTH} iterations)"
     steps = {_name(share): [(float(at), loss) for at, loss in enumerate(losses, 1)] for share, losses in smooth.items()}
     yield Curve("Loss sampling, by iteration", "iteration", y, steps)
@@ -208,5 +214,6 @@ def _curves(runs: dict[float, Training]) -> Iterator[Curve]:
     yield Curve("Loss sampling, by time", "training time (seconds)", y, times)
 
 
-def _smoothed(losses: list[float]) -> list[float]:
+def running_mean(losses: list[float]) -> list[float]:
+    """Average each loss with those before it, at most SMOOTH together."""
     return [mean(losses[max(0, at - SMOOTH) : at]) for at in range(1, len(losses) + 1)]

@@ -1,4 +1,4 @@
-"""The best score that answers on a coarse grid can have: labels shrunk and enlarged again, against themselves.
+"""The best score that answers on a coarse grid can have: labels shrunk and enlarged again, compared with themselves.
 
 Source: Long et al., Appendix A.
 """
@@ -27,13 +27,13 @@ Labels = npt.NDArray[Any]
 
 
 def coarse_label(label: Labels, factor: int, classes: int) -> Labels:
-    """A label image shrunk by `factor` and enlarged again, by nearest neighbour: (H, W) -> (H, W).
+    """Shrink a label image by `factor` and enlarge it again, by nearest neighbour. Shapes: (H, W) -> (H, W).
 
-    Each square of factor x factor gets the label of its middle; where that is void, the square's most frequent class,
-    and class 0 where all of it is void, which no score counts. Squares start at the top left corner.
+    Each square of factor x factor gets the label of its middle; where that is void, the square's most frequent class;
+    class 0 where all of it is void, which no score counts. Squares start at the top left corner.
     """
     height, width = label.shape
-    made = np.zeros_like(label)
+    coarse = np.zeros_like(label)
     for top in range(0, height, factor):
         for left in range(0, width, factor):
             square = label[top : top + factor, left : left + factor]
@@ -41,12 +41,12 @@ def coarse_label(label: Labels, factor: int, classes: int) -> Labels:
             if not 0 <= middle < classes:
                 counts = np.bincount(square[(square >= 0) & (square < classes)].astype(np.int64), minlength=1)
                 middle = counts.argmax()
-            made[top : top + factor, left : left + factor] = middle
-    return made
+            coarse[top : top + factor, left : left + factor] = middle
+    return coarse
 
 
 def upper_bounds(labels: Iterable[Labels], classes: int, factors: Sequence[int] = FACTORS) -> dict[int, float]:
-    """Mean IU by factor, over all label images together; labels outside [0, classes) are void."""
+    """Measure mean IU by factor, over all label images together; labels outside [0, classes) are void."""
     confusions = {factor: ConfusionMatrix(classes) for factor in factors}
     for label in labels:
         for factor, confusion in confusions.items():
@@ -60,25 +60,30 @@ def upper_bound(
     ignore: int = 255,
     limit: int | None = None,
 ) -> Result:
-    """The upper bounds of a folder of label images, or of generated ones; the bound should rise as the factor falls.
+    """Measure the upper bounds of a folder of label images, or of generated ones; they should rise as the factor falls.
 
-    classes: needed with a folder. ignore: the void label. limit: how many images are read, all by default.
+    Args:
+        folder: of label images; by default generated scenes are taken.
+        classes: needed with a folder.
+        ignore: the void label.
+        limit: how many images are read, all by default.
+
     Raises: DataError for a folder without label images, and naming the file for labels out of range.
     """
     if folder is None:
         classes = len(CLASSES)
         generated = limit or _SCENES
         labels: Iterator[Labels] = (draw_scene(_SEED, "val", index, _SIDE)[1] for index in range(generated))
-        told = f"{generated} generated scenes of {_SIDE}x{_SIDE}"
+        source = f"{generated} generated scenes of {_SIDE}x{_SIDE}"
     else:
         if classes is None:
             raise DataError(f"{os.fspath(folder)}: say how many classes its labels have, with --classes.")
         paths = _label_files(folder)[:limit]
         labels = _read(paths, classes, ignore)
-        told = f"{len(paths)} label images of {os.fspath(folder)}"
+        source = f"{len(paths)} label images of {os.fspath(folder)}"
     bounds = upper_bounds(labels, classes)
     if any(np.isnan(bound) for bound in bounds.values()):
-        raise DataError(f"{told}: every pixel is void ({ignore}). Is --ignore right?")
+        raise DataError(f"{source}: every pixel is void ({ignore}). Is --ignore right?")
     result = Result(
         "upper-bound", "Appendix A", "coarse answers bound mean IU mildly: on PASCAL VOC 50.9 at factor 128, 98.5 at 4"
     )
@@ -86,7 +91,7 @@ def upper_bound(
     for factor, bound in bounds.items():
         result.measure(f"mean IU at factor {factor}, %", 100 * bound, "above the coarser one's", bound > before)
         before = bound
-    result.remarks.append(f"over {told}; the paper's numbers are of its own labels")
+    result.remarks.append(f"over {source}; the paper's numbers are of its own labels")
     return result
 
 
@@ -104,5 +109,5 @@ def _read(paths: Iterable[Path], classes: int, ignore: int) -> Iterator[Labels]:
     for path in paths:
         label = read_label(path)
         check_labels(label, classes, ignore, path)
-        # Any label may be the void, one of the classes too.
+        # Any label may be the void one, even a class.
         yield np.where(label == ignore, np.int64(classes), label.astype(np.int64))

@@ -35,5 +35,5 @@ def sides(value: object) -> str:
     """Write a kernel or a pad: 3×3, or 4×6 where the sides differ; nothing for None."""
     if value is None:
         return ""
-    given = list(value) if isinstance(value, (list, tuple)) else [value, value]
-    return "×".join(number(side) for side in (given * 2)[: max(2, len(given))])
+    sizes = list(value) if isinstance(value, (list, tuple)) else [value, value]
+    return "×".join(number(size) for size in (sizes * 2)[: max(2, len(sizes))])
