@@ -1,12 +1,24 @@
 """Caffe's Python interface over this package: `import fcn_caffe.pycaffe as caffe`.
 
-`install()` makes a plain `import caffe` mean it, `python -m fcn_caffe.pycaffe SCRIPT ARGS` runs a script so.
+>>> import tempfile
+>>> import fcn_caffe.pycaffe as caffe
+>>> from fcn_caffe.pycaffe import layers as L
+>>> n = caffe.NetSpec()
+>>> n.data = L.Input(input_param={"shape": {"dim": [1, 2]}})
+>>> n.twice = L.Power(n.data, scale=2)
+>>> with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
+...     print(n.to_proto(), file=file, flush=True)
+...     net = caffe.Net(file.name, caffe.TEST)
+>>> net.blobs["data"].data[...] = [3, 4]
+>>> net.forward()["twice"].tolist()
+[[6.0, 8.0]]
+
+`install()` makes a plain `import caffe` mean this package; `python -m fcn_caffe.pycaffe SCRIPT ARGS` runs a script so.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
 
 from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.pycaffe.blob import Blob
@@ -94,7 +106,7 @@ _LATER = {
 _MODULES = ("classifier", "coord_map", "detector", "draw", "io", "net_spec", "proto")
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _LATER:
         return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
     if name in _MODULES:

@@ -8,31 +8,30 @@ import importlib.util
 import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
 
 from fcn_caffe.data.sets.by_name import offer
 
-PACKAGE = "fcn_caffe.pycaffe"
+PACKAGE = __name__.rpartition(".")[0]
 
 # pycaffe's own modules whose names all live in the package here.
 _SAME = ("pycaffe", "_caffe")
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Gives the face's own module for `caffe.X`, so that there is one of each, imported when it is asked for."""
+    """Gives this package's module X for `caffe.X`, so that there is one of each, imported when it is asked for."""
 
     def __init__(self) -> None:
-        self._specs: dict[str, Any] = {}
+        self._specs: dict[str, ModuleSpec | None] = {}
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
         if not fullname.startswith("caffe."):
             return None
         name = PACKAGE + fullname.removeprefix("caffe")
         try:
-            found = importlib.util.find_spec(name)
+            spec = importlib.util.find_spec(name)
         except ModuleNotFoundError:
-            found = None
-        return None if found is None else ModuleSpec(fullname, self, origin=found.origin)
+            spec = None
+        return None if spec is None else ModuleSpec(fullname, self, origin=spec.origin)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         module = importlib.import_module(PACKAGE + spec.name.removeprefix("caffe"))
@@ -40,7 +39,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        # It has run under its own name; importing gave it the spec of the other.
+        # It has run under its own name; this import gave it the spec of `caffe.X`.
         assert module.__spec__ is not None
         module.__spec__ = self._specs[module.__spec__.name]
 
@@ -49,9 +48,9 @@ _FINDER = _Finder()
 
 
 def install() -> ModuleType:
-    """Let `import caffe`, and `import caffe.X` of every module of the face, give the face; returns it.
+    """Let `import caffe`, and `import caffe.X` of every module here, give this package; return it.
 
-    Another caffe that can be imported, or is, is hidden. Safe to call again.
+    Another caffe is hidden, imported or not. Calling it again does nothing more.
     """
     package = importlib.import_module(PACKAGE)
     offer()  # `import voc_layers` and the others of the reference
@@ -68,6 +67,6 @@ def install() -> ModuleType:
 
 
 def find_caffe() -> None:
-    """Let `import caffe` in the module of a Python layer mean this package, unless there is another caffe."""
+    """Let `import caffe` in a Python layer's module mean this package, unless there is another caffe."""
     if "caffe" not in sys.modules and importlib.util.find_spec("caffe") is None:
         install()

@@ -14,6 +14,7 @@ from oracle import arrays, assert_close, cases, draw, load
 import fcn_caffe.pycaffe as caffe
 import fcn_caffe.pycaffe.memory as memory_module
 from fcn_caffe import GraphError, LayerError
+from fcn_caffe.layers.base import REGISTRY, Layer, register
 
 
 @pytest.fixture(params=["one memory", "two memories"])
@@ -626,3 +627,32 @@ def test_in_place_on_a_blob_that_others_read_is_refused_as_in_caffe(tmp_path: Pa
     text = [input_layer("a", 2), layer("b", "Power", "a"), layer("r", "ReLU", "b", "b")]
     with pytest.raises(GraphError, match=r"layer 'r' \(ReLU\).*already produced.*another layer reads too"):
         make(tmp_path, *text[:2], layer("c", "Power", "b"), text[2])
+
+
+def test_a_layer_that_cannot_be_run_again_keeps_its_graph(tmp_path: Path) -> None:
+    class Counting(Layer):
+        """Multiplies by the number of times that it has run."""
+
+        runs = 0
+
+        def is_repeatable(self) -> bool:
+            return False
+
+        def forward(self, bottom: torch.Tensor) -> torch.Tensor:
+            self.runs += 1
+            return bottom * self.runs
+
+    register("CountingOfATest")(Counting)
+    text = [input_layer("x", 2), layer("w", "Scale", "x"), layer("count", "CountingOfATest", "w")]
+    try:
+        net = make(tmp_path, *text)
+    finally:
+        del REGISTRY["CountingOfATest"]
+    net.executor.recording = False  # only a layer that must records then
+    for runs in (1, 2):
+        net.forward()
+        assert [step.record is not None for step in net.executor.steps] == [False, False, True]
+        net.blobs["count"].diff[...] = 1
+        net.executor.backward(net.executor.steps[2], torch.device("cpu"))
+        assert net.blobs["w"].diff.tolist() == [runs, runs]
+        net.executor.recording = False
