@@ -126,17 +126,10 @@ def to_dot(
         FcnCaffeError: rankdir is unknown.
         GraphError: a layer has include and exclude rules.
     """
-    if rankdir not in RANKDIRS:
-        raise FcnCaffeError(f"rankdir {rankdir!r} is unknown. Known: {', '.join(RANKDIRS)}.")
     if phase is not None:
         net = filter_net(net, phase, stages, level)
     blobs: dict[str, str] = {}
-    lines = [
-        f"digraph {_quote(net.name or 'net')} {{",
-        f"  rankdir={rankdir};",
-        '  node [style=filled, fontname="Helvetica"];',
-        '  edge [fontname="Helvetica"];',
-    ]
+    lines = _start(net.name or "net", rankdir)
     edges: list[str] = []
 
     def blob(name: str) -> str:
@@ -159,6 +152,17 @@ def to_dot(
             label = f" [label={_quote(f' {text}')}]" if text and not in_place else ""
             edges.append(f"  {node} -> {blob(top)}{label};")
     return "\n".join([*lines, *edges, "}", ""])
+
+
+def _start(name: str, rankdir: str) -> list[str]:
+    if rankdir not in RANKDIRS:
+        raise FcnCaffeError(f"rankdir {rankdir!r} is unknown. Known: {', '.join(RANKDIRS)}.")
+    return [
+        f"digraph {_quote(name)} {{",
+        f"  rankdir={rankdir};",
+        '  node [style=filled, fontname="Helvetica"];',
+        '  edge [fontname="Helvetica"];',
+    ]
 
 
 def _quote(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What people hand to nets and solvers: files, and Net's arguments in the forms that pycaffe takes."""
+"""Checks the arguments of nets and solvers: files, and Net's two forms of arguments."""
 
 from __future__ import annotations
 
@@ -12,44 +12,54 @@ PathLike = str | os.PathLike[str]
 
 
 class NoFileError(RuntimeError, FcnCaffeError):
-    """A file that is not there: a RuntimeError, as pycaffe's."""
+    """A file is not there; a RuntimeError, as pycaffe's."""
 
 
 def check_file(path: PathLike) -> str:
-    """The path, of a file that can be opened. Raises: NoFileError."""
+    """Return the path of a file that is there.
+
+    Raises:
+        NoFileError: it is not there.
+    """
     name = os.fspath(path)
     if not os.path.isfile(name):
         raise NoFileError(f"Could not open file {name}: there is none. Paths are relative to {os.getcwd()}.")
     return name
 
 
-def net_arguments(arguments: Sequence[Any], options: dict[str, Any]) -> tuple[str, int, int, list[str], Any]:
-    """file, phase, level, stages, weights of the two forms that pycaffe has."""
+def net_arguments(
+    arguments: Sequence[Any], options: dict[str, Any]
+) -> tuple[str, int, int, list[str], PathLike | None]:
+    """Return file, phase, level, stages and weights of either form of Net's arguments.
+
+    Raises:
+        TypeError: they are of neither form.
+    """
     if len(arguments) == 3 and not options and isinstance(arguments[1], (str, os.PathLike)):
         return arguments[0], int(arguments[2]), 0, [], arguments[1]
     names = ("network_file", "phase", "level", "stages", "weights")
-    given = dict(zip(names, arguments, strict=False))
-    strange = [name for name in options if name not in names or name in given]
-    given.update(options)
-    if len(arguments) > len(names) or strange or not {"network_file", "phase"} <= given.keys():
+    values = dict(zip(names, arguments, strict=False))
+    strange = [name for name in options if name not in names or name in values]
+    values.update(options)
+    if len(arguments) > len(names) or strange or not {"network_file", "phase"} <= values.keys():
         raise TypeError(
             "Net takes (network_file, phase, level=0, stages=None, weights=None) or (network_file, weights, phase); "
-            f"got {len(arguments)} arguments" + (f" and {listed(options)}." if options else ".")
+            f"got {len(arguments)} arguments" + (f" and {list_names(options)}." if options else ".")
         )
-    if not isinstance(given["network_file"], (str, os.PathLike)) or given["phase"] not in (0, 1):
+    if not isinstance(values["network_file"], (str, os.PathLike)) or values["phase"] not in (0, 1):
         raise TypeError(
             f"Net: network_file must be a path and phase caffe.TRAIN or caffe.TEST, got "
-            f"{given['network_file']!r} and {given['phase']!r}."
+            f"{values['network_file']!r} and {values['phase']!r}."
         )
     return (
-        os.fspath(given["network_file"]),
-        int(given["phase"]),
-        int(given.get("level", 0)),
-        list(given.get("stages") or ()),
-        given.get("weights"),
+        os.fspath(values["network_file"]),
+        int(values["phase"]),
+        int(values.get("level", 0)),
+        list(values.get("stages") or ()),
+        values.get("weights"),
     )
 
 
-def listed(names: Iterable[Any]) -> str:
-    """Names in a sentence."""
+def list_names(names: Iterable[Any]) -> str:
+    """List names for a sentence; "none" if there is none."""
     return ", ".join(map(str, names)) or "none"

@@ -25,7 +25,7 @@ def input_transformer(
     raw_scale: float | None,
     channel_swap: Sequence[int] | None,
 ) -> Transformer:
-    """The Transformer of (H, W, C) images for a net's first input; options are left out where None."""
+    """Make the Transformer of (H, W, C) images for a net's first input; an option that is None is not set."""
     in_ = net.inputs[0]
     transformer = Transformer({in_: net.blobs[in_].data.shape})
     transformer.set_transpose(in_, (2, 0, 1))
@@ -41,11 +41,10 @@ def input_transformer(
 
 
 class Classifier(Net):
-    """A net in its TEST phase that gives predictions of images.
+    """A net in its TEST phase that classifies images.
 
-    image_dims: the (height, width) images are resized to before they are cropped to the net's input; by default the
-    input's own. mean, input_scale, raw_scale, channel_swap: see Transformer.
-    Raises: as Net and Transformer.
+    image_dims: the (height, width) that images are resized to before they are cropped to the net's input; by default
+    the input's. mean, input_scale, raw_scale, channel_swap: see Transformer. Errors are those of Net and Transformer.
     """
 
     def __init__(
@@ -64,21 +63,24 @@ class Classifier(Net):
         self.image_dims = self.crop_dims if image_dims is None or not len(image_dims) else image_dims
 
     def predict(self, inputs: Sequence[Array], oversample: bool = True) -> Array:
-        """The net's first output of images: of ten crops averaged with `oversample`, otherwise of the centre crop.
+        """Return the net's first output for images: the mean over ten crops, or without `oversample` the centre crop's.
 
         Shapes: N of (H, W, C) -> (N, outputs) with `oversample`, (N, *output) without.
-        Raises: InputError for no images; as Net.forward_all.
+
+        Raises:
+            InputError: there are no images.
+            FcnCaffeError: as `Net.forward_all`.
         """
         if not len(inputs):
             raise InputError("predict was given no images.")
         images = np.stack([resize_image(image, self.image_dims) for image in inputs])
         crops = _ten_crops(images, self.crop_dims) if oversample else self._centres(images)
         in_ = self.inputs[0]
-        taken = np.stack([self.transformer.preprocess(in_, crop) for crop in crops])
-        found: Array = self.forward_all(None, **{in_: taken})[self.outputs[0]]
+        preprocessed = np.stack([self.transformer.preprocess(in_, crop) for crop in crops])
+        predictions: Array = self.forward_all(None, **{in_: preprocessed})[self.outputs[0]]
         if oversample:
-            found = found.reshape(len(found) // 10, 10, -1).mean(1)
-        return found
+            predictions = predictions.reshape(len(predictions) // 10, 10, -1).mean(1)
+        return predictions
 
     def _centres(self, images: Array) -> Array:
         top, left = ((np.array(self.image_dims) - self.crop_dims) / 2.0).astype(int)

@@ -1,8 +1,9 @@
 """`caffe.coord_map`: how the layers between two tops move coordinates, and the Crop that lines the tops up.
 
-A map is (axis, scale, shift): an output coordinate is scale * input + shift on every axis from `axis` + 1 on, as numpy
-arrays of one number each or one for each axis; a layer that moves nothing is (None, 1, 0). fcn_caffe.net.coord_map does
-the same on finished nets, in exact fractions, for more layer types; here the types, numbers and failures are pycaffe's.
+A map is (axis, scale, shift): on every axis from `axis` + 1 on, an output coordinate is scale * input + shift. scale
+and shift are NumPy arrays of one number, or one for each axis. A layer that moves nothing is (None, 1, 0).
+fcn_caffe.net.coord_map does the same for finished nets, in exact fractions and for more layer types; here the types,
+numbers and errors are pycaffe's.
 """
 
 from __future__ import annotations
@@ -35,25 +36,27 @@ _BY_AXIS = {f"{stem}_{axis}" for stem in ("kernel", "stride", "pad") for axis in
 
 
 class UndefinedMapException(GraphError):
-    """A layer whose outputs have no place in its inputs."""
+    """A layer's outputs have no place in its inputs."""
 
 
 class AxisMismatchException(GraphError):
-    """Two maps whose coordinates begin at different axes."""
+    """The coordinates of two maps begin at different axes."""
 
 
 class CropError(GraphError, AssertionError):
-    """Two tops that no Crop lines up."""
+    """No Crop lines up two tops."""
 
 
 class UnconnectedError(GraphError, RuntimeError):
-    """Two tops that no layers with coordinate maps connect."""
+    """No layers with coordinate maps connect two tops."""
 
 
 def conv_params(fn: Function) -> tuple[int, IntArray, IntArray, IntArray]:
-    """(axis, stride, kernel, pad) of a layer with windows, the kernel's dilation counted in.
+    """Return (axis, stride, kernel, pad) of a layer with windows; the kernel includes its dilation.
 
-    Raises: CropError for sizes given as _h and _w; UndefinedMapException for a layer without a kernel size.
+    Raises:
+        CropError: sizes are given as _h and _w.
+        UndefinedMapException: there is no kernel size.
     """
     own = "pooling_param" if fn.type_name == "Pooling" else "convolution_param"
     params: Mapping[str, Any] = fn.params.get(own, fn.params)
@@ -68,17 +71,21 @@ def conv_params(fn: Function) -> tuple[int, IntArray, IntArray, IntArray]:
 
 
 def crop_params(fn: Function) -> tuple[int, IntArray]:
-    """(axis, offset) of a Crop, with Caffe's defaults."""
+    """Return (axis, offset) of a Crop, with Caffe's defaults."""
     params: Mapping[str, Any] = fn.params.get("crop_param", fn.params)
     return int(params.get("axis", 2)), _array(params.get("offset", 0))
 
 
-def _array(value: Any) -> IntArray:
+def _array(value: npt.ArrayLike) -> IntArray:
     return np.array(value, ndmin=1)
 
 
 def coord_map(fn: Function) -> Map:
-    """The map of one layer. Raises: UndefinedMapException for a type that has none."""
+    """Return the map of one layer.
+
+    Raises:
+        UndefinedMapException: its type has none.
+    """
     if fn.type_name in ("Convolution", "Pooling", "Im2col"):
         axis, stride, kernel, pad = conv_params(fn)
         return axis, 1 / stride, (pad - (kernel - 1) / 2) / stride
@@ -94,7 +101,11 @@ def coord_map(fn: Function) -> Map:
 
 
 def compose(base_map: Map, next_map: Map) -> Map:
-    """The map of a layer below followed by one above. Raises: AxisMismatchException where their axes differ."""
+    """Return the map of a layer followed by that of a layer above.
+
+    Raises:
+        AxisMismatchException: their axes differ.
+    """
     axis, scale, shift = base_map
     next_axis, next_scale, next_shift = next_map
     if axis is not None and next_axis is not None and axis != next_axis:
@@ -103,7 +114,7 @@ def compose(base_map: Map, next_map: Map) -> Map:
 
 
 def inverse(coord_map: Map) -> Map:
-    """The map back."""
+    """Return the map back."""
     axis, scale, shift = coord_map
     return axis, 1 / scale, -shift / scale
 
@@ -114,14 +125,16 @@ def _below(top: Top) -> tuple[Any, ...]:
 
 
 def coord_map_from_to(top_from: Top, top_to: Top) -> Map:
-    """The map from one top to another, through the nearest that both are computed from.
+    """Return the map from one top to another, through the nearest top that both are computed from.
 
-    Raises: UnconnectedError where there is none; AxisMismatchException where axes differ on the way.
+    Raises:
+        UnconnectedError: there is none.
+        AxisMismatchException: axes differ on the way.
     """
     from_maps = _maps_below(top_from)
-    for top, found in _maps_below(top_to).items():  # nearest first
+    for top, to_map in _maps_below(top_to).items():  # nearest first
         if top in from_maps:
-            return compose(found, inverse(from_maps[top]))
+            return compose(to_map, inverse(from_maps[top]))
     raise UnconnectedError("the two tops come from nothing in common that layers with coordinate maps lead to.")
 
 
@@ -142,9 +155,12 @@ def _maps_below(start: Top) -> dict[Top, Map]:
 
 
 def crop(top_from: Top, top_to: Top) -> Top:
-    """A Crop layer that cuts `top_from` to the place and size of `top_to`.
+    """Make a Crop layer that cuts `top_from` to the place and size of `top_to`.
 
-    Raises: CropError where the scales differ or the offset is negative or no whole number; as coord_map_from_to.
+    Raises:
+        CropError: the scales differ, or the offset is negative or no whole number.
+        UnconnectedError: as `coord_map_from_to`.
+        AxisMismatchException: as `coord_map_from_to`.
     """
     axis, scale, shift = coord_map_from_to(top_from, top_to)
     if not np.all(scale == 1):
@@ -155,5 +171,5 @@ def crop(top_from: Top, top_to: Top) -> Top:
         raise CropError(f"cannot crop noninteger offset (b = {shift}). Make the upsampling kernel one larger.")
     offset = [-int(value) for value in np.atleast_1d(np.round(shift))]
     # Tops that differ only by layers that move nothing have no axis of their own: the spatial ones are meant.
-    made: Top = L.Crop(top_from, top_to, crop_param={"axis": 2 if axis is None else axis + 1, "offset": offset})
-    return made
+    layer: Top = L.Crop(top_from, top_to, crop_param={"axis": 2 if axis is None else axis + 1, "offset": offset})
+    return layer

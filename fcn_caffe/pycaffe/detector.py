@@ -22,14 +22,14 @@ Window = Sequence[float]  # ymin, xmin, ymax, xmax
 
 
 class NoSelectiveSearchError(FcnCaffeError, NotImplementedError):
-    """Selective search is a MATLAB program that neither Caffe nor this package has."""
+    """Selective search is a MATLAB program that is part of neither Caffe nor this package."""
 
 
 class Detector(Net):
-    """A net in its TEST phase that gives predictions of windows of images.
+    """A net in its TEST phase that classifies windows of images.
 
-    context_pad: how many pixels of the net's input are the window's surroundings, on each side; None or 0 for none.
-    mean, input_scale, raw_scale, channel_swap: see Transformer. Raises: as Net and Transformer.
+    context_pad: how many pixels of the net's input show the window's surroundings, on each side; None or 0 for none.
+    mean, input_scale, raw_scale, channel_swap: see Transformer. Errors are those of Net and Transformer.
     """
 
     def __init__(
@@ -49,38 +49,48 @@ class Detector(Net):
     def detect_windows(
         self, images_windows: Iterable[tuple[str | os.PathLike[str], Iterable[Window]]]
     ) -> list[dict[str, Any]]:
-        """Predictions of windows: (file, windows) of each image -> {"window", "prediction", "filename"} of each window.
+        """Classify windows: (file, windows) for each image -> {"window", "prediction", "filename"} for each window.
 
-        A window is ymin, xmin, ymax, xmax, the last row and column not in it.
-        Raises: InputError for no windows, or an empty one; ImageError for a file.
+        A window is ymin, xmin, ymax, xmax, without its last row and column.
+
+        Raises:
+            InputError: there are no windows, or one is empty.
+            ImageError: a file is missing or cannot be read.
         """
-        found: list[dict[str, Any]] = []
+        detections: list[dict[str, Any]] = []
         crops: list[Array] = []
         for filename, windows in images_windows:
             image = load_image(filename)
             for window in windows:
-                found.append({"window": window, "prediction": None, "filename": filename})
+                detections.append({"window": window, "prediction": None, "filename": filename})
                 crops.append(self.crop(image, window))
         if not crops:
             raise InputError("detect_windows was given no windows.")
         in_ = self.inputs[0]
-        taken = np.stack([self.transformer.preprocess(in_, crop) for crop in crops])
-        predictions = self.forward_all(None, **{in_: taken})[self.outputs[0]]
-        for detection, prediction in zip(found, predictions, strict=True):
+        preprocessed = np.stack([self.transformer.preprocess(in_, crop) for crop in crops])
+        predictions = self.forward_all(None, **{in_: preprocessed})[self.outputs[0]]
+        for detection, prediction in zip(detections, predictions, strict=True):
             detection["prediction"] = prediction
-        return found
+        return detections
 
     def detect_selective_search(self, image_fnames: Sequence[str | os.PathLike[str]]) -> NoReturn:
-        """Refused. Raises: NoSelectiveSearchError; Caffe ran a MATLAB program of others here."""
+        """Refuse: Caffe ran another's MATLAB program here.
+
+        Raises:
+            NoSelectiveSearchError: always.
+        """
         raise NoSelectiveSearchError(
             "detect_selective_search ran selective_search_ijcv_with_python, a MATLAB program, which is not part of "
             f"this package. Make the windows of these {len(image_fnames)} images yourself and call detect_windows."
         )
 
     def crop(self, im: Array, window: Window) -> Array:
-        """A window of an image; with context, of the net's size, the mean where the context leaves the image.
+        """Cut a window from an image; with context in the net's size, with the mean beyond the image's edge.
 
-        Shapes: (H, W, C) -> (h, w, C). Raises: InputError for a window without a pixel in the image.
+        Shapes: (H, W, C) -> (h, w, C).
+
+        Raises:
+            InputError: the window has no pixel in the image.
         """
         if not self.context_pad:
             top, left, bottom, right = (int(edge) for edge in window)
@@ -99,14 +109,14 @@ class Detector(Net):
         inside = im[box[0] : box[2], box[1] : box[3]]
         if not inside.size:
             raise InputError(f"window {list(window)} has no pixel in an image of {im.shape[0]} x {im.shape[1]}.")
-        wanted = [round(extent) for extent in (box[2:] - box[:2] + 1) * scales]
-        rows, columns = (min(extent, size - before) for extent, before in zip(wanted, pad, strict=True))
+        extents = [round(extent) for extent in (box[2:] - box[:2] + 1) * scales]
+        rows, columns = (min(extent, size - before) for extent, before in zip(extents, pad, strict=True))
         padded = np.ones(tuple(self.crop_dims), np.float32) * self.crop_mean
         padded[pad[0] : pad[0] + rows, pad[1] : pad[1] + columns] = resize_image(inside, (rows, columns))
         return padded
 
     def configure_crop(self, context_pad: int | None) -> None:
-        """Set how much context `crop` takes, and from the Transformer what stands beyond the image."""
+        """Set how much context `crop` takes, and from the Transformer the numbers beyond the image's edge."""
         in_ = self.inputs[0]
         back = np.argsort(self.transformer.transpose[in_])
         self.crop_dims = np.array(self.blobs[in_].data.shape[1:])[back]

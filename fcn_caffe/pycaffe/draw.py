@@ -1,16 +1,16 @@
-"""`caffe.draw`: nets as graphs, with pycaffe's labels. Pictures are made by Graphviz's `dot`; pydot is not needed."""
+"""`caffe.draw`: nets as graphs, with pycaffe's labels. Graphviz's `dot` draws them; pydot is not needed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fcn_caffe.errors import FcnCaffeError, GraphError
 from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.net.draw import RANKDIRS, layer_color, render
-from fcn_caffe.pycaffe.proto import caffe_pb2
+from fcn_caffe.proto import caffe_pb2
 
 __all__ = [
     *("BLOB_STYLE", "LAYER_STYLE_DEFAULT", "NEURON_LAYER_STYLE", "Edge", "Graph", "Node", "RuleError"),
@@ -30,12 +30,12 @@ class RuleError(GraphError, ValueError):
 
 
 def get_pooling_types_dict() -> dict[int, str]:
-    """The names of the pooling methods by their numbers."""
+    """Return the names of the pooling methods, by number."""
     return {value.number: value.name for value in caffe_pb2.PoolingParameter.PoolMethod.DESCRIPTOR.values}
 
 
-def get_edge_label(layer: Any) -> str:
-    """What stands at the edges out of a layer: its batch size or number of outputs, or two quotes for nothing."""
+def get_edge_label(layer: caffe_pb2.LayerParameter) -> str:
+    """Return the text at the edges out of a layer: its batch size, its number of outputs, or two quotes for none."""
     if layer.type == "Data":
         return f"Batch {layer.data_param.batch_size}"
     if layer.type in ("Convolution", "Deconvolution"):
@@ -45,20 +45,21 @@ def get_edge_label(layer: Any) -> str:
     return '""'
 
 
-def get_layer_lr_mult(layer: Any) -> list[float]:
-    """The learning rate multipliers of a layer that learns, 1 where none is given.
+def get_layer_lr_mult(layer: caffe_pb2.LayerParameter) -> list[float]:
+    """Return the learning rate multipliers of a layer that learns; 1 where none is given.
 
-    Raises: RuleError for another type.
+    Raises:
+        RuleError: the type does not learn.
     """
     if layer.type not in _LEARNING:
         raise RuleError(f"layer '{layer.name}': {layer.type} layers have no learning rate multiplier.")
     return [spec.lr_mult for spec in layer.param] or [1.0]
 
 
-def get_layer_label(layer: Any, rankdir: str, display_lrm: bool = False) -> str:
-    """What stands in a layer's box, in quotes: name, type, and of windows the first kernel size, stride and pad.
+def get_layer_label(layer: caffe_pb2.LayerParameter, rankdir: str, display_lrm: bool = False) -> str:
+    """Return the text of a layer's box, in quotes: name, type, and a window's first kernel size, stride and pad.
 
-    rankdir: parts are separated by blanks in graphs drawn downwards, by line ends (a backslash and n) in others.
+    rankdir: TB and BT, which draw downwards, put blanks between the parts, the others line ends (a backslash and n).
     """
     kind = layer.type
     if kind == "Pooling":
@@ -66,27 +67,27 @@ def get_layer_label(layer: Any, rankdir: str, display_lrm: bool = False) -> str:
     parts = [layer.name, f"({kind})"]
     if layer.type in ("Convolution", "Deconvolution"):
         options = layer.convolution_param
-        parts += _window(*(list(sizes)[:1] for sizes in (options.kernel_size, options.stride, options.pad)))
+        parts += _window(options.kernel_size, options.stride, options.pad)
     elif layer.type == "Pooling":
-        options = layer.pooling_param
-        parts += _window([options.kernel_size], [options.stride], [options.pad])
+        pooling = layer.pooling_param
+        parts += _window([pooling.kernel_size], [pooling.stride], [pooling.pad])
     if display_lrm and layer.type in _LEARNING:
         parts.append("lr mult: " + ", ".join(f"{rate:.1f}" for rate in get_layer_lr_mult(layer)))
     return '"' + (" " if rankdir in ("TB", "BT") else "\\n").join(parts) + '"'
 
 
-def _window(kernel: list[int], stride: list[int], pad: list[int]) -> list[str]:
+def _window(kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int]) -> list[str]:
     return [f"kernel size: {(kernel or [1])[0]}", f"stride: {(stride or [1])[0]}", f"pad: {(pad or [0])[0]}"]
 
 
 def choose_color_by_layertype(layertype: str) -> str:
-    """The colour of a layer type's box."""
+    """Return the colour of a layer type's box."""
     return layer_color(layertype)
 
 
 @dataclass
 class Node:
-    """A box: its text, in quotes where a layer's, and its Graphviz attributes."""
+    """A box: its text, in quotes if it is a layer's, and its Graphviz attributes."""
 
     name: str
     attributes: dict[str, str] = field(default_factory=dict)
@@ -115,7 +116,7 @@ class Edge:
 
 @dataclass
 class Graph:
-    """What scripts use of a pydot.Dot: `to_string`, `create`, `write`, and `create_FORMAT` and `write_FORMAT`."""
+    """The part of pydot.Dot that scripts use: `to_string`, `create`, `write`, `create_FORMAT` and `write_FORMAT`."""
 
     name: str
     rankdir: str
@@ -143,18 +144,22 @@ class Graph:
         return self.rankdir
 
     def to_string(self) -> str:
-        """The graph in the DOT language."""
-        lines = [f"digraph {_quoted(self.name)} {{", f"rankdir={self.rankdir};"]
+        """Return the graph in the DOT language."""
+        lines = [f"digraph {_quote(self.name)} {{", f"rankdir={self.rankdir};"]
         for number, node in enumerate(self.nodes):
             # Boxes, not records: braces and bars in a record's label would be its fields.
             style = {**node.attributes, "shape": node.attributes.get("shape", "ellipse").replace("record", "box")}
-            shown = ", ".join(f"{key}={_quoted(value)}" for key, value in style.items())
-            lines.append(f"node{number} [label={_label(node.name)}, {shown}];")
+            attributes = ", ".join(f"{key}={_quote(value)}" for key, value in style.items())
+            lines.append(f"node{number} [label={_label(node.name)}, {attributes}];")
         lines += [f"node{edge.source} -> node{edge.destination} [label={_label(edge.label)}];" for edge in self.edges]
         return "\n".join([*lines, "}", ""])
 
     def create(self, prog: str = "dot", format: str = "ps") -> bytes:
-        """The picture. Raises: FcnCaffeError where Graphviz is missing, or does not know the format or `prog`."""
+        """Draw the graph.
+
+        Raises:
+            FcnCaffeError: Graphviz is not installed, or does not know the format or `prog`.
+        """
         if prog != "dot":
             raise FcnCaffeError(f"graphs are drawn by Graphviz's dot, not by {prog!r}.")
         text = self.to_string()
@@ -176,31 +181,38 @@ class Graph:
         return lambda path, prog="dot": self.write(path, prog, format)
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _label(text: str) -> str:
-    """A label: one in quotes is DOT already, but for what a layer's name may hold."""
+    """Return a label in DOT; one in quotes is DOT already, except quotes in a layer's name."""
     if text.startswith('"') and text.endswith('"') and len(text) > 1:
         return '"' + text[1:-1].replace('"', '\\"') + '"'
-    return _quoted(text)
+    return _quote(text)
 
 
 def get_pydot_graph(
-    caffe_net: Any, rankdir: str, label_edges: bool = True, phase: int | None = None, display_lrm: bool = False
+    caffe_net: caffe_pb2.NetParameter,
+    rankdir: str,
+    label_edges: bool = True,
+    phase: int | None = None,
+    display_lrm: bool = False,
 ) -> Graph:
-    """The graph of a NetParameter, with as much of pydot.Dot's interface as scripts use.
+    """Make the graph of a NetParameter. Layers of one name and type are one box.
 
-    phase: draw only the layers that are in then. Layers of one name and type are one box.
-    Raises: FcnCaffeError for an unknown rankdir; RuleError for a layer with include and exclude rules.
+    phase: draw only the layers of this phase.
+
+    Raises:
+        FcnCaffeError: rankdir is unknown.
+        RuleError: a layer has include and exclude rules.
     """
     if rankdir not in RANKDIRS:
         raise FcnCaffeError(f"rankdir {rankdir!r} is unknown. Known: {', '.join(RANKDIRS)}.")
     nodes: dict[str, Node] = {}
     arrows: list[tuple[str, str, str]] = []
     for layer in caffe_net.layer:
-        if phase is not None and not _included(layer, phase):
+        if phase is not None and not _is_included(layer, phase):
             continue
         key = f"{layer.name}_{layer.type}"
         in_place = len(layer.bottom) == 1 and list(layer.bottom) == list(layer.top)
@@ -215,7 +227,7 @@ def get_pydot_graph(
     return Graph(caffe_net.name or "Net", rankdir, list(nodes.values()), edges)
 
 
-def _included(layer: Any, phase: int) -> bool:
+def _is_included(layer: caffe_pb2.LayerParameter, phase: int) -> bool:
     if layer.include and layer.exclude:
         raise RuleError(f"layer '{layer.name}' has both include and exclude rules. Keep one kind.")
     if layer.include:
@@ -224,15 +236,23 @@ def _included(layer: Any, phase: int) -> bool:
 
 
 def draw_net(
-    caffe_net: Any, rankdir: str, ext: str = "png", phase: int | None = None, display_lrm: bool = False
+    caffe_net: caffe_pb2.NetParameter,
+    rankdir: str,
+    ext: str = "png",
+    phase: int | None = None,
+    display_lrm: bool = False,
 ) -> bytes:
-    """The picture of a NetParameter in a format that Graphviz knows. Raises: as get_pydot_graph and Graph.create."""
+    """Draw a NetParameter in a format that Graphviz knows; errors as in `get_pydot_graph` and `Graph.create`."""
     return get_pydot_graph(caffe_net, rankdir, phase=phase, display_lrm=display_lrm).create(format=ext)
 
 
 def draw_net_to_file(
-    caffe_net: Any, filename: str, rankdir: str = "LR", phase: int | None = None, display_lrm: bool = False
+    caffe_net: caffe_pb2.NetParameter,
+    filename: str,
+    rankdir: str = "LR",
+    phase: int | None = None,
+    display_lrm: bool = False,
 ) -> None:
-    """Write the picture of a NetParameter in the format of the file's ending, whole or not at all."""
+    """Draw a NetParameter to a file, in the format of its ending; it is written whole or not at all."""
     ext = filename[filename.rfind(".") + 1 :]
     get_pydot_graph(caffe_net, rankdir, phase=phase, display_lrm=display_lrm).write(filename, format=ext)

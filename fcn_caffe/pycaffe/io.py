@@ -1,6 +1,6 @@
-"""`caffe.io`: arrays in messages, images from files, and what is done to an image before a net sees it.
+"""`caffe.io`: arrays in messages, images from files, and the Transformer that prepares an image for a net.
 
-Images are (H, W, C) float32 of 0 to 1 in RGB, as scikit-image reads them; a Transformer makes a net's (C, H, W) of one.
+An image is (H, W, C), RGB, float32 of 0 to 1, as scikit-image reads it. A Transformer makes a net's (C, H, W) of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from scipy import ndimage  # type: ignore[import-untyped]
 from fcn_caffe.data.readers.image_files import open_image
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.text import show
-from fcn_caffe.pycaffe.proto import caffe_pb2
+from fcn_caffe.proto import caffe_pb2 as messages
+from fcn_caffe.pycaffe.proto import caffe_pb2  # noqa: F401  # scripts use caffe.io.caffe_pb2
 
 __all__ = [
     *("ImageError", "InputError", "Transformer", "array_to_blobproto", "array_to_datum"),
@@ -33,36 +34,37 @@ _AXES = ("num", "channels", "height", "width")
 
 
 class InputError(DataError, ValueError):
-    """An array, or an option of a Transformer, that does not fit."""
+    """An array or an option of a Transformer does not fit."""
 
 
 class ImageError(DataError, OSError):
-    """An image file that is missing or cannot be read."""
+    """An image file is missing or cannot be read."""
 
     __str__ = Exception.__str__
 
 
-def blobproto_to_array(blob: Any, return_diff: bool = False) -> Array:
-    """The numbers of a BlobProto, or its diff, in its shape or its old num x channels x height x width; float64.
+def blobproto_to_array(blob: messages.BlobProto, return_diff: bool = False) -> Array:
+    """Return a BlobProto's numbers, or its diff, as float64 in its shape or its old num x channels x height x width.
 
-    Raises: InputError where the numbers do not fill the shape.
+    Raises:
+        InputError: the numbers do not fill the shape.
     """
     values = np.array(blob.diff or blob.double_diff if return_diff else blob.data or blob.double_data, np.float64)
     old = any(blob.HasField(axis) for axis in _AXES)
     shape = tuple(getattr(blob, axis) for axis in _AXES) if old else tuple(blob.shape.dim)
-    return _shaped(values, shape, "BlobProto")
+    return _reshape(values, shape, "BlobProto")
 
 
-def _shaped(values: Array, shape: tuple[int, ...], what: str) -> Array:
+def _reshape(values: Array, shape: tuple[int, ...], what: str) -> Array:
     try:
         return values.reshape(shape)
     except ValueError as error:
         raise InputError(f"the {what} says {show(shape)}, but holds {values.size} numbers.") from error
 
 
-def array_to_blobproto(arr: Array, diff: Array | None = None) -> Any:
-    """A BlobProto of an array of any number of axes, and of its diff."""
-    blob = caffe_pb2.BlobProto()
+def array_to_blobproto(arr: Array, diff: Array | None = None) -> messages.BlobProto:
+    """Make a BlobProto of an array of any number of axes, and of its diff."""
+    blob = messages.BlobProto()
     blob.shape.dim.extend(arr.shape)
     blob.data.extend(arr.astype(float).ravel())
     if diff is not None:
@@ -71,24 +73,26 @@ def array_to_blobproto(arr: Array, diff: Array | None = None) -> Any:
 
 
 def arraylist_to_blobprotovector_str(arraylist: Iterable[Array]) -> bytes:
-    """A serialized BlobProtoVector of arrays."""
-    made: bytes = caffe_pb2.BlobProtoVector(blobs=[array_to_blobproto(arr) for arr in arraylist]).SerializeToString()
-    return made
+    """Serialize arrays as a BlobProtoVector."""
+    return messages.BlobProtoVector(blobs=[array_to_blobproto(arr) for arr in arraylist]).SerializeToString()
 
 
 def blobprotovector_str_to_arraylist(str: bytes) -> list[Array]:
-    """The arrays of a serialized BlobProtoVector."""
-    return [blobproto_to_array(blob) for blob in caffe_pb2.BlobProtoVector.FromString(str).blobs]
+    """Return the arrays of a serialized BlobProtoVector."""
+    return [blobproto_to_array(blob) for blob in messages.BlobProtoVector.FromString(str).blobs]
 
 
-def array_to_datum(arr: Array, label: int | None = None) -> Any:
-    """A Datum of an array: its bytes if it is uint8, float_data otherwise. Shapes: (C, H, W).
+def array_to_datum(arr: Array, label: int | None = None) -> messages.Datum:
+    """Make a Datum of an array: its bytes if it is uint8, float_data otherwise.
 
-    Raises: InputError for another number of axes.
+    Shapes: (C, H, W).
+
+    Raises:
+        InputError: the array has not three axes.
     """
     if arr.ndim != 3:
         raise InputError(f"Incorrect array shape: a Datum holds channels x height x width, this has {arr.ndim} axes.")
-    datum = caffe_pb2.Datum(channels=arr.shape[0], height=arr.shape[1], width=arr.shape[2])
+    datum = messages.Datum(channels=arr.shape[0], height=arr.shape[1], width=arr.shape[2])
     if arr.dtype == np.uint8:
         datum.data = arr.tobytes()
     else:
@@ -98,21 +102,25 @@ def array_to_datum(arr: Array, label: int | None = None) -> Any:
     return datum
 
 
-def datum_to_array(datum: Any) -> Array:
-    """The numbers of a Datum: uint8 of its bytes, float64 of float_data. The label is `datum.label`.
+def datum_to_array(datum: messages.Datum) -> Array:
+    """Return a Datum's numbers: uint8 of its bytes, float64 of float_data. The label is `datum.label`.
 
-    Shapes: (C, H, W). Raises: InputError where they do not fill the shape, as those of a compressed image do not.
+    Shapes: (C, H, W).
+
+    Raises:
+        InputError: the numbers do not fill the shape, as those of a compressed image.
     """
-    # A copy: what frombuffer gives cannot be written to.
+    # A copy: frombuffer's array cannot be written to.
     values: Array = np.frombuffer(datum.data, np.uint8).copy() if datum.data else np.array(datum.float_data, float)
-    return _shaped(values, (datum.channels, datum.height, datum.width), "Datum")
+    return _reshape(values, (datum.channels, datum.height, datum.width), "Datum")
 
 
 class Transformer:
-    """Makes images into a net's inputs and back: resize, transpose, swap channels, scale, subtract, scale.
+    """Makes a net's inputs of images, and back: resize, transpose, swap channels, scale, subtract, scale.
 
     inputs: blob name -> its shape, as `{"data": net.blobs["data"].data.shape}`. Source: pycaffe's Transformer.
-    Raises: InputError for a blob that is no input, and options that do not fit its shape.
+
+    Its methods raise InputError for a blob that is no input, and for an option that does not fit its shape.
     """
 
     def __init__(self, inputs: Mapping[str, Sequence[int]]) -> None:
@@ -129,7 +137,7 @@ class Transformer:
         return tuple(self.inputs[in_])
 
     def preprocess(self, in_: str, data: Array) -> Float32:
-        """What the net takes of an image, without the batch axis; `data` stays as it is.
+        """Return an image as the net takes it, without the batch axis; `data` is not changed.
 
         Shapes: (H, W, C) -> (C, H, W) with the usual transpose, float32.
         """
@@ -150,7 +158,10 @@ class Transformer:
         return image
 
     def deprocess(self, in_: str, data: Array) -> Array:
-        """The image of what a net took: `preprocess` backwards, but for the resize. Shapes: (1, C, H, W), (C, H, W)."""
+        """Undo `preprocess`, except the resize.
+
+        Shapes: (1, C, H, W) or (C, H, W) -> (H, W, C) with the usual transpose.
+        """
         self._shape(in_)
         image: Array = data.copy().squeeze()
         if in_ in self.input_scale:
@@ -166,24 +177,24 @@ class Transformer:
         return image
 
     def set_transpose(self, in_: str, order: Sequence[int]) -> None:
-        """The order of an image's axes in the net: (2, 0, 1) makes C x H x W of H x W x C."""
+        """Set the order of an image's axes in the net: (2, 0, 1) makes C x H x W of H x W x C."""
         if len(order) != len(self._shape(in_)) - 1:
             raise InputError("Transpose order needs to have the same number of dimensions as the input.")
         self.transpose[in_] = order
 
     def set_channel_swap(self, in_: str, order: Sequence[int]) -> None:
-        """The order of an image's channels in the net: (2, 1, 0) makes BGR of RGB."""
+        """Set the order of an image's channels in the net: (2, 1, 0) makes BGR of RGB."""
         if len(order) != self._shape(in_)[1]:
             raise InputError("Channel swap needs to have the same number of dimensions as the input channels.")
         self.channel_swap[in_] = order
 
     def set_raw_scale(self, in_: str, scale: float) -> None:
-        """What pixels are multiplied by before the mean is subtracted: 255 for images of 0 to 1."""
+        """Set the factor of pixels before the mean is subtracted: 255 for images of 0 to 1."""
         self._shape(in_)
         self.raw_scale[in_] = scale
 
     def set_mean(self, in_: str, mean: Array) -> None:
-        """What is subtracted: a number a channel, or an image, which is resized if its shape is another.
+        """Set the mean to subtract: a number for each channel, or an image, which is resized if need be.
 
         Shapes: (C,), (H, W) or (C, H, W), channels in the net's order.
         """
@@ -205,16 +216,20 @@ class Transformer:
         self.mean[in_] = mean
 
     def set_input_scale(self, in_: str, scale: float) -> None:
-        """What the input is multiplied by at last, after the mean is subtracted."""
+        """Set the factor of the input after the mean is subtracted."""
         self._shape(in_)
         self.input_scale[in_] = scale
 
 
 def load_image(filename: str | os.PathLike[str], color: bool = True) -> Float32:
-    """Read an image as numbers of 0 to 1; alpha is dropped, palettes become colours, EXIF is left alone.
+    """Read an image as numbers of 0 to 1; alpha is dropped, palettes become colours, EXIF is ignored.
 
     Shapes: (H, W, 3) RGB, grey repeated; (H, W, 1) luminance without `color`.
-    Raises: ImageError naming the file. Source: scikit-image's imread and img_as_float, as pycaffe uses them.
+
+    Raises:
+        ImageError: the file is missing or cannot be read.
+
+    Source: scikit-image's imread and img_as_float, as pycaffe uses them.
     """
     try:
         image = open_image(filename)
@@ -233,19 +248,20 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> Float32:
         numbers = pixels / (255.0 if pixels.dtype == np.uint8 else 65535.0)
     if numbers.ndim == 3 and not color:
         numbers = numbers @ np.array(_GREY_OF_RGB)
-    found: Float32 = numbers.astype(np.float32)
-    if found.ndim == 2:
-        found = np.repeat(found[:, :, np.newaxis], 3 if color else 1, axis=2)
-    return found
+    image32: Float32 = numbers.astype(np.float32)
+    if image32.ndim == 2:
+        image32 = np.repeat(image32[:, :, np.newaxis], 3 if color else 1, axis=2)
+    return image32
 
 
 def resize_image(im: Array, new_dims: Sizes, interp_order: int = 1) -> Float32:
     """Resize an image; `interp_order` is the degree of the spline, 1 for bilinear.
 
-    Shapes: (H, W, C) -> (*new_dims, C), float32.
-    One and three channels go through scikit-image's resize in pycaffe: pixel centres on pixel centres, no smoothing
-    before shrinking, and beyond the edge the image's minimum, which darkens edges of what is enlarged. Other counts
-    go through scipy's zoom, which lays corner on corner. Source: pycaffe's resize_image.
+    One and three channels are resized as by scikit-image: pixel centres on pixel centres, no smoothing before
+    shrinking, and beyond the edge the image's minimum, which darkens the edges of an enlarged image. Other counts are
+    resized as by scipy's zoom: corner on corner.
+
+    Shapes: (H, W, C) -> (*new_dims, C), float32. Source: pycaffe's resize_image.
     """
     height, width = (int(size) for size in new_dims)
     if im.shape[-1] not in (1, 3):
@@ -268,12 +284,12 @@ def resize_image(im: Array, new_dims: Sizes, interp_order: int = 1) -> Float32:
             grid_mode=True,
         )
     # Splines overshoot; scikit-image cuts them to the image's range.
-    found: Float32 = (resized.clip(0, 1) * (high - low) + low).astype(np.float32)
-    return found
+    image: Float32 = (resized.clip(0, 1) * (high - low) + low).astype(np.float32)
+    return image
 
 
 def oversample(images: Sequence[Array] | Array, crop_dims: Sizes) -> Float32:
-    """Ten crops of each image: four corners (top left, top right, bottom left, bottom right), centre, their mirrors.
+    """Cut ten crops of each image: top left, top right, bottom left, bottom right, centre, and their mirrors.
 
     Shapes: N of (H, W, C), all of one size -> (10 N, *crop_dims, C), float32.
     """

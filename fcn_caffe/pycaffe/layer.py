@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fcn_caffe.layers.python import PythonLayer
+from fcn_caffe.layers.python import Python, PythonLayer
 from fcn_caffe.pycaffe.blob import BlobVec
 from fcn_caffe.pycaffe.executor import Step
 
@@ -12,8 +10,8 @@ from fcn_caffe.pycaffe.executor import Step
 class Layer(PythonLayer):
     """Base of Python layers: `param_str`, `phase`, `blobs`; write setup, reshape, forward and backward.
 
-    setup, reshape, forward take (bottom, top), backward takes (top, propagate_down, bottom): lists of Blobs, a top in
-    place being the same Blob as its bottom. Source: pycaffe's Layer.
+    setup, reshape and forward take (bottom, top), backward takes (top, propagate_down, bottom). bottom and top are
+    lists of Blobs; a top in place is the same Blob as its bottom. Source: pycaffe's Layer.
     """
 
     @property
@@ -23,7 +21,7 @@ class Layer(PythonLayer):
 
 
 class NetLayer:
-    """A layer of a net: its `type` and its `blobs`, parameters first to last."""
+    """A layer of a net: its `type` and its parameters, `blobs`."""
 
     def __init__(self, step: Step) -> None:
         self._step = step
@@ -40,7 +38,6 @@ class NetLayer:
         return f"<caffe layer '{self._step.node.name}' ({self.type})>"
 
 
-def layer_of(step: Step) -> Any:
-    """What `net.layers` has for a step: a Python layer's own object, as in pycaffe, else a NetLayer."""
-    user = getattr(step.layer, "user", None)
-    return user if user is not None else NetLayer(step)
+def layer_of(step: Step) -> object:
+    """Return the item of `net.layers` for a step: a Python layer's own object, as in pycaffe, else a NetLayer."""
+    return step.layer.user if isinstance(step.layer, Python) else NetLayer(step)

@@ -1,4 +1,4 @@
-"""Where the face computes, and the small switches of Caffe's module: mode, device, seed, log, solver count."""
+"""The switches of Caffe's module: mode and device, seed, log, solver count; and its Timer."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from fcn_caffe.layers.base import known_types
 
 
 class _State:
-    """What the set_… functions have set."""
+    """The values of the set_… functions."""
 
     gpu = False
     device = 0
-    told = False  # whether the notice that there is no CUDA was given
+    noticed = False  # whether the notice that there is no CUDA was printed
     solver_count = 1
     solver_rank = 0
     multiprocess = False
@@ -33,20 +33,21 @@ def set_mode_cpu() -> None:
 def set_mode_gpu() -> None:
     """Compute on the CUDA device that `set_device` chose, from the next forward on.
 
-    Without CUDA the CPU goes on computing, which is said once on stderr.
+    Without CUDA the CPU goes on computing; a notice on stderr says so once.
     """
     if torch.cuda.is_available():
         _State.gpu = True
         return
-    if not _State.told:
-        _State.told = True
+    if not _State.noticed:
+        _State.noticed = True
         print(f"caffe.set_mode_gpu: {without_cuda()}: running on the CPU.", file=sys.stderr)
 
 
 def set_device(device_id: int) -> None:
     """Choose the CUDA device by number. Without CUDA the number is only remembered.
 
-    Raises: FcnCaffeError for a number that no device has.
+    Raises:
+        FcnCaffeError: no device has the number.
     """
     number = int(device_id)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -57,22 +58,22 @@ def set_device(device_id: int) -> None:
 
 
 def current_device() -> torch.device:
-    """The torch device that mode and device number mean."""
+    """Return the torch device of the mode and the device number."""
     return torch.device("cuda", _State.device) if _State.gpu else torch.device("cpu")
 
 
 def set_random_seed(seed: int) -> None:
-    """Seed what fillers, dropout and data layers draw from. NumPy's and Python's random are the script's own."""
+    """Seed fillers, dropout and data layers. NumPy's and Python's random numbers are the script's own."""
     torch.manual_seed(seed)
 
 
 def layer_type_list() -> list[str]:
-    """The layer types there are, sorted."""
+    """Return the known layer types, sorted."""
     return known_types()
 
 
 def init_log(level: int = 0, stderr: bool = True) -> None:
-    """Show log lines on stderr from a glog level on: 0 INFO, 1 WARNING, 2 ERROR, 3 FATAL."""
+    """Show log lines on stderr, from a glog level up: 0 INFO, 1 WARNING, 2 ERROR, 3 FATAL."""
     show_log()
     logger.setLevel(logging.INFO + 10 * min(max(int(level), 0), 3))
 
@@ -84,12 +85,12 @@ def log(message: str) -> None:
 
 
 def set_multiprocess(multiprocess: bool) -> None:
-    """Remember whether each solver has a process of its own, which here they always have."""
+    """Remember whether each solver has a process of its own; here each always has."""
     _State.multiprocess = bool(multiprocess)
 
 
 def solver_count() -> int:
-    """How many solvers train together."""
+    """Return how many solvers train together."""
     return _State.solver_count
 
 
@@ -99,24 +100,25 @@ def set_solver_count(count: int) -> None:
 
 
 def solver_rank() -> int:
-    """Which of the solvers that train together this process has."""
+    """Return the number of this process's solver among those that train together."""
     return _State.solver_rank
 
 
 def set_solver_rank(rank: int) -> None:
-    """Remember which of the solvers that train together this process has; 0 is the root."""
+    """Remember the number of this process's solver among those that train together; 0 is the root."""
     _State.solver_rank = int(rank)
 
 
 def has_nccl() -> bool:
-    """Whether the NCCL class can be used: never, one process trains on one device here."""
+    """Whether the NCCL class can be used: never, as one process trains on one device here."""
     return False
 
 
 class NCCL:
-    """Caffe's gradient exchange between devices, which this package does not have.
+    """Caffe's gradient exchange between devices, which this package lacks: ask `has_nccl()` first.
 
-    Raises: RuntimeError when made; ask `has_nccl()` first.
+    Raises:
+        RuntimeError: always.
     """
 
     def __init__(self, solver: object, uid: str) -> None:
@@ -128,10 +130,10 @@ class NCCL:
 
 
 class Timer:
-    """A stopwatch; on a GPU all queued work is waited for."""
+    """A stopwatch; on a GPU it waits for all queued work."""
 
     def __init__(self) -> None:
-        self._started: float | None = None
+        self._start_time: float | None = None
         self._lapse = 0.0
 
     def _now(self) -> float:
@@ -141,12 +143,12 @@ class Timer:
 
     def start(self) -> None:
         """Start anew."""
-        self._started = self._now()
+        self._start_time = self._now()
 
     def stop(self) -> None:
-        """Stop; `ms` keeps what it then is."""
-        if self._started is not None:
-            self._lapse, self._started = self._now() - self._started, None
+        """Stop; `ms` keeps its value."""
+        if self._start_time is not None:
+            self._lapse, self._start_time = self._now() - self._start_time, None
 
     @property
     def ms(self) -> float:

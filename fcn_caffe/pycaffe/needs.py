@@ -11,7 +11,7 @@ from fcn_caffe.net.graph import Graph, Node
 
 @dataclass
 class Needs:
-    """By layer index: whether it needs backward at all, which of its bottoms do, its tops' loss weights."""
+    """By layer index: whether backward runs, for which bottoms, and the tops' loss weights."""
 
     layers: list[bool] = field(default_factory=list)
     bottoms: list[list[bool]] = field(default_factory=list)
@@ -19,12 +19,12 @@ class Needs:
 
 
 def needs_of(graph: Graph, layers: Mapping[str, Layer], force_backward: bool) -> Needs:
-    """Follow gradients from parameters that learn up to the losses and down again. Source: Caffe Net::Init."""
+    """Follow gradients from the parameters that learn up to the losses, and down again. Source: Caffe Net::Init."""
     needs = Needs()
     reached: dict[str, bool] = {}  # blob -> whether something that learns is above it
     for node in graph.nodes:
         layer = layers.get(node.name)
-        down = [bool(wanted) for wanted in node.param.propagate_down] or [reached[name] for name in node.bottoms]
+        down = [bool(option) for option in node.param.propagate_down] or [reached[name] for name in node.bottoms]
         learns = layer is not None and any(blob.requires_grad for blob in layer.blobs)
         needed = learns or any(reached[name] for name in node.bottoms)
         needs.layers.append(needed)
@@ -35,15 +35,15 @@ def needs_of(graph: Graph, layers: Mapping[str, Layer], force_backward: bool) ->
     if force_backward:
         for node in graph.nodes:
             needs.layers[node.index] = True
-            shut = _never_forced(node, layers.get(node.name))
+            shut = _unforceable(node, layers.get(node.name))
             for position in range(len(node.bottoms)):
                 needs.bottoms[node.index][position] |= position not in shut
     return needs
 
 
 def _weights(node: Node, layer: Layer | None) -> list[float]:
-    given = list(node.param.loss_weight) or ([1.0] if layer is not None and layer.loss else [])
-    return given + [0.0] * (len(node.tops) - len(given))
+    weights = list(node.param.loss_weight) or ([1.0] if layer is not None and layer.loss else [])
+    return weights + [0.0] * (len(node.tops) - len(weights))
 
 
 def _drop_what_no_loss_sees(nodes: Sequence[Node], needs: Needs) -> None:
@@ -62,9 +62,9 @@ def _drop_what_no_loss_sees(nodes: Sequence[Node], needs: Needs) -> None:
             down[:] = [False] * len(down)
         else:
             under_loss.update(node.bottoms)
-        skipped.update(name for name, wanted in zip(node.bottoms, down, strict=True) if not wanted)
+        skipped.update(name for name, needed in zip(node.bottoms, down, strict=True) if not needed)
 
 
-def _never_forced(node: Node, layer: Layer | None) -> tuple[int, ...]:
-    """Bottoms that force_backward leaves alone: labels."""
+def _unforceable(node: Node, layer: Layer | None) -> tuple[int, ...]:
+    """The bottoms that force_backward leaves alone: labels."""
     return layer.undifferentiable if layer is not None else ()

@@ -1,4 +1,4 @@
-"""pycaffe's Net over a core net."""
+"""pycaffe's Net, over a core net."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fcn_caffe.host.text import show
 from fcn_caffe.net.graph import AUTOMATIC
 from fcn_caffe.net.net import Net as CoreNet
 from fcn_caffe.pycaffe import modes
-from fcn_caffe.pycaffe.arguments import PathLike, check_file, listed, net_arguments
+from fcn_caffe.pycaffe.arguments import PathLike, check_file, list_names, net_arguments
 from fcn_caffe.pycaffe.blob import Blob, BlobVec, Vec
 from fcn_caffe.pycaffe.errors import raise_as_raised
 from fcn_caffe.pycaffe.executor import Executor, Step
@@ -30,16 +30,22 @@ Array = npt.NDArray[Any]
 class Net:
     """A net whose blobs and parameters are arrays: `Net(file, phase)`, `Net(file, weights, phase)`.
 
-    `Net(network_file, phase, level=0, stages=None, weights=None)` is the whole form. What `blobs` and `params` show is
-    the memory that the layers compute in: write to it and run; see Memory for what an array that you keep shows.
-    Raises: RuntimeError for a file that is not there, TypeError for other arguments; the core's errors for nets and
-    weights. Source: pycaffe's Net.
+    `Net(network_file, phase, level=0, stages=None, weights=None)` is the whole form. The arrays of `blobs` and `params`
+    are the memory that layers compute in: write to them and run. An array that a script keeps shows what later passes
+    write.
+
+    Raises:
+        RuntimeError: a file is not there.
+        TypeError: the arguments are others.
+        FcnCaffeError: the net or its weights are wrong.
+
+    Source: pycaffe's Net.
     """
 
     _core: CoreNet
     _executor: Executor
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: object, **options: object) -> None:
         file, phase, level, stages, weights = net_arguments(arguments, options)
         find_caffe()
         with raise_as_raised():
@@ -59,7 +65,7 @@ class Net:
         self._core, self._executor = core, Executor(core, modes.current_device)
         steps = self._executor.steps
         self._layer_names = Vec(step.node.name for step in steps)
-        self._blob_names = Vec(self._shown(name) for name in self._executor.blobs)
+        self._blob_names = Vec(self._face_name(name) for name in self._executor.blobs)
         self._blobs = BlobVec(self._executor.blobs.values())
         self.layers = Vec(layer_of(step) for step in steps)
         self.blobs: OrderedDict[str, Blob] = OrderedDict(zip(self._blob_names, self._blobs, strict=True))
@@ -77,11 +83,11 @@ class Net:
         self._after_backward: list[Callable[[int], Any]] = []
 
     @staticmethod
-    def _shown(name: str) -> str:
+    def _face_name(name: str) -> str:
         return AUTOMATIC if name.startswith(AUTOMATIC) else name
 
     def _names(self, names: Sequence[str]) -> list[str]:
-        return [self._shown(name) for name in names]
+        return [self._face_name(name) for name in names]
 
     @property
     def core(self) -> CoreNet:
@@ -93,7 +99,7 @@ class Net:
         """What runs the layers over the blobs."""
         return self._executor
 
-    # -- what pycaffe's own code is written with -------------------------------------------------------------------
+    # -- names of pycaffe's own code -------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
@@ -102,7 +108,7 @@ class Net:
 
     @property
     def blob_loss_weights(self) -> OrderedDict[str, float]:
-        """The weight that each blob has in the loss, 0 for most, by name."""
+        """Each blob's weight in the loss, by name; 0 for most."""
         return OrderedDict(zip(self._blob_names, self._blob_loss_weights, strict=False))
 
     @property
@@ -121,11 +127,11 @@ class Net:
         return Vec(list(self._executor.blobs).index(name) for name in self.outputs)
 
     def _top_ids(self, index: int) -> Vec:
-        """The numbers of a layer's tops among `_blobs`."""
+        """Return the numbers of a layer's tops in `_blobs`."""
         return self._ids(self._executor.steps[index].node.tops)
 
     def _bottom_ids(self, index: int) -> Vec:
-        """The numbers of a layer's bottoms among `_blobs`."""
+        """Return the numbers of a layer's bottoms in `_blobs`."""
         return self._ids(self._executor.steps[index].node.bottoms)
 
     def _ids(self, names: Sequence[str]) -> Vec:
@@ -177,11 +183,19 @@ class Net:
     def forward(
         self, blobs: list[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Array
     ) -> dict[str, Array]:
-        """Run the layers from `start` to `end`, by name; returns arrays of the outputs, or of `end`'s tops.
+        """Run the layers from `start` to `end`, by name; return arrays of the outputs, or of `end`'s tops.
 
-        blobs: more blobs to return. kwargs: arrays for all of the net's inputs.
-        Raises: Exception for inputs that are not the net's or of another batch size; ValueError for a layer that is
-        not there; KeyError for a blob that is not; the layers' own errors.
+        Args:
+            blobs: more blobs to return.
+            start: the first layer to run; by default the net's first.
+            end: the last layer to run; by default the net's last.
+            kwargs: arrays for all of the net's inputs.
+
+        Raises:
+            Exception: the inputs are not the net's, or have another batch size.
+            ValueError: a layer is not there.
+            KeyError: a blob is not there.
+            FcnCaffeError: a layer fails; of the class that a Python layer raised, too.
         """
         first = 0 if start is None else self._index(start)
         last = len(self.layers) - 1 if end is None else self._index(end)
@@ -189,8 +203,8 @@ class Net:
         if kwargs:
             if set(kwargs) != set(self.inputs):
                 raise Exception(
-                    f"Input blob arguments do not match net inputs. Given: {listed(kwargs)}; "
-                    f"the net has: {listed(self.inputs)}."
+                    f"Input blob arguments do not match net inputs. Given: {list_names(kwargs)}; "
+                    f"the net has: {list_names(self.inputs)}."
                 )
             for name, array in kwargs.items():
                 self._fill(name, array, "data", "Input is not batch sized")
@@ -200,11 +214,18 @@ class Net:
     def backward(
         self, diffs: list[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Array
     ) -> dict[str, Array]:
-        """Run the layers from `start` down to `end`, by name; returns the diffs of the inputs, or of `end`'s bottoms.
+        """Run the layers from `start` down to `end` backward; return the diffs of the inputs, or of `end`'s bottoms.
 
         It begins with the diffs that `start`'s tops have; a loss's is its loss weight. Parameters' diffs add up.
-        diffs: more blobs whose diff to return. kwargs: diffs for all of the net's outputs.
-        Raises: as `forward`.
+
+        Args:
+            diffs: more blobs whose diff to return.
+            start: the first layer to run, by name; by default the net's last.
+            end: the last layer to run, by name; by default the net's first.
+            kwargs: diffs for all of the net's outputs.
+
+        Raises:
+            Exception: as in `forward`.
         """
         first = len(self.layers) - 1 if start is None else self._index(start)
         last = 0 if end is None else self._index(end)
@@ -212,8 +233,8 @@ class Net:
         if kwargs:
             if set(kwargs) != set(self.outputs):
                 raise Exception(
-                    f"Top diff arguments do not match net outputs. Given: {listed(kwargs)}; "
-                    f"the net has: {listed(self.outputs)}."
+                    f"Top diff arguments do not match net outputs. Given: {list_names(kwargs)}; "
+                    f"the net has: {list_names(self.outputs)}."
                 )
             for name, array in kwargs.items():
                 self._fill(name, array, "diff", "Diff is not batch sized")
@@ -222,7 +243,9 @@ class Net:
 
     def _index(self, layer: str) -> int:
         if layer not in self._layer_names:
-            raise ValueError(f"'{layer}' is not a layer of net '{self.name}'. Its layers: {listed(self._layer_names)}.")
+            raise ValueError(
+                f"'{layer}' is not a layer of net '{self.name}'. Its layers: {list_names(self._layer_names)}."
+            )
         return self._layer_names.index(layer)
 
     def _fill(self, name: str, array: Array, what: str, complaint: str) -> None:
@@ -234,21 +257,27 @@ class Net:
         getattr(blob, what)[...] = array
 
     def forward_all(self, blobs: list[str] | None = None, **kwargs: Array) -> dict[str, Array]:
-        """Run forward in batches over arrays of any length; returns whole arrays of the outputs and of `blobs`."""
-        found: dict[str, list[Array]] = {name: [] for name in set(self.outputs + list(blobs or ()))}
+        """Run forward in batches over arrays of any length; return whole arrays of the outputs and of `blobs`."""
+        rows: dict[str, list[Array]] = {name: [] for name in set(self.outputs + list(blobs or ()))}
         for batch in self._batch(kwargs):
             for name, array in self.forward(blobs, None, None, **batch).items():
-                found[name].extend(array.copy())
-        return _joined(found, len(next(iter(kwargs.values()))))
+                rows[name].extend(array.copy())
+        return _join(rows, len(next(iter(kwargs.values()))))
 
     def forward_backward_all(
         self, blobs: list[str] | None = None, diffs: list[str] | None = None, **kwargs: Array
     ) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Run forward and backward in batches; returns whole arrays of outputs and `blobs`, of input diffs and `diffs`.
+        """Run forward and backward in batches over arrays of any length.
 
-        kwargs: arrays for the inputs, and diffs for the outputs.
+        Args:
+            blobs: more blobs to return.
+            diffs: more blobs whose diff to return.
+            kwargs: arrays for the inputs, and diffs for the outputs.
+
+        Returns:
+            Whole arrays of the outputs and of `blobs`; and of the inputs' diffs and of `diffs`.
         """
-        found: dict[str, list[Array]] = {name: [] for name in set(self.outputs + list(blobs or ()))}
+        rows: dict[str, list[Array]] = {name: [] for name in set(self.outputs + list(blobs or ()))}
         gradients: dict[str, list[Array]] = {name: [] for name in set(self.inputs + list(diffs or ()))}
         forwards = self._batch({name: kwargs[name] for name in self.inputs if name in kwargs})
         backwards = self._batch({name: kwargs[name] for name in self.outputs if name in kwargs})
@@ -256,14 +285,14 @@ class Net:
         below: dict[str, Array]
         for above, below in zip_longest(forwards, backwards, fillvalue={}):
             for name, array in self.forward(blobs, None, None, **above).items():
-                found[name].extend(array.copy())
+                rows[name].extend(array.copy())
             for name, array in self.backward(diffs, None, None, **below).items():
                 gradients[name].extend(array.copy())
         count = len(next(iter(kwargs.values())))
-        return _joined(found, count), _joined(gradients, count)
+        return _join(rows, count), _join(gradients, count)
 
     def _batch(self, blobs: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
-        """Stretches of the arrays of the net's batch size, the last filled up with zeros."""
+        """Cut the arrays into batches of the net's size; the last is filled up with zeros."""
         if not blobs:
             return
         count, size = len(next(iter(blobs.values()))), int(next(iter(self.blobs.values())).shape[0])
@@ -278,13 +307,17 @@ class Net:
             yield batch
 
     def reshape(self) -> None:
-        """Give all blobs the shapes that follow from the inputs' and from what layers have made of them."""
+        """Give every blob the shape that follows from its layer's bottoms."""
         self._executor.reshape()
 
     def set_input_arrays(self, data: Array, labels: Array) -> None:
-        """Give the net's MemoryData layer its arrays: data of four axes, labels of one or four, both float32.
+        """Give the net's MemoryData layer its arrays, both float32.
 
-        Raises: RuntimeError when the first layer is no MemoryData layer; LayerError for arrays that do not fit.
+        Shapes: data of four axes, labels of one or four.
+
+        Raises:
+            RuntimeError: the first layer is no MemoryData layer.
+            LayerError: the arrays do not fit.
         """
         if labels.ndim == 1:
             labels = np.ascontiguousarray(labels[:, np.newaxis, np.newaxis, np.newaxis])
@@ -325,29 +358,45 @@ class Net:
     def copy_from(self, path: PathLike) -> None:
         """Copy the weights of a file into the layers of the same name.
 
-        Raises: RuntimeError for a file that is not there, WeightsError for one that does not fit.
+        Raises:
+            RuntimeError: the file is not there.
+            WeightsError: the weights do not fit.
         """
         weights = load_weights(check_file(path))
         self.flush()
         copy_weights(self._core, weights, path)
 
     def load_hdf5(self, path: PathLike) -> None:
-        """`copy_from` of a .caffemodel.h5, by whatever name. Raises: as `copy_from`."""
+        """Copy the weights of a .caffemodel.h5, whatever its name; as `copy_from`."""
         weights = HDF5.read(check_file(path))
         self.flush()
         copy_weights(self._core, weights, path)
 
     def share_with(self, other: Net) -> None:
-        """Use another net's parameters in the layers of the same name. Raises: LayerError where shapes differ."""
-        self._core.share_with(other._core)
+        """Use another net's parameters in the layers of the same name.
+
+        Raises:
+            LayerError: shapes differ.
+        """
+        self._core.share_with(other.core)
 
     def save(self, path: PathLike) -> None:
-        """Write the weights as a .caffemodel, by whatever name. Raises: WeightsError, OSError."""
+        """Write the weights as a .caffemodel, whatever its name.
+
+        Raises:
+            WeightsError: they cannot be written in this format.
+            OSError: the file cannot be written.
+        """
         self.flush()
         CAFFEMODEL.write(path, net_weights(self._core), self.name, self._types())
 
     def save_hdf5(self, path: PathLike) -> None:
-        """Write the weights as Caffe's HDF5; shared ones once. Raises: WeightsError, OSError."""
+        """Write the weights as Caffe's HDF5, shared ones once.
+
+        Raises:
+            WeightsError: they cannot be written in this format.
+            OSError: the file cannot be written.
+        """
         self.flush()
         HDF5.write(path, net_weights(self._core, shared=False), self.name, self._types())
 
@@ -361,8 +410,8 @@ class Net:
                 blob.data_memory.flush()
 
 
-def _joined(found: Mapping[str, list[Array]], count: int) -> dict[str, Array]:
-    """Rows as arrays, those cut off that batches were filled up with."""
-    arrays = {name: np.asarray(rows) for name, rows in found.items()}
+def _join(rows: Mapping[str, list[Array]], count: int) -> dict[str, Array]:
+    """Make arrays of rows, without the rows that filled up the last batch."""
+    arrays = {name: np.asarray(items) for name, items in rows.items()}
     extra = len(next(iter(arrays.values()))) - count if arrays else 0
     return {name: array[:-extra] if extra > 0 else array for name, array in arrays.items()}

@@ -1,4 +1,4 @@
-"""pycaffe's solvers: Caffe's training loop over nets whose blobs can be written before a step and read after it."""
+"""pycaffe's solvers: Caffe's training loop over nets whose blobs a script writes before a step and reads after it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from fcn_caffe.net.net import Net as CoreNet
+from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.pycaffe import modes
 from fcn_caffe.pycaffe.arguments import PathLike, check_file
 from fcn_caffe.pycaffe.blob import Vec
@@ -22,9 +23,9 @@ from fcn_caffe.training.solver.signals import Effect
 
 
 class _FaceSolver(CoreSolver):
-    """The core's loop, with nets run through their faces."""
+    """The core's training loop; its nets run through their faces."""
 
-    def __init__(self, param: Any, path: PathLike) -> None:
+    def __init__(self, param: caffe_pb2.SolverParameter, path: PathLike) -> None:
         super().__init__(param, device=modes.current_device(), path=path)
         self.faces = {id(net): Net.over(net) for net in (self.net, *self.test_nets)}
         self.on_start: list[Callable[[], Any]] = []
@@ -69,7 +70,7 @@ class _FaceSolver(CoreSolver):
         self.apply_update()
 
     def apply_update(self) -> None:
-        """Change the weights by the diffs they have, which then are what was taken away."""
+        """Change the weights by their diffs; the diffs then are what was taken away."""
         self._to_device()
         for diff in self._diffs():
             diff.flush()
@@ -97,7 +98,12 @@ class Solver:
     """A solver of the type that its file names: `get_solver(file)`; paths in it are relative to the working folder.
 
     net, test_nets: nets that share their parameters. param: the SolverParameter.
-    Raises: RuntimeError for a file that is not there; the core's errors. Source: pycaffe's Solver.
+
+    Raises:
+        RuntimeError: the file is not there.
+        FcnCaffeError: the solver or its nets are wrong.
+
+    Source: pycaffe's Solver.
     """
 
     _type: str | None = None
@@ -129,7 +135,7 @@ class Solver:
 
     @property
     def iter(self) -> int:
-        """How many updates were done."""
+        """How many updates have been done."""
         return self._core.iter
 
     @property
@@ -138,31 +144,44 @@ class Solver:
         return float(self._core.learning_rate(self._core.iter))
 
     @property
-    def param(self) -> Any:
+    def param(self) -> caffe_pb2.SolverParameter:
         """The solver's options."""
         return self._core.param
 
     def step(self, iters: int) -> None:
-        """Do so many iterations, with the tests, displays and snapshots that are due."""
+        """Do `iters` iterations, with the tests, displays and snapshots that are due."""
         self._core.step(int(iters))
 
     def solve(self, resume_file: PathLike | None = None) -> None:
-        """Train to max_iter, from a solver state if given. Raises: RuntimeError where that is not there."""
+        """Train to max_iter, from a solver state if given.
+
+        Raises:
+            RuntimeError: the state is not there.
+        """
         self._core.solve(None if resume_file is None else check_file(resume_file))
 
     def snapshot(self) -> None:
-        """Write weights and solver state, named by the iteration. Raises: SolverError."""
+        """Write weights and solver state, named by the iteration.
+
+        Raises:
+            SolverError: they cannot be written.
+        """
         self._net.flush()
         self._core.snapshot()
 
     def restore(self, state_file: PathLike) -> None:
-        """Continue from a solver state. Raises: RuntimeError where it is not there, SolverError if it does not fit."""
+        """Continue from a solver state.
+
+        Raises:
+            RuntimeError: the state is not there.
+            SolverError: it does not fit.
+        """
         self._net.flush()
         with raise_as_raised():
             self._core.restore(check_file(state_file))
 
     def add_callback(self, on_start: Callable[[], Any], on_gradients_ready: Callable[[], Any]) -> None:
-        """Call the one before each iteration's first forward, the other when its gradients are ready, not used yet."""
+        """Call `on_start` before an iteration's first forward, `on_gradients_ready` before its update."""
         self._core.on_start.append(on_start)
         self._core.on_gradients.append(on_gradients_ready)
 
@@ -171,7 +190,7 @@ class Solver:
         net.share_with(self._net)
 
     def apply_update(self) -> None:
-        """Change the weights by the diffs they have, at the present rate; `iter` stays."""
+        """Change the weights by their diffs, at the present rate; `iter` stays."""
         self._core.apply_update()
 
 
@@ -217,6 +236,6 @@ _CLASSES: dict[str, type[Solver]] = {
 
 
 def get_solver(solver_file: PathLike) -> Solver:
-    """The solver that a file names. Raises: as Solver."""
+    """Make the solver of the type that a file names; errors as in `Solver`."""
     kind = read_solver(check_file(solver_file)).type
     return _CLASSES.get(kind, Solver)(solver_file)

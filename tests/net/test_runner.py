@@ -55,7 +55,7 @@ def test_a_failure_may_be_told_otherwise() -> None:
             return GraphError(f"{step.node.name} after {len(bottoms)} bottoms")
 
     net = make_net(*NET)
-    with pytest.raises(GraphError, match="^conv after 1 bottoms$") as caught:
+    with pytest.raises(GraphError, match=r"^conv after 1 bottoms$") as caught:
         Brief(net).run({"data": torch.zeros(1, 3, 4, 4)})
     assert isinstance(caught.value.__cause__, RuntimeError)
     with pytest.raises(LayerError, match=r"layer 'conv' \(Convolution\): failed on data 1x3x4x4: "):

@@ -643,7 +643,7 @@ def test_a_layer_that_cannot_be_run_again_keeps_its_graph(tmp_path: Path) -> Non
             return bottom * self.runs
 
     register("CountingOfATest")(Counting)
-    text = [input_layer("x", 2), layer("w", "Scale", "x"), layer("count", "CountingOfATest", "w")]
+    text = [input_layer("x", 1, 2), layer("w", "Scale", "x"), layer("count", "CountingOfATest", "w")]
     try:
         net = make(tmp_path, *text)
     finally:
@@ -654,5 +654,5 @@ def test_a_layer_that_cannot_be_run_again_keeps_its_graph(tmp_path: Path) -> Non
         assert [step.record is not None for step in net.executor.steps] == [False, False, True]
         net.blobs["count"].diff[...] = 1
         net.executor.backward(net.executor.steps[2], torch.device("cpu"))
-        assert net.blobs["w"].diff.tolist() == [runs, runs]
+        assert net.blobs["w"].diff.tolist() == [[runs, runs]]
         net.executor.recording = False

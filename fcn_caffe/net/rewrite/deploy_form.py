@@ -61,13 +61,17 @@ def deploy_form(
             del form.layer[-1]
             left_out.append(layer.name)
         images += sum(len(shape.dim) > 2 for shape in copy.input_param.shape)
+    _check_images(images, param, input_size)
+    return form, left_out
+
+
+def _check_images(images: int, param: caffe_pb2.NetParameter, input_size: Sequence[int] | None) -> None:
     if images == 0:
         raise GraphError(
             f"net '{param.name}' has no input of N x C x H x W. Give it an Input layer of the classifier's image."
         )
     if input_size is not None and images > 1:
         raise GraphError(f"net '{param.name}' has {images} image inputs: give each its size in its Input layer.")
-    return form, left_out
 
 
 def keep_outputs(param: caffe_pb2.NetParameter, outputs: Sequence[str]) -> caffe_pb2.NetParameter:
