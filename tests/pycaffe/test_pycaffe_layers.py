@@ -242,7 +242,7 @@ def test_a_module_is_looked_for_beside_the_net_then_on_the_path_then_among_ours(
 def test_the_gpu_mode_without_cuda_says_so_once_and_runs(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(modes._State, "told", False)
+    monkeypatch.setattr(modes._State, "noticed", False)
     caffe.set_device(0)
     caffe.set_mode_gpu()
     caffe.set_mode_gpu()
