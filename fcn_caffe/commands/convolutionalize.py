@@ -200,7 +200,7 @@ def _record(source: str) -> Preprocessing:
     from fcn_caffe.weights.record import Preprocessing, read_preprocessing, sha256_of
 
     checksum = sha256_of(source)
-    known = known_preprocessing(source, checksum).updated(read_preprocessing(source) or Preprocessing())
+    known = known_preprocessing(source, checksum).with_facts_of(read_preprocessing(source) or Preprocessing())
     return replace(known, source=os.path.basename(source), sha256=checksum, format=format_of(source).name)
 
 

@@ -90,7 +90,7 @@ def _record(arguments: argparse.Namespace, form: Format) -> Preprocessing:
 
     source = arguments.source
     checksum = sha256_of(source)
-    base = known_preprocessing(source, checksum).updated(read_preprocessing(source) or Preprocessing())
+    base = known_preprocessing(source, checksum).with_facts_of(read_preprocessing(source) or Preprocessing())
     mean, mean_file = _mean(arguments.mean)
     if mean is not None and mean_file is None:
         base = base.without_mean_file()
@@ -104,7 +104,7 @@ def _record(arguments: argparse.Namespace, form: Format) -> Preprocessing:
         checksum,
         form.name,
     )
-    return base.updated(asked)
+    return base.with_facts_of(asked)
 
 
 def _mean(words: Sequence[str] | None) -> tuple[tuple[float, ...] | None, str | None]:
@@ -155,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.net:
         if not arguments.ignore_preprocessing:
             refuse_differences(record, arguments.net, source)
-        record = net_preprocessing(arguments.net).updated(record)
+        record = net_preprocessing(arguments.net).with_facts_of(record)
     save_weights(target, weights, net_name, types)
     path = write_preprocessing(target, record)
     print(f"wrote {target} ({wanted.name})\nwrote {path}: {record}")

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, flushed to disk, then renamed onto it."""
+"""Files that are there whole or not at all: written beside their place, flushed to disk, then renamed onto it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ from fcn_caffe.errors import DataError
 def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path` and rename it to `path` when the block ends without an error.
 
-    A reader sees the old file or the new one, never a part; a file that is mapped stays as it was mapped.
-    Text is UTF-8. `mode` is "wb" or "w".
-    Raises: OSError as the file system gives it (disk full, no such folder); the temporary is removed then.
+    A reader sees the old file or the new one, never a part. Whoever has mapped the old file keeps it.
+
+    Args:
+        path: The file.
+        mode: "wb", or "w" for UTF-8 text.
+
+    Raises:
+        OSError: The disk is full, there is no such folder … The temporary file is removed then.
     """
     # A link keeps pointing where it did: the file it names is the one replaced.
     target = Path(os.path.realpath(path))
@@ -37,7 +42,11 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
 
 
 def check_place(path: str | os.PathLike[str]) -> None:
-    """Raise DataError where no file can be written, before the work whose result it would hold."""
+    """Refuse a path where no file can be written, before the work whose result it is for.
+
+    Raises:
+        DataError: It is a folder, a device or a pipe, or its folder is not there or cannot be written to.
+    """
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise DataError(f"{os.fspath(path)}: is a folder. Give the name of a file in it.")

@@ -12,9 +12,10 @@ KIB, MIB = 1 << 10, 1 << 20
 
 
 def torch_device(asked: str) -> torch.device:
-    """The device that `cpu`, `cuda`, `gpu` or `cuda:N` names.
+    """Return the device that `cpu`, `cuda`, `gpu` or `cuda:N` names.
 
-    Raises: FcnCaffeError for another name, or a device that is not there.
+    Raises:
+        FcnCaffeError: The name is another one, or there is no such device.
     """
     try:
         device = torch.device("cuda" if asked == "gpu" else asked)
@@ -33,9 +34,10 @@ def torch_device(asked: str) -> torch.device:
 
 
 def gpu_numbers(text: str) -> list[int]:
-    """The devices that Caffe's `--gpu` names: `all`, or numbers separated by commas.
+    """Return the numbers of the devices that Caffe's `--gpu` names: `all`, or numbers separated by commas.
 
-    Raises: FcnCaffeError for something else, a number twice, or a device that is not there.
+    Raises:
+        FcnCaffeError: The text is neither, names a device twice, or one that is not there.
     """
     if text == "all":
         return list(range(torch.cuda.device_count()))
@@ -51,14 +53,14 @@ def gpu_numbers(text: str) -> list[int]:
 
 
 def without_cuda() -> str:
-    """Why torch has no CUDA device here, as part of a sentence."""
+    """Say why torch has no CUDA device here, as part of a sentence."""
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"
     return f"torch {torch.__version__} (CUDA {torch.version.cuda}) finds no usable NVIDIA driver or GPU"
 
 
 def describe(number: int) -> dict[str, str]:
-    """What torch says of a CUDA device, by what it is called; what this version of torch does not tell is left out."""
+    """Return what torch knows of a CUDA device: titles and values, as far as this version of torch has them."""
     properties: Any = torch.cuda.get_device_properties(number)
     free, total = torch.cuda.mem_get_info(number)
     facts = {

@@ -1,4 +1,4 @@
-"""How much memory there is to take, so that a net beyond it is refused instead of ending the process."""
+"""How much memory is free, so that a net that needs more is refused and does not end the process."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ _MEMINFO, _CONTAINER = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """The bytes that `device` can still give: what the system calls available, or the driver free.
+    """Return how many bytes of a device are free, as the system or the driver says.
 
-    None where the system does not say, and for the meta device, which holds nothing.
+    Returns:
+        None where the system does not say, and for the meta device, which holds nothing.
     """
     if device.type == "cuda":
         free: int = torch.cuda.mem_get_info(device)[0]
-        # torch keeps what its tensors gave back, and will give it out again.
+        # torch keeps the memory of deleted tensors and uses it again.
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if device.type != "cpu":
         return None
@@ -31,20 +32,24 @@ def _available() -> int | None:
         for line in _MEMINFO.read_text("ascii").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
-    with suppress(OSError, ValueError, AttributeError):  # a system without that file: all there is, if it says
+    with suppress(OSError, ValueError, AttributeError):  # a system without that file: all memory, free or not
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return None
 
 
 def _limit() -> int | None:
-    """What a container may have at most; that file says "max" where there is no limit."""
+    """What a container may use at most; the file says "max" where there is no limit."""
     with suppress(OSError, ValueError):
         return int(_CONTAINER.read_text("ascii"))
     return None
 
 
 def show_bytes(count: int) -> str:
-    """A number of bytes as a person reads it: 12.5 GiB."""
+    """Write a number of bytes for people.
+
+    >>> show_bytes(13_421_772_800)
+    '12.5 GiB'
+    """
     size = float(count)
     for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
         if size < 1024:

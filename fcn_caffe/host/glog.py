@@ -44,7 +44,7 @@ class _Stderr(logging.Handler):
 
 
 def show_log() -> None:
-    """Let the solver's lines appear on stderr unless the program has set up logging itself. Safe to call again."""
+    """Show the solver's lines on stderr, unless the program has set up logging itself. Safe to call again."""
     if not logger.hasHandlers():
         handler = _Stderr()
         handler.setFormatter(GlogFormatter())
@@ -59,8 +59,8 @@ def say(place: str, message: str, level: int = logging.INFO) -> None:
 
 
 @contextmanager
-def silenced() -> Iterator[None]:
-    """Log nothing meanwhile: for steps within a measurement, which is told as a whole."""
+def silence_log() -> Iterator[None]:
+    """Log nothing in this block: the steps of a measurement are no lines of their own."""
     before, logger.disabled = logger.disabled, True
     try:
         yield
@@ -69,12 +69,12 @@ def silenced() -> Iterator[None]:
 
 
 def number(value: float) -> str:
-    """A number as a C++ stream prints it: six significant digits."""
+    """Write a number as a C++ stream does: with six significant digits."""
     return f"{value:g}"
 
 
 def mean_outputs(sums: dict[str, Tensor], count: int) -> dict[str, Any]:
-    """Sums over `count` passes as means: a float for a single value, an array for more."""
+    """Return sums over `count` passes as means: a float for a single value, an array for more."""
     means: dict[str, Any] = {}
     for name, total in sums.items():
         array = (total / count).cpu().numpy()
@@ -83,7 +83,11 @@ def mean_outputs(sums: dict[str, Tensor], count: int) -> dict[str, Any]:
 
 
 def output_lines(kind: str, outputs: dict[str, Any], loss_weights: dict[str, float]) -> list[str]:
-    """`    Train net output #0: loss = 0.69 (* 1 = 0.69 loss)`, one line a value; kind is Train or Test."""
+    """Write a net's outputs as Caffe logs them, one line a value.
+
+    >>> output_lines("Train", {"loss": 0.5}, {"loss": 1.0})
+    ['    Train net output #0: loss = 0.5 (* 1 = 0.5 loss)']
+    """
     lines: list[str] = []
     index = 0
     for name, output in outputs.items():

@@ -22,7 +22,7 @@ VOID_COLOUR = (224, 224, 192)  # what PASCAL VOC paints 255 with
 
 
 def palette(count: int = 256) -> UInt8:
-    """The first `count` colours of the PASCAL VOC palette. Shape: (count, 3), RGB.
+    """Return the first `count` colours of the PASCAL VOC palette. Shape: (count, 3), RGB.
 
     Bits 0, 3, 6 … of a class index become the red channel's bits from the highest down, 1, 4, 7 … green's and
     2, 5, 8 … blue's. Source: the PASCAL VOC development kit's colour map, whose entry 255 is (224, 224, 192).
@@ -38,7 +38,8 @@ def palette(count: int = 256) -> UInt8:
 def colour(label: npt.NDArray[Any], colours: UInt8 | None = None) -> UInt8:
     """Paint a label image in its classes' colours. Shapes: (H, W) of 0 to 255 -> (H, W, 3) RGB.
 
-    Raises: DataError for labels outside 0 to 255.
+    Raises:
+        DataError: A label is outside 0 to 255.
     """
     index = np.asarray(label).astype(np.int64)
     if index.size and (index.min() < 0 or index.max() > 255):
@@ -50,10 +51,12 @@ def colour(label: npt.NDArray[Any], colours: UInt8 | None = None) -> UInt8:
 
 
 def overlay(image: UInt8, label: npt.NDArray[Any], opacity: float = 0.55, colours: UInt8 | None = None) -> UInt8:
-    """Lay class colours over an image; class 0 is left as it is, edges between classes are white.
+    """Lay class colours over an image: class 0 stays as it is, edges between classes are white.
 
     Shapes: (H, W, 3) RGB, (H, W) -> (H, W, 3).
-    Raises: DataError when the sizes differ.
+
+    Raises:
+        DataError: The sizes differ.
     """
     label = np.asarray(label)
     if image.shape[:2] != label.shape:
@@ -72,9 +75,16 @@ def overlay(image: UInt8, label: npt.NDArray[Any], opacity: float = 0.55, colour
 def panel(rows: Sequence[Sequence[UInt8]], titles: Sequence[str] = (), *, scale: int = 1, gap: int = 4) -> UInt8:
     """Put images side by side, row under row, with a title over each column.
 
-    Shapes: RGB images of any sizes -> one (H, W, 3). Columns are as wide as their widest image. `scale` enlarges by
-    repeating pixels, so that small pictures stay sharp.
-    Raises: DataError when a row is longer than the titles.
+    A column is as wide as its widest image. Shapes: RGB images of any sizes -> one (H, W, 3).
+
+    Args:
+        rows: The images.
+        titles: A title for each column, or none.
+        scale: How often a pixel is repeated, so that small pictures are large and stay sharp.
+        gap: The space between images, in pixels.
+
+    Raises:
+        DataError: There are no images, or fewer titles than columns.
     """
     rows = [[np.asarray(image).repeat(scale, 0).repeat(scale, 1) for image in row] for row in rows]
     columns = max((len(row) for row in rows), default=0)
@@ -102,7 +112,11 @@ def panel(rows: Sequence[Sequence[UInt8]], titles: Sequence[str] = (), *, scale:
 
 
 def save_image(path: str | os.PathLike[str], image: UInt8) -> None:
-    """Write an RGB image; the suffix says the format. The file appears whole or not at all."""
+    """Write an RGB image, whole or not at all; the suffix says the format.
+
+    Raises:
+        DataError: No image format has this suffix.
+    """
     suffix = os.path.splitext(os.fspath(path))[1].lower()
     kind = Image.registered_extensions().get(suffix)
     if kind is None:
@@ -112,7 +126,11 @@ def save_image(path: str | os.PathLike[str], image: UInt8) -> None:
 
 
 def save_labels(path: str | os.PathLike[str], label: npt.NDArray[Any], colours: UInt8 | None = None) -> None:
-    """Write labels as a palette PNG: pixels are class indices, shown in the classes' colours."""
+    """Write labels as a palette PNG: pixels are class indices, shown in the classes' colours.
+
+    Raises:
+        DataError: A label is outside 0 to 255.
+    """
     index = np.asarray(label)
     if index.size and (index.min() < 0 or index.max() > 255):
         raise DataError(f"{path}: labels run from {index.min()} to {index.max()}: a palette PNG holds 0 to 255.")

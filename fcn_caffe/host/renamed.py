@@ -1,4 +1,4 @@
-"""Modules under the names they had in 0.1: they import with a warning that says the new place, for one release."""
+"""Old module names: for one release they import with a warning that says the new place."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ RENAMED = {
 
 
 class _Alias(Loader):
-    """Gives the module of the new name itself, so that a class is one class under both names."""
+    """Loads the module of the new name, so that a class is the same under both names."""
 
     def __init__(self, place: str) -> None:
         self._place = place
@@ -112,7 +112,7 @@ class _Finder(MetaPathFinder):
 
 
 def new_name(name: str) -> str | None:
-    """The full name of a module now, for the full name that it had; None where it had no other."""
+    """Return the full name of a module now, for its full name in 0.1; None where that is the same."""
     if not name.startswith(f"{PACKAGE}."):
         return None
     parts = name.split(".")[1:]
@@ -124,7 +124,7 @@ def new_name(name: str) -> str | None:
 
 
 def install() -> None:
-    """Let the old names be imported. Safe to call again."""
+    """Make the old names importable. Safe to call again."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         # In front: a module of a renamed package must not be loaded a second time under its old name.
         sys.meta_path.insert(0, _Finder())

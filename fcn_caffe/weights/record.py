@@ -21,21 +21,16 @@ from fcn_caffe.host.atomic import atomic_write
 
 PathLike = str | os.PathLike[str]
 
-
 ORDERS = ("BGR", "RGB")
-
 
 # Means that differ by less than half a step of an 8-bit pixel are one mean, rounded: 104 and 104.00699.
 _SAME_MEAN = 0.5
-
 
 # What training starts from may have had another data set's mean, as VGG's 104 117 123 is not NYUDv2's 116 97 92; means
 # of photographs that are further apart than this are of another scale, or none.
 _NEAR_MEAN = 50.0
 
-
 _REVERSED_MEAN = 2.0  # two means of ImageNet are in use, 104.0 116.7 122.7 and 103.9 116.8 123.7
-
 
 _SAME_SCALE = 0.01  # of the scale: 1/256 and 0.0039
 
@@ -44,9 +39,15 @@ _SAME_SCALE = 0.01  # of the scale: 1/256 and 0.0039
 class Preprocessing:
     """What is known of how the inputs of a net are made; None is not known.
 
-    channel_order: "BGR" or "RGB". mean: subtracted, one number a channel in that order, in the units of 8-bit pixels;
-    empty for none. mean_file: the file it is the average of. scale: multiplied after that. classes: names by index.
-    source, sha256, format: the file the weights were made from.
+    Args:
+        channel_order: "BGR" or "RGB".
+        mean: What is subtracted, one number a channel in that order, in the units of 8-bit pixels; empty for nothing.
+        mean_file: The file whose average the mean is.
+        scale: What the rest is multiplied by.
+        classes: The names of the classes, by index.
+        source: The file that the weights were made from.
+        sha256: Its SHA-256.
+        format: Its format.
     """
 
     channel_order: str | None = None
@@ -67,49 +68,50 @@ class Preprocessing:
             f"scale {'not known' if self.scale is None else f'{self.scale:g}'}, classes {names}"
         )
 
-    def updated(self, other: Preprocessing) -> Preprocessing:
-        """This record with what `other` knows put in its place."""
+    def with_facts_of(self, other: Preprocessing) -> Preprocessing:
+        """Return this record with what `other` knows in place of its own."""
         return replace(self, **{key: value for key, value in vars(other).items() if value is not None})
 
     def without_mean_file(self) -> Preprocessing:
-        """This record for a mean in numbers."""
+        """Return this record for a mean in numbers."""
         return replace(self, mean_file=None)
 
 
 def record_path(weights: PathLike) -> Path:
-    """Where the record of a weight file is: beside it."""
+    """Return where the record of a weight file is: beside it."""
     return Path(f"{os.fspath(weights)}.preprocessing.json")
 
 
 def read_preprocessing(weights: PathLike) -> Preprocessing | None:
-    """Return the record of a weight file, None if it has none.
+    """Read the record of a weight file, None if it has none.
 
-    Raises: WeightsError for a record that cannot be read, naming the field that is wrong.
+    Raises:
+        WeightsError: The record cannot be read; names the field that is wrong.
     """
     path = record_path(weights)
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text("utf-8"))
+        values = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: is no record of preprocessing ({error}). Write it again, or remove it.") from None
     known = {field.name for field in fields(Preprocessing)}
-    wrong = [key for key in found if key not in known] if isinstance(found, dict) else ["it"]
+    wrong = [key for key in values if key not in known] if isinstance(values, dict) else ["it"]
     for key in ("source", "sha256", "format", "mean_file"):
-        wrong += [key] if not wrong and not isinstance(found.get(key), (str, type(None))) else []
+        wrong += [key] if not wrong and not isinstance(values.get(key), (str, type(None))) else []
     if not wrong:
-        made = _checked(found)
-        if isinstance(made, Preprocessing):
-            return made
-        wrong = [made]
+        record = _record_of(values)
+        if isinstance(record, Preprocessing):
+            return record
+        wrong = [record]
     raise WeightsError(
         f"{path}: {wrong[0]!r} is not what a record of preprocessing holds. Write it again, or remove it."
     )
 
 
-def _checked(found: dict[str, Any]) -> Preprocessing | str:
+def _record_of(values: dict[str, Any]) -> Preprocessing | str:
     """The record, or the name of the field that is wrong."""
-    order, mean, scale, classes = (found.get(key) for key in ("channel_order", "mean", "scale", "classes"))
+    order, mean, scale, classes = (values.get(key) for key in ("channel_order", "mean", "scale", "classes"))
     if order is not None and order not in ORDERS:
         return "channel_order"
     if mean is not None and not (isinstance(mean, list) and all(map(_is_number, mean))):
@@ -119,15 +121,22 @@ def _checked(found: dict[str, Any]) -> Preprocessing | str:
     if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
         return "classes"
     lists = {key: tuple(value) for key, value in (("mean", mean), ("classes", classes)) if value is not None}
-    return Preprocessing(**{**found, **lists})
+    return Preprocessing(**{**values, **lists})
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def write_preprocessing(weights: PathLike, record: Preprocessing) -> Path:
-    """Write the record of a weight file beside it and return its path. Raises: WeightsError where that fails."""
+    """Write the record of a weight file beside it.
+
+    Returns:
+        Its path.
+
+    Raises:
+        WeightsError: It cannot be written.
+    """
     path = record_path(weights)
     try:
         with atomic_write(path, "w") as file:
@@ -139,7 +148,11 @@ def write_preprocessing(weights: PathLike, record: Preprocessing) -> Path:
 
 
 def sha256_of(path: PathLike) -> str:
-    """The SHA-256 of a file, in hexadecimal. Raises: WeightsError where it cannot be read."""
+    """Return the SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        WeightsError: The file cannot be read.
+    """
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
@@ -151,23 +164,27 @@ def sha256_of(path: PathLike) -> str:
 
 
 def differences(record: Preprocessing, other: Preprocessing, starts: bool = False) -> list[str]:
-    """Say where two ways of making inputs contradict each other; what one of them does not know is no contradiction.
+    """List where two ways of making inputs contradict each other; what one does not know is no contradiction.
 
-    starts: the record is of weights that training starts from: classes may be others, and the mean the new data set's.
+    Args:
+        record: The record of the weights.
+        other: The other way.
+        starts: Whether training starts from the weights: then the classes may be others, and the mean that of the new
+            data set.
     """
-    found = []
+    contradictions = []
     orders = record.channel_order, other.channel_order
     if None not in orders and orders[0] != orders[1]:
-        found.append(f"channels {orders[0]}, not {orders[1]}")
+        contradictions.append(f"channels {orders[0]}, not {orders[1]}")
     if record.mean is not None and other.mean is not None and not _fits(record.mean, other.mean, starts):
         ours, theirs = (" ".join(f"{value:g}" for value in mean) or "none" for mean in (record.mean, other.mean))
-        found.append(f"mean {ours}, not {theirs}")
+        contradictions.append(f"mean {ours}, not {theirs}")
     scales = record.scale, other.scale
     if None not in scales and not math.isclose(*scales, rel_tol=_SAME_SCALE):  # type: ignore[arg-type]
-        found.append(f"scale {record.scale:g}, not {other.scale:g}")
+        contradictions.append(f"scale {record.scale:g}, not {other.scale:g}")
     if not starts and record.classes is not None and other.classes is not None and record.classes != other.classes:
-        found.append(f"{len(record.classes)} classes ({_shown(record.classes)}), not {_shown(other.classes)}")
-    return found
+        contradictions.append(f"{len(record.classes)} classes ({_shown(record.classes)}), not {_shown(other.classes)}")
+    return contradictions
 
 
 def _fits(record: Sequence[float], other: Sequence[float], starts: bool) -> bool:
@@ -177,7 +194,7 @@ def _fits(record: Sequence[float], other: Sequence[float], starts: bool) -> bool
 
 
 def _same_mean(first: Sequence[float], second: Sequence[float], within: float = _SAME_MEAN) -> bool:
-    """One number stands for all channels, none for 0."""
+    """Compare means: one number stands for all channels, none for 0."""
     count = max(len(first), len(second))
     wide = [list(mean) * count if len(mean) == 1 else list(mean) or [0.0] * count for mean in (first, second)]
     return all(

@@ -18,7 +18,14 @@ __all__ = ["ABSENT", "Array", "CopyReport", "Weights", "copy_weights", "load_wei
 
 @dataclass
 class CopyReport:
-    """What copy_weights did, by layer name; `coerced` names blobs whose legacy 4-D shape was dropped."""
+    """What a copy did, by layer name.
+
+    Args:
+        copied: Layers whose blobs were set.
+        coerced: Blobs that changed their shape on the way: `conv1 blob 1 1x1x1x8 to 8`.
+        ignored: Layers that the net does not have.
+        missing: Layers of the net that keep their values.
+    """
 
     copied: list[str] = field(default_factory=list)
     coerced: list[str] = field(default_factory=list)
@@ -37,16 +44,21 @@ class CopyReport:
 
 
 def load_weights(path: str | os.PathLike[str]) -> Weights:
-    """Return the arrays of a weight file, float32, layers in file order; layers without blobs are left out.
+    """Read the arrays of a weight file: float32, layers in file order, without layers that have no blobs.
 
-    `.caffemodel` (modern, V1 and V0; shaped and 4-D blobs): arrays are views of the mapped file, so this reads
-    next to nothing. The mapping is private: writing to an array does not change the file.
-    `.caffemodel.h5` as Caffe writes it; `.safetensors` (needs its library), `.pth` or `.pt` (weights_only), `.npz`:
-    arrays LAYER/0, LAYER/1 … as save_weights names them, or a Net's state_dict.
-    A file's first bytes tell which it is, as in Caffe, then its ending; any other file is read as a `.caffemodel`.
-    Blobs that a file leaves out, being shared with an earlier layer, are ABSENT. Arrays of other dtypes are converted.
-    Files that declare more than three times their size (small ones 1 MiB more) are refused before that is allocated.
-    Raises: WeightsError if the file cannot be read, is truncated or corrupt (with the byte), or no weights at all.
+    The format is detected from the file's first bytes, as in Caffe, then from its ending:
+
+    - `.caffemodel` (modern, V1 and V0; shaped and 4-D blobs), also any file of an unknown ending. Arrays are views of
+      the mapped file, so this reads next to nothing. The mapping is private: writing to one does not change the file.
+    - `.caffemodel.h5`, as Caffe writes it.
+    - `.safetensors` (needs its library), `.pth` or `.pt` (only tensors are unpickled), `.npz`: arrays LAYER/0,
+      LAYER/1 … as save_weights names them, or the state_dict of a Net.
+
+    A blob that a file leaves out because an earlier layer shares it is ABSENT. Other dtypes are converted. A file that
+    declares more than three times its size (a small one 1 MiB more) is refused before anything is allocated.
+
+    Raises:
+        WeightsError: The file cannot be read, is truncated or corrupt (says at which byte), or holds no weights.
     """
     return format_of(path).read(path)
 
@@ -57,12 +69,19 @@ def save_weights(
     net_name: str = "",
     types: Mapping[str, str] | None = None,
 ) -> None:
-    """Write weights, as float32, in the format of the ending: see load_weights.
+    """Write weights, as float32, in the format of the file's ending: see load_weights.
 
-    `types` gives layers their Caffe type, for Caffe's tools to show (.caffemodel, .safetensors); HDF5 gets a group for
-    each of them, as from Caffe. HDF5, .pth and .npz have no place for the net's name.
-    Whole or not at all: the file is written beside and renamed, an older one stays until then.
-    Raises: WeightsError if the file cannot be written, the ending is unknown, or numbers do not fit into float32.
+    The file is there whole or not at all: it is written beside and renamed, and an older one stays until then.
+
+    Args:
+        path: The file.
+        weights: The arrays.
+        net_name: The net's name, for which HDF5, .pth and .npz have no place.
+        types: Layers' Caffe types, which Caffe's tools show (.caffemodel, .safetensors). HDF5 gets a group for each
+            of these layers, as from Caffe.
+
+    Raises:
+        WeightsError: The file cannot be written, the ending is unknown, or a number does not fit into float32.
     """
     form = format_to_write(path)
     name = os.fspath(path)

@@ -246,6 +246,11 @@ LAYERS = st.builds(
 )
 
 
+def test_options_named_as_the_type_of_something_else_than_a_layer() -> None:
+    with pytest.raises(PrototxtError, match=r'Solver has no field "sgd_param"'):
+        parse_text('type: "SGD" sgd_param { x: 1 }', caffe_pb2.SolverParameter)
+
+
 @settings(max_examples=200, deadline=None)
 @given(message=LAYERS)
 def test_round_trip_through_both_writers(message: Any) -> None:

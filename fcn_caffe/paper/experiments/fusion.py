@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d
 
-from fcn_caffe.host.glog import silenced
+from fcn_caffe.host.glog import silence_log
 from fcn_caffe.layers.fillers import bilinear_kernel
 from fcn_caffe.models import make_net, starts_of
 from fcn_caffe.net.net import Net
@@ -87,7 +87,7 @@ def _start_net(name: str, scale: int, folder: Path, sources: dict[str, Net]) -> 
     net = narrow_net(name, scale)
     for stem, source in sources.items():
         save_weights(folder / f"{stem}.caffemodel", net_weights(source))
-    with silenced():
+    with silence_log():
         start_from(net, [starts_of(name, str(folder / f"{stem}.caffemodel")) for stem in sources])
     return net
 

@@ -1,4 +1,8 @@
-"""The forms that weights come in, and which one a file is: by its first bytes, as in Caffe, else by its ending."""
+"""The formats of weight files. A file's first bytes say which it has, as in Caffe; otherwise its ending does.
+
+>>> format_to_write("fcn8s.safetensors").name
+'safetensors'
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ __all__ = ["ABSENT", "FORMATS", "Array", "Format", "Weights", "as_float32", "for
 
 @dataclass(frozen=True)
 class Format:
-    """One form of weight files: its name, the endings it goes by, the module that has it, imported when it is used."""
+    """A format of weight files: its name, its endings, and the module that reads and writes it, imported on use."""
 
     name: str
     endings: tuple[str, ...]
@@ -25,24 +29,34 @@ class Format:
     kind: str = "weights"
 
     def read(self, path: PathLike) -> Weights:
-        """Return the arrays of a file of this form. Raises: WeightsError."""
-        found: Weights = getattr(self._module(), f"read_{self.kind}")(path)
-        return found
+        """Read the arrays of a file.
+
+        Raises:
+            WeightsError: The file is not of this format, or corrupt.
+        """
+        weights: Weights = getattr(self._module(), f"read_{self.kind}")(path)
+        return weights
 
     def write(
         self, path: PathLike, weights: Mapping[str, list[Array]], net_name: str, types: Mapping[str, str]
     ) -> None:
-        """Write a file of this form, whole or not at all. Raises: OSError, WeightsError."""
+        """Write a file, whole or not at all.
+
+        Raises:
+            OSError: It cannot be written.
+            WeightsError: The format cannot hold these weights.
+        """
         getattr(self._module(), f"write_{self.kind}")(path, weights, net_name, types)
 
     def names(self, path: PathLike) -> tuple[str, dict[str, str]]:
-        """Return the net's name and its layers' types, as far as a file of this form keeps them.
+        """Read the net's name and its layers' types, as far as a file of this format keeps them.
 
-        Raises: WeightsError.
+        Raises:
+            WeightsError: The file is not of this format, or corrupt.
         """
         function = getattr(self._module(), f"read_{self.kind}_names", None)
-        found: tuple[str, dict[str, str]] = function(path) if function else ("", {})
-        return found
+        names: tuple[str, dict[str, str]] = function(path) if function else ("", {})
+        return names
 
     def _module(self) -> object:
         return importlib.import_module(f"{__name__}.{self.module}")
@@ -61,9 +75,10 @@ _ZIP_MAGIC = b"PK\x03\x04"
 
 
 def format_of(path: PathLike) -> Format:
-    """Return the form of a weight file: what its bytes say, else what its ending says, else a .caffemodel.
+    """Return the format of a weight file: what its bytes say, else what its ending says, else .caffemodel.
 
-    Raises: WeightsError for a file that cannot be read, and for prototxt files.
+    Raises:
+        WeightsError: The file cannot be read, or is a prototxt.
     """
     name = os.fspath(path)
     if name.lower().endswith(_TEXT):
@@ -87,11 +102,15 @@ def format_of(path: PathLike) -> Format:
 
 
 def format_to_write(path: PathLike) -> Format:
-    """Return the form that the ending of a path asks for. Raises: WeightsError for an ending of none."""
-    found = _by_ending(os.fspath(path))
-    if found is None:
+    """Return the format that the ending of a path asks for.
+
+    Raises:
+        WeightsError: No format has this ending.
+    """
+    form = _by_ending(os.fspath(path))
+    if form is None:
         raise WeightsError(f"{os.fspath(path)}: the ending names no weight format. Known: {_endings()}.")
-    return found
+    return form
 
 
 def _zipped(path: PathLike) -> Format:

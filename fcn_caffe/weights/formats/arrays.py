@@ -15,7 +15,7 @@ Array = np.ndarray[Any, Any]
 Weights = dict[str, list[Array]]
 PathLike = str | os.PathLike[str]
 
-# At the place of a blob that the file leaves out, because the layer has it from an earlier one that shares it.
+# Stands for a blob that a file leaves out because the layer shares it with an earlier one.
 ABSENT: Array = np.zeros(0, np.float32)
 ABSENT.flags.writeable = False
 
@@ -28,34 +28,43 @@ _FREE = 2**20
 
 
 def as_float32(array: Array, what: str) -> Array:
-    """Return the array as float32, itself if it is; `what` is what errors call it.
+    """Return an array as float32, itself if it is.
 
-    Raises: WeightsError for what are not real numbers, and for numbers beyond float32's range.
+    Args:
+        array: The array.
+        what: What errors call it.
+
+    Raises:
+        WeightsError: It holds no real numbers, or numbers beyond float32.
     """
     if array.dtype == np.float32:
         return array
     if array.dtype.kind not in "fiu":
         raise WeightsError(f"{what} holds {array.dtype}, wanted float32 or what becomes it.")
     with np.errstate(over="ignore", invalid="ignore"):
-        made = array.astype(np.float32)
-    if array.dtype.itemsize > 4 and np.isinf(made).any():
-        beyond = np.isinf(made) & np.isfinite(array)
+        converted = array.astype(np.float32)
+    if array.dtype.itemsize > 4 and np.isinf(converted).any():
+        beyond = np.isinf(converted) & np.isfinite(array)
         if beyond.any():
             raise WeightsError(f"{what} holds {array[beyond].flat[0]:g}, which is beyond float32.")
-    return made
+    return converted
 
 
 class Budget:
-    """Counts the values a file declares before any is made: at most three times its size, small files more.
+    """Counts the bytes of values that a file declares, before they are allocated.
 
-    Compressed files may be larger than they are; more than that is no file of weights.
+    A compressed file may declare three times its size, a small one 1 MiB more; a file that declares more is refused.
     """
 
     def __init__(self, path: PathLike, size: int) -> None:
         self.path, self.size, self.taken = path, size, 0
 
     def take(self, count: int, what: str) -> None:
-        """Count in `count` bytes of `what`. Raises: WeightsError where they are too many."""
+        """Count `count` bytes of `what`.
+
+        Raises:
+            WeightsError: They are too many.
+        """
         self.taken += count
         if self.taken > 3 * self.size + _FREE:
             raise WeightsError(
@@ -65,13 +74,14 @@ class Budget:
             )
 
 
-def from_blobs(found: Mapping[str, Mapping[int, Array]], path: PathLike) -> Weights:
+def from_blobs(by_layer: Mapping[str, Mapping[int, Array]], path: PathLike) -> Weights:
     """Return {layer: {blob index: array}} as Weights, ABSENT where an index is left out.
 
-    Raises: WeightsError for an index no layer has.
+    Raises:
+        WeightsError: An index is larger than any layer's.
     """
     weights: Weights = {}
-    for layer, blobs in found.items():
+    for layer, blobs in by_layer.items():
         if blobs and max(blobs) >= _MOST_BLOBS:
             raise WeightsError(f"{os.fspath(path)}: layer '{layer}' has a blob {max(blobs)}: no layer has that many.")
         if blobs:
@@ -80,12 +90,12 @@ def from_blobs(found: Mapping[str, Mapping[int, Array]], path: PathLike) -> Weig
 
 
 def blob_index(text: str) -> int | None:
-    """The index that the text spells, as Caffe writes it; None if it does not."""
+    """Return the index that a text spells as Caffe writes it; None for another text."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 and str(int(text)) == text else None
 
 
 def blob_names(weights: Mapping[str, list[Array]]) -> Iterator[tuple[str, Array]]:
-    """Yield LAYER/INDEX and the array of every blob, in order; those left out are left out."""
+    """Yield LAYER/INDEX and the array of every blob, in order, without those that are ABSENT."""
     for layer, blobs in weights.items():
         yield from ((f"{layer}/{index}", blob) for index, blob in enumerate(blobs) if blob is not ABSENT)
 
@@ -95,12 +105,17 @@ _ORDER = ("weight", "bias", "mean", "variance", "scale_factor")
 
 
 def from_names(named: Mapping[str, Array], path: PathLike, ordered: bool) -> Weights:
-    """Return arrays named LAYER/INDEX, or as in the state_dict of a Net (layers.LAYER.weight, LAYER.weight).
+    """Return named arrays as Weights.
 
-    ordered: whether a layer's names come in the order of its blobs; else weight comes before bias, and so on.
-    Raises: WeightsError that says what was found, for other names.
+    Args:
+        named: Arrays by name: LAYER/INDEX, or as in the state_dict of a Net (layers.LAYER.weight, LAYER.weight).
+        path: What errors call the file.
+        ordered: Whether a layer's names come in the order of its blobs; otherwise weight comes before bias, and so on.
+
+    Raises:
+        WeightsError: The names are others, which are listed.
     """
-    found: dict[str, dict[int, Array]] = {}
+    by_layer: dict[str, dict[int, Array]] = {}
     loose: dict[str, list[tuple[str, Array]]] = {}
     foreign = []
     for name, array in named.items():
@@ -108,15 +123,15 @@ def from_names(named: Mapping[str, Array], path: PathLike, ordered: bool) -> Wei
         index = blob_index(last) if slash else None
         parts = name.split(".")
         if layer and index is not None:
-            found.setdefault(layer, {})[index] = array
+            by_layer.setdefault(layer, {})[index] = array
         elif len(parts) == 3 and parts[0] == "layers" and all(parts):
             loose.setdefault(parts[1], []).append((parts[2], array))
         elif len(parts) == 2 and parts[0] and parts[1] in _ORDER:
             loose.setdefault(parts[0], []).append((parts[1], array))
         else:
             foreign.append(name)
-    if foreign or (found and loose) or not named:
-        shown = listed(foreign or named)
+    if foreign or (by_layer and loose) or not named:
+        shown = list_names(foreign or named)
         raise WeightsError(
             f"{os.fspath(path)}: holds {shown or 'nothing'}; wanted LAYER/0, LAYER/1 … as save_weights writes them, or "
             "the state_dict of a Net (layers.LAYER.weight). Rename what it holds after the layers of the net."
@@ -126,16 +141,16 @@ def from_names(named: Mapping[str, Array], path: PathLike, ordered: bool) -> Wei
             unknown = [name for name, _ in blobs if name not in _ORDER]
             if unknown:
                 raise WeightsError(
-                    f"{os.fspath(path)}: layer '{layer}' has {listed(name for name, _ in blobs)}, whose order is not "
-                    f"known. Name them {layer}/0, {layer}/1 … in Caffe's order."
+                    f"{os.fspath(path)}: layer '{layer}' has {list_names(name for name, _ in blobs)}, whose order is "
+                    f"not known. Name them {layer}/0, {layer}/1 … in Caffe's order."
                 )
             blobs.sort(key=lambda blob: _ORDER.index(blob[0]))
-        found[layer] = {index: array for index, (_, array) in enumerate(blobs)}
-    return from_blobs(found, path)
+        by_layer[layer] = {index: array for index, (_, array) in enumerate(blobs)}
+    return from_blobs(by_layer, path)
 
 
-def listed(names: Iterable[str]) -> str:
-    """The first names of many, as an error shows them."""
+def list_names(names: Iterable[str]) -> str:
+    """List the first names of many, for an error."""
     every = list(names)
     shown = ", ".join(repr(name if len(name) <= 60 else f"{name[:60]}…") for name in every[:4])
     return f"{shown} and {len(every) - 4} more" if len(every) > 4 else shown
@@ -143,7 +158,7 @@ def listed(names: Iterable[str]) -> str:
 
 @contextmanager
 def reading(path: PathLike, what: str) -> Iterator[None]:
-    """A block in which whatever a library raises over a file becomes a WeightsError that names it."""
+    """Turn whatever a library raises over a file in this block into a WeightsError that names the file."""
     name = os.fspath(path)
     try:
         yield
@@ -164,6 +179,6 @@ def reading(path: PathLike, what: str) -> Iterator[None]:
 
 def _damaged(name: str, what: str, error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    said = lines[0][:200].rstrip(".") if lines else ""
-    reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    words = lines[0][:200].rstrip(".") if lines else ""
+    reason = f"{type(error).__name__}: {words}" if words else type(error).__name__
     return f"{name}: cannot be read as {what} ({reason}). The file is truncated, corrupt or of another format."

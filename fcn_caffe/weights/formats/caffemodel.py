@@ -13,12 +13,20 @@ from fcn_caffe.weights.formats.arrays import ABSENT, Array, PathLike, Weights
 
 
 def read_weights(path: PathLike) -> Weights:
-    """Return the arrays of a .caffemodel, views of the mapped file. Raises: WeightsError with the byte."""
+    """Read the arrays of a .caffemodel, as views of the mapped file.
+
+    Raises:
+        WeightsError: The file is truncated or corrupt; says at which byte.
+    """
     return {layer.name: layer.blobs for layer in wire.read_net(path).layers if layer.blobs}
 
 
 def read_weights_names(path: PathLike) -> tuple[str, dict[str, str]]:
-    """Return the net's name and the modern types of its layers; V0 types are left out. Raises: WeightsError."""
+    """Read the net's name and the modern types of its layers, without V0 types.
+
+    Raises:
+        WeightsError: The file is truncated or corrupt; says at which byte.
+    """
     net, types = wire.read_net(path), {}
     for layer in net.layers:
         if isinstance(layer.type, str):
@@ -34,7 +42,12 @@ def read_weights_names(path: PathLike) -> tuple[str, dict[str, str]]:
 def write_weights(
     path: PathLike, weights: Mapping[str, list[Array]], net_name: str = "", types: Mapping[str, str] | None = None
 ) -> None:
-    """Write weights as a binary NetParameter. Raises: OSError; WeightsError for ABSENT blobs, which it has to hold."""
+    """Write weights as a binary NetParameter.
+
+    Raises:
+        OSError: The file cannot be written.
+        WeightsError: A blob is ABSENT; this format holds every blob.
+    """
     for layer, blobs in weights.items():
         for index, blob in enumerate(blobs):
             if blob is ABSENT:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
-from typing import IO, Any
+from typing import IO
 
 import h5py  # type: ignore[import-untyped]
 import numpy as np
@@ -33,23 +33,31 @@ _DEEPEST = 32  # groups within groups: layer names have a few `/`
 
 
 def read_weights(path: PathLike) -> Weights:
-    """Return the arrays of a .caffemodel.h5, float32, layers in the order of their names, which HDF5 keeps.
+    """Read the arrays of a .caffemodel.h5, float32; layers come in the order of their names, as HDF5 keeps them.
 
     A blob that Caffe left out, because an earlier layer shares it, is ABSENT before later ones of its layer.
-    Raises: WeightsError for files that are corrupt, hold something else, or declare more values than they have.
+
+    Raises:
+        WeightsError: The file is corrupt, holds something else, or declares more values than it has.
+
     Source: Caffe Net::CopyTrainedLayersFromHDF5.
     """
-    with _opened(path) as (file, budget):
+    with _open(path) as (file, budget):
         data = _child(file, "data", path)
         if not isinstance(data, h5py.Group):
             raise WeightsError(f"{os.fspath(path)}: has no group 'data' with a group for each layer, as Caffe writes.")
-        found: dict[str, dict[int, Array]] = {}
-        _read_group(data, "", found, budget, path, [])
-        return from_blobs(found, path)
+        blobs: dict[str, dict[int, Array]] = {}
+        _read_group(data, "", blobs, budget, path, [])
+        return from_blobs(blobs, path)
 
 
 def _read_group(
-    group: Any, layer: str, found: dict[str, dict[int, Array]], budget: Budget, path: PathLike, above: list[Any]
+    group: h5py.Group,
+    layer: str,
+    blobs: dict[str, dict[int, Array]],
+    budget: Budget,
+    path: PathLike,
+    above: list[h5py.h5g.GroupID],
 ) -> None:
     """Read the blobs of one layer, and the groups below, whose layers' names start with this one's."""
     if group.id in above or len(above) > _DEEPEST:
@@ -58,22 +66,25 @@ def _read_group(
         child = _child(group, name, path)
         full = f"{layer}/{name}" if layer else name
         if isinstance(child, h5py.Group):
-            _read_group(child, full, found, budget, path, [*above, group.id])
+            _read_group(child, full, blobs, budget, path, [*above, group.id])
         elif (index := blob_index(name)) is None or not layer:
             raise WeightsError(
                 f"{os.fspath(path)}: data/{full} is no blob: wanted data/LAYER/0, data/LAYER/1 … as Caffe writes them."
             )
         else:
-            found.setdefault(layer, {})[index] = _read_array(child, f"layer '{layer}' blob {index}", budget)
+            blobs.setdefault(layer, {})[index] = _read_array(child, f"layer '{layer}' blob {index}", budget)
 
 
 def read_solver_state(path: PathLike) -> BinaryState:
-    """Return a .solverstate.h5; its histories are float32, in the solver's order.
+    """Read a .solverstate.h5; its histories are float32, in the solver's order.
 
-    Raises: WeightsError as read_weights does. Source: Caffe SGDSolver::RestoreSolverStateFromHDF5.
+    Raises:
+        WeightsError: As read_weights does.
+
+    Source: Caffe SGDSolver::RestoreSolverStateFromHDF5.
     """
     name = os.fspath(path)
-    with _opened(path) as (file, budget):
+    with _open(path) as (file, budget):
         numbers = {}
         for key in ("iter", "current_step"):
             dataset = _child(file, key, path)
@@ -94,7 +105,7 @@ def read_solver_state(path: PathLike) -> BinaryState:
         return BinaryState(numbers["iter"], _learned_net(file, path), numbers["current_step"], history)
 
 
-def _learned_net(file: Any, path: PathLike) -> str:
+def _learned_net(file: h5py.File, path: PathLike) -> str:
     dataset = _child(file, "learned_net", path)
     if dataset is None:
         return ""
@@ -105,7 +116,7 @@ def _learned_net(file: Any, path: PathLike) -> str:
 
 
 @contextmanager
-def _opened(path: PathLike) -> Iterator[tuple[Any, Budget]]:
+def _open(path: PathLike) -> Iterator[tuple[h5py.File, Budget]]:
     """The file, open for reading, and what may be read of it."""
     with reading(path, "HDF5"):
         size = os.stat(path).st_size
@@ -113,8 +124,8 @@ def _opened(path: PathLike) -> Iterator[tuple[Any, Budget]]:
             yield file, Budget(path, size)
 
 
-def _child(group: Any, name: str, path: PathLike) -> Any:
-    """What a group holds under a name, None if nothing. Raises: WeightsError for a link, which leads elsewhere."""
+def _child(group: h5py.Group, name: str, path: PathLike) -> h5py.Group | h5py.Dataset | None:
+    """What a group holds under a name, None if nothing. A link leads elsewhere and is refused."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -127,17 +138,19 @@ def _child(group: Any, name: str, path: PathLike) -> Any:
     return group[name]
 
 
-def _read_array(dataset: Any, what: str, budget: Budget, wanted: Any = np.float32) -> Array:
-    """The values of a dataset, once it is known that the file holds as many as it declares."""
+def _read_array(
+    dataset: h5py.Group | h5py.Dataset | None, what: str, budget: Budget, wanted: type[np.generic] = np.float32
+) -> Array:
+    """Read a dataset, after a check that the file holds as many values as it declares."""
     where = f"{os.fspath(budget.path)}: {what}"
     if not isinstance(dataset, h5py.Dataset) or dataset.shape is None or dataset.dtype.kind not in "fiu":
         raise WeightsError(f"{where} is not an array of numbers.")
-    made = dataset.id.get_create_plist()
-    if made.get_external_count() or made.get_layout() == h5py.h5d.VIRTUAL:
+    storage = dataset.id.get_create_plist()
+    if storage.get_external_count() or storage.get_layout() == h5py.h5d.VIRTUAL:
         raise WeightsError(f"{where} lies in another file, which is not opened.")
     declared, item = prod(int(size) for size in dataset.shape), dataset.dtype.itemsize
     stored = dataset.id.get_storage_size()
-    if made.get_layout() == h5py.h5d.CHUNKED:
+    if storage.get_layout() == h5py.h5d.CHUNKED:
         # Chunks are read whole, however few of their values belong to the array.
         chunk = prod(int(size) for size in dataset.chunks) * item
         budget.take(max(0, chunk - declared * item), f"the chunks of {what}")
@@ -154,15 +167,18 @@ def _read_array(dataset: Any, what: str, budget: Budget, wanted: Any = np.float3
 def write_weights(
     path: PathLike, weights: Mapping[str, list[Array]], net_name: str = "", types: Mapping[str, str] | None = None
 ) -> None:
-    """Write weights as Caffe's ToHDF5 does: a group for every layer, also those in `types` that have no blobs.
+    """Write weights as Caffe's ToHDF5 does: a group for every layer, also for those in `types` that have no blobs.
 
     ABSENT blobs are left out. HDF5 as Caffe writes it has no place for the net's name.
-    Raises: OSError; WeightsError for names that HDF5 cannot keep.
+
+    Raises:
+        OSError: The file cannot be written.
+        WeightsError: HDF5 cannot keep a layer's name.
     """
     for layer in {**weights, **(types or {})}:
         if any(part in ("", ".", "..") for part in layer.split("/")) or "\0" in layer:
             raise WeightsError(f"{os.fspath(path)}: HDF5 cannot keep the layer name '{layer}'. Rename the layer.")
-    with _created(path) as file:
+    with _create(path) as file:
         data = file.create_group("data")
         for layer in {**weights, **(types or {})}:
             try:
@@ -180,8 +196,12 @@ def write_weights(
 def write_solver_state(
     path: PathLike, iter: int, learned_net: str, history: Iterable[Array], current_step: int = 0
 ) -> None:
-    """Write a solver state as Caffe's SnapshotSolverStateToHDF5 does. Raises: OSError."""
-    with _created(path) as file:
+    """Write a solver state as Caffe's SnapshotSolverStateToHDF5 does.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    with _create(path) as file:
         file.create_dataset("iter", data=np.array([iter], "<i4"))
         # A string of its own length and the closing zero, as Caffe's library makes it.
         text = os.fsencode(learned_net)
@@ -196,7 +216,7 @@ def write_solver_state(
 
 
 @contextmanager
-def _created(path: PathLike) -> Iterator[Any]:
+def _create(path: PathLike) -> Iterator[h5py.File]:
     with atomic_write(path) as target:
         outlet = _Outlet(target)
         with h5py.File(outlet, "w") as file:
@@ -206,9 +226,9 @@ def _created(path: PathLike) -> Iterator[Any]:
 
 
 class _Outlet:
-    """A file that HDF5 writes to, which keeps the first failure for later.
+    """A file that HDF5 writes to; it keeps the first failure, for us to raise in the end.
 
-    HDF5 that cannot write its last pages ends the process; so it never learns of it, and we raise it when it is done.
+    HDF5 ends the process where it cannot write its last pages, so it must not learn of a failure.
     """
 
     def __init__(self, target: IO[bytes]) -> None:
@@ -221,11 +241,11 @@ class _Outlet:
         return self.position
 
     def tell(self) -> int:
-        """The position in bytes."""
+        """Return the position in bytes."""
         return self.position
 
-    def write(self, data: Any) -> int:
-        """Write all of it, or note why not."""
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Write all of the data, or note why not."""
         if self.failure is None:
             try:
                 self.target.seek(self.position)
@@ -247,8 +267,8 @@ class _Outlet:
         return size
 
     def flush(self) -> None:
-        """Nothing: the file is flushed when it is whole."""
+        """Do nothing: the file is flushed when it is whole."""
 
     def read(self, size: int = -1) -> bytes:
-        """Nothing is read back from a file that is being written."""
+        """Refuse: nothing is read back from a file that is being written."""
         raise OSError("a file that is being written is not read")

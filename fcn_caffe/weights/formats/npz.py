@@ -29,9 +29,10 @@ _LONGEST_HEADER = 2**16
 
 
 def read_weights(path: PathLike) -> Weights:
-    """Return the arrays of a .npz, float32, in file order; compressed or not. Nothing in it is unpickled.
+    """Read the arrays of a .npz, compressed or not, float32, in file order. Nothing in it is unpickled.
 
-    Raises: WeightsError for files that are corrupt, hold something else, or declare more than three times their size.
+    Raises:
+        WeightsError: The file is corrupt, holds something else, or declares more than three times its size.
     """
     name = os.fspath(path)
     with reading(path, "npz"), zipfile.ZipFile(path) as archive:
@@ -77,7 +78,11 @@ def _read_array(file: IO[bytes], size: int, what: str) -> Array:
 def write_weights(
     path: PathLike, weights: Mapping[str, list[Array]], net_name: str = "", types: Mapping[str, str] | None = None
 ) -> None:
-    """Write weights uncompressed; a .npz has no place for the net's name and types. Raises: OSError."""
+    """Write weights uncompressed; a .npz has no place for the net's name and types.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     arrays: dict[str, Any] = {name: np.asarray(array, "<f4") for name, array in blob_names(weights)}
     with atomic_write(path) as file:
         np.savez(file, **arrays)

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO, FileIO
+from types import ModuleType
 from typing import IO, Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from fcn_caffe.weights.formats.arrays import (
     as_float32,
     blob_names,
     from_names,
-    listed,
+    list_names,
     reading,
 )
 
@@ -35,9 +36,10 @@ from fcn_caffe.weights.formats.arrays import (
 
 
 def read_safetensors(path: PathLike) -> Weights:
-    """Return the arrays of a .safetensors, float32, in the order its metadata gives (ours), else of its names.
+    """Read the arrays of a .safetensors, float32, in the order that our metadata gives, else in that of their names.
 
-    Raises: WeightsError for files that are corrupt or hold something else, or where the library is missing.
+    Raises:
+        WeightsError: The file is corrupt or holds something else, or the library is missing.
     """
     library = _safetensors(path)
     with reading(path, "safetensors"):
@@ -51,7 +53,11 @@ def read_safetensors(path: PathLike) -> Weights:
 
 
 def read_safetensors_names(path: PathLike) -> tuple[str, dict[str, str]]:
-    """Return the net's name and its layers' types from our own metadata. Raises: WeightsError."""
+    """Read the net's name and its layers' types from our own metadata.
+
+    Raises:
+        WeightsError: The file is corrupt, or the library is missing.
+    """
     library = _safetensors(path)
     with reading(path, "safetensors"), library.safe_open(os.fspath(path), framework="pt") as file:
         metadata = file.metadata() or {}
@@ -69,7 +75,9 @@ def write_safetensors(
 ) -> None:
     """Write weights as .safetensors; its metadata keeps the net's name, the layers' types and the order.
 
-    Raises: OSError; WeightsError where the library is missing.
+    Raises:
+        OSError: The file cannot be written.
+        WeightsError: The library is missing.
     """
     library = _safetensors(path)
     arrays = {name: np.ascontiguousarray(array, "<f4").reshape(array.shape) for name, array in blob_names(weights)}
@@ -99,7 +107,7 @@ def _order(metadata: Mapping[str, str]) -> dict[str, int]:
     return {name: index for index, name in enumerate(names) if isinstance(name, str)}
 
 
-def _safetensors(path: PathLike) -> Any:
+def _safetensors(path: PathLike) -> ModuleType:
     try:
         import safetensors
         import safetensors.numpy
@@ -112,7 +120,7 @@ def _safetensors(path: PathLike) -> Any:
 
 # -- torch's own -----------------------------------------------------------------------------------------------------
 
-# All that a dict of tensors is made of. Other names in a file are what it wants to call, or a model of other classes.
+# A dict of tensors calls for these alone. Another name in a file is a function to call, or a class of a model.
 _KINDS = ("Float", "Double", "Half", "BFloat16", "Byte", "Char", "Short", "Int", "Long")
 _NEEDED = {
     "collections OrderedDict",
@@ -126,11 +134,13 @@ _BUILT = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "LIST", "EMPTY_LIST", "DICT", "
 
 
 def read_pth(path: PathLike) -> Weights:
-    """Return the tensors of a dict that torch.save wrote, float32, in its order; views of the mapped file if they can.
+    """Read the tensors of a dict that torch.save wrote, float32, in its order; where they can, as views of the file.
 
-    It is loaded with weights_only, after a look at what it would call and how much it declares: only tensors, no more
-    of them than the file holds.
-    Raises: WeightsError for files that are corrupt, compressed, or hold something else, naming it.
+    Before it is loaded (with weights_only) its pickle is checked: it may call for tensors alone, and for no more of
+    them than the file holds.
+
+    Raises:
+        WeightsError: The file is corrupt or compressed, or holds something else, which is named.
     """
     name = os.fspath(path)
     with reading(path, "a torch file"), _quiet():
@@ -141,13 +151,15 @@ def read_pth(path: PathLike) -> Weights:
         else:
             _check_legacy(path, size)
         try:
-            found = torch.load(name, map_location="cpu", weights_only=True, mmap=zipped)
+            loaded = torch.load(name, map_location="cpu", weights_only=True, mmap=zipped)
         except pickle.UnpicklingError:
             # Its own words advise to load without weights_only.
             raise WeightsError(f"{name}: cannot be read as a dict of tensors. The file is corrupt.") from None
-        if not isinstance(found, dict):
-            raise WeightsError(f"{name}: holds a {type(found).__name__}, wanted a dict of tensors, as a state_dict is.")
-        strange = {key: value for key, value in found.items() if not _is_plain(key, value)}
+        if not isinstance(loaded, dict):
+            raise WeightsError(
+                f"{name}: holds a {type(loaded).__name__}, wanted a dict of tensors, as a state_dict is."
+            )
+        strange = {key: value for key, value in loaded.items() if not _is_plain(key, value)}
         if strange:
             held = ", ".join(f"{_key(key)} ({type(value).__name__})" for key, value in list(strange.items())[:4])
             raise WeightsError(
@@ -155,15 +167,15 @@ def read_pth(path: PathLike) -> Weights:
                 f"{' …' if len(strange) > 4 else ''}. Save the state_dict alone."
             )
         budget = Budget(path, size)
-        named = {key: _array(value, key, path, budget) for key, value in found.items()}
+        named = {key: _array(value, key, path, budget) for key, value in loaded.items()}
         return from_names(named, path, ordered=True)
 
 
-def _key(key: Any) -> str:
+def _key(key: object) -> str:
     return repr(key[:60]) if isinstance(key, str) else f"a key of type {type(key).__name__}"
 
 
-def _is_plain(key: Any, value: Any) -> bool:
+def _is_plain(key: object, value: object) -> bool:
     return (
         isinstance(key, str)
         and isinstance(value, torch.Tensor)
@@ -190,7 +202,7 @@ class _Whole(FileIO):
     """A file whose `read` makes no room for more than is left, however much a corrupt pickle says to read."""
 
     def read(self, size: int | None = -1) -> bytes:
-        """Up to `size` bytes, or all that is left."""
+        """Read up to `size` bytes, or all that is left."""
         left = max(0, os.fstat(self.fileno()).st_size - self.tell())
         return super().read(left if size is None or size < 0 else min(size, left)) or b""
 
@@ -223,15 +235,19 @@ def _check_pickle(file: IO[bytes], path: PathLike, size: int) -> None:
         before = code.name
     if strange:
         raise WeightsError(
-            f"{os.fspath(path)}: holds {listed(dict.fromkeys(strange))}, wanted a dict of tensors, as a state_dict is. "
-            "Save the state_dict alone."
+            f"{os.fspath(path)}: holds {list_names(dict.fromkeys(strange))}, wanted a dict of tensors, as a "
+            "state_dict is. Save the state_dict alone."
         )
 
 
 def write_pth(
     path: PathLike, weights: Mapping[str, list[Array]], net_name: str = "", types: Mapping[str, str] | None = None
 ) -> None:
-    """Write weights as torch.save of a plain dict of tensors; it has no place for the net's name. Raises: OSError."""
+    """Write weights as torch.save does a plain dict of tensors; it has no place for the net's name.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     tensors = {}
     for name, array in blob_names(weights):
         plain = np.asarray(array, np.float32)

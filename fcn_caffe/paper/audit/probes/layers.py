@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from fcn_caffe.host.glog import silenced
+from fcn_caffe.host.glog import silence_log
 from fcn_caffe.net.net import Net
 from fcn_caffe.paper.result import relative
 from fcn_caffe.proto import caffe_pb2
@@ -188,7 +188,7 @@ def train_regression(
         options.weight_filler.type, options.weight_filler.value = "constant", fillers[0]
         options.bias_filler.type, options.bias_filler.value = "constant", fillers[1]
     net.layer.add(name="loss", type="EuclideanLoss", bottom=["factor", "target"], top=["loss"])
-    with silenced():
+    with silence_log():
         run = Solver(param)
         path, factors = [], []
         for _ in range(_STEPS):
