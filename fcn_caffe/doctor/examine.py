@@ -52,39 +52,39 @@ def _examine(
     path: str | os.PathLike[str], weights: str | os.PathLike[str] | None, size: tuple[int, int] | None, images: int
 ) -> Examination:
     subject = read_subject(path, size)
-    seen = Examination(os.fspath(path))
+    examination = Examination(os.fspath(path))
     built: dict[int, Built] = {}
     for phase in (TRAIN, TEST):
         if subject.has_no_net(phase):
-            seen.skip(
+            examination.skip(
                 f"the {NAMES[phase]} net", f"{subject.net_path} brings no images into it, and nothing asks for it"
             )
             continue
         try:
-            seen.add(crop_offsets(subject.param(phase)))
+            examination.add(crop_offsets(subject.param(phase)))
             built[phase] = subject.build(phase)
         except FcnCaffeError as error:
             problem = f"the {NAMES[phase]} net cannot be built."
-            seen.add([Finding(ERROR, "build", str(subject.net_path), problem, str(error))])
+            examination.add([Finding(ERROR, "build", str(subject.net_path), problem, str(error))])
     if subject.settings is not None:
-        seen.add(refusals(subject.settings, built[TRAIN].net if TRAIN in built else None))
+        examination.add(refusals(subject.settings, built[TRAIN].net if TRAIN in built else None))
     _take_sizes(subject, built)
     for phase, net in built.items():
-        _data(subject, net, NAMES[phase], images, seen)
+        _data(subject, net, NAMES[phase], images, examination)
     main = built.get(TRAIN) or built.get(TEST)
     if main is None:
-        seen.skip("all other checks", "the net cannot be built")
-        return seen
-    _parameters(subject, main, None if weights is None else os.fspath(weights), seen)
+        examination.skip("all other checks", "the net cannot be built")
+        return examination
+    _parameters(subject, main, None if weights is None else os.fspath(weights), examination)
     if subject.settings is not None:
         if TRAIN in built:
-            seen.add(rates(built[TRAIN].net, subject.settings.param, str(subject.path)))
-            seen.add(memory_needed(built[TRAIN].net, True, subject.settings.param.type))
+            examination.add(rates(built[TRAIN].net, subject.settings.param, str(subject.path)))
+            examination.add(memory_needed(built[TRAIN].net, True, subject.settings.param.type))
     else:
-        seen.skip("rate against normalisation", "a net alone has no rate: give its solver")
+        examination.skip("rate against normalisation", "a net alone has no rate: give its solver")
     if TEST in built:
-        seen.add(memory_needed(built[TEST].net, False))
-    return seen
+        examination.add(memory_needed(built[TEST].net, False))
+    return examination
 
 
 def _take_sizes(subject: Subject, built: dict[int, Built]) -> None:
@@ -96,35 +96,39 @@ def _take_sizes(subject: Subject, built: dict[int, Built]) -> None:
                 built[phase] = replace(again, assumed=False)
 
 
-def _data(subject: Subject, built: Built, phase: str, images: int, seen: Examination) -> None:
-    seen.add(class_counts(built.net, subject))
+def _data(subject: Subject, built: Built, phase: str, images: int, examination: Examination) -> None:
+    examination.add(class_counts(built.net, subject))
     if built.data_error is not None and not built.is_data_absent:
-        seen.add(
+        examination.add(
             [Finding(ERROR, "data", str(subject.net_path), f"the {phase} data cannot be read.", str(built.data_error))]
         )
     if built.data_error is not None:
-        seen.skip(f"label ranges, sizes of the {phase} images", built.data_error)
+        examination.skip(f"label ranges, sizes of the {phase} images", built.data_error)
     elif subject.size is not None:
-        seen.skip(f"label ranges ({phase})", "a size was given in place of the data")
+        examination.skip(f"label ranges ({phase})", "a size was given in place of the data")
     else:
-        first_labels(built.net, images, seen)
+        first_labels(built.net, images, examination)
 
 
-def _parameters(subject: Subject, built: Built, weights: str | None, seen: Examination) -> None:
+def _parameters(subject: Subject, built: Built, weights: str | None, examination: Examination) -> None:
     net, starts = built.net, start_files(subject, weights)
-    start = start_state(subject, built, starts, weights is not None, seen)
+    start = start_state(subject, built, starts, weights is not None, examination)
     for item in starts:
         if Path(item.weights).is_file():
-            preprocessing(subject, Path(item.weights), seen)
+            preprocessing(subject, Path(item.weights), examination)
     trained = subject.settings is None and bool(starts)
     # A bare net is filled by weights that are not known here; so is one whose weights are elsewhere.
     trusted = start.unknown or (subject.settings is None and not starts)
-    seen.add(interpolation(net, start, trained))
+    examination.add(interpolation(net, start, trained))
     if trained:
-        seen.add(zero_weights(net, start))
+        examination.add(zero_weights(net, start))
     else:
-        seen.add(dead_layers(net, start, trusted))
-        if subject.settings is not None and not starts and any(item.check == "dead layers" for item in seen.findings):
+        examination.add(dead_layers(net, start, trusted))
+        if (
+            subject.settings is not None
+            and not starts
+            and any(item.check == "dead layers" for item in examination.findings)
+        ):
             problem = "names no weights, so every layer starts from its filler."
             advice = "If a script copies weights in, as the reference's solve.py does, give them as --weights."
-            seen.add([Finding(NOTE, "weights", str(subject.path), problem, advice)])
+            examination.add([Finding(NOTE, "weights", str(subject.path), problem, advice)])

@@ -28,26 +28,26 @@ _LABELLED = ("SoftmaxWithLoss", "InfogainLoss", "MultinomialLogisticLoss")
 VOID = 255
 
 
-def preprocessing(subject: Subject, weights: Path, seen: Examination) -> None:
+def preprocessing(subject: Subject, weights: Path, examination: Examination) -> None:
     """Compare the weights' record of preprocessing with the net's data layer."""
     check = "mean and channel order"
     record = read_preprocessing(weights)
     if record is None:
-        seen.skip(check, f"{weights} has no record ({weights.name}.preprocessing.json)")
+        examination.skip(check, f"{weights} has no record ({weights.name}.preprocessing.json)")
         return
     net = subject.sources[TEST]
     if not isinstance(net, Path):
-        seen.skip(check, "the net is inside the solver file")
+        examination.skip(check, "the net is inside the solver file")
         return
     try:
         theirs = net_preprocessing(net, subject.paths)
     except FcnCaffeError as error:
-        seen.skip(check, error)
+        examination.skip(check, error)
         return
     contradictions = differences(record, theirs, starts=subject.settings is not None)
     if contradictions:
         advice = "Change the data layer's mean or order, or use weights made for these inputs."
-        seen.add(
+        examination.add(
             [
                 Finding(
                     ERROR,
@@ -156,37 +156,37 @@ class _Labels:
         return sorted(value for value in unique if not 0 <= value < self.classes and value != self.ignore)
 
 
-def first_labels(net: Net, images: int, seen: Examination) -> None:
+def first_labels(net: Net, images: int, examination: Examination) -> None:
     """Check the labels of each data layer's first images: out of range, all void, masks of 0 and 255."""
     targets, sources = list(_targets(net)), data_nodes(net.graph)
     for node, _, label, _ in targets:
         if sources and not any(label in source.tops for source in sources):
-            seen.skip(f"label ranges of {node}", f"its labels '{label}' are made by other layers")
+            examination.skip(f"label ranges of {node}", f"its labels '{label}' are made by other layers")
     for source in sources:
         heads = [
             _Labels(node, label, classes, getattr(net.layer(node.name), "ignore_label", None))
             for node, _, label, classes in targets
             if label in source.tops
         ]
-        if heads and not _read_labels(net, source, heads, images, seen):
+        if heads and not _read_labels(net, source, heads, images, examination):
             return
         for head in heads:
-            seen.add(_void_or_mask(source, head, images))
+            examination.add(_void_or_mask(source, head, images))
 
 
-def _read_labels(net: Net, source: Node, heads: list[_Labels], images: int, seen: Examination) -> bool:
+def _read_labels(net: Net, source: Node, heads: list[_Labels], images: int, examination: Examination) -> bool:
     """Run a data layer for its first images; return False where a label is out of range or an image is unreadable."""
     for number in range(images):
         try:
             tops = net.layer(source.name)()
         except FcnCaffeError as error:
-            seen.add([Finding(ERROR, "label ranges", str(source), "an image cannot be read:", str(error))])
+            examination.add([Finding(ERROR, "label ranges", str(source), "an image cannot be read:", str(error))])
             return False
         blobs = dict(zip(source.tops, (tops,) if isinstance(tops, torch.Tensor) else tops, strict=False))
         for head in heads:
             refused = head.add(blobs[head.blob])
             if refused:
-                seen.add([_out_of_range(source, head, number, refused)])
+                examination.add([_out_of_range(source, head, number, refused)])
                 return False
     return True
 

@@ -172,7 +172,7 @@ def explain(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -
         raise SolverError(f"{subject.path}: is a net, which has no rate. Give the solver that trains it.")
     param = subject.settings.param
     net = subject.build(TRAIN).net
-    made = Explanation(
+    explanation = Explanation(
         str(subject.path),
         param.type,
         float(param.base_lr),
@@ -188,14 +188,14 @@ def explain(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -
             continue
         loss = _loss_rate(net, node, weight, param)
         if loss is None:
-            made.unknown.append(str(node))
+            explanation.unknown.append(str(node))
         else:
-            made.losses.append(loss)
-    if not made.losses and not made.unknown:
+            explanation.losses.append(loss)
+    if not explanation.losses and not explanation.unknown:
         raise SolverError(f"{subject.path}: the train net has no loss. Add a loss layer, or loss_weight to one.")
-    made.warnings = [str(finding) for finding in rates(net, param, made.solver) if finding.level != NOTE]
-    made.warnings += _batch_warnings(made)
-    return made
+    explanation.warnings = [str(finding) for finding in rates(net, param, explanation.solver) if finding.level != NOTE]
+    explanation.warnings += _batch_warnings(explanation)
+    return explanation
 
 
 def _size(net: Net) -> str:
@@ -247,10 +247,10 @@ def _loss_rate(net: Net, node: Node, weight: float, solver: caffe_pb2.SolverPara
     )
 
 
-def _batch_warnings(made: Explanation) -> Iterator[str]:
+def _batch_warnings(explanation: Explanation) -> Iterator[str]:
     """Warn of losses that grow with the size of the data, because they are not averaged over it."""
-    for loss in made.losses:
-        if made.type not in _FOLLOWS or loss.pixels == 1:
+    for loss in explanation.losses:
+        if explanation.type not in _FOLLOWS or loss.pixels == 1:
             continue
         if loss.divisor < loss.images * loss.pixels:
             summed = "pixels and images" if loss.divisor < loss.images else "pixels"

@@ -43,7 +43,7 @@ class Comparison:
         for what, values in rows:
             cells = (f"{value:<{width}}" for value, width in zip(values, widths, strict=True))
             lines.append(f"{what:<{first}}  {'  '.join(cells)}".rstrip())
-        return "\n".join([*lines, *(f"{it.solver}: {text}" for it in self.solvers for text in it.warnings)])
+        return "\n".join([*lines, *(f"{solver.solver}: {text}" for solver in self.solvers for text in solver.warnings)])
 
 
 def compare(solvers: Sequence[Explanation]) -> Comparison:
@@ -56,24 +56,24 @@ def compare(solvers: Sequence[Explanation]) -> Comparison:
     """
     if len(solvers) < 2:
         raise ValueError(f"two solvers or more are compared, got {len(solvers)}")
-    made = Comparison(list(solvers))
+    comparison = Comparison(list(solvers))
 
     def line(what: str, value: Callable[[Explanation], Value]) -> None:
-        made.lines.append(Line(what, [_finite(value(solver)) for solver in solvers]))
+        comparison.lines.append(Line(what, [_finite(value(solver)) for solver in solvers]))
 
-    line("rule", lambda it: it.type)
-    line("base_lr", lambda it: it.base_lr)
-    line("lr_policy", lambda it: it.policy.removeprefix("lr_policy: "))
-    line("weight_decay", lambda it: it.weight_decay)
-    line("passes a step (iter_size)", lambda it: it.iter_size)
-    line("momentum", lambda it: it.momentum)
-    line("momentum factor, 1 / (1 - momentum)", lambda it: it.factor if it.scales else None)
+    line("rule", lambda solver: solver.type)
+    line("base_lr", lambda solver: solver.base_lr)
+    line("lr_policy", lambda solver: solver.policy.removeprefix("lr_policy: "))
+    line("weight_decay", lambda solver: solver.weight_decay)
+    line("passes a step (iter_size)", lambda solver: solver.iter_size)
+    line("momentum", lambda solver: solver.momentum)
+    line("momentum factor, 1 / (1 - momentum)", lambda solver: solver.factor if solver.scales else None)
     for title, losses in _losses(solvers):
-        made.lines += _loss_lines(title, list(zip(solvers, losses, strict=True)))
+        comparison.lines += _loss_lines(title, list(zip(solvers, losses, strict=True)))
     unknown = [", ".join(solver.unknown) for solver in solvers]
     if any(unknown):
-        made.lines.append(Line("losses of unknown normalisation", [names or None for names in unknown]))
-    return made
+        comparison.lines.append(Line("losses of unknown normalisation", [names or None for names in unknown]))
+    return comparison
 
 
 def _losses(solvers: Sequence[Explanation]) -> list[tuple[str, list[LossRate | None]]]:
@@ -85,32 +85,39 @@ def _losses(solvers: Sequence[Explanation]) -> list[tuple[str, list[LossRate | N
     return [(f"{name}: ", [known.get(name) for known in by_name]) for name in names]
 
 
-def _loss_lines(title: str, given: list[tuple[Explanation, LossRate | None]]) -> list[Line]:
+def _loss_lines(title: str, pairs: list[tuple[Explanation, LossRate | None]]) -> list[Line]:
     lines: list[Line] = []
 
     def line(what: str, value: Callable[[Explanation, LossRate], Value]) -> None:
-        lines.append(Line(f"{title}{what}", [None if loss is None else _finite(value(it, loss)) for it, loss in given]))
+        lines.append(
+            Line(f"{title}{what}", [None if loss is None else _finite(value(solver, loss)) for solver, loss in pairs])
+        )
 
     def ratio(what: str, value: Callable[[Explanation, LossRate], float]) -> None:
-        first, loss = given[0]
+        first, loss = pairs[0]
         base = value(first, loss) if loss is not None and first.scales else 0.0
-        line(what, lambda it, loss: value(it, loss) / base if base and isfinite(base) and it.scales else None)
+        line(
+            what, lambda solver, loss: value(solver, loss) / base if base and isfinite(base) and solver.scales else None
+        )
 
-    line("loss", lambda it, loss: f"{loss.layer} ({loss.type})")
-    line("images a step", lambda it, loss: loss.images * it.iter_size)
-    line("positions an image", lambda it, loss: loss.pixels)
-    line("normaliser of a pass", lambda it, loss: loss.divisor)
-    line("which is", lambda it, loss: loss.divided_by)
-    line("loss_weight", lambda it, loss: loss.weight)
-    line("the log begins near", lambda it, loss: loss.shown)
-    line("rate for a loss averaged over positions", lambda it, loss: loss.acts if it.scales else None)
+    line("loss", lambda solver, loss: f"{loss.layer} ({loss.type})")
+    line("images a step", lambda solver, loss: loss.images * solver.iter_size)
+    line("positions an image", lambda solver, loss: loss.pixels)
+    line("normaliser of a pass", lambda solver, loss: loss.divisor)
+    line("which is", lambda solver, loss: loss.divided_by)
+    line("loss_weight", lambda solver, loss: loss.weight)
+    line("the log begins near", lambda solver, loss: loss.shown)
+    line("rate for a loss averaged over positions", lambda solver, loss: loss.acts if solver.scales else None)
     line(
         "weight_decay beside it",
-        lambda it, loss: it.weight_decay * it.base_lr / loss.acts if loss.acts and it.scales else None,
+        lambda solver, loss: solver.weight_decay * solver.base_lr / loss.acts if loss.acts and solver.scales else None,
     )
-    line("that rate x momentum factor", lambda it, loss: loss.acts * it.factor if it.scales else None)
-    ratio("step, beside the first's", lambda it, loss: loss.acts * it.factor)
-    ratio("step an image, beside the first's", lambda it, loss: loss.acts * it.factor / (loss.images * it.iter_size))
+    line("that rate x momentum factor", lambda solver, loss: loss.acts * solver.factor if solver.scales else None)
+    ratio("step, beside the first's", lambda solver, loss: loss.acts * solver.factor)
+    ratio(
+        "step an image, beside the first's",
+        lambda solver, loss: loss.acts * solver.factor / (loss.images * solver.iter_size),
+    )
     return lines
 
 

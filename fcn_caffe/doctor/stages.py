@@ -24,21 +24,21 @@ def check(stages: Sequence[Stage]) -> None:
         SolverError: lr_policy is unknown, test_iter does not fit the split, there is no head to score or no room for
             snapshots, or the stages do not fit each other.
     """
-    found = problems(stages)
-    if found:
-        raise found[0]
+    errors = problems(stages)
+    if errors:
+        raise errors[0]
 
 
 def problems(stages: Sequence[Stage]) -> list[FcnCaffeError]:
     """Return all that `check` would raise, each once: a data set that several nets lack is named for the first."""
     results: dict[Path, Net] = {}
-    found: dict[str, FcnCaffeError] = {}
+    errors: dict[str, FcnCaffeError] = {}
     for stage in stages:
         try:
             _check_stage(stage, results)
         except FcnCaffeError as error:
-            found.setdefault(str(error).removeprefix(f"{stage.net}: "), error)
-    return list(found.values())
+            errors.setdefault(str(error).removeprefix(f"{stage.net}: "), error)
+    return list(errors.values())
 
 
 def _check_stage(stage: Stage, results: dict[Path, Net]) -> None:

@@ -56,38 +56,40 @@ def _path_of(settings: Settings, name: str) -> str:
         return name
 
 
-def start_state(subject: Subject, built: Built, starts: list[Start], given: bool, seen: Examination) -> StartState:
+def start_state(
+    subject: Subject, built: Built, starts: list[Start], is_given: bool, examination: Examination
+) -> StartState:
     """Read the weight files and fit them to the net, blob by blob.
 
     Args:
         subject: what is examined.
         built: its net.
         starts: the weight files.
-        given: the caller gave them, so they have to be there.
-        seen: takes the findings.
+        is_given: the caller gave them, so they have to be there.
+        examination: takes the findings.
     Raises:
         WeightsError: a given file cannot be read.
     """
     net, result = built.net, StartState()
     for start in starts:
         path = Path(start.weights)
-        if not given and not path.is_file():
+        if not is_given and not path.is_file():
             result.unknown = True
-            seen.skip("weights, dead layers", f"{path}, which the solver starts from, is not here")
+            examination.skip("weights, dead layers", f"{path}, which the solver starts from, is not here")
             continue
         arrays = load_weights(path)
         dense = any(
             name in net.params and net.params[name][0].ndim == 4 > blobs[0].ndim for name, blobs in arrays.items()
         )
         loose = subject.settings is not None and (start.how == "transplant" or dense)
-        fitting = _fit(built, arrays, path, start.suffix, loose, seen)
+        fitting = _fit(built, arrays, path, start.suffix, loose, examination)
         if start.wider is not None and start.can_widen(arrays):
             wide, narrow = start.wider  # as training widens it: no blob of zeros becomes one that is not
             fitting[wide] = list(arrays[narrow])
         result.arrays.update(fitting)
         if not fitting:
             names = ", ".join(list(arrays)[:_SHOWN])
-            seen.add(
+            examination.add(
                 [
                     Finding(
                         ERROR,
@@ -99,12 +101,12 @@ def start_state(subject: Subject, built: Built, starts: list[Start], given: bool
                 ]
             )
     if starts and not result.unknown:
-        _report_missing(subject, net, result, starts, seen)
+        _report_missing(subject, net, result, starts, examination)
     return result
 
 
 def _fit(
-    built: Built, weights: Mapping[str, list[Array]], path: Path, suffix: str, loose: bool, seen: Examination
+    built: Built, weights: Mapping[str, list[Array]], path: Path, suffix: str, loose: bool, examination: Examination
 ) -> dict[str, list[Array]]:
     """Return the arrays that go into the net, by its layer names; report the others. loose: only counts must fit."""
     net = built.net
@@ -131,12 +133,12 @@ def _fit(
             bottoms = next(node.bottoms for node in net.graph.nodes if node.name == name)
             sized = net.layer(name).layer_type == "InnerProduct" or set(bottoms) <= of_images
             if built.assumed and sized and old[:1] == new[:1]:
-                seen.skip(f"weights of layer '{name}'", "their shape follows from images that are not here")
+                examination.skip(f"weights of layer '{name}'", "their shape follows from images that are not here")
                 fitting[name] = list(arrays)
                 continue
             problem = f"blob {wrong[0]} is {show(old)} in {path}, the net wants {show(new)}."
             advice = _size_advice(net.layer(name).param.convolution_param.group, old, new, set(bottoms) <= of_images)
-        seen.add([Finding(ERROR, "weights", f"layer '{name}'", problem, advice)])
+        examination.add([Finding(ERROR, "weights", f"layer '{name}'", problem, advice)])
         fitting[name] = [np.ones(1, np.float32)] * len(targets)  # said once; its values are not judged
     return fitting
 
@@ -153,10 +155,12 @@ def _size_advice(group: int, old: tuple[int, ...], new: tuple[int, ...], first: 
     return "Rename the layer to learn it from scratch, or change the net to these sizes."
 
 
-def _report_missing(subject: Subject, net: Net, start: StartState, starts: list[Start], seen: Examination) -> None:
+def _report_missing(
+    subject: Subject, net: Net, start: StartState, starts: list[Start], examination: Examination
+) -> None:
     files = ", ".join(item.weights for item in starts)
     missing = [name for name in net.params if name not in start.arrays and net.layer(name).layer_type != "Python"]
-    seen.add(
+    examination.add(
         [
             Finding(
                 NOTE,
@@ -169,7 +173,7 @@ def _report_missing(subject: Subject, net: Net, start: StartState, starts: list[
     )
     if subject.settings is not None or not missing:
         return
-    seen.add(
+    examination.add(
         [
             Finding(
                 ERROR,

@@ -149,23 +149,23 @@ class Subject:
         known: dict[str, tuple[int, ...]] = {}
         for node in deploy.nodes:
             if node.type == "Input":
-                given = [tuple(shape.dim) for shape in node.param.input_param.shape]
-                given *= len(node.tops) if len(given) == 1 else 1
-                known.update(zip(node.tops, given, strict=False))
+                sizes = [tuple(shape.dim) for shape in node.param.input_param.shape]
+                sizes *= len(node.tops) if len(sizes) == 1 else 1
+                known.update(zip(node.tops, sizes, strict=False))
         side = next((shape[2:] for shape in known.values() if len(shape) == 4), None)
         crop = next((node.param.transform_param.crop_size for node in nodes if node.type != "Python"), 0)
         height, width = self.size or side or ((crop, crop) if crop else (SIDE, SIDE))
-        found: dict[str, tuple[int, ...]] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for node in nodes:
             for top in node.tops:
                 if other is not None and top in other.blob_shapes and self.size is None:
-                    found[top] = other.blob_shapes[top]
+                    shapes[top] = other.blob_shapes[top]
                 elif top in labels:
-                    found[top] = (1, 1, height, width) if dense else (1,)
+                    shapes[top] = (1, 1, height, width) if dense else (1,)
                 else:
                     channels = known[top][1] if len(known.get(top, ())) > 1 else 1 if top == "depth" else 3
-                    found[top] = (1, channels, height, width)
-        return found
+                    shapes[top] = (1, channels, height, width)
+        return shapes
 
     def _has_deploy(self, phase: int) -> bool:
         try:
@@ -202,8 +202,8 @@ def read_subject(
         for name in (*fields, "net", "net_param"):
             value = getattr(param, name)
             value = (value[0] if value else "") if name in ("test_net", "test_net_param") else value
-            given = bool(value) if isinstance(value, str) else value.ByteSize() > 0
-            if given and phase not in sources:
+            is_set = bool(value) if isinstance(value, str) else value.ByteSize() > 0
+            if is_set and phase not in sources:
                 sources[phase] = settings.find(value, f"{name} file") if isinstance(value, str) else value
     if TRAIN not in sources:
         raise settings.error("names no net to train. Give net: or train_net:.")

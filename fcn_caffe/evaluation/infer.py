@@ -70,10 +70,10 @@ def find_images(place: str | os.PathLike[str]) -> list[Path]:
     """List one image file, or all images of a folder by name. Raises: DataError where there are none."""
     path = Path(place)
     if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-        if not found:
+        images = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+        if not images:
             raise DataError(f"{path}: has no images ({', '.join(IMAGE_SUFFIXES)}).")
-        return found
+        return images
     if not path.exists():
         raise DataError(f"{path}: no such image or folder.")
     return [path]

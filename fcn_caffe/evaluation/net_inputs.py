@@ -54,20 +54,26 @@ def _from_words(words: str) -> Preprocessing:
 
 
 def net_preprocessing(net: PathLike, paths: Paths | None = None) -> Preprocessing:
-    """What the data layer of a net file does: its TEST layers' first, else those of TRAIN; Python layers by their mean.
+    """Return the preprocessing of a net's first data layer in TEST, else in TRAIN. No data is read.
 
-    Classes are those of `classes.txt` beside the net. Data itself is not looked at; all is None where the net only has
-    Input layers. paths: what relative paths start from.
-    Raises: PrototxtError; DataError for options or mean files that cannot be read.
+    A Python layer is known by its mean. The classes are those of `classes.txt` beside the net. A net with Input layers
+    alone has no preprocessing.
+
+    Args:
+        net: the net's file.
+        paths: what relative paths start from.
+    Raises:
+        PrototxtError: the net cannot be read.
+        DataError: options or a mean file cannot be read.
     """
     paths = paths or Paths()
-    place, found = paths.from_root(net), Preprocessing()
+    place, preprocessing = paths.from_root(net), Preprocessing()
     for phase in (TEST, TRAIN):
         for layer in read_net(place, phase).layer:
-            if not layer.bottom and found == Preprocessing():
-                found = _data_layer(layer, place, paths)
+            if not layer.bottom and preprocessing == Preprocessing():
+                preprocessing = _data_layer(layer, place, paths)
     card = place.parent / "classes.txt"
-    return replace(found, classes=tuple(read_classes(card))) if card.is_file() else found
+    return replace(preprocessing, classes=tuple(read_classes(card))) if card.is_file() else preprocessing
 
 
 def _data_layer(layer: caffe_pb2.LayerParameter, net: Path, paths: Paths) -> Preprocessing:
@@ -149,9 +155,9 @@ def refuse_differences(
         theirs = Preprocessing()
     if mean is not None:
         theirs = replace(theirs, mean=tuple(mean), mean_file=None)
-    found = differences(record, theirs, starts)
-    if found:
+    contradictions = differences(record, theirs, starts)
+    if contradictions:
         raise WeightsError(
-            f"{os.fspath(weights)}: was made for other inputs than {os.fspath(net)} gives: {'; '.join(found)}. "
-            "Change the net's data layer or the record; --ignore-preprocessing goes on as it is."
+            f"{os.fspath(weights)}: was made for other inputs than {os.fspath(net)} gives: "
+            f"{'; '.join(contradictions)}. Change the net's data layer or the record; --ignore-preprocessing goes on as it is."
         )

@@ -80,5 +80,5 @@ def check_voc(net: Net, heads: Sequence[str]) -> None:
     """Refuse all heads but one of VOC's 21 classes. Raises: DataError."""
     counts = [net.blob_shapes[head][1] for head in heads]
     if counts != [VOC_CLASSES]:
-        found = ", ".join(map(str, counts))
-        raise DataError(f"the VOC test server takes one answer of 21 classes an image, the heads have {found}.")
+        listed = ", ".join(map(str, counts))
+        raise DataError(f"the VOC test server takes one answer of 21 classes an image, the heads have {listed}.")

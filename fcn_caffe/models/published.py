@@ -50,8 +50,8 @@ class Published:
     @property
     def origin(self) -> str:
         """What to do to get the file."""
-        made = ", under either name: its inner products become convolutions when a net starts from it"
-        return f"download {self.source} and put it there{made if self.convert else ''}"
+        remark = ", under either name: its inner products become convolutions when a net starts from it"
+        return f"download {self.source} and put it there{remark if self.convert else ''}"
 
 
 _CLASSIFIERS = (
