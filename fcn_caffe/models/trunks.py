@@ -178,7 +178,7 @@ def alexnet(n: NetSpec, bottom: Top, **learning: object) -> Top:
             **learning,
         }
         name = f"{'fc' if number > 5 else 'conv'}{number}"
-        return conv_relu(n, bottom, name, f"relu{number}", **options, **learning)
+        return conv_relu(n, bottom, name, f"relu{number}", **options)
 
     for number, kernel, outputs, stride, pad, group in ((1, 11, 96, 4, 100, 1), (2, 5, 256, 1, 2, 2)):
         bottom = conv(number, kernel, outputs, stride, pad, group)
