@@ -159,5 +159,6 @@ def refuse_differences(
     if contradictions:
         raise WeightsError(
             f"{os.fspath(weights)}: was made for other inputs than {os.fspath(net)} gives: "
-            f"{'; '.join(contradictions)}. Change the net's data layer or the record; --ignore-preprocessing goes on as it is."
+            f"{'; '.join(contradictions)}. "
+            "Change the net's data layer or the record; --ignore-preprocessing goes on as it is."
         )
