@@ -7,10 +7,9 @@
 >>> experiment.run(Options(seed=1)).verdict
 'holds'
 
-Those that train nets start from `miniature`, the paper's recipe on generated scenes.
+Those that train nets start from `miniature.miniature`, the paper's recipe on generated scenes.
 """
 
-from fcn_caffe.paper.experiments.miniature import Miniature, miniature
 from fcn_caffe.paper.experiments.registry import EXPERIMENTS, Experiment, Options
 
-__all__ = ["EXPERIMENTS", "Experiment", "Miniature", "Options", "miniature"]
+__all__ = ["EXPERIMENTS", "Experiment", "Options"]

@@ -19,7 +19,7 @@ from fcn_caffe.net.net_spec import params as P
 from fcn_caffe.net.rewrite.convolution_proof import fill_at_random, image_input, prove, prove_places
 from fcn_caffe.net.rewrite.convolutionalize import convolutional_weights, convolutionalize
 from fcn_caffe.net.rewrite.deploy_form import deploy_form
-from fcn_caffe.net.rewrite.rarefaction import rarefy, shift_and_stitch
+from fcn_caffe.net.rewrite.rarefaction import Rarefaction, rarefy, shift_and_stitch
 from fcn_caffe.paper.result import HOLDS, Result, relative
 from fcn_caffe.proto import caffe_pb2, write_text
 from fcn_caffe.proto.phases import TEST
@@ -77,37 +77,41 @@ def rarefaction(
     fill_at_random(strided, seed)
     weights = net_weights(strided)
     copy_weights(dense, {name: weights[name] for name in dense.params if name in weights}, strict=False)
-    name = image_input(dense)
     rates = {blob: rate for blob, rate in rarefied.rates.items() if rate > 1}
     if not rates:
         raise GraphError(f"net '{dense.name}' has no stride up to '{until or dense.graph.outputs[0]}'.")
-    margins = {
-        blob: max(receptive_field(strided.graph, blob, name).size, rarefied.pads[blob]) + rate
-        if rarefied.inexact
-        else 0
-        for blob, rate in rates.items()
-    }
-    least = 2 * max(margins.values()) + 8
-    batch, channels, *size = dense.blob_shapes[name]
-    # Places away from the border need no more than `least`, and every shift of the strided net costs a whole pass.
-    shape = (batch, channels, *(least if rarefied.inexact else extent for extent in size))
-    image = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    stitched = shift_and_stitch(strided, image, rates, name)
-    with torch.no_grad():
-        blobs = dense({name: image}, keep=rates)
     result = Result(
         "rarefaction",
         "3.2",
         "shifting the input and stitching the answers equals filters with zeros between their taps",
     )
-    for blob, rate in rates.items():
-        _compare_places(result, f"{blob}, {rate * rate} shifts", blobs[blob], stitched[blob], margins[blob], image)
+    _compare_dense(result, strided, dense, rarefied, rates, seed)
     if out is not None and result.verdict == HOLDS:
         with atomic_write(out, "w") as file:
             file.write(write_text(rarefied.net))
         result.remarks.append(f"{os.fspath(out)}: the dense net")
     result.remarks += rarefied.steps + [f"away from the border only: {why}" for why in rarefied.inexact]
     return result
+
+
+def _compare_dense(
+    result: Result, strided: Net, dense: Net, rarefied: Rarefaction, rates: dict[str, int], seed: int
+) -> None:
+    """Add a row for each blob with a rate: the dense net's, beside the strided net's over all shifts."""
+    name = image_input(dense)
+    margins = dict.fromkeys(rates, 0)
+    batch, channels, *size = dense.blob_shapes[name]
+    if rarefied.inexact:
+        for blob, rate in rates.items():
+            margins[blob] = max(receptive_field(strided.graph, blob, name).size, rarefied.pads[blob]) + rate
+        # Places away from the border need no larger image, and every shift of the strided net costs a whole pass.
+        size = [2 * max(margins.values()) + 8] * len(size)
+    image = torch.randn((batch, channels, *size), generator=torch.Generator().manual_seed(seed))
+    stitched = shift_and_stitch(strided, image, rates, name)
+    with torch.no_grad():
+        blobs = dense({name: image}, keep=rates)
+    for blob, rate in rates.items():
+        _compare_places(result, f"{blob}, {rate * rate} shifts", blobs[blob], stitched[blob], margins[blob], image)
 
 
 def _compare_places(result: Result, what: str, dense: Tensor, stitched: Tensor, margin: int, image: Tensor) -> None:
