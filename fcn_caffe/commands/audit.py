@@ -22,6 +22,7 @@ from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write, check_place
 from fcn_caffe.host.paths import shipped
 from fcn_caffe.host.program import tool_call
+from fcn_caffe.host.tables import Table, print_tables
 from fcn_caffe.paper.result import DIFFERS, HOLDS, NOT_RUN
 
 if TYPE_CHECKING:
@@ -226,12 +227,14 @@ def _write(record: Entry, arguments: argparse.Namespace) -> None:
 def _list(claims: Iterable[Claim]) -> None:
     from fcn_caffe.paper.audit.claims import CHECKS
 
-    claims = list(claims)
-    width = max(len(claim.id) for claim in claims)
+    rows = []
     for claim in claims:
         check = CHECKS.get(claim.id)
         kind = f"{check.kind}{', trains' if check.trains else ''}" if check else "no check"
-        print(f"{claim.id:<{width}}  {kind:<19}  {claim.where}: {claim.quantity}")
+        rows.append((claim.id, kind, claim.where, claim.quantity))
+    width = max(len(row[0]) for row in rows)
+    lines = [f"{id:<{width}}  {kind:<19}  {where}: {quantity}" for id, kind, where, quantity in rows]
+    print_tables("\n".join(lines), [Table(("id", "check", "where", "claim"), rows)])
 
 
 @command

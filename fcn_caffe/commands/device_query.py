@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from fcn_caffe.commands import command
 from fcn_caffe.commands._options import new_parser
+from fcn_caffe.host.tables import Table, print_tables
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,5 +37,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in numbers:
         facts = describe(number)
         width = max(map(len, facts)) + 1
-        print("\n" + "\n".join(f"{title + ':':{width}} {value}" for title, value in facts.items()))
+        plain = "\n" + "\n".join(f"{title + ':':{width}} {value}" for title, value in facts.items())
+        print_tables(plain, [Table((f"cuda:{number}", ""), list(facts.items()))])
     return 0

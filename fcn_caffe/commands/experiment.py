@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fcn_caffe.commands import command
 from fcn_caffe.commands._options import new_parser, positive, seed, share
 from fcn_caffe.host.atomic import atomic_write, check_place
+from fcn_caffe.host.tables import Table, print_tables
 from fcn_caffe.paper.experiments.registry import EXPERIMENTS, Options
 from fcn_caffe.paper.result import HOLDS
 
@@ -37,9 +38,12 @@ def parser() -> argparse.ArgumentParser:
 
 def _list() -> None:
     width = max(map(len, EXPERIMENTS))
+    lines, rows = [], []
     for name, experiment in EXPERIMENTS.items():
         takes = " ".join(f"--{option}" for option in experiment.takes)
-        print(f"{name:<{width}}  {experiment.section:<10}  {experiment.what}" + (f" ({takes})" if takes else ""))
+        lines.append(f"{name:<{width}}  {experiment.section:<10}  {experiment.what}" + (f" ({takes})" if takes else ""))
+        rows.append((name, experiment.section, experiment.what, takes))
+    print_tables("\n".join(lines), [Table(("name", "section", "what it does", "options"), rows)])
 
 
 def _chosen_options(options: argparse.ArgumentParser, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from fcn_caffe.commands import command
 from fcn_caffe.commands._options import PHASES, add_state_options, fill, names, new_parser, phase_number, positive
 from fcn_caffe.host.atomic import atomic_write, check_place
+from fcn_caffe.host.tables import Table, print_tables
 from fcn_caffe.host.text import show
 
 if TYPE_CHECKING:
@@ -45,10 +46,9 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def table(times: NetTimes) -> str:
-    """The layers' times as lines of text, with the sums below them."""
-    rows = [("layer", "type", "tops", "parameters", "forward ms", "backward ms")]
-    rows += [
+def times_table(times: NetTimes) -> Table:
+    """The layers' times, with the sums below them."""
+    rows = [
         (
             layer.name,
             layer.type,
@@ -62,7 +62,13 @@ def table(times: NetTimes) -> str:
     total = (sum(getattr(layer, name) for layer in times.layers) for name in ("parameters", "forward", "backward"))
     parameters, forward, backward = total
     rows.append(("sum of layers", "", "", f"{parameters:,}", f"{forward:.3f}", f"{backward:.3f}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return Table(("layer", "type", "tops", "parameters", "forward ms", "backward ms"), rows)
+
+
+def _plain(table: Table) -> str:
+    """A table of times as lines of text."""
+    rows = [table.columns, *table.rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(table.columns))]
     lines = [
         "  ".join(cell.ljust(width) if place < 3 else cell.rjust(width) for place, (cell, width) in enumerate(cells))
         for cells in (list(zip(row, widths, strict=True)) for row in rows)
@@ -100,7 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     net = Net(path, phase_number(arguments.phase), stages=arguments.stage, level=arguments.level, device=device)
     fill(net, arguments.weights)
     times = time_net(net, arguments.iterations, warm_up=arguments.warm_up)
-    print(table(times))
+    table = times_table(times)
+    print_tables(_plain(table), [table])
     print(f"\nAverage Forward pass: {times.forward:.3f} ms.")
     print(f"Average Backward pass: {times.backward:.3f} ms.")
     print(f"Average Forward-Backward: {times.forward + times.backward:.3f} ms.")

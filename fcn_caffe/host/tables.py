@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Literal, TextIO
 
 __all__ = ["Table", "print_tables"]
 
@@ -50,7 +50,8 @@ def print_tables(plain: str, tables: Iterable[Table], stream: TextIO | None = No
     for table in tables:
         drawing = Drawing(title=table.title or None, title_justify="left")
         for index, title in enumerate(table.columns):
-            drawing.add_column(Text(title), justify="right" if index and table.is_numeric(index) else "left")
+            justify: Literal["left", "right"] = "right" if index and table.is_numeric(index) else "left"
+            drawing.add_column(Text(title), justify=justify, overflow="fold")  # nothing is left out
         for row in table.rows:
             drawing.add_row(*map(Text, row))  # Text: brackets in a name are no markup
         console.print(drawing)
