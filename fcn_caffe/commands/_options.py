@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from fcn_caffe.errors import DataError, FcnCaffeError
-from fcn_caffe.host.paths import Paths
+from fcn_caffe.host.paths import Paths, shipped
 from fcn_caffe.host.program import tool_call
 
 if TYPE_CHECKING:
@@ -71,6 +71,12 @@ def image_size(text: str) -> tuple[int, int]:
     if match is None:
         raise argparse.ArgumentTypeError(f"should be HEIGHTxWIDTH, such as 500x500, got {text}")
     return int(match[1]), int(match[2])
+
+
+def net_or_solver(text: str) -> str:
+    """Read an argument that is a net's or a solver's file; where there is none, the package's own of that name."""
+    own = None if Path(text).exists() else shipped(text)
+    return text if own is None else str(own)
 
 
 def names(text: str) -> list[str]:

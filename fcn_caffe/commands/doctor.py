@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import image_size, new_parser, positive
+from fcn_caffe.commands._options import image_size, net_or_solver, new_parser, positive
 
 IMAGES = 4  # whose labels are looked at
 
@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
     options = new_parser("doctor", __doc__)
     add = options.add_argument
-    add("file", help="net or solver prototxt")
+    add("file", type=net_or_solver, help="net or solver prototxt")
     add("--weights", help="weights the net was trained to, or that the solver starts from")
     add("--size", type=image_size, help="HEIGHTxWIDTH of the images (default: the data's, else deploy's)")
     add("--images", type=positive, default=IMAGES, help="how many images' labels are looked at (default: %(default)s)")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import PHASES, add_state_options, new_parser, phase_number
+from fcn_caffe.commands._options import PHASES, add_state_options, net_or_solver, new_parser, phase_number
 
 RANKDIRS = ("LR", "TB", "BT", "RL")
 
@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
     options = new_parser("draw_net", __doc__)
     add = options.add_argument
-    add("net", type=Path, help="net prototxt, old forms too")
+    add("net", type=net_or_solver, help="net prototxt, old forms too")
     add("out", type=Path, help="picture to write, such as net.svg; .dot needs no Graphviz")
     add("--rankdir", choices=RANKDIRS, default="LR", help="direction of the data (default: %(default)s)")
     add("--phase", choices=[*PHASES, "ALL"], default="ALL", help="layers to draw (default: %(default)s)")

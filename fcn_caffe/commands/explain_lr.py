@@ -11,14 +11,14 @@ import warnings
 from collections.abc import Sequence
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import image_size, new_parser
+from fcn_caffe.commands._options import image_size, net_or_solver, new_parser
 
 
 def parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
     options = new_parser("explain_lr", __doc__)
     add = options.add_argument
-    add("solver", nargs="+", help="solver prototxt; several are put side by side")
+    add("solver", nargs="+", type=net_or_solver, help="solver prototxt; several are put side by side")
     add("--size", type=image_size, help="HEIGHTxWIDTH of the images (default: the data's, else deploy's)")
     add("--json", action="store_true", help="print the numbers as JSON")
     return options

@@ -17,6 +17,7 @@ from fcn_caffe.commands._options import (
     add_state_options,
     fill,
     names,
+    net_or_solver,
     new_parser,
     phase_number,
     positive,
@@ -33,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     options = new_parser("extract_features", __doc__)
     add = options.add_argument
     add("weights", type=names, help="weight files, separated by commas")
-    add("net", help="net prototxt; its data layers are run")
+    add("net", type=net_or_solver, help="net prototxt; its data layers are run")
     add("blobs", type=names, help="blobs to write, separated by commas")
     add("outputs", type=names, help="where to, one for each blob, separated by commas")
     add("batches", type=positive, help="how many batches to run")

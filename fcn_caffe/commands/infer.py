@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import new_parser
+from fcn_caffe.commands._options import net_or_solver, new_parser
 from fcn_caffe.errors import DataError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     options = new_parser("infer", __doc__)
     add = options.add_argument
     add("images", nargs="+", type=Path, help="image files, or folders of them, of any size")
-    add("--net", required=True, help="net prototxt; its deploy stage is run")
+    add("--net", required=True, type=net_or_solver, help="net prototxt; its deploy stage is run")
     add("--weights", required=True, help="weights trained with that net, in any form")
     add("--out", type=Path, default=Path("segmented"), help="folder to write to (default: segmented)")
     add("--voc-results", type=Path, help=f"also write the answers as the VOC test server takes them: DIR/{VOC_LAYOUT}")

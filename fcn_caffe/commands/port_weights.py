@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import new_parser
+from fcn_caffe.commands._options import net_or_solver, new_parser
 from fcn_caffe.errors import DataError, WeightsError
 from fcn_caffe.host.text import show
 
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     add = options.add_argument
     add("source", metavar="IN", help="weights to read")
     add("target", metavar="OUT", help="weights to write, whole or not at all; the ending is the form")
-    add("--net", help="net prototxt they have to fit; they are written in its shapes and order")
+    add("--net", type=net_or_solver, help="net prototxt they have to fit; they are written in its shapes and order")
     add("--stage", action="append", help="NetState stage of that net (repeatable; default: deploy)")
     add(
         "--mean",

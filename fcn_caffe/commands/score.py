@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import DATA_HELP, new_parser, paths_with_data, positive
+from fcn_caffe.commands._options import DATA_HELP, net_or_solver, new_parser, paths_with_data, positive
 from fcn_caffe.commands.infer import VOC_LAYOUT
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
     options = new_parser("score", __doc__)
     add = options.add_argument
-    add("net", help="net prototxt; its TEST phase with its data layer is run")
+    add("net", type=net_or_solver, help="net prototxt; its TEST phase with its data layer is run")
     add("--weights", required=True, help="weights to score, in any form")
     add("--data", type=Path, metavar="DIR", help=DATA_HELP)
     add("--iterations", type=positive, help="passes to run (default: once over the data layer's split)")

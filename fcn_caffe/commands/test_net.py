@@ -13,6 +13,7 @@ from fcn_caffe.commands._options import (
     add_state_options,
     fill,
     names,
+    net_or_solver,
     new_parser,
     phase_number,
     positive,
@@ -34,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
     options = new_parser("test_net", __doc__)
     add = options.add_argument
-    add("-model", "--model", required=True, help="net prototxt; its data layers are run")
+    add("-model", "--model", required=True, type=net_or_solver, help="net prototxt; its data layers are run")
     add("-weights", "--weights", type=names, action="extend", required=True, help="weight files, separated by commas")
     add("-iterations", "--iterations", type=positive, default=50, help="batches to run (default: %(default)s)")
     add("-phase", "--phase", choices=PHASES, default="TEST", help="default: %(default)s")

@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import PHASES, add_state_options, fill, names, new_parser, phase_number, positive
+from fcn_caffe.commands._options import (
+    PHASES,
+    add_state_options,
+    fill,
+    names,
+    net_or_solver,
+    new_parser,
+    phase_number,
+    positive,
+)
 from fcn_caffe.host.atomic import atomic_write, check_place
 from fcn_caffe.host.tables import Table, print_tables
 from fcn_caffe.host.text import show
@@ -27,8 +36,8 @@ COLUMNS = ("layer", "type", "tops", "parameters", "forward_ms", "backward_ms")
 def parser() -> argparse.ArgumentParser:
     options = new_parser("time_net", __doc__)
     add = options.add_argument
-    add("net", nargs="?", help="net prototxt")
-    add("-model", "--model", help="the same, as `caffe time` has it")
+    add("net", nargs="?", type=net_or_solver, help="net prototxt")
+    add("-model", "--model", type=net_or_solver, help="the same, as `caffe time` has it")
     add(
         "-weights",
         "--weights",

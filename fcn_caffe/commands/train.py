@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import INTERRUPTED, command
-from fcn_caffe.commands._options import add_device_options, add_state_options, names, new_parser, requested_device
+from fcn_caffe.commands._options import (
+    add_device_options,
+    add_state_options,
+    names,
+    net_or_solver,
+    new_parser,
+    requested_device,
+)
 from fcn_caffe.errors import SolverError
 from fcn_caffe.host.program import tool_words
 
@@ -27,7 +34,7 @@ EFFECTS = ("stop", "snapshot", "none")
 def parser() -> argparse.ArgumentParser:
     options = new_parser("train", __doc__)
     add = options.add_argument
-    add("-solver", "--solver", required=True, help="solver prototxt")
+    add("-solver", "--solver", required=True, type=net_or_solver, help="solver prototxt")
     add(
         "-weights",
         "--weights",
