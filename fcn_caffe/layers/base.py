@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
@@ -17,6 +17,8 @@ from fcn_caffe.host.text import did_you_mean, show
 from fcn_caffe.proto import caffe_pb2
 
 Count = int | tuple[int, int | None]
+
+NOT_IMPLEMENTED = "Not Implemented Yet"  # Caffe's words of a backward that a layer has not
 
 
 class Layer(nn.Module):
@@ -68,6 +70,9 @@ class Layer(nn.Module):
     untraced: ClassVar[str] = ""  # why torch.compile and torch.export cannot look into it; empty where they can
     takes_in_place: ClassVar[bool] = True  # whether a top may be a bottom
     undifferentiable: ClassVar[tuple[int, ...]] = ()  # bottoms that never get a gradient (labels)
+    never_forced: ClassVar[tuple[int, ...]] = ()  # bottoms that force_backward leaves alone
+    # Caffe's words where its backward aborts because a bottom's gradient is wanted: by the bottom's position.
+    refused_gradients: ClassVar[Mapping[int, str]] = {}
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__()
@@ -75,6 +80,7 @@ class Layer(nn.Module):
         self.name: str = param.name
         self.top_count = len(param.top)
         self.inplace = False  # set by Net where overwriting the bottom is safe
+        self.follows_caffe = False  # set by the `caffe` face: gradients that are wrong in Caffe are so here
         self.blob_names: list[str] = []
         self.blob_fillers: list[caffe_pb2.FillerParameter | None] = []
         self.blob_views: dict[str, tuple[Layer, str, tuple[int, ...]]] = {}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import log, prod
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -72,6 +74,10 @@ class InfogainLoss(LossLayer):
     """
 
     undifferentiable = (1, 2)
+    refused_gradients: ClassVar[Mapping[int, str]] = {
+        **LossLayer.refused_gradients,
+        2: "Layer cannot backpropagate to infogain inputs.",
+    }
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
@@ -119,6 +125,8 @@ class _ClassLoss(Layer):
 
     loss = True
     undifferentiable = (1,)
+    never_forced = (1,)
+    refused_gradients: ClassVar[Mapping[int, str]] = LossLayer.refused_gradients
 
     def infer(self, *bottoms: Tensor) -> Tensor:
         self._rows(*bottoms)

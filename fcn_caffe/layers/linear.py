@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -153,6 +155,7 @@ class Embed(Layer):
 
     fresh_top = True
     undifferentiable = (0,)
+    refused_gradients: ClassVar[Mapping[int, str]] = {0: "Can't backpropagate to EmbedLayer input."}
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import log, prod
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fcn_caffe.host.text import show
-from fcn_caffe.layers.base import Layer, SameShapeLayer, of_shape, register
+from fcn_caffe.layers.base import NOT_IMPLEMENTED, Layer, SameShapeLayer, of_shape, register
 from fcn_caffe.proto import caffe_pb2
 
 NO_LABEL = -(1 << 40)  # PyTorch always ignores one value: where Caffe ignores none, this one, which no label has
@@ -42,6 +43,8 @@ class LossLayer(Layer):
 
     loss = True
     undifferentiable: ClassVar[tuple[int, ...]] = (1,)
+    never_forced = (1,)
+    refused_gradients: ClassVar[Mapping[int, str]] = {1: "Layer cannot backpropagate to label inputs."}
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
@@ -161,6 +164,7 @@ class Accuracy(Layer):
     """
 
     undifferentiable = (0, 1)
+    refused_gradients: ClassVar[Mapping[int, str]] = {0: NOT_IMPLEMENTED, 1: NOT_IMPLEMENTED}
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)

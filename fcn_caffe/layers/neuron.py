@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fcn_caffe.host.text import show
-from fcn_caffe.layers.base import SameShapeLayer, register
+from fcn_caffe.layers.base import NOT_IMPLEMENTED, SameShapeLayer, register
 from fcn_caffe.proto import caffe_pb2
 
 
@@ -298,6 +300,7 @@ class Threshold(SameShapeLayer):
 
     fresh_top = True
     undifferentiable = (0,)
+    refused_gradients: ClassVar[Mapping[int, str]] = {0: NOT_IMPLEMENTED}
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)

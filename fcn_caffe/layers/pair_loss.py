@@ -53,6 +53,7 @@ class ContrastiveLoss(Layer):
 
     loss = True
     undifferentiable = (2,)
+    never_forced = (2,)
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)

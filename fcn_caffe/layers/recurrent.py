@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 from typing import ClassVar
 
@@ -26,6 +27,8 @@ class _RecurrentLayer(Layer):
     """
 
     undifferentiable = (1,)
+    never_forced = (1,)
+    refused_gradients: ClassVar[Mapping[int, str]] = {1: "Cannot backpropagate to sequence indicators."}
     states: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from fcn_caffe.host.text import show
-from fcn_caffe.layers.base import Layer, check_indices, of_shape, register
+from fcn_caffe.layers.base import NOT_IMPLEMENTED, Layer, check_indices, of_shape, register
 from fcn_caffe.proto import caffe_pb2
 
 
@@ -57,6 +59,7 @@ class ArgMax(Layer):
     """
 
     undifferentiable = (0,)
+    refused_gradients: ClassVar[Mapping[int, str]] = {0: NOT_IMPLEMENTED}
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
@@ -106,6 +109,7 @@ class BatchReindex(Layer):
 
     fresh_top = True
     undifferentiable = (1,)
+    refused_gradients: ClassVar[Mapping[int, str]] = {1: "Cannot backprop to index."}
 
     def infer(self, *bottoms: Tensor) -> Tensor:
         self._check(*bottoms)
@@ -137,7 +141,9 @@ class Filter(Layer):
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
-        self.undifferentiable = (len(bottoms) - 1,)  # type: ignore[misc]
+        selector = len(bottoms) - 1
+        self.undifferentiable = (selector,)  # type: ignore[misc]
+        self.refused_gradients = {selector: "Layer cannot backpropagate to filter index inputs"}  # type: ignore[misc]
         if len(param.top) != len(bottoms) - 1:
             raise self.error(
                 f"has {len(param.top)} tops for {len(bottoms) - 1} bottoms besides the selector: give one for each."
