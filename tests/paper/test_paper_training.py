@@ -13,7 +13,7 @@ from fcn_caffe import TEST, TRAIN, Net
 from fcn_caffe.commands.experiment import main
 from fcn_caffe.data.sets.shapes_scenes import draw_scene
 from fcn_caffe.models.shapes import SEED, fcn
-from fcn_caffe.paper.experiments import augmentation, balance, masking, regimes
+from fcn_caffe.paper.experiments import augmentation, balance, masking, regimes, sampling
 from fcn_caffe.paper.experiments import registry as experiments
 from fcn_caffe.paper.experiments.miniature import Miniature
 from fcn_caffe.paper.experiments.sampling_nets import with_data_options
@@ -143,17 +143,18 @@ def test_training_in_miniature(module):
 
 
 def test_the_command_passes_seed_and_scale(monkeypatch, capsys):
-    told = []
+    calls = []
 
     def record(seed, scale):
-        told.append((seed, scale))
+        calls.append((seed, scale))
         return Result("x", "4.3", "nothing")
 
-    for name in ("sampling", "balance", "augmentation", "regimes", "masking"):
-        monkeypatch.setattr(experiments, name, record)
+    modules = {"sampling": sampling, "balance": balance, "augmentation": augmentation, "regimes": regimes}
+    for name, module in {**modules, "masking": masking}.items():
+        monkeypatch.setattr(module, name, record)
         assert main([name, "--seed", "3", "--scale", "0.5"]) == 1  # nothing was asked for
         assert main([name]) == 1
-    assert told == [(3, 0.5), (0, 1.0)] * 5
+    assert calls == [(3, 0.5), (0, 1.0)] * 5
     monkeypatch.undo()
     for wrong in ("0", "-1", "nan"):
         with pytest.raises(SystemExit):
@@ -162,17 +163,19 @@ def test_the_command_passes_seed_and_scale(monkeypatch, capsys):
 
 
 def test_curves_are_drawn_where_there_are_some(monkeypatch, tmp_path, capsys):
-    made = Result("sampling", "3.4", "says <b>", curves=[Curve("Loss <i>", "iteration", "nats", {"all": [(1.0, 2.0)]})])
-    made.measure("x", 1, "1", True)
-    one = experiments.EXPERIMENTS["sampling"]
-    monkeypatch.setitem(experiments.EXPERIMENTS, "sampling", replace(one, run=lambda options: made))
+    result = Result(
+        "sampling", "3.4", "says <b>", curves=[Curve("Loss <i>", "iteration", "nats", {"all": [(1.0, 2.0)]})]
+    )
+    result.measure("x", 1, "1", True)
+    experiment = experiments.EXPERIMENTS["sampling"]
+    monkeypatch.setitem(experiments.EXPERIMENTS, "sampling", replace(experiment, run=lambda options: result))
     page = tmp_path / "curves.html"
     assert main(["sampling", "--curves", str(page)]) == 0
     text = page.read_text()
     assert text.count("<figure") == 1 and "<svg" in text and "Loss &lt;i&gt;" in text and "says &lt;b&gt;" in text
     assert f"{page}: its curves" in capsys.readouterr().out
     page.unlink()
-    made.curves.clear()
+    result.curves.clear()
     assert main(["sampling", "--curves", str(page)]) == 0
     assert not page.exists() and "has no curves" in capsys.readouterr().out
     assert main(["sampling", "--curves", str(tmp_path)]) == 1
