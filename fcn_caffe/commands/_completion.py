@@ -104,7 +104,7 @@ def _actions() -> Iterator[tuple[str, list[argparse.Action]]]:
     """Every command with the arguments that it takes."""
     for name in names():
         parser = importlib.import_module(f"fcn_caffe.commands.{name}").parser()
-        yield name, parser._actions
+        yield name, parser._actions  # noqa: SLF001
 
 
 def _zsh_specs(action: argparse.Action) -> Iterator[str]:

@@ -112,7 +112,7 @@ class Layer(nn.Module):
         del self._parameters[name]
         self.blob_views[name] = owner, owner_name, shape
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (as nn.Module has it)
         views = self.__dict__.get("blob_views")
         if views and name in views:
             owner, owner_name, shape = views[name]

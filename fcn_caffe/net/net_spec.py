@@ -150,14 +150,14 @@ class NetSpec:
         object.__setattr__(self, "tops", OrderedDict())
         self.tops: OrderedDict[str, Named]
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401 (else mypy reads every top as an object)
         if not isinstance(value, (Top, Function)):
             kind = type(value).__name__
             raise NotATop(f"'{name}' is assigned a {kind}, wanted a top. A layer of several tops gives a tuple.")
         self.tops[name] = value
         value.name = value.name or name
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (a script knows whether it asks for a top)
         if name.startswith("__"):  # what copy and pickle ask for
             raise AttributeError(name)
         return self[name]
@@ -165,10 +165,10 @@ class NetSpec:
     def __delattr__(self, name: str) -> None:
         del self[name]
 
-    def __setitem__(self, name: str, value: Any) -> None:
+    def __setitem__(self, name: str, value: object) -> None:
         setattr(self, name, value)
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 (as above)
         try:
             return self.tops[name]
         except KeyError:

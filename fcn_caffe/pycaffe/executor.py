@@ -387,7 +387,7 @@ def _storage(tensor: Tensor) -> int:
 
 
 def _versions(layer: Layer) -> list[int]:
-    return [blob._version for blob in layer.parameters()]  # PyTorch's name; there is no public one
+    return [blob._version for blob in layer.parameters()]  # noqa: SLF001 (there is no public name)
 
 
 @contextmanager

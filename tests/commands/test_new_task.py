@@ -189,24 +189,19 @@ def test_the_papers_offsets():
     assert offsets == {"32s": [19], "16s": [5, 27], "8s": [5, 9, 31]}
 
 
-def spoil(folder, what):
-    """Break the folder in one way; returns options for the command."""
+def spoil_labels(folder, what):
+    """Make the labels wrong in one way."""
     labels = folder / "labels"
     if what == "range":
         write(folder, "photo3", np.full((20, 24), 7))
-        return ["--classes", "3"]
-    if what == "colours":
+    elif what == "colours":
         for path in labels.iterdir():
             Image.fromarray(np.random.RandomState(0).choice([0, 128], (20, 24, 3)).astype(np.uint8)).save(path)
     elif what == "mixed":
         Image.fromarray(np.zeros((20, 24, 3), np.uint8)).save(labels / "photo3.png")
     elif what == "jpeg":
-        Image.fromarray(np.random.RandomState(0).randint(0, 256, (40, 40, 3)).astype(np.uint8)).save(
-            labels / "photo3.png"
-        )
-    elif what == "masks":
-        for path in labels.iterdir():
-            Image.fromarray(np.eye(20, 24, dtype=np.uint8) * 255).save(path)
+        colours = np.random.RandomState(0).randint(0, 256, (40, 40, 3)).astype(np.uint8)
+        Image.fromarray(colours).save(labels / "photo3.png")
     elif what == "size":
         write(folder, "photo3", np.zeros((20, 24)), image_size=(24, 20))
     elif what == "unreadable":
@@ -214,26 +209,32 @@ def spoil(folder, what):
     elif what == "no pairs":
         for path in labels.iterdir():
             path.rename(path.with_name(path.stem + "_mask.png"))
-    elif what == "overlap":
-        for split in ("train", "val"):
-            (folder / f"{split}.txt").write_text("photo1\nphoto2\n")
-        return ["--train-list", folder / "train.txt", "--val-list", folder / "val.txt"]
-    elif what == "unlisted":
-        (folder / "train.txt").write_text("photo1\nphoto77\n")
-        return ["--train-list", folder / "train.txt"]
-    elif what == "empty":
-        (folder / "train.txt").write_text("")
-        return ["--train-list", folder / "train.txt"]
-    elif what == "all void":
+    else:
+        flat = {"masks": np.eye(20, 24) * 255, "all void": np.full((20, 24), 9), "one class": np.zeros((20, 24))}
         for path in labels.iterdir():
-            Image.fromarray(np.full((20, 24), 9, np.uint8)).save(path)
-        return ["--void", "9"]
-    elif what == "one class":
-        for path in labels.iterdir():
-            Image.fromarray(np.zeros((20, 24), np.uint8)).save(path)
-    elif what == "no folder":
-        return ["--images", folder / "nowhere"]
-    return []
+            Image.fromarray(flat[what].astype(np.uint8)).save(path)
+
+
+def spoil(folder, what):
+    """Break the folder in one way; returns options for the command."""
+    options = {
+        "range": ["--classes", "3"],
+        "overlap": ["--train-list", folder / "train.txt", "--val-list", folder / "val.txt"],
+        "unlisted": ["--train-list", folder / "train.txt"],
+        "empty": ["--train-list", folder / "train.txt"],
+        "all void": ["--void", "9"],
+        "no folder": ["--images", folder / "nowhere"],
+    }
+    lists = {
+        "overlap": {"train": "photo1\nphoto2\n", "val": "photo1\nphoto2\n"},
+        "unlisted": {"train": "photo1\nphoto77\n"},
+        "empty": {"train": ""},
+    }
+    for split, text in lists.get(what, {}).items():
+        (folder / f"{split}.txt").write_text(text)
+    if what not in (*lists, "no folder"):
+        spoil_labels(folder, what)
+    return options.get(what, [])
 
 
 @pytest.mark.parametrize(

@@ -27,4 +27,4 @@ for _name, _enum in DESCRIPTOR.enum_types_by_name.items():
 
 if TYPE_CHECKING:
 
-    def __getattr__(name: str) -> Any: ...
+    def __getattr__(name: str) -> Any: ...  # noqa: ANN401 (messages and enums, made at run time)
