@@ -7,12 +7,12 @@ from math import log, prod
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import Layer, of_shape, register
-from fcn_caffe.layers.loss import LossLayer, check_labels, label_places
+from fcn_caffe.layers.gradients import with_value
+from fcn_caffe.layers.loss import LossLayer, check_first_axes, check_labels, loss_places
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.blob_file import read_blob
 
@@ -40,19 +40,23 @@ class SigmoidCrossEntropyLoss(LossLayer):
         return of_shape()
 
     def _check(self, score: Tensor, target: Tensor) -> None:
-        if score.shape[:1] != target.shape[:1] or score.numel() != target.numel():
+        check_first_axes(self, score, target)
+        if score.numel() != target.numel():
             raise self.error(f"score is {show(score.shape)}, target {show(target.shape)}: give one target per score.")
 
     def forward(self, score: Tensor, target: Tensor) -> Tensor:
         self._check(score, target)
-        target = target.reshape(score.shape)
+        target = target.reshape(score.shape).to(score.dtype)
         valid: Tensor | int = score.numel()
-        weight = None
+        counted = None
         if self.ignore_label is not None:
             counted = target.long() != self.ignore_label
-            valid, weight = counted.sum(), counted.to(score.dtype)
-            target = torch.where(counted, target, 0)
-        total = F.binary_cross_entropy_with_logits(score, target.to(score.dtype), weight, reduction="sum")
+            valid, score = counted.sum(), torch.where(counted, score, 0)
+        positive = score >= 0
+        # Each part is finite for a finite score however large; that of log(1 + exp(-|x|)) has a slope at 0 too.
+        losses = torch.where(positive, score * (1 - target), -score * target)
+        losses = losses + torch.log1p(torch.exp(torch.where(positive, -score, score)))
+        total = (losses if counted is None else torch.where(counted, losses, 0)).sum()
         return total / self.normalizer(valid, *_outer_inner(score))
 
 
@@ -83,6 +87,11 @@ class InfogainLoss(LossLayer):
         super().__init__(param, *bottoms)
         options = param.infogain_loss_param
         self.dim = self.axis(options.axis, bottoms[0])
+        if param.loss_param.HasField("normalize"):
+            raise self.error(
+                "loss_param { normalize } is of older losses, and Caffe's InfogainLoss refuses it: give "
+                "normalization: VALID in place of true, BATCH_SIZE in place of false."
+            )
         self.matrix: Tensor | None
         self.register_buffer("matrix", None, persistent=False)
         if len(bottoms) == 2:
@@ -95,7 +104,7 @@ class InfogainLoss(LossLayer):
         return (of_shape(), bottoms[0])[: self.top_count]
 
     def _check(self, score: Tensor, label: Tensor, matrix: Tensor | None = None) -> tuple[int, ...]:
-        places, classes = label_places(self, score, label, self.dim), score.shape[self.dim]
+        places, classes = loss_places(self, score, label, self.dim), score.shape[self.dim]
         infogain = self.matrix if matrix is None else matrix
         if infogain is None or infogain.numel() != classes**2:
             shape = "nothing" if infogain is None else show(infogain.shape)
@@ -111,11 +120,11 @@ class InfogainLoss(LossLayer):
             counted = labels != self.ignore_label
             labels = torch.where(counted, labels, 0)
         check_labels(self, labels, classes)
-        logs = torch.log_softmax(score, self.dim)
-        rows = logs.movedim(self.dim, -1).reshape(-1, classes)
+        rows = torch.where(counted[:, None], score.movedim(self.dim, -1).reshape(-1, classes), 0)
+        logs, factors = torch.log_softmax(rows, 1), -weights[labels] * counted[:, None]
         # Caffe bounds the value by the threshold, and not the gradient.
-        rows = rows + (rows.detach().clamp(min=log(LOG_THRESHOLD)) - rows.detach())
-        total = -(weights[labels] * rows * counted[:, None]).sum()
+        bounded = logs.detach().clamp(min=log(LOG_THRESHOLD))
+        total = with_value((factors * logs).sum(), (factors * bounded).sum())
         loss = total / self.normalizer(counted.sum(), prod(places[: self.dim]), prod(places[self.dim :]))
         return loss if self.top_count == 1 else (loss, torch.softmax(score.detach(), self.dim))
 
@@ -132,12 +141,15 @@ class _ClassLoss(Layer):
         self._rows(*bottoms)
         return of_shape()
 
+    def check_label_count(self, items: int, label: Tensor) -> None:
+        """Raise LayerError for another number of labels than the layer takes."""
+
     def _rows(self, score: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Return scores (N, classes) and labels (N, 1) that are in range."""
-        items = score.shape[0] if score.ndim else 1
-        if label.numel() != items:
-            raise self.error(f"score {show(score.shape)} has {items} items, label {show(label.shape)}: one each.")
-        rows, labels = score.reshape(items, -1), label.reshape(-1, 1).long()
+        check_first_axes(self, score, label)
+        items = score.shape[0]
+        self.check_label_count(items, label)
+        rows, labels = score.reshape(items, -1), label.reshape(-1)[:items, None].long()
         if not labels.is_meta:
             check_labels(self, labels, rows.shape[1])
         return rows, labels
@@ -154,13 +166,16 @@ class MultinomialLogisticLoss(_ClassLoss):
     Source: Caffe MultinomialLogisticLossLayer.
     """
 
+    def check_label_count(self, items: int, label: Tensor) -> None:
+        if label.numel() != items:
+            raise self.error(f"label is {show(label.shape)} for {items} items: give one label for each.")
+
     def forward(self, score: Tensor, label: Tensor) -> Tensor:
         rows, labels = self._rows(score, label)
         probability = rows.gather(1, labels)
         # Below the threshold Caffe's value is constant, and its gradient 1 / threshold.
         floor = probability.detach().clamp(min=LOG_THRESHOLD)
-        losses = -torch.log(floor) - (probability - probability.detach()) / floor
-        return losses.sum() / rows.shape[0]
+        return with_value(-(probability / floor).sum(), -torch.log(floor).sum()) / rows.shape[0]
 
 
 @register("HingeLoss", bottoms=2)
@@ -168,15 +183,16 @@ class HingeLoss(_ClassLoss):
     """max(0, 1 - x) of the label's score and max(0, 1 + x) of the others, summed (norm L1) or squared and summed
     (L2), averaged over the batch.
 
-    Shapes: score (N, C), label (N) -> ().
+    Shapes: score (N, C), label (N) -> (); of a label N x k the first N values are read.
     Gradient: to the score.
-    Raises: LayerError for another number of labels, or a label outside [0, C).
+    Raises: LayerError for first axes that differ, or a label outside [0, C).
     Source: Caffe HingeLossLayer.
     """
 
     def forward(self, score: Tensor, label: Tensor) -> Tensor:
         rows, labels = self._rows(score, label)
         signs = torch.ones_like(rows).scatter(1, labels, -1)
-        margins = F.relu(1 + signs * rows)
+        margins = 1 + signs * rows
+        margins = torch.where(margins > 0, margins, 0)  # a NaN counts as 0, as in C++
         squared = self.param.hinge_loss_param.norm == caffe_pb2.HingeLossParameter.L2
         return (margins.square() if squared else margins).sum() / rows.shape[0]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import NOT_IMPLEMENTED, Layer, SameShapeLayer, of_shape, register
+from fcn_caffe.layers.gradients import with_value
 from fcn_caffe.proto import caffe_pb2
 
 NO_LABEL = -(1 << 40)  # PyTorch always ignores one value: where Caffe ignores none, this one, which no label has
@@ -76,7 +77,7 @@ class SoftmaxWithLoss(LossLayer):
     Shapes: score (N, C, H, W), label (N, 1, H, W) or any N H W values -> loss (); second top: the softmax.
     Units: nats, summed and divided by the normaliser (VALID pixels by default; `normalize: false` means the batch).
     Gradient: to the score, from the loss only.
-    Raises: LayerError for a label count that does not match, or a label outside [0, C) that is not ignored.
+    Raises: LayerError for first axes or label counts that differ, or a label outside [0, C) that is not ignored.
     Source: Caffe SoftmaxWithLossLayer.
     """
 
@@ -85,26 +86,25 @@ class SoftmaxWithLoss(LossLayer):
         self.dim = self.axis(param.softmax_param.axis, bottoms[0])
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        label_places(self, bottoms[0], bottoms[1], self.dim)
+        loss_places(self, bottoms[0], bottoms[1], self.dim)
         return (of_shape(), bottoms[0])[: self.top_count]
 
     def forward(self, score: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        places = label_places(self, score, label, self.dim)
+        places = loss_places(self, score, label, self.dim)
         labels = label.detach().reshape(places).long()
         if labels.is_cuda:
             self._check(labels, score.shape[self.dim])  # CUDA would end the process at a label out of range
-        logs = torch.log_softmax(score, self.dim)
+        counted = None if self.ignore_label is None else labels != self.ignore_label
+        logs = torch.log_softmax(self._class_rows(score, counted), min(1, score.ndim - 1))
         try:
-            # nll_loss takes the classes as axis 1.
-            moved = logs if self.dim == 1 or logs.ndim == 1 else logs.movedim(self.dim, 1)
             ignored = NO_LABEL if self.ignore_label is None else self.ignore_label
-            total = F.nll_loss(moved, labels, ignore_index=ignored, reduction="sum")
+            total = F.nll_loss(logs, labels, ignore_index=ignored, reduction="sum")
         except IndexError:
             self._check(labels, score.shape[self.dim])
             raise
         if not torch.compiler.is_compiling() and total.detach() > -LOG_FLOAT_MIN:
-            total = total - self._beyond(logs, labels)
-        valid = (labels != ignored).sum() if self.by_valid else 0
+            total = with_value(total, self._bounded(logs, labels, counted))
+        valid = (labels.numel() if counted is None else counted.sum()) if self.by_valid else 0
         loss = total / self.normalizer(valid, prod(places[: self.dim]), prod(places[self.dim :]))
         return loss if self.top_count == 1 else (loss, torch.softmax(score.detach(), self.dim))
 
@@ -112,17 +112,42 @@ class SoftmaxWithLoss(LossLayer):
         known = labels if self.ignore_label is None else labels[labels != self.ignore_label]
         check_labels(self, known, classes)
 
+    def _class_rows(self, score: Tensor, counted: Tensor | None) -> Tensor:
+        """Return the score with the classes as axis 1, and zeros at positions that do not count.
+
+        An infinite score at such a position has no gradient, where that of the softmax would be NaN.
+        """
+        if counted is not None:
+            score = torch.where(counted.unsqueeze(self.dim), score, 0)
+        # nll_loss takes the classes as axis 1, and its backward contiguous memory.
+        return (score if score.ndim == 1 else score.movedim(self.dim, 1)).contiguous()
+
     @torch.no_grad()
-    def _beyond(self, logs: Tensor, labels: Tensor) -> Tensor:
-        """Return the losses' excess over -log FLT_MIN: Caffe bounds p by FLT_MIN in the value, not in the gradient."""
-        if self.ignore_label is None:
-            mask, index = None, labels
-        else:
-            mask = labels != self.ignore_label
-            index = torch.where(mask, labels, 0)
-        picked = logs.gather(self.dim, index.unsqueeze(self.dim)).squeeze(self.dim)
-        beyond = (LOG_FLOAT_MIN - picked).clamp(min=0)
-        return (beyond if mask is None else beyond * mask).sum()
+    def _bounded(self, logs: Tensor, labels: Tensor, counted: Tensor | None) -> Tensor:
+        """Return the sum of the losses: Caffe bounds p by FLT_MIN in the value, and not in the gradient."""
+        classes = min(1, logs.ndim - 1)
+        index = labels if counted is None else torch.where(counted, labels, 0)
+        losses = -logs.gather(classes, index.unsqueeze(classes)).squeeze(classes).clamp(min=LOG_FLOAT_MIN)
+        return (losses if counted is None else torch.where(counted, losses, 0)).sum()
+
+
+def check_first_axes(layer: Layer, score: Tensor, label: Tensor) -> None:
+    """Raise LayerError unless both bottoms of a loss have a first axis, of the same size.
+
+    Source: Caffe LossLayer::Reshape.
+    """
+    if not score.ndim or not label.ndim or score.shape[0] != label.shape[0]:
+        raise layer.error(
+            f"bottom 0 is {show(score.shape)}, bottom 1 is {show(label.shape)}: their first axes must be of the same "
+            "size, the number of items. Give the label as N x …, by a Reshape layer if its values are in that order."
+        )
+
+
+def loss_places(layer: Layer, score: Tensor, label: Tensor, dim: int) -> tuple[int, ...]:
+    """Return a loss's sizes without the classes in `dim`; raise LayerError for a label that does not fit."""
+    places = label_places(layer, score, label, dim)
+    check_first_axes(layer, score, label)
+    return places
 
 
 def label_places(layer: Layer, score: Tensor, label: Tensor, dim: int) -> tuple[int, ...]:
