@@ -8,7 +8,7 @@ from fcn_caffe.doctor.findings import ERROR, Finding
 from fcn_caffe.errors import SolverError
 from fcn_caffe.net.net import Net
 from fcn_caffe.training.solver import LearningRate
-from fcn_caffe.training.solver.settings import Settings
+from fcn_caffe.training.solver.settings import Settings, no_loss
 
 __all__ = ["refusals"]
 
@@ -20,11 +20,11 @@ def refusals(settings: Settings, train: Net | None) -> Iterator[Finding]:
         settings.train_source,
         lambda: [settings.find(net, f"{name} file") for name, net in settings.test_sources() if isinstance(net, str)],
     ]
-    if train is not None:
-        checks.append(lambda: settings.check_loss(train))
     for check in checks:
         try:
             check()
         except SolverError as error:
             advice = str(error).removeprefix(f"{settings.place}: ")
             yield Finding(ERROR, "solver", settings.place, "training refuses it:", advice)
+    if train is not None and not train.loss_weights:
+        yield Finding(ERROR, "solver", settings.place, "training changes nothing:", no_loss(train))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import threading
 import time
@@ -69,8 +70,12 @@ def silence_log() -> Iterator[None]:
 
 
 def number(value: float) -> str:
-    """Write a number as a C++ stream does: with six significant digits."""
-    return f"{value:g}"
+    """Write a number as a C++ stream does: with six significant digits, and a NaN with its sign.
+
+    >>> number(2 / 3), number(-math.nan)
+    ('0.666667', '-nan')
+    """
+    return "-nan" if math.isnan(value) and math.copysign(1, value) < 0 else f"{value:g}"
 
 
 def mean_outputs(sums: dict[str, Tensor], count: int) -> dict[str, Any]:

@@ -67,14 +67,17 @@ class _FaceSolver(CoreSolver):
     def _update(self) -> None:
         for call in self.on_gradients:
             call()
-        self.apply_update()
+        self._apply_update()
 
     def apply_update(self) -> None:
-        """Change the weights by their diffs; the diffs then are what was taken away."""
+        """Change the weights by their diffs, at the rate of this iteration; the diffs then are what was taken away."""
+        self.rate = self.learning_rate(self.iter)
+        self._apply_update()
+
+    def _apply_update(self) -> None:
         self._to_device()
         for diff in self._diffs():
             diff.flush()
-        self.rate = self.learning_rate(self.iter)
         super()._update()
         waiting = {id(item.blob) for item in self.net.learnable_params if item.blob.requires_grad}
 
@@ -140,7 +143,10 @@ class Solver:
 
     @property
     def lr(self) -> float:
-        """The learning rate of the coming update."""
+        """The learning rate of the coming update.
+
+        As in Caffe, to read it is to ask the policy: where two stepvalues are equal, each reading passes one.
+        """
         return float(self._core.learning_rate(self._core.iter))
 
     @property

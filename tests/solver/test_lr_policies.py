@@ -25,10 +25,10 @@ def policy(text: str) -> LearningRate:
         ),
         ('base_lr: 0.5 lr_policy: "exp" gamma: 0.5', {0: 0.5, 1: 0.25, 4: 0.5**5}),
         ('base_lr: 0.5 lr_policy: "inv" gamma: 0.5 power: 2', {0: 0.5, 2: 0.125, 6: 0.5 / 16}),
-        ('base_lr: 0.5 lr_policy: "poly" power: 2 max_iter: 4', {0: 0.5, 2: 0.125, 4: 0.0, 5: 0.0}),
+        ('base_lr: 0.5 lr_policy: "poly" power: 2 max_iter: 4', {0: 0.5, 2: 0.125, 4: 0.0, 6: 0.125}),
         (
-            'base_lr: 0.5 lr_policy: "sigmoid" gamma: -0.5 stepsize: 10',
-            {10: 0.25, 0: 0.5 / (1 + math.exp(-5)), 20: 0.5 / (1 + math.exp(5)), 10**6: 0.0},
+            'base_lr: 0.5 lr_policy: "sigmoid" gamma: 0.5 stepsize: 10',
+            {10: 0.25, 0: 0.5 / (1 + math.exp(5)), 20: 0.5 / (1 + math.exp(-5)), 10**6: 0.5},
         ),
     ],
 )
@@ -41,6 +41,20 @@ def test_multistep_counts_one_step_a_call() -> None:
     rate = policy('base_lr: 1 lr_policy: "multistep" gamma: 0.5 stepvalue: 2 stepvalue: 3 stepvalue: 3')
     assert [rate(iteration) for iteration in range(6)] == [1, 1, 0.5, 0.25, 0.125, 0.125]
     assert rate.current_step == 3
+
+
+def test_multistep_without_stepvalue_stays(caplog: pytest.LogCaptureFixture) -> None:
+    rate = policy('base_lr: 0.1 lr_policy: "multistep" gamma: 0.5')
+    assert [rate(iteration) for iteration in (0, 100)] == [pytest.approx(0.1)] * 2
+    assert "lr_policy 'multistep' has no stepvalue: the rate stays 0.1." in caplog.text
+
+
+def test_multistep_says_each_step(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "fcn_caffe.solver")
+    rate = policy('base_lr: 1 lr_policy: "multistep" gamma: 0.5 stepvalue: 2 stepvalue: 2')
+    for iteration in range(4):
+        rate(iteration)
+    assert caplog.messages == [f"MultiStep Status: Iteration {step + 1}, step = {step}" for step in (1, 2)]
 
 
 def test_multistep_goes_on_from_its_state() -> None:
@@ -79,8 +93,16 @@ def test_multistep_goes_on_from_its_state() -> None:
             "solvers/x.prototxt: stepsize is 0, lr_policy 'step' needs 1 or more.",
         ),
         (
-            'base_lr: 1 lr_policy: "multistep" gamma: 0.1',
-            "solvers/x.prototxt: lr_policy 'multistep' needs stepvalue, which is not set. Add `stepvalue: …`.",
+            'base_lr: 1 lr_policy: "multistep" stepvalue: 3',
+            "solvers/x.prototxt: lr_policy 'multistep' needs gamma, which is not set. Add `gamma: …`.",
+        ),
+        (
+            'base_lr: 1 lr_policy: "sigmoid" gamma: 1 stepsize: 0',
+            "solvers/x.prototxt: stepsize is 0, lr_policy 'sigmoid' needs 1 or more.",
+        ),
+        (
+            'base_lr: 1 lr_policy: "sigmoid" gamma: -0.5 stepsize: 2',
+            "solvers/x.prototxt: gamma is -0.5, lr_policy 'sigmoid' needs 0 or more.",
         ),
         (
             'base_lr: 1 lr_policy: "poly" power: 1 max_iter: 0',
@@ -102,9 +124,8 @@ def test_refusals(text: str, message: str) -> None:
     ("text", "expected"),
     [
         ('base_lr: 2 lr_policy: "exp" gamma: 1e38', math.inf),
-        ('base_lr: 2 lr_policy: "exp" gamma: -1e38', -math.inf),
-        ('base_lr: 2 lr_policy: "inv" gamma: -1 power: 0.5', math.nan),
-        ('base_lr: 2 lr_policy: "poly" power: -1 max_iter: 1', math.inf),
+        ('base_lr: 2 lr_policy: "poly" power: 0.5 max_iter: 1', math.nan),
+        ('base_lr: 2 lr_policy: "poly" power: -1 max_iter: 99', math.inf),
     ],
 )
 def test_rates_that_are_no_number_are_those_of_c(text: str, expected: float) -> None:

@@ -120,12 +120,27 @@ def test_bad_solvers_are_refused_when_built(text: str, field: str, message: str)
     assert str(caught.value).startswith(f"solver: {message}"), str(caught.value)
 
 
-def test_nets_that_cannot_be_trained() -> None:
-    with pytest.raises(SolverError, match="net 'staged' has no loss in TRAIN"):
-        solver_of("", STAGED.replace("loss_weight: 1", ""))
+def test_a_net_without_a_loss_decays(caplog: pytest.LogCaptureFixture) -> None:
+    """As in Caffe, which computes no gradient then and updates with what is left."""
+    solver = solver_of("weight_decay: 0.5", STAGED.replace("loss_weight: 1", ""))
+    solver.net.inputs = {"x": torch.ones(1, 2), "t": torch.ones(1, 2)}
+    assert "net 'staged' has no loss in TRAIN: nothing is learnt." in caplog.text
+    before = [item.blob.detach().clone() for item in solver.net.learnable_params]
+    solver.step(1)
+    assert solver.loss == 0
+    for item, old in zip(solver.net.learnable_params, before, strict=True):
+        torch.testing.assert_close(item.blob.detach(), old * (1 - 0.5 * solver.rate * item.lr_mult * item.decay_mult))
+
+
+def test_a_net_with_nothing_to_learn_stays(caplog: pytest.LogCaptureFixture) -> None:
     frozen = "param { lr_mult: 0 } param { lr_mult: 0 } inner_product_param"
-    with pytest.raises(SolverError, match="net 'staged' has nothing to learn"):
-        solver_of("", STAGED.replace("inner_product_param", frozen))
+    solver = solver_of("", STAGED.replace("inner_product_param", frozen))
+    solver.net.inputs = {"x": torch.ones(1, 2), "t": torch.ones(1, 2)}
+    assert "net 'staged' has nothing to learn" in caplog.text
+    before = [item.blob.clone() for item in solver.net.learnable_params]
+    solver.step(2)
+    assert solver.iter == 2
+    assert all(torch.equal(item.blob, old) for item, old in zip(solver.net.learnable_params, before, strict=True))
 
 
 def test_errors_name_the_solver_file(tmp_path: Path) -> None:

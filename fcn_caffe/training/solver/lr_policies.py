@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 
 from fcn_caffe.errors import SolverError
+from fcn_caffe.host.glog import say
 from fcn_caffe.host.text import did_you_mean
 from fcn_caffe.proto import caffe_pb2
+
+_log = logging.getLogger("fcn_caffe.solver")
 
 # The fields of SolverParameter that a policy cannot do without, `base_lr` aside.
 _NEEDED: dict[str, tuple[str, ...]] = {
     "exp": ("gamma",),
     "fixed": (),
     "inv": ("gamma", "power"),
-    "multistep": ("gamma", "stepvalue"),
+    "multistep": ("gamma",),
     "poly": ("power", "max_iter"),
     "sigmoid": ("gamma", "stepsize"),
     "step": ("gamma", "stepsize"),
@@ -24,7 +28,8 @@ _NEEDED: dict[str, tuple[str, ...]] = {
 class LearningRate:
     """The learning rate of each iteration, by `lr_policy`: call it with every iteration in turn.
 
-    `current_step` counts the stepvalues that `multistep` has passed; a call counts one at most, as in Caffe.
+    `current_step` counts the stepvalues that `multistep` has passed; each call counts one at most, as in Caffe: of two
+    equal ones the second is passed an iteration later, or by a second call.
 
     Args:
         param: the solver.
@@ -43,13 +48,16 @@ class LearningRate:
             hint = did_you_mean(policy, _NEEDED)
             raise SolverError(f"{place}: lr_policy {policy!r} is unknown. Known: {known}.{hint}")
         for name in ("base_lr", *_NEEDED[policy]):
-            is_set = len(param.stepvalue) > 0 if name == "stepvalue" else param.HasField(name)
-            if not is_set:
+            if not param.HasField(name):
                 raise SolverError(f"{place}: lr_policy {policy!r} needs {name}, which is not set. Add `{name}: …`.")
-        if policy == "step" and param.stepsize < 1:
-            raise SolverError(f"{place}: stepsize is {param.stepsize}, lr_policy 'step' needs 1 or more.")
+        if policy in ("step", "sigmoid") and param.stepsize < 1:
+            raise SolverError(f"{place}: stepsize is {param.stepsize}, lr_policy {policy!r} needs 1 or more.")
+        if "gamma" in _NEEDED[policy] and param.gamma < 0:
+            raise SolverError(f"{place}: gamma is {param.gamma:g}, lr_policy {policy!r} needs 0 or more.")
         if policy == "poly" and param.max_iter < 1:
             raise SolverError(f"{place}: max_iter is {param.max_iter}, lr_policy 'poly' needs 1 or more.")
+        if policy == "multistep" and not param.stepvalue:
+            _log.warning("%s: lr_policy 'multistep' has no stepvalue: the rate stays %g.", place, param.base_lr)
         self.param = param
         self.current_step = 0
         self._rate: Callable[[int], float] = getattr(self, f"_{policy}")
@@ -75,12 +83,12 @@ class LearningRate:
         steps = self.param.stepvalue
         if self.current_step < len(steps) and iteration >= steps[self.current_step]:
             self.current_step += 1
+            say("sgd_solver.cpp:50", f"MultiStep Status: Iteration {iteration}, step = {self.current_step}")
         return float(self.param.base_lr * _power(self.param.gamma, self.current_step))
 
     def _poly(self, iteration: int) -> float:
-        # Past max_iter Caffe takes a power of a negative number, which is NaN; nothing left to learn is 0.
-        left = max(0.0, 1 - iteration / self.param.max_iter)
-        return float(self.param.base_lr * _power(left, self.param.power))
+        # Past max_iter it is a power of a negative number, as in Caffe: NaN, or negative for a whole power.
+        return float(self.param.base_lr * _power(1 - iteration / self.param.max_iter, self.param.power))
 
     def _sigmoid(self, iteration: int) -> float:
         exponent = -self.param.gamma * (iteration - self.param.stepsize)
@@ -94,4 +102,4 @@ def _power(base: float, exponent: float) -> float:
     except OverflowError:
         return -math.inf if base < 0 and exponent % 2 == 1 else math.inf
     except ValueError:
-        return math.nan if base else math.inf
+        return -math.nan if base else math.inf  # C's NaN has its sign set, and Caffe's log shows it

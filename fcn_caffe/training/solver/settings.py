@@ -64,6 +64,11 @@ def find_file(name: PathLike, solver: PathLike | None, paths: Paths | None = Non
     return next((path for path in candidate_paths(name, solver, paths) if os.path.isfile(path)), None)
 
 
+def no_loss(net: Net) -> str:
+    """Say that a train net has no loss, which Caffe runs: nothing but weight decay changes the weights."""
+    return f"net '{net.name}' has no loss in TRAIN: nothing is learnt. Add a loss layer, or loss_weight to a top."
+
+
 class Settings:
     """A checked SolverParameter, which finds its files and builds its nets and its update rule.
 
@@ -167,13 +172,9 @@ class Settings:
         param = self.param
         field, source = self.train_source()
         net = self._net(field, source, TRAIN, [param.train_state] if param.HasField("train_state") else [], device)
-        self.check_loss(net)
-        return net
-
-    def check_loss(self, net: Net) -> None:
-        """Refuse a train net without a loss. Raises: SolverError."""
         if not net.loss_weights:
-            raise self.error(f"net '{net.name}' has no loss in TRAIN: add a loss layer, or loss_weight to a top.")
+            logger.warning("%s: %s", self.place, no_loss(net))
+        return net
 
     def test_sources(self) -> list[tuple[str, str | caffe_pb2.NetParameter]]:
         """Return field and value of each net to test.
@@ -258,7 +259,10 @@ class Settings:
             if item.lr_mult:
                 groups.setdefault((item.lr_mult, item.decay_mult), []).append(item.blob)
         if not groups:
-            raise self.error(f"net '{net.name}' has nothing to learn: every blob has lr_mult 0, or there is none.")
+            logger.warning(
+                "%s: net '%s' has nothing to learn: every blob has lr_mult 0, or there is none.", self.place, net.name
+            )
+            groups[1.0, 1.0] = []
         try:
             return RULES[param.type](
                 [

@@ -187,9 +187,10 @@ class Solver:
             outputs = self._forward_backward()
             losses.append(self.loss)
             self.smoothed_loss = math.fsum(losses) / len(losses)
-            self.rate = self.learning_rate(self.iter)
             if displays:
                 timer = self._display(mean_outputs(outputs, 1), *timer)
+            else:
+                self.rate = self.learning_rate(self.iter)
             del outputs
             self._update()
             self.iter += 1
@@ -225,8 +226,11 @@ class Solver:
 
     def _pass(self) -> tuple[float, dict[str, Tensor]]:
         """Run the train net forward and backward once; return its loss and its outputs."""
+        if not self.net.loss_weights:
+            return 0.0, {name: blob.detach() for name, blob in self.net().items()}
         loss, blobs = self.net.forward_loss()
-        loss.backward()  # type: ignore[no-untyped-call]
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
         if self.net.debug is not None:
             self.net.debug.backward_done()
         return float(loss.detach()), {name: blobs[name].detach() for name in self.net.graph.outputs}
@@ -234,8 +238,8 @@ class Solver:
     def _evaluate(self, net: Net, with_loss: bool) -> tuple[float, dict[str, Tensor]]:
         """Run a net forward once; return its loss, NaN if not asked for, and its outputs."""
         with torch.no_grad():
-            if not with_loss:
-                return math.nan, net()
+            if not with_loss or not net.loss_weights:
+                return 0.0 if with_loss else math.nan, net()
             loss, blobs = net.forward_loss()
             return float(loss), blobs
 
@@ -246,7 +250,7 @@ class Solver:
         self.optimizer.step()
 
     def _display(self, outputs: dict[str, Any], start: float, first: int) -> tuple[float, int]:
-        """Log loss, outputs and rate; return the time and the iteration to count from next time."""
+        """Ask for the rate; log loss, outputs and rate; return the time and the iteration to count from next time."""
         lapse = time.perf_counter() - start
         speed = (self.iter - first) / (lapse or 1)
         say(
@@ -256,6 +260,7 @@ class Solver:
         )
         for line in output_lines("Train", outputs, self.net.loss_weights):
             say("solver.cpp:258", line)
+        self.rate = self.learning_rate(self.iter)
         say("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {number(self.rate)}")
         for call in self.on_display:
             call(self, outputs)
