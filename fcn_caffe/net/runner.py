@@ -104,9 +104,13 @@ class Runner:
         self.inputs = inputs
         blobs: dict[str, Tensor] = {}
         self.blobs = blobs
+        run_step = self.run_step
         for step in net.steps:
-            tops = self.run_step(step, [blobs[name] for name in step.bottoms])
-            blobs.update(zip(step.tops, tops, strict=False))
+            tops = run_step(step, [blobs[name] for name in step.bottoms])
+            if len(step.tops) == 1:
+                blobs[step.tops[0]] = tops[0]
+            else:
+                blobs.update(zip(step.tops, tops, strict=False))
             del tops
             for name in step.frees:
                 if name not in keep:
@@ -118,8 +122,9 @@ class Runner:
         """Run one step and return its tops."""
         if not step.bottoms:
             return self.source(step)
-        for position in step.blocked:
-            bottoms[position] = bottoms[position].detach()
+        if step.blocked:
+            for position in step.blocked:
+                bottoms[position] = bottoms[position].detach()
         return self.call_layer(step, bottoms)
 
     def call_layer(self, step: Step, bottoms: Sequence[Tensor]) -> Sequence[Tensor]:

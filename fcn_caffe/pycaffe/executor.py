@@ -21,7 +21,7 @@ computes gradients of at all, see `needs`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +66,7 @@ class Step:
 
     core: the core net's step; None for a Split layer that only the face has. blobs: the parameters.
     needed: whether backward runs. down: the bottoms whose diff is wanted. weights: the tops' loss weights.
+    in_place: whether a top has a bottom's name.
     """
 
     node: Node
@@ -76,6 +77,7 @@ class Step:
     needed: bool
     down: list[bool]
     weights: list[float]
+    in_place: bool
     record: Record | None = None
     before: list[Tensor] = field(default_factory=list)
 
@@ -83,11 +85,6 @@ class Step:
     def layer(self) -> Layer | None:
         """The core net's layer, if there is one."""
         return None if self.core is None else self.core.layer
-
-    @property
-    def in_place(self) -> bool:
-        """Whether a top has a bottom's name."""
-        return bool(set(self.node.tops) & set(self.node.bottoms))
 
 
 class _Handle(torch.autograd.Function):
@@ -135,7 +132,17 @@ class Executor:
             params = BlobVec() if core is None else self._make_params(core.layer)
             bottoms = BlobVec(self.blobs[name] for name in node.bottoms)
             tops = BlobVec(self.blobs[name] for name in node.tops)
-            step = Step(node, core, bottoms, tops, params, needs.layers[node.index], needs.bottoms[node.index], weights)
+            step = Step(
+                node,
+                core,
+                bottoms,
+                tops,
+                params,
+                needs.layers[node.index],
+                needs.bottoms[node.index],
+                weights,
+                bool(set(node.tops) & set(node.bottoms)),
+            )
             if isinstance(step.layer, Python):
                 step.layer.user.blobs = params
             if isinstance(step.layer, DummyData):
@@ -187,7 +194,7 @@ class Executor:
                 if constant is None:  # the others are filled once: what scripts write to them stays
                     top.data_memory.adopt(layer.make_top(index).to(device))
         elif isinstance(layer, Python):
-            with _naming(step):
+            with raise_as_raised(), _naming(step):
                 self._call_user(step, "reshape", step.bottoms, step.tops)
                 self._call_user(step, "forward", step.bottoms, step.tops)
         else:
@@ -200,8 +207,7 @@ class Executor:
     def _forward(self, step: Step, core: CoreStep, device: torch.device) -> None:
         step.record = None
         bottoms = [blob.data_memory.tensor(device) for blob in step.bottoms]
-        in_place = step.in_place
-        if in_place and any(top.data_memory.is_watched for top in step.tops):
+        if step.in_place and any(top.data_memory.is_watched for top in step.tops):
             bottoms = [bottom.clone() for bottom in bottoms]  # what a script watches is about to be overwritten
         for top in step.tops:
             if top not in step.bottoms:
@@ -212,10 +218,10 @@ class Executor:
         else:
             with torch.no_grad():
                 tops = self._runner.call_layer(core, bottoms)
-            step.before = bottoms if in_place else []
+            step.before = bottoms if step.in_place else []
         if not step.bottoms:
             tops = [top.to(device) for top in tops]
-        lent = set() if step.node.type in _SHARES or in_place else {_storage(bottom) for bottom in bottoms}
+        lent = set() if step.node.type in _SHARES or step.in_place else {_storage(bottom) for bottom in bottoms}
         for blob, top in zip(step.tops, tops, strict=False):
             # `data` has a count of changes of its own: scripts write while graphs remember.
             blob.data_memory.adopt(top.data, _storage(top) in lent)
@@ -277,7 +283,7 @@ class Executor:
             return
         for blob in step.blobs:
             blob.data_memory.flush()
-        with _naming(step):
+        with raise_as_raised(), _naming(step):
             if isinstance(step.layer, Python):
                 self._call_user(step, "backward", step.tops, list(step.down), step.bottoms)
             elif self._is_plain_split(step):
@@ -348,7 +354,7 @@ class Executor:
             if step.node.type == "Split":
                 _share(step)
             elif isinstance(layer, Python):
-                with _naming(step):
+                with raise_as_raised(), _naming(step):
                     self._call_user(step, "reshape", step.bottoms, step.tops)
             elif step.bottoms:
                 assert layer is not None
@@ -390,8 +396,6 @@ def _versions(layer: Layer) -> list[int]:
     return [blob._version for blob in layer.parameters()]  # noqa: SLF001 (there is no public name)
 
 
-@contextmanager
-def _naming(step: Step) -> Iterator[None]:
-    """Let errors raised in the block name the layer, and be of the class that a Python layer raised."""
-    with raise_as_raised(), naming(step.node, lambda: [blob.data_memory.shape for blob in step.bottoms]):
-        yield
+def _naming(step: Step) -> AbstractContextManager[None]:
+    """Let errors raised in the block name the layer."""
+    return naming(step.node, lambda: [blob.data_memory.shape for blob in step.bottoms])
