@@ -81,6 +81,23 @@ def test_work_does_load_pytorch():
     assert status == 0 and "torch" in modules
 
 
+def test_ctrl_c_while_pytorch_is_loaded_is_no_traceback():
+    code = """
+import sys
+from fcn_caffe.commands import main
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+sys.exit(main(["device_query"]))
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (commands.INTERRUPTED, "", "interrupted\n")
+
+
 # -- help --------------------------------------------------------------------------------------------------------------
 
 
