@@ -1,4 +1,7 @@
-"""Draw a net: boxes for layers, octagons for blobs. The output's ending says the format: svg, png, pdf, dot."""
+"""Draw a net: boxes for layers, octagons for blobs. The output's ending says the format: svg, png, pdf, dot.
+
+Layers of other Caffes are drawn, too.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fcn_caffe.proto.upgrade import upgrade_net
 
     phase = None if arguments.phase == "ALL" else phase_number(arguments.phase)
-    net = upgrade_net(read_text(arguments.net, caffe_pb2.NetParameter), arguments.net)
+    net = upgrade_net(read_text(arguments.net, caffe_pb2.NetParameter, keep_foreign=True), arguments.net)
     shapes = None
     if arguments.shapes:
         built = Net(arguments.net, phase or 0, stages=arguments.stage, level=arguments.level, device="meta")

@@ -1,6 +1,7 @@
 """Make an old net modern: V0 and V1 layers, transforms in data options, net-level inputs, BatchNorm's multipliers.
 
 Takes nets in text and binary nets, whose blobs are kept, and writes the form it read. A modern net is copied as it is.
+Layers and fields of other Caffes stay as they are.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def upgrade(
     from fcn_caffe.proto.files import read_message, replace, write_message
 
     source, target = arguments.source, arguments.target
-    message, was_binary = read_message(source, message_class)
+    message, was_binary = read_message(source, message_class, keep_foreign=True)
     binary = arguments.binary or (was_binary and not arguments.text)
     old = old_forms(message)
     make_modern(message, source)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from fcn_caffe.errors import LayerError
 from fcn_caffe.host.paths import Surroundings
-from fcn_caffe.host.text import did_you_mean, show
+from fcn_caffe.host.text import show
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.foreign import ForeignPart, describe, is_foreign, type_problem
 
 Count = int | tuple[int, int | None]
 
@@ -250,8 +251,7 @@ def layer_class(param: caffe_pb2.LayerParameter) -> type[Layer]:
     """
     cls = REGISTRY.get(param.type)
     if cls is None:
-        hint = did_you_mean(param.type, REGISTRY) or f" Known types: {', '.join(known_types())}."
-        raise LayerError(f"unknown layer type {param.type!r}.{hint}", param.name, param.type)
+        raise LayerError(type_problem(param.type), param.name, param.type)
     for kind, count, names in (("bottom", cls.bottoms, param.bottom), ("top", cls.tops, param.top)):
         least, most = (count, count) if isinstance(count, int) else count
         if len(names) < least or (most is not None and len(names) > most):
@@ -261,6 +261,18 @@ def layer_class(param: caffe_pb2.LayerParameter) -> type[Layer]:
     if not cls.takes_in_place and set(param.bottom) & set(param.top):
         raise LayerError("does not allow in-place computation: give the top its own name.", param.name, param.type)
     return cls
+
+
+def refuse_foreign_layers(layers: Iterable[caffe_pb2.LayerParameter]) -> None:
+    """Refuse the layers of a net whose types are of other Caffes and not registered, all of them in one message.
+
+    Raises:
+        LayerError: for such layers; says whose they are, and what to do.
+    """
+    foreign = [ForeignPart(layer.name, layer.type) for layer in layers if layer.type not in REGISTRY]
+    foreign = [part for part in foreign if is_foreign(part.type)]
+    if foreign:
+        raise LayerError(describe(foreign))
 
 
 def create_layer(param: caffe_pb2.LayerParameter, bottoms: Sequence[Tensor], surroundings: Surroundings) -> Layer:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fcn_caffe.errors import FcnCaffeError, GraphError, LayerError
 from fcn_caffe.host.paths import PathLike, Paths, Surroundings
 from fcn_caffe.host.text import show
-from fcn_caffe.layers.base import REGISTRY, Layer, create_layer
+from fcn_caffe.layers.base import REGISTRY, Layer, create_layer, refuse_foreign_layers
 from fcn_caffe.net.coord_map import crop_offset
 from fcn_caffe.net.debug_info import DebugInfo, DebugRunner
 from fcn_caffe.net.graph import AUTOMATIC, Graph, Node, filter_net, read_net
@@ -89,6 +89,7 @@ class Net(nn.Module):
             copy.CopyFrom(source)
             param = filter_net(upgrade_net(copy, f"net '{copy.name}'"), phase, stages, level)
         _use_inputs(param, input_shapes or {})
+        refuse_foreign_layers(param.layer)
         _name_automatic_tops(param)
         debug_info = debug_info or param.debug_info
         self.param = insert_splits(param) if debug_info else param

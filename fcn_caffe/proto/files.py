@@ -9,6 +9,7 @@ from typing import TypeVar
 from fcn_caffe.errors import PrototxtError
 from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.kept import has_kept_lines
 from fcn_caffe.proto.schema import Message, describe
 from fcn_caffe.proto.text import read_text
 from fcn_caffe.proto.text_writer import write_text
@@ -19,10 +20,15 @@ M = TypeVar("M", bound=caffe_pb2.Message)
 _TEXT = bytes(byte for byte in range(256) if byte >= 32 or byte in b"\t\n\v\f\r")
 
 
-def read_message(path: str | os.PathLike[str], message_class: type[M]) -> tuple[M, bool]:
+def read_message(path: str | os.PathLike[str], message_class: type[M], *, keep_foreign: bool = False) -> tuple[M, bool]:
     """Read the message in a file.
 
     A file with bytes that no text has is binary; any other is text, or binary where it is no such text.
+
+    Args:
+        path: The file.
+        message_class: What the message is.
+        keep_foreign: Whether fields of other Caffes in a text are kept with the message; see `parse_text`.
 
     Returns:
         The message, and whether the file is binary.
@@ -37,7 +43,7 @@ def read_message(path: str | os.PathLike[str], message_class: type[M]) -> tuple[
     if data.translate(None, _TEXT) and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return _parsed(data, message_class, path), True
     try:
-        return read_text(path, message_class), False
+        return read_text(path, message_class, keep_foreign=keep_foreign), False
     except PrototxtError:
         try:
             message: M | None = _parsed(data, message_class, path)
@@ -86,8 +92,12 @@ def write_message(path: str | os.PathLike[str], message: caffe_pb2.Message, bina
     """Write a message as binary or as text, whole or not at all.
 
     Raises:
-        PrototxtError: It cannot be written.
+        PrototxtError: It cannot be written; a binary message cannot hold fields of other Caffes that a text had.
     """
+    if binary and has_kept_lines(message):
+        raise PrototxtError(
+            "cannot be written as binary: its fields of other Caffes are known by name alone. Write text.", path
+        )
     data = message.SerializeToString() if binary else write_text(message).encode()
     replace(path, data)
 

@@ -14,7 +14,12 @@ from typing import NamedTuple, NoReturn, TypeVar
 
 from fcn_caffe.errors import PrototxtError
 from fcn_caffe.host.text import did_you_mean
-from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto import caffe_pb2, foreign, hints
+from fcn_caffe.proto.foreign import ForeignPart
+from fcn_caffe.proto.fork_fields import foreign_field, foreign_value
+from fcn_caffe.proto.forks import V1_WORDS, Foreign
+from fcn_caffe.proto.kept import keep_line
+from fcn_caffe.proto.layer_types import OPTIONS
 from fcn_caffe.proto.schema import Field, Message, Scalar, describe
 
 M = TypeVar("M", bound=caffe_pb2.Message)
@@ -38,17 +43,20 @@ _NAME, _NUMBER, _STRING, _PUNCTUATION, _END, _COMMENT = 1, 2, 3, 4, 5, 6
 _SEPARATORS, _OPENINGS = frozenset(",;"), {"{": "}", "<": ">"}
 
 _ESCAPE = re.compile(r"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.)|$)", re.DOTALL)
+_QUOTES = "\"'"
+_CEIL_MODE = ("PoolingParameter", "ceil_mode")
 _PLAIN_ESCAPES = dict(zip("abfnrtv\\'\"?", b"\a\b\f\n\r\t\v\\'\"?", strict=True))
 _BOOLS = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}
 _INTEGER = re.compile(r"-?\s*(?:0[xX][0-9a-fA-F]+|\d+)\Z")
 
 
-def read_text(path: str | os.PathLike[str], message_class: type[M]) -> M:
+def read_text(path: str | os.PathLike[str], message_class: type[M], *, keep_foreign: bool = False) -> M:
     """Read the message in a text file, which is UTF-8.
 
     Args:
         path: The file.
         message_class: What the message is: `caffe_pb2.NetParameter`.
+        keep_foreign: As in `parse_text`.
 
     Raises:
         PrototxtError: The file cannot be read, is empty or binary, or is not such a message.
@@ -65,16 +73,20 @@ def read_text(path: str | os.PathLike[str], message_class: type[M]) -> M:
     if not data.strip():
         raise PrototxtError(f"is empty; expected a {title} as text.", path)
     # Bytes that are not UTF-8 are harmless in a comment and become an error where they are read.
-    return parse_text(data.decode("utf-8-sig", "surrogateescape"), message_class, path)
+    return parse_text(data.decode("utf-8-sig", "surrogateescape"), message_class, path, keep_foreign=keep_foreign)
 
 
-def parse_text(text: str, message_class: type[M], path: str | os.PathLike[str] = "<string>") -> M:
+def parse_text(
+    text: str, message_class: type[M], path: str | os.PathLike[str] = "<string>", *, keep_foreign: bool = False
+) -> M:
     """Read the message that a text spells.
 
     Args:
         text: The text.
         message_class: What the message is: `caffe_pb2.NetParameter`.
         path: What errors call the text.
+        keep_foreign: Whether fields of other Caffes stay as lines of text, which `write_text` writes again; otherwise
+            they are an error, all of them one.
 
     Raises:
         PrototxtError: Says line and column, what was expected, what came, and the nearest known name.
@@ -82,7 +94,10 @@ def parse_text(text: str, message_class: type[M], path: str | os.PathLike[str] =
     Source: the text format specification of protobuf; Caffe reads its nets with the C++ parser.
     """
     message = message_class()
-    _Parser(text, path).read_message(message, describe(message.DESCRIPTOR), [])
+    parser = _Parser(text, path, keep_foreign)
+    about = describe(message.DESCRIPTOR)
+    (parser.read_layer if about.name in hints.LAYERS else parser.read_message)(message, about, [])
+    parser.check_foreign()
     return message
 
 
@@ -95,14 +110,28 @@ class _Opened(NamedTuple):
     start: int
 
 
+class _ForkField(NamedTuple):
+    """A field that Caffe 1.0 has not: its name with its messages', whose it is, where it stands."""
+
+    name: str
+    foreign: Foreign | None
+    start: int
+
+
 class _Parser:
     """The current token is (kind, value, start); `take` goes to the next one.
 
     Only punctuation equals a mark, since strings keep their quotes, and only the end of the text has value "".
     """
 
-    def __init__(self, text: str, path: str | os.PathLike[str]) -> None:
-        self.text, self.path = text, path
+    def __init__(self, text: str, path: str | os.PathLike[str], keep_foreign: bool = False) -> None:
+        self.text, self.path, self.keep_foreign = text, path, keep_foreign
+        self.layer: caffe_pb2.Message | None = None  # the one that is being read
+        self.first_layers: dict[str, int] = {}  # `layer` or `layers` -> where the first opens
+        self.fork_type = ""  # the layer's, where the schema has no number for it
+        self.fork_fields: list[_ForkField] = []  # of the layer, or outside of layers
+        self.fork_parts: list[ForeignPart] = []
+        self.fork_start: int | None = None  # the first that the schema has no place for
         self.tokens = _TOKEN.finditer(text)
         self.take()
 
@@ -122,24 +151,20 @@ class _Parser:
         while self.kind == _NAME:
             name, start = self.value, self.start
             field = about.fields.get(name)
-            if field is None:
-                self.unknown_type(name, message)
-                self.unknown_field(name, about, outer)
-            if not field.repeated and name in names:
-                self.fail(f"{name} is given twice; {about.title} takes one.", start)
-            names.add(name)
-            self.take()
-            colon = self.value == ":"
-            if colon:
+            if field is not None:
+                if not field.repeated and name in names:
+                    self.fail(f"{name} is given twice; {about.title} takes one.", start)
+                names.add(name)
                 self.take()
-            if field.message is not None:
-                self.read_messages(message, about, field, outer)
-            elif not colon:
-                self.fail(f'expected ":" after {name}, got {self.shown()}.')
+                self.read_field(message, about, field, outer)
+            elif (about.name, name) == _CEIL_MODE:
+                self.read_ceil_mode(message, names)
             else:
-                self.read_scalars(message, field)
+                self.read_foreign(message, about, outer)
             if self.value in _SEPARATORS:
                 self.take()
+                if self.kind in (_NUMBER, _STRING):
+                    self.fail(hints.one_value(name, self.shown(), field is not None and field.repeated))
         if self.value != mark:
             self.unclosed(about, outer)
         if about.required - names:
@@ -147,6 +172,20 @@ class _Parser:
             self.fail(f"{about.title} needs {missing}.", outer[-1].start if outer else None)
         if mark:
             self.take()
+
+    def read_field(self, message: caffe_pb2.Message, about: Message, field: Field, outer: list[_Opened]) -> None:
+        """Read what follows a field's name."""
+        colon = self.value == ":"
+        if colon:
+            self.take()
+        if about.name == "V1LayerParameter" and field.name == "param" and self.value in _OPENINGS:
+            self.fail(f"param is a quoted string, got {self.shown()}.{hints.param_hint()}")
+        if field.message is None and not colon:
+            self.fail(f'expected ":" after {field.name}, got {self.shown()}.')
+        if field.message is None:
+            self.read_scalars(message, about, field, outer)
+        else:
+            self.read_messages(message, about, field, outer)
 
     def read_messages(self, message: caffe_pb2.Message, about: Message, field: Field, outer: list[_Opened]) -> None:
         """Read `{ … }`, `< … >` or, where the field is repeated, a list of them."""
@@ -164,7 +203,8 @@ class _Parser:
                 inner.SetInParent()
             opened = _Opened(about, field.name, _OPENINGS[self.value], self.start)
             self.take()
-            self.read_message(inner, field.message, [*outer, opened])
+            read = self.read_layer if field.message.name in hints.LAYERS else self.read_message
+            read(inner, field.message, [*outer, opened])
             if not listed:
                 return
             self.next_in_list(field)
@@ -185,8 +225,12 @@ class _Parser:
 
     # -- scalars -------------------------------------------------------------------------------------------------
 
-    def read_scalars(self, message: caffe_pb2.Message, field: Field) -> None:
+    def read_scalars(self, message: caffe_pb2.Message, about: Message, field: Field, outer: list[_Opened]) -> None:
         """Read one value or, where the field is repeated, also `[a, b]`."""
+        if field.kind == "enum" and self.read_foreign_value(message, about, field, outer):
+            return
+        if field.name == "type" and self.kind == _NAME and about.name == "LayerParameter":
+            self.fail(f"type is a quoted string, got {self.shown()}.{hints.modern_type_hint(self.value)}")
         if self.value == "[":
             self.open_list(field)
             values = []
@@ -250,7 +294,9 @@ class _Parser:
             if number in field.values.values():
                 return number
         known = f"one of {', '.join(field.values)}" if len(field.values) <= 10 else "a known name"
-        hint = self.unquoted(field.values) or did_you_mean(self.value.strip("\"'").upper(), field.values, '"')
+        if "CONVOLUTION" in field.values:
+            self.fail(f"{field.name} is {known}, got {self.shown()}.{hints.v1_type_hint(self.value.strip(_QUOTES))}")
+        hint = self.unquoted(field.values) or did_you_mean(self.value.strip(_QUOTES).upper(), field.values, '"')
         self.fail(f"{field.name} is {known}, got {self.shown()}.{hint}")
 
     def read_string(self, field: Field) -> str | bytes:
@@ -295,6 +341,139 @@ class _Parser:
         parts.append(body[done:].encode("utf-8", "surrogateescape"))
         return b"".join(parts)
 
+    def read_ceil_mode(self, message: caffe_pb2.Message, names: set[str]) -> None:
+        """Read `ceil_mode`, which several Caffes have for round_mode: true is CEIL, false is FLOOR."""
+        start = self.start
+        if "round_mode" in names:
+            self.fail("has both round_mode and ceil_mode, which say the same. Keep round_mode.", start)
+        names.add("round_mode")
+        self.take()
+        if self.value != ":":
+            self.fail(f'expected ":" after ceil_mode, got {self.shown()}.')
+        self.take()
+        is_ceil = self.read_bool(Field("ceil_mode", 0, "bool", False, False))
+        self.take()
+        mode = caffe_pb2.PoolingParameter.CEIL if is_ceil else caffe_pb2.PoolingParameter.FLOOR
+        message.MergeFrom(caffe_pb2.PoolingParameter(round_mode=mode))
+
+    # -- what is of other Caffes -----------------------------------------------------------------------------------
+
+    def read_layer(self, layer: caffe_pb2.Message, about: Message, outer: list[_Opened]) -> None:
+        """Read a layer of a net and note what it has of other Caffes."""
+        start = outer[-1].start if outer else self.start
+        form = outer[-1].field if outer else ""
+        first = self.first_layers.setdefault(form, start)
+        for other, place in self.first_layers.items():
+            if other != form:
+                self.fail(hints.both_forms(form, other, self.place(place)[0]), first)
+        outside, self.layer, self.fork_fields, self.fork_type = self.fork_fields, layer, [], ""
+        self.read_message(layer, about, outer)
+        type = self.fork_type or hints.layer_type(layer)
+        for name, owner, field_start in self.fork_fields:
+            if owner is None and (not type or type in OPTIONS):  # the type came behind the field
+                self.fail_unknown(name, about, outer[:-1], field_start)
+        if self.fork_fields or foreign.is_foreign(type):
+            fields = tuple((name, owner) for name, owner, _ in self.fork_fields)
+            self.fork_parts.append(ForeignPart(getattr(layer, "name"), type, fields, self.place(start)[0]))  # noqa: B009
+        self.layer, self.fork_fields = None, outside
+
+    def read_foreign(self, message: caffe_pb2.Message, about: Message, outer: list[_Opened]) -> None:
+        """Read past a field that is of another Caffe; fail for one that is of none."""
+        name, start = self.value, self.start
+        owner = foreign_field(about.name, name)
+        type = self.fork_type or hints.layer_type(self.layer)
+        if owner is None and not (about.name in hints.LAYERS and name.endswith("_param") and type not in OPTIONS):
+            self.fail_unknown(name, about, outer)
+        for line in self.read_past():
+            if self.keep_foreign:
+                keep_line(message, line)
+        self.note_foreign(
+            name if about.name in hints.LAYERS or not outer else f"{outer[-1].field}.{name}", owner, start
+        )
+
+    def note_foreign(self, name: str, owner: Foreign | None, start: int) -> None:
+        self.fork_fields.append(_ForkField(name, owner, start))
+        if self.fork_start is None:
+            self.fork_start = start
+
+    def read_foreign_value(
+        self, message: caffe_pb2.Message, about: Message, field: Field, outer: list[_Opened]
+    ) -> bool:
+        """Read a word of an enum that is of another Caffe. Returns whether there was one."""
+        word, start = self.value.strip(_QUOTES), self.start
+        is_type = about.name == "V1LayerParameter" and field.name == "type"
+        owner = None if is_type else foreign_value(field.name, word)
+        if word in (field.values or ()) or not (owner or (is_type and word in V1_WORDS)):
+            return False
+        if is_type:
+            self.fork_type = V1_WORDS[word]
+            self.fork_start = start if self.fork_start is None else self.fork_start
+        else:
+            self.note_foreign(f"{outer[-1].field if outer else about.title}.{field.name}: {word}", owner, start)
+        if self.keep_foreign:
+            keep_line(message, f"{field.name}: {word}")
+        self.take()
+        return True
+
+    def read_past(self) -> list[str]:
+        """Read past a field of any form; return it as lines of text, indented by two blanks a level."""
+        lines: list[str] = []
+        depth = 0
+        while True:
+            if self.kind != _NAME:
+                self.fail(f"expected a field, got {self.shown()}.")
+            head = "  " * depth + self.value
+            self.take()
+            if self.value == ":":
+                self.take()
+            if self.value in _OPENINGS:
+                lines.append(f"{head} {{")
+                depth += 1
+                self.take()
+            else:
+                lines.append(f"{head}: {self.read_any_values()}")
+            while depth:
+                if self.value in _SEPARATORS:
+                    self.take()
+                if self.value not in ("}", ">"):
+                    break
+                depth -= 1
+                lines.append("  " * depth + "}")
+                self.take()
+            if not depth:
+                return lines
+
+    def read_any_values(self) -> str:
+        """Read past a scalar, strings side by side, or a list; return it as it is written."""
+        start = self.start
+        if self.value == "[":
+            depth = 0
+            while True:
+                depth += (self.value == "[") - (self.value == "]")
+                if self.kind == _END:
+                    self.fail('the file ends before the "]" of a list.', start)
+                end = self.start + len(self.value)
+                self.take()
+                if not depth:
+                    return " ".join(self.text[start:end].split())
+        if self.kind not in (_NAME, _NUMBER, _STRING):
+            self.fail(f"expected a value, got {self.shown()}.")
+        is_string, words = self.kind == _STRING, [self.value]
+        self.take()
+        while is_string and self.kind == _STRING:
+            words.append(self.value)
+            self.take()
+        return " ".join(words)
+
+    def check_foreign(self) -> None:
+        """Fail where the text has what Caffe 1.0 has not, unless that is kept."""
+        if self.keep_foreign or self.fork_start is None:
+            return
+        outside = [
+            ForeignPart("", "", ((name, owner),), self.place(start)[0]) for name, owner, start in self.fork_fields
+        ]
+        self.fail(foreign.describe([*outside, *self.fork_parts]), self.fork_start)
+
     # -- errors --------------------------------------------------------------------------------------------------
 
     def fail(self, message: str, start: int | None = None) -> NoReturn:
@@ -322,19 +501,8 @@ class _Parser:
         word = self.value[1:-1]
         return f" Write {word} without quotes." if self.kind == _STRING and word in known else ""
 
-    def unknown_type(self, name: str, message: caffe_pb2.Message) -> None:
-        """Refuse options that are named as their layer's type and that no message of ours has: another Caffe's type."""
-        if not isinstance(message, caffe_pb2.LayerParameter):
-            return
-        kind = message.type
-        if kind and name == f"{re.sub('(?<=[a-z0-9])(?=[A-Z])', '_', kind).lower()}_param":
-            self.fail(
-                f"layer {message.name!r} is of type {kind!r}, which is not Caffe's: there are no {name}. "
-                "Nets of other Caffes run where their extra layers can be left out."
-            )
-
-    def unknown_field(self, name: str, about: Message, outer: list[_Opened]) -> NoReturn:
-        hint = did_you_mean(name, about.fields, '"')
+    def fail_unknown(self, name: str, about: Message, outer: list[_Opened], at: int | None = None) -> NoReturn:
+        hint = hints.field_hint(name, about, hints.layer_type(self.layer), list(about.fields))
         for depth in range(len(outer) - 1, -1, -1):
             parent, field, mark, start = outer[depth]
             if name in parent.fields:
@@ -343,7 +511,7 @@ class _Parser:
                 break
         if not hint and len(about.fields) <= 12:
             hint = f" Known: {', '.join(about.fields)}."
-        self.fail(f'{about.title} has no field "{name}".{hint}')
+        self.fail(f'{about.title} has no field "{name}".{hint}', at)
 
     def unclosed(self, about: Message, outer: list[_Opened]) -> NoReturn:
         if not outer:

@@ -7,6 +7,7 @@ import re
 import struct
 
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.kept import kept_lines
 from fcn_caffe.proto.schema import Field, Message, Scalar, describe
 
 _QUOTED = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -15,6 +16,7 @@ _QUOTED = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 def write_text(message: caffe_pb2.Message) -> str:
     """Write a message as text that parse_text reads back to an equal message.
 
+    Fields of other Caffes that were kept when it was read come last in their message.
     Floats have the fewest digits (6 to 9) that give the same float32. Text stays readable: UTF-8 is not escaped.
     """
     lines: list[str] = []
@@ -32,6 +34,7 @@ def _write(message: caffe_pb2.Message, about: Message, indent: str, lines: list[
                 lines.append(f"{indent}}}")
             else:
                 lines.append(f"{indent}{field.name}: {_scalar(item, field)}")
+    lines += [indent + line for line in kept_lines(message)]
 
 
 def _scalar(value: Scalar, field: Field) -> str:

@@ -9,6 +9,8 @@ import os
 
 from fcn_caffe.errors import PrototxtError
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.forks import V1_WORDS
+from fcn_caffe.proto.kept import keep_line, kept_lines
 from fcn_caffe.proto.upgrade_v0 import upgrade_v0_layers
 
 # V1 types whose modern name is not the capitalised words.
@@ -34,6 +36,7 @@ _SOLVER_TYPES = {
     "ADADELTA": "AdaDelta",
     "ADAM": "Adam",
 }
+_TYPE = "type: "
 _MOVED_TRANSFORMS = ("scale", "mean_file", "crop_size", "mirror")
 
 
@@ -113,6 +116,11 @@ def _modern_layer(old: caffe_pb2.V1LayerParameter) -> caffe_pb2.LayerParameter:
         ):
             if index < len(values):
                 setattr(spec, name, values[index])
+    for line in kept_lines(old):
+        if line.startswith(_TYPE):  # a type that V1 has no number for
+            new.type = V1_WORDS[line.removeprefix(_TYPE)]
+        else:
+            keep_line(new, line)
     for name in ("bottom", "top", "loss_weight", "include", "exclude", "blobs"):
         getattr(new, name).extend(getattr(old, name))
     for field, value in old.ListFields():

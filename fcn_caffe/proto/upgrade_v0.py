@@ -9,7 +9,7 @@ from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.schema import Scalar
 
 # V0 type -> V1 type and the field of its options, where it has any.
-_TYPES = {
+V0_TYPES = {
     "accuracy": ("ACCURACY", ""),
     "bnll": ("BNLL", ""),
     "concat": ("CONCAT", "concat_param"),
@@ -95,9 +95,9 @@ def _v1_layer(layer: caffe_pb2.V1LayerParameter, path: str | os.PathLike[str]) -
     if not layer.HasField("layer"):
         return layer
     old = layer.layer
-    if old.type not in _TYPES:
+    if old.type not in V0_TYPES:
         raise PrototxtError(f"layer '{old.name}' has the unknown type \"{old.type}\".", path)
-    type_name, options = _TYPES[old.type]
+    type_name, options = V0_TYPES[old.type]
     new = caffe_pb2.V1LayerParameter(bottom=layer.bottom, top=layer.top)
     new.type = caffe_pb2.V1LayerParameter.LayerType.Value(type_name)
     if old.HasField("name"):

@@ -142,7 +142,7 @@ def test_binary_that_looks_like_text(tmp_path: Path) -> None:
         ("layér { }".encode(), ":1:1: "),
         (b"\x00\x01\x02", "is not a binary NetParameter ("),
         (b"\xa2\x06\x7f\x0a", "is not a binary NetParameter ("),
-        (b'layer { name: "a" } layers { name: "b" }', "has both `layer` and the old `layers`."),
+        (b'layer { name: "a" } layers { name: "b" }', "has both `layer` and the old `layers`:"),
         (b'layers { layer { type: "warp" name: "w" } }', "layer 'w' has the unknown type \"warp\"."),
     ],
 )

@@ -139,7 +139,8 @@ ERRORS = [
      "1:31: pool is one of MAX, AVE, STOCHASTIC, got 'MAX'. Write MAX without quotes."),
     ("layer { pooling_param { pool: 7 } }", '1:31: pool is one of MAX, AVE, STOCHASTIC, got "7".'),
     ("layers { type: 'Convolution' }",
-     "1:16: type is a known name, got 'Convolution'. Did you mean \"CONVOLUTION\"?"),
+     "1:16: type is a known name, got 'Convolution'. In `layers` write type: CONVOLUTION without quotes; or write "
+     '`layer` for `layers` in the whole file, and each type as in type: "Convolution".'),
     ("input_dim: 1.5", '1:12: input_dim is a whole number (int32), got "1.5".'),
     ("input_dim: 3 x", '1:14: Net has no field "x". Known: name, input, input_shape, input_dim, force_backward, '
      "state, debug_info, layer, layers."),
@@ -176,7 +177,7 @@ def test_errors(text: str, message: str) -> None:
     (b"\x0a\x05small\xa2\x06\x00", "is a binary file; expected a Net as text. Weights are read by load_weights."),
     ('name: "a"'.encode("utf-16"), "is UTF-16 text. Save it as UTF-8."),
     (b'name: "caf\xe9"', "1:7: name is not UTF-8 text. Save the file as UTF-8."),
-    (b"na\xe9me: 1", '1:1: Net has no field "na". Did you mean "name"?'),
+    (b"nam\xe9: 1", '1:1: Net has no field "nam". Did you mean "name"?'),
 ])  # fmt: skip
 def test_bad_files(tmp_path: Path, data: bytes, message: str) -> None:
     path = tmp_path / "x.prototxt"

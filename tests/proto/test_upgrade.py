@@ -132,7 +132,6 @@ def test_solver_type(old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("layer { } layers { }", "has both `layer` and the old `layers`. Use one of them."),
         ('input: "a" input_dim: 1', "has 1 input_dim for 1 input, expected 4."),
         ('input: "a"', "has 0 input_shape for 1 input. Give each input its shape."),
         ('input: "a" input_dim: 1 input_shape { }', "has both input_shape and the old input_dim. Keep input_shape."),

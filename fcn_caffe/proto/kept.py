@@ -1,0 +1,67 @@
+"""Lines of text that a message's schema has no field for, kept with the message.
+
+They are an unknown field of it, which protobuf carries along through copies and merges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.schema import Message, describe
+
+__all__ = ["has_kept_lines", "keep_line", "kept_lines", "move_kept_lines"]
+
+_NUMBER = 2**29 - 1  # the highest that a field may have; no Caffe uses it
+_LENGTH_DELIMITED = 2
+
+
+def _varint(value: int) -> bytes:
+    groups = []
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*groups, value])
+
+
+def keep_line(message: caffe_pb2.Message, line: str) -> None:
+    """Keep a line of text with a message, behind those that it has."""
+    data = line.encode("utf-8", "surrogateescape")
+    message.MergeFromString(_varint(_NUMBER << 3 | _LENGTH_DELIMITED) + _varint(len(data)) + data)
+
+
+def kept_lines(message: caffe_pb2.Message) -> list[str]:
+    """Return the lines that were kept with a message, in their order."""
+    return [
+        field.data.decode("utf-8", "surrogateescape")
+        for field in _unknown_fields(message)
+        if field.field_number == _NUMBER and field.wire_type == _LENGTH_DELIMITED
+    ]
+
+
+def move_kept_lines(source: caffe_pb2.Message, target: caffe_pb2.Message) -> None:
+    """Keep a message's lines with another message, too."""
+    for line in kept_lines(source):
+        keep_line(target, line)
+
+
+def has_kept_lines(message: caffe_pb2.Message) -> bool:
+    """Whether lines are kept with a message or with one inside it."""
+    return any(_kept_below(message, describe(message.DESCRIPTOR)))
+
+
+def _kept_below(message: caffe_pb2.Message, about: Message) -> Iterator[bool]:
+    yield bool(kept_lines(message))
+    for descriptor, value in message.ListFields():
+        field = about.fields[descriptor.name]
+        if field.message is not None:
+            for item in value if field.repeated else [value]:
+                yield from _kept_below(item, field.message)
+
+
+def _unknown_fields(message: caffe_pb2.Message):  # type: ignore[no-untyped-def]  # each runtime has a class of its own
+    try:
+        from google.protobuf.unknown_fields import UnknownFieldSet  # type: ignore[import-untyped]
+    except ImportError:  # protobuf 4.21
+        return getattr(message, "UnknownFields")()  # noqa: B009
+    return UnknownFieldSet(message)
