@@ -54,8 +54,8 @@ def test_all_of_a_net_is_one_message() -> None:
         "  line 4: layer 'six' (ReLU6): the type is of MobileNet's Caffe, not of Caffe 1.0. Write ReLU, then Clip with "
         "clip_param { min: 0 max: 6 }.\n"
         "  line 5: layer 'c' (Convolution): convolution_param.hole is of DeepLab v1's Caffe, not of Caffe 1.0. "
-        "Write dilation: with the same number. convolution_param.engine: MKL2017 is of Intel's Caffe, not of Caffe 1.0. "
-        "Leave it out: numbers are equal up to rounding."
+        "Write dilation: with the same number. convolution_param.engine: MKL2017 is of Intel's Caffe, not of Caffe "
+        "1.0. Leave it out: numbers are equal up to rounding."
     )
 
 
