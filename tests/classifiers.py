@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from helpers import input_layer, layer, net_param
 
 from fcn_caffe import Net
 from fcn_caffe.models import trunks
 from fcn_caffe.net.graph import filter_net
-from fcn_caffe.net.net_spec import NetSpec
+from fcn_caffe.net.net_spec import NetSpec, Top
 from fcn_caffe.net.net_spec import layers as L
 from fcn_caffe.net.rewrite.convolution_proof import fill_at_random, prove
-from fcn_caffe.net.rewrite.convolutionalize import convolutional_weights, convolutionalize
+from fcn_caffe.net.rewrite.convolutionalize import Conversion, convolutional_weights, convolutionalize
 from fcn_caffe.net.rewrite.deploy_form import deploy_form
+from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.weights.surgery import transplant
 from fcn_caffe.weights.transfer import net_weights
 
 
-def conv(name, bottom, outputs, kernel, more=""):
+def conv(name: str, bottom: str, outputs: int, kernel: int, more: str = "") -> str:
     options = f"convolution_param {{ num_output: {outputs} kernel_size: {kernel} {more} }}"
     return layer(name, "Convolution", bottom, more=options)
 
 
-def full(name, bottom, outputs, more="", extra=""):
+def full(name: str, bottom: str, outputs: int, more: str = "", extra: str = "") -> str:
     options = f"inner_product_param {{ num_output: {outputs} {more} }} {extra}"
     return layer(name, "InnerProduct", bottom, more=options)
 
 
-def pool(name, bottom, more):
+def pool(name: str, bottom: str, more: str) -> str:
     return layer(name, "Pooling", bottom, more=f"pooling_param {{ {more} }}")
 
 
-def relu(name, blob):
+def relu(name: str, blob: str) -> str:
     return layer(name, "ReLU", blob, blob)
 
 
-def converted(*text, suffix="", input_size=None, seed=1):
+def converted(
+    *text: str, suffix: str = "", input_size: tuple[int, ...] | None = None, seed: int = 1
+) -> tuple[Conversion, Net, Net]:
     """The conversion of a net, both nets with the same weights, and the proof of them."""
     deployed, _ = deploy_form(filter_net(net_param(*text)), input_size)
     conversion = convolutionalize(deployed, suffix)
@@ -56,7 +61,7 @@ ALEXNET = (
 )  # fmt: skip
 
 
-def inception(name, bottom):
+def inception(name: str, bottom: str) -> str:
     parts = [
         conv(f"{name}/1x1", bottom, 3, 1), conv(f"{name}/3x3", bottom, 4, 3, "pad: 1"),
         pool(f"{name}/pool", bottom, "kernel_size: 3 pad: 1"), conv(f"{name}/pool_proj", f"{name}/pool", 2, 1),
@@ -78,18 +83,19 @@ GOOGLENET = (
 )  # fmt: skip
 
 
-def caffenet(scale=1):
+def caffenet(scale: int = 1) -> caffe_pb2.NetParameter:
     """BVLC's CaffeNet at 227 x 227, or with fewer channels."""
     n = NetSpec()
     n.data = L.Input(input_param={"shape": [{"dim": [1, 3, 227, 227]}]})
-    bottom = n.data
-    for number, outputs, kernel, options in (
+    bottom: Top = n.data
+    rows: tuple[tuple[int, int, int, dict[str, Any]], ...] = (
         (1, 96, 11, {"stride": 4}),
         (2, 256, 5, {"pad": 2, "group": 2}),
         (3, 384, 3, {"pad": 1}),
         (4, 384, 3, {"pad": 1, "group": 2}),
         (5, 256, 3, {"pad": 1, "group": 2}),
-    ):
+    )
+    for number, outputs, kernel, options in rows:
         options = {"num_output": outputs // scale, "kernel_size": kernel, **options}
         bottom = trunks.conv_relu(n, bottom, f"conv{number}", f"relu{number}", **options)
         if number in (1, 2, 5):
@@ -99,7 +105,7 @@ def caffenet(scale=1):
     return inner_products(n, bottom, scale)
 
 
-def vgg16(scale=1):
+def vgg16(scale: int = 1) -> caffe_pb2.NetParameter:
     """VGG-16 at 224 x 224."""
     n = NetSpec()
     n.data = L.Input(input_param={"shape": [{"dim": [1, 3, 224, 224]}]})
@@ -107,7 +113,7 @@ def vgg16(scale=1):
     return inner_products(n, trunks.convolutions(n, n.data, trunks.Vgg(widths=widths, pad=1)), scale)
 
 
-def inner_products(n, bottom, scale):
+def inner_products(n: NetSpec, bottom: Top, scale: int) -> caffe_pb2.NetParameter:
     for number in (6, 7):
         bottom = n[f"fc{number}"] = L.InnerProduct(bottom, num_output=4096 // scale)
         bottom = n[f"relu{number}"] = L.ReLU(bottom, in_place=True)
@@ -117,7 +123,7 @@ def inner_products(n, bottom, scale):
     return n.to_proto()
 
 
-def googlenet(whole=False):
+def googlenet(whole: bool = False) -> caffe_pb2.NetParameter:
     """BVLC's GoogLeNet at 224 x 224 up to its softmax; its average pooling of 7 x 7, or of the whole map."""
     n = NetSpec()
     n.data = L.Input(input_param={"shape": [{"dim": [1, 3, 224, 224]}]})

@@ -14,11 +14,12 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
-import h5py
+import h5py  # type: ignore[import-untyped]
 import numpy as np
 import torch
 from datum_fixtures import blobs, images, write_database, write_images
@@ -170,7 +171,7 @@ def check_net(bench: Bench, data: bytes) -> None:
             lambda: within_memory(len(data), lambda: read_text(path, caffe_pb2.NetParameter)),
         )
         for phase in (TRAIN, TEST):
-            param = attempt(bench, "read_net", path, lambda phase=phase: read_net(path, phase))
+            param = attempt(bench, "read_net", path, partial(read_net, path, phase))
             if param is not None:
                 _check_build(bench, path, phase, _stand_ins(param))
 
@@ -222,7 +223,7 @@ def check_solver(bench: Bench, data: bytes) -> None:
         if solver is None:
             return
         for iteration in (0, 1, 7, 10**6, 2**31 - 1):
-            attempt(bench, "rate", path, lambda iteration=iteration: solver.learning_rate(iteration))
+            attempt(bench, "rate", path, partial(solver.learning_rate, iteration))
         solver.param.snapshot = solver.param.snapshot_after_train = 0
         solver.param.test_interval = 0
         solver.net.inputs.update((name, _input(solver.net.blob_shapes[name])) for name in solver.net.graph.inputs)
@@ -257,7 +258,7 @@ def check_message(bench: Bench, data: bytes, name: str) -> None:
         param = attempt(bench, "binary net", path, read)
         if param is not None:
             for phase in (TRAIN, TEST):
-                attempt(bench, "binary net build", path, lambda phase=phase: Net(param, phase, device="meta"))
+                attempt(bench, "binary net build", path, partial(Net, param, phase, device="meta"))
             text = attempt(bench, "binary net as text", path, lambda: write_text(param))
             again = attempt(bench, "parse", path, lambda: parse_text(text, caffe_pb2.NetParameter, path))
             assert again is None or write_text(again) == text, "the text says something else"
@@ -271,10 +272,14 @@ def check_state(bench: Bench, data: bytes, name: str, *beside: tuple[str, bytes]
     solver = bench.solver
     before = [item.blob.detach().clone() for item in solver.net.learnable_params]
     iteration = solver.iter
+
+    def restore() -> bool:
+        solver.restore(path)
+        return True
+
     with guarded(bench):
         kind = "".join(path.suffixes)[1:]
-        run = lambda: within_memory(size, lambda: solver.restore(path) or True)  # noqa: E731
-        if attempt(bench, kind, path, run) is None:
+        if attempt(bench, kind, path, lambda: within_memory(size, restore)) is None:
             assert solver.iter == iteration, "refused, but the iteration changed"
             for item, old in zip(solver.net.learnable_params, before, strict=True):
                 assert torch.equal(item.blob.detach(), old) or old.isnan().any(), "refused, but a blob changed"

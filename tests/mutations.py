@@ -218,7 +218,7 @@ def _word_doubled(random: Random, data: bytes, other: bytes) -> bytes:
 
 def _field_added(random: Random, data: bytes, other: bytes) -> bytes:
     """A `name: value` of another file goes in behind an opening brace."""
-    fields = re.findall(rb'\w+\s*:\s*(?:"[^"\n]*"|[\w.+-]+)', other) or [b"name: 'x'"]
+    fields: list[bytes] = re.findall(rb'\w+\s*:\s*(?:"[^"\n]*"|[\w.+-]+)', other) or [b"name: 'x'"]
     opened = [match.end() for match in re.finditer(rb"\{", data)] or [0]
     at = random.choice(opened)
     return data[:at] + b" " + random.choice(fields) + b" " + data[at:]
@@ -226,7 +226,7 @@ def _field_added(random: Random, data: bytes, other: bytes) -> bytes:
 
 def _message_added(random: Random, data: bytes, other: bytes) -> bytes:
     """Options of another file, `name { … }`, go in behind an opening brace."""
-    found = re.findall(rb"\w+\s*\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}", other) or [b"layer {}"]
+    found: list[bytes] = re.findall(rb"\w+\s*\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}", other) or [b"layer {}"]
     opened = [match.end() for match in re.finditer(rb"\{", data)] or [0]
     at = random.choice([0, *opened])
     return data[:at] + b" " + random.choice(found) + b" " + data[at:]
@@ -250,7 +250,8 @@ def _value_of(random: Random, field: Field, data: bytes) -> bytes:
     if field.kind in ("float", "double"):
         return random.choice(b"0 1 -1 0.5 2 10 1e38 -1e38 1e-40 nan inf -inf".split())
     if field.kind in ("string", "bytes"):
-        return random.choice([*re.findall(rb'"[^"\n]*"', data), *STRINGS[:16]])
+        strings: list[bytes] = [*re.findall(rb'"[^"\n]*"', data), *STRINGS[:16]]
+        return random.choice(strings)
     sizes = (field.lowest, field.highest, 0, 1, 1, 2, 2, 3, 4, 5, 8, -1, -2, 33, 1000, 2**31 - 1)
     return str(random.choice([size for size in sizes if field.lowest <= size <= field.highest])).encode()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def needs_cuda(there: bool = True) -> None:
         pytest.skip("needs a GPU" if there else "needs a machine without a GPU")
 
 
-NEEDS = {
+NEEDS: dict[str, Callable[..., object]] = {
     "needs_data": needs_data,
     "needs_package": needs_package,
     "needs_program": needs_program,

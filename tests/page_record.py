@@ -46,7 +46,7 @@ def claim(id: str, source: str, where: str, verdict: str, kind: str, **more: Any
 
 def small_record(nets: tuple[str, ...] = ("voc-fcn8s", "nyud-fcn16s-rgb-hha")) -> dict[str, Any]:
     """Seven claims of three sources, two nets and a broken one, a difference."""
-    gone = {"path": "solvers/gone.prototxt", "line": None, "what": "not there", "excerpt": []}
+    gone: dict[str, Any] = {"path": "solvers/gone.prototxt", "line": None, "what": "not there", "excerpt": []}
     claims = [
         claim("T1.stride", "CVPR 2015", "Table 1", "holds", "static"),
         claim("T1.params", "CVPR 2015", "Table 1", "differs", "static", unit="parameters"),

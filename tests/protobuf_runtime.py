@@ -17,9 +17,9 @@ if "fcn_caffe" not in sys.modules:
     package.__path__ = [str(ROOT / "fcn_caffe")]
     sys.modules["fcn_caffe"] = package
 
-import google.protobuf  # noqa: E402
+import google.protobuf  # type: ignore[import-untyped]  # noqa: E402
 import numpy as np  # noqa: E402
-from google.protobuf.internal import api_implementation  # noqa: E402
+from google.protobuf.internal import api_implementation  # type: ignore[import-untyped]  # noqa: E402
 
 from fcn_caffe.errors import PrototxtError  # noqa: E402
 from fcn_caffe.proto import caffe_pb2, parse_text, read_text, wire, wire_writer, write_text  # noqa: E402

@@ -20,6 +20,10 @@ import numpy as np
 from helpers import input_layer, layer
 
 import fcn_caffe.pycaffe as caffe
+from fcn_caffe.pycaffe.classifier import Classifier
+from fcn_caffe.pycaffe.detector import Detector
+from fcn_caffe.pycaffe.io import Transformer
+from fcn_caffe.pycaffe.net_spec import NetSpec
 from fcn_caffe.pycaffe.net_spec import layers as L
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,7 +65,7 @@ def samples() -> Iterator[dict[str, Any]]:
         solver.write_text(f'net: "{net}" base_lr: 0.1 lr_policy: "fixed" max_iter: 1 snapshot_prefix: "{folder}/s"')
         made = caffe.Net(str(net), caffe.TEST)
         made.save(weights)
-        spec = caffe.NetSpec()
+        spec = NetSpec()
         spec.top = L.ReLU(L.Input())
         trained, written = caffe.get_solver(str(solver)), _python_layer(folder)
         yield {
@@ -71,9 +75,9 @@ def samples() -> Iterator[dict[str, Any]]:
             "caffe.Layer.blobs": written.blobs,
             "caffe.SGDSolver": trained,
             "caffe.SGDSolver.param": trained.param,
-            "caffe.Classifier": caffe.Classifier(str(net), weights),
-            "caffe.Detector": caffe.Detector(str(net), weights, mean=np.ones(3), context_pad=1),
-            "caffe.io.Transformer": caffe.io.Transformer({"data": (1, 3, 4, 4)}),
+            "caffe.Classifier": Classifier(str(net), weights),
+            "caffe.Detector": Detector(str(net), weights, mean=np.ones(3), context_pad=1),
+            "caffe.io.Transformer": Transformer({"data": (1, 3, 4, 4)}),
             "caffe.net_spec.NetSpec": spec,
             "caffe.net_spec.Top": spec.top,
             "caffe.net_spec.Function": spec.top.fn,
