@@ -63,9 +63,11 @@ ALEXNET = (
 
 def inception(name: str, bottom: str) -> str:
     parts = [
-        conv(f"{name}/1x1", bottom, 3, 1), conv(f"{name}/3x3", bottom, 4, 3, "pad: 1"),
-        pool(f"{name}/pool", bottom, "kernel_size: 3 pad: 1"), conv(f"{name}/pool_proj", f"{name}/pool", 2, 1),
-    ]  # fmt: skip
+        conv(f"{name}/1x1", bottom, 3, 1),
+        conv(f"{name}/3x3", bottom, 4, 3, "pad: 1"),
+        pool(f"{name}/pool", bottom, "kernel_size: 3 pad: 1"),
+        conv(f"{name}/pool_proj", f"{name}/pool", 2, 1),
+    ]
     return "".join(parts) + layer(f"{name}/output", "Concat", f"{name}/1x1 {name}/3x3 {name}/pool_proj")
 
 

@@ -28,6 +28,7 @@ ORDER = (
 FLOOR = {room: floor for floor, rooms in enumerate(ORDER) for room in rooms}
 IN_THE_ROOT = {"__init__.py", "__main__.py", "errors.py", "py.typed"}
 MOST_FILES = 35
+MOST_LINES = 50
 
 
 def imported(path: Path, package: Path) -> list[tuple[int, str]]:
@@ -137,3 +138,12 @@ def test_no_room_is_crowded():
     assert {
         str(folder): len(list(folder.glob("*.py"))) for folder in folders if len(list(folder.glob("*.py"))) > MOST_FILES
     } == {}
+
+
+def test_no_function_is_over_fifty_lines():
+    long = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= MOST_LINES:
+                long.append(f"{path.relative_to(PACKAGE)}: {node.name}, {node.end_lineno - node.lineno + 1} lines")
+    assert long == []

@@ -65,7 +65,7 @@ def test_every_form_into_every_form(tmp_path: Path, source: str, target: str) ->
     assert record["sha256"] == hashlib.sha256((tmp_path / f"a{source}").read_bytes()).hexdigest()
     assert set(record) == {
         *("channel_order", "mean", "mean_file", "scale", "classes", "source", "sha256", "format"),
-    }  # fmt: skip
+    }
 
 
 def test_report_without_a_net(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,9 +164,7 @@ def test_the_options_are_the_record(tmp_path: Path) -> None:
     assert port(tmp_path / "a.npz", tmp_path / "b.npz", *options) == 0
     found = read_preprocessing(tmp_path / "b.npz")
     assert found is not None
-    assert found == Preprocessing(
-        "RGB", (104, 117, 123.5), None, 0.5, ("sky", "sea"), "a.npz", found.sha256, "npz"
-    )  # fmt: skip
+    assert found == Preprocessing("RGB", (104, 117, 123.5), None, 0.5, ("sky", "sea"), "a.npz", found.sha256, "npz")
     # The next one takes it over, but for where it comes from and what is said anew.
     assert port(tmp_path / "b.npz", tmp_path / "c.pth", "--classes", "land", "sea") == 0
     later = read_preprocessing(tmp_path / "c.pth")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from fcn_caffe.commands.score import main
 from fcn_caffe.data.sets.nyud_layers import CLASSES as NYUD
 from fcn_caffe.data.sets.siftflow_layers import SCENES
 from fcn_caffe.evaluation.predictions import VOC_LAYOUT
-from fcn_caffe.evaluation.score import class_indices
+from fcn_caffe.evaluation.score import class_indices, is_scored_without_absent
 from fcn_caffe.models import make_net
 from fcn_caffe.net.rewrite.convolution_proof import fill_at_random
 from fcn_caffe.proto import write_text
@@ -229,3 +230,10 @@ def test_one_head_is_chosen_before_its_classes(place, capsys):
     assert "--without: the net has heads score_sem, score_geo. Choose one with --score" in capsys.readouterr().err
     assert main([*arguments, "--without", "sky", "--score", "score_sem", "--label", "sem"]) == 0
     assert len(saved()["class_iu"]) == 32 and "sky" not in saved()["class_iu"]
+
+
+@pytest.mark.parametrize(("name", "left_out"), [("SIFTFlowSegDataLayer", True), ("OtherDataLayer", False)])
+def test_the_references_own_class_is_known_by_its_name(name, left_out):
+    """A file of the reference beside a net does not say `leaves_out_absent` itself."""
+    layer = SimpleNamespace(user=type(name, (), {"__len__": lambda self: 1})())
+    assert is_scored_without_absent(SimpleNamespace(layers={"data": layer})) is left_out

@@ -265,12 +265,21 @@ def test_solvers_are_those_of_the_table(name):
     lr, momentum, iter_size, max_iter, snapshot, test_iter, starts, steps, step = SOLVERS[name]
     param = parse_text(files()[f"solvers/{name}.prototxt"], caffe_pb2.SolverParameter)
     wanted = caffe_pb2.SolverParameter(
-        net=f"nets/{name}.prototxt", base_lr=lr, momentum=momentum, iter_size=iter_size, max_iter=max_iter,
-        test_iter=[test_iter], weights=[f"weights/{start}.caffemodel" for start in starts], lr_policy="fixed",
+        net=f"nets/{name}.prototxt",
+        base_lr=lr,
+        momentum=momentum,
+        iter_size=iter_size,
+        max_iter=max_iter,
+        test_iter=[test_iter],
+        weights=[f"weights/{start}.caffemodel" for start in starts],
+        lr_policy="fixed",
         weight_decay=2e-4 if name == "cvpr-fcn-googlenet" else 5e-4,
-        average_loss=20, display=20, test_initialization=False, test_interval=999999999,
+        average_loss=20,
+        display=20,
+        test_initialization=False,
+        test_interval=999999999,
         snapshot_prefix=f"snapshot/{name}/train",
-    )  # fmt: skip
+    )
     if snapshot is not None:
         wanted.snapshot = snapshot
     assert param == wanted

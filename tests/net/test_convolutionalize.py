@@ -23,16 +23,23 @@ from fcn_caffe.weights.transfer import net_weights
 def test_a_chain_of_three_inner_products_and_its_places():
     conversion, classifier, net = converted(*ALEXNET)
     assert {name: tuple(blobs[0].shape) for name, blobs in net.params.items()} == {
-        "conv1": (4, 3, 5, 5), "conv2": (6, 2, 3, 3), "fc6": (8, 6, 5, 5), "fc7": (7, 8, 1, 1), "fc8": (5, 7, 1, 1),
-    }  # fmt: skip
+        "conv1": (4, 3, 5, 5),
+        "conv2": (6, 2, 3, 3),
+        "fc6": (8, 6, 5, 5),
+        "fc7": (7, 8, 1, 1),
+        "fc8": (5, 7, 1, 1),
+    }
     assert [node.type for node in net.graph.nodes if node.name == "drop6"] == ["Dropout"]
     # Nothing pads and every window is whole: each place of a larger image is the classifier's answer on its crop.
     places = prove_places(conversion, classifier, net)
     assert not isinstance(places, str) and len(places) == 4
     image = torch.randn(1, 3, 41, 41)
-    wanted = torch.stack([
-        torch.cat([classifier(data=image[:, :, y : y + 33, x : x + 33])["prob"] for x in (0, 4, 8)]) for y in (0, 4, 8)
-    ])  # fmt: skip
+    wanted = torch.stack(
+        [
+            torch.cat([classifier(data=image[:, :, y : y + 33, x : x + 33])["prob"] for x in (0, 4, 8)])
+            for y in (0, 4, 8)
+        ]
+    )
     assert torch.allclose(net(data=image)["prob"][0, :, :3].permute(1, 2, 0), wanted, atol=1e-6)
     (answer,) = answers_on(conversion, (65, 33))
     assert (answer.size, answer.stride, answer.field) == ((9, 1), 4, 33)
@@ -59,8 +66,12 @@ def test_a_wrong_order_of_the_numbers_fails_the_proof():
 
 
 def test_a_padded_net_is_not_compared_at_places():
-    text = [conv("conv1", "data", 4, 3, "pad: 1"), pool("pool1", "conv1", "kernel_size: 2 stride: 2"),
-            full("fc6", "pool1", 6), full("fc7", "fc6", 3)]  # fmt: skip
+    text = [
+        conv("conv1", "data", 4, 3, "pad: 1"),
+        pool("pool1", "conv1", "kernel_size: 2 stride: 2"),
+        full("fc6", "pool1", 6),
+        full("fc7", "fc6", 3),
+    ]
     conversion, classifier, net = converted(input_layer("data", 1, 3, 8, 8), *text)
     assert "layer 'conv1' (Convolution) pads" in str(prove_places(conversion, classifier, net))
     text[0] = conv("conv1", "data", 4, 3)  # now pool1 reads 7 x 7: its last window is cut off
@@ -78,9 +89,10 @@ OPTIONS = (
 
 def test_options_are_kept_and_kernels_need_not_be_square():
     conversion, _, net = converted(
-        input_layer("data", 1, 2, 5, 3), full("fc", "data", 4, OPTIONS[1], OPTIONS[0]),
+        input_layer("data", 1, 2, 5, 3),
+        full("fc", "data", 4, OPTIONS[1], OPTIONS[0]),
         full("last", "fc", 2, "bias_term: false"),
-    )  # fmt: skip
+    )
     made = {it.name: it for it in conversion.net.layer}
     options = made["fc"].convolution_param
     assert (options.kernel_h, options.kernel_w, options.num_output) == (5, 3, 4) and not options.kernel_size
@@ -92,9 +104,10 @@ def test_options_are_kept_and_kernels_need_not_be_square():
 @pytest.mark.parametrize("second", [False, True])
 def test_transposed_weights_are_turned_back(second):
     _, classifier, net = converted(
-        input_layer("data", 1, 2, 3, 4), full("a", "data", 5, "transpose: true"),
+        input_layer("data", 1, 2, 3, 4),
+        full("a", "data", 5, "transpose: true"),
         full("b", "a", 3, f"transpose: {str(second).lower()}"),
-    )  # fmt: skip
+    )
     assert classifier.params["a"][0].shape == (24, 5) and net.params["a"][0].shape == (5, 2, 3, 4)
 
 
@@ -114,24 +127,33 @@ def test_three_spatial_axes():
 )
 def test_flattening_goes(flattening):
     conversion, *_ = converted(
-        input_layer("data", 2, 3, 5, 5), conv("conv", "data", 3, 3), flattening, relu("relu", "flat"),
-        full("fc", "flat", 4), layer("shape", "Reshape", "fc", more="reshape_param { shape { dim: 0 dim: 4 dim: 1 } }"),
+        input_layer("data", 2, 3, 5, 5),
+        conv("conv", "data", 3, 3),
+        flattening,
+        relu("relu", "flat"),
+        full("fc", "flat", 4),
+        layer("shape", "Reshape", "fc", more="reshape_param { shape { dim: 0 dim: 4 dim: 1 } }"),
         layer("prob", "Softmax", "shape"),
-    )  # fmt: skip
+    )
     assert [it.name for it in conversion.net.layer] == ["data", "conv", "relu", "fc", "prob"]
     assert conversion.net.layer[2].bottom == conversion.net.layer[2].top == ["conv"]
 
 
 def test_layers_that_count_channels_from_the_end():
     conversion, *_ = converted(
-        input_layer("data", 2, 3, 5, 5), full("fc", "data", 4), layer("bn", "BatchNorm", "fc"),
+        input_layer("data", 2, 3, 5, 5),
+        full("fc", "data", 4),
+        layer("bn", "BatchNorm", "fc"),
         layer("scale", "Scale", "bn", more="scale_param { axis: -1 num_axes: -1 bias_term: true }"),
-        layer("prelu", "PReLU", "scale"), full("other", "data", 3),
+        layer("prelu", "PReLU", "scale"),
+        full("other", "data", 3),
         layer("both", "Concat", "prelu other", more="concat_param { axis: -1 }"),
         layer("cut", "Slice", "both", "one two", "slice_param { axis: -1 slice_point: 2 }"),
-        layer("prob", "Softmax", "two", more="softmax_param { axis: -1 }"), layer("best", "ArgMax", "one"),
-        layer("double", "Eltwise", "one one"), layer("mul", "Scale", "one double", more="scale_param { axis: 0 }"),
-    )  # fmt: skip
+        layer("prob", "Softmax", "two", more="softmax_param { axis: -1 }"),
+        layer("best", "ArgMax", "one"),
+        layer("double", "Eltwise", "one one"),
+        layer("mul", "Scale", "one double", more="scale_param { axis: 0 }"),
+    )
     made = {it.name: it for it in conversion.net.layer}
     assert (made["scale"].scale_param.axis, made["scale"].scale_param.num_axes) == (1, 1)
     assert made["both"].concat_param.axis == made["cut"].slice_param.axis == made["prob"].softmax_param.axis == 1
@@ -144,8 +166,10 @@ def test_layers_that_count_channels_from_the_end():
 def test_shared_parameters_stay_shared():
     named = 'param { name: "w" } param { name: "b" }'
     conversion, _, net = converted(
-        input_layer("data", 1, 2, 4, 4), full("a", "data", 32, "", named), full("b", "a", 32, "", named),
-    )  # fmt: skip
+        input_layer("data", 1, 2, 4, 4),
+        full("a", "data", 32, "", named),
+        full("b", "a", 32, "", named),
+    )
     assert net.params["a"][0].shape == (32, 2, 4, 4) and net.params["b"][0].shape == (32, 32, 1, 1)
     assert net.params["a"][0].data_ptr() == net.params["b"][0].data_ptr()
     assert [it.param[0].share_mode for it in conversion.net.layer[1:]] == [0, 1]
@@ -240,8 +264,9 @@ SOURCES = [
 def test_data_layers_become_inputs(source, shape):
     net = net_param(
         f'layer {{ name: "d" top: "data" top: "label" {source} }}',
-        full("fc", "data", 2), layer("loss", "SoftmaxWithLoss", "fc label"),
-    )  # fmt: skip
+        full("fc", "data", 2),
+        layer("loss", "SoftmaxWithLoss", "fc label"),
+    )
     deployed, dropped = deploy_form(filter_net(net))
     assert (deployed.layer[0].type, list(deployed.layer[0].top), dropped) == ("Input", ["data"], ["loss"])
     assert [list(it.dim) for it in deployed.layer[0].input_param.shape] == [shape]

@@ -124,9 +124,10 @@ def test_offsets_that_differ_by_axis_are_given_for_each():
 )  # fmt: skip
 def test_a_crop_moves_by_its_own_offset(options, wanted):
     net = net_param(
-        input_layer("data", 1, 1, 9, 9), input_layer("small", 1, 1, 3, 3),
+        input_layer("data", 1, 1, 9, 9),
+        input_layer("small", 1, 1, 3, 3),
         layer("a", "Crop", "data small", more=f"crop_param {{ {options} }}"),
-    )  # fmt: skip
+    )
     assert coord_map_from_to(net, "data", "a").offset == wanted
 
 

@@ -272,20 +272,26 @@ def test_meta_device_allocates_nothing() -> None:
 
 def test_layers_in_float64_pass_gradcheck() -> None:
     text = (
-        input_layer("data", 2, 4, 7, 6), input_layer("label", 2, 1, 4, 4),
+        input_layer("data", 2, 4, 7, 6),
+        input_layer("label", 2, 1, 4, 4),
         conv("c", "data", options="dilation: 1 group: 2").replace("num_output: 2", "num_output: 4"),
         layer("s", "Scale", "c", more="scale_param { bias_term: true }"),
         layer("n", "LRN", "s", more="lrn_param { local_size: 3 alpha: 0.5 }"),
-        layer("b", "BatchNorm", "n"), layer("g", "Sigmoid", "b"),
+        layer("b", "BatchNorm", "n"),
+        layer("g", "Sigmoid", "b"),
         layer("p", "Pooling", "g", more="pooling_param { pool: AVE kernel_size: 3 stride: 2 pad: 1 }"),
         layer("d", "Deconvolution", "p", more="convolution_param { num_output: 4 kernel_size: 4 stride: 2 pad: 1 }"),
-        layer("crop", "Crop", "d p"), layer("e", "Eltwise", "crop p p", more="eltwise_param { coeff: 2 coeff: -1 coeff: 1 }"),
-        layer("slice", "Slice", "e", "e1 e2"), layer("prod", "Eltwise", "e1 e2", more="eltwise_param { operation: PROD }"),
-        layer("max", "Eltwise", "e1 e2", more="eltwise_param { operation: MAX }"), layer("cat", "Concat", "prod max"),
-        layer("softmax", "Softmax", "cat"), layer("r", "Reshape", "cat", more="reshape_param { shape { dim: 0 dim: -1 } }"),
+        layer("crop", "Crop", "d p"),
+        layer("e", "Eltwise", "crop p p", more="eltwise_param { coeff: 2 coeff: -1 coeff: 1 }"),
+        layer("slice", "Slice", "e", "e1 e2"),
+        layer("prod", "Eltwise", "e1 e2", more="eltwise_param { operation: PROD }"),
+        layer("max", "Eltwise", "e1 e2", more="eltwise_param { operation: MAX }"),
+        layer("cat", "Concat", "prod max"),
+        layer("softmax", "Softmax", "cat"),
+        layer("r", "Reshape", "cat", more="reshape_param { shape { dim: 0 dim: -1 } }"),
         layer("ip", "InnerProduct", "r", more="inner_product_param { num_output: 3 }"),
         layer("l", "SoftmaxWithLoss", "cat label", more="loss_param { ignore_label: 1 }"),
-    )  # fmt: skip
+    )
     net = make_net(*text, phase=TRAIN)
     randomise(net)
     net.double()

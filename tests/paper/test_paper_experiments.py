@@ -87,8 +87,16 @@ def test_a_rarefied_net_is_the_old_one_at_every_stride():
         assert relative(dense(data=image)["score"][:, :, ::8, ::8], net(data=image)["score"]) < 1e-5
     # Names and weights stay, and all layers are Caffe's own.
     assert set(net.params) <= set(dense.params)
-    assert {node.type for node in dense.graph.nodes} <= {"Input", "Convolution", "ReLU", "LRN", "Pooling", "Crop",
-                                                         "Eltwise", "Concat"}  # fmt: skip
+    assert {node.type for node in dense.graph.nodes} <= {
+        "Input",
+        "Convolution",
+        "ReLU",
+        "LRN",
+        "Pooling",
+        "Crop",
+        "Eltwise",
+        "Concat",
+    }
 
 
 def test_one_layer_alone():

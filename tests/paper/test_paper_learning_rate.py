@@ -43,9 +43,9 @@ def loss(options="", name="loss", kind="SoftmaxWithLoss", more=""):
 
 def solver_text(*layers, lr=1e-3, momentum=0.9, decay=0.01, iter_size=2, more=""):
     return (
-        f'net_param {{ {" ".join(layers)} }} base_lr: {lr!r} momentum: {momentum} weight_decay: {decay!r} '
+        f"net_param {{ {' '.join(layers)} }} base_lr: {lr!r} momentum: {momentum} weight_decay: {decay!r} "
         f'iter_size: {iter_size} lr_policy: "fixed" max_iter: 9 random_seed: 3 {more}'
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -148,9 +148,12 @@ def test_a_rate_that_does_not_fit_is_an_error(tmp_path, capsys, lr, options):
 
 def test_two_losses_weights_and_void(told):
     found = told(
-        data(), SCORE, loss("ignore_label: 255"), loss("normalize: false", "more", more="loss_weight: 0.5"),
+        data(),
+        SCORE,
+        loss("ignore_label: 255"),
+        loss("normalize: false", "more", more="loss_weight: 0.5"),
         loss(name="unweighted", more="loss_weight: 0"),
-    )  # fmt: skip
+    )
     assert [one.layer for one in found.losses] == ["loss", "more"]
     assert found.losses[1].acts == pytest.approx(1e-3 * 0.5 * 36)
     said = str(found)

@@ -49,8 +49,13 @@ def test_state_precedence() -> None:
     assert [node.name for node in solver.net.graph.nodes] == [*fixed, "own", "solvers", "level", "loss"]
     assert [node.name for node in solver.test_nets[0].graph.nodes] == [*fixed, "own", "test", "loss"]
     assert [node.name for node in solver.test_nets[1].graph.nodes] == [
-        *fixed, "own", "solvers", "level", "test", "loss",
-    ]  # fmt: skip
+        *fixed,
+        "own",
+        "solvers",
+        "level",
+        "test",
+        "loss",
+    ]
 
 
 def test_test_nets_in_caffes_order() -> None:

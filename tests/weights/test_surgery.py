@@ -19,9 +19,10 @@ CONV = "convolution_param {{ num_output: {} kernel_size: {} }}"
 
 def classifier():
     net = make_net(
-        input_layer("data", 1, 3, 4, 4), layer("fc", "InnerProduct", "data", more=FULL),
+        input_layer("data", 1, 3, 4, 4),
+        layer("fc", "InnerProduct", "data", more=FULL),
         layer("old", "InnerProduct", "fc", more=FULL),
-    )  # fmt: skip
+    )
     randomise(net)
     return net
 
@@ -29,9 +30,11 @@ def classifier():
 def convolutional(name="fc", outputs=5, kernel=4, bias=True, **options):
     text = CONV.format(outputs, kernel) if bias else CONV.format(outputs, kernel).replace("{", "{ bias_term: false", 1)
     return make_net(
-        input_layer("data", 1, 3, 4, 4), layer(name, "Convolution", "data", more=text),
-        layer("new", "Convolution", name, more=CONV.format(2, 1)), **options,
-    )  # fmt: skip
+        input_layer("data", 1, 3, 4, 4),
+        layer(name, "Convolution", "data", more=text),
+        layer("new", "Convolution", name, more=CONV.format(2, 1)),
+        **options,
+    )
 
 
 @pytest.mark.parametrize("by_weights", [True, False])
@@ -76,9 +79,10 @@ def deconvolution(name="upscore", channels=3, more="", size=4, outputs=None):
     kernel = more or f"kernel_size: {size}"
     options = f"convolution_param {{ num_output: {outputs or channels} bias_term: false stride: 2 {kernel} }}"
     return make_net(
-        input_layer("data", 1, channels, 6, 6), layer("refine", "Deconvolution", "data", more=CONV.format(2, 3)),
+        input_layer("data", 1, channels, 6, 6),
+        layer("refine", "Deconvolution", "data", more=CONV.format(2, 3)),
         layer(name, "Deconvolution", "data", more=options),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("more", ["", "kernel_size: 4 group: 3"])

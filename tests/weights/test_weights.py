@@ -57,8 +57,9 @@ def in_net(blob: bytes) -> bytes:
 def test_modern_and_v1_files_hold_the_same_weights() -> None:
     modern, v1 = load_weights(FORMATS / "modern.caffemodel"), load_weights(FORMATS / "v1.caffemodel")
     assert {name: [blob.shape for blob in blobs] for name, blobs in modern.items()} == {
-        "conv": [(4, 3, 3, 3), (4,)], "ip": [(5, 64), (5,)],
-    }  # fmt: skip
+        "conv": [(4, 3, 3, 3), (4,)],
+        "ip": [(5, 64), (5,)],
+    }
     assert [blob.shape for blob in v1["ip"]] == [(1, 1, 5, 64), (1, 1, 1, 5)]
     for name, blobs in modern.items():
         for have, old in zip(blobs, v1[name], strict=True):
@@ -411,5 +412,12 @@ def test_net_without_memory() -> None:
 
 def test_all_is_what_the_module_offers() -> None:
     assert set(weights_module.__all__) == {
-        "ABSENT", "Array", "CopyReport", "Weights", "copy_weights", "load_weights", "net_weights", "save_weights",
-    }  # fmt: skip
+        "ABSENT",
+        "Array",
+        "CopyReport",
+        "Weights",
+        "copy_weights",
+        "load_weights",
+        "net_weights",
+        "save_weights",
+    }
