@@ -13,7 +13,10 @@ from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.host.paths import Surroundings
 from fcn_caffe.host.text import show
+from fcn_caffe.host.wrong_file import HEAD, wrong_file
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.kept import unknown_fields
+from fcn_caffe.proto.wire import RAW_DATA, RAW_TYPE, RAW_TYPES
 
 Float32 = npt.NDArray[np.float32]
 
@@ -29,6 +32,8 @@ def array_of_blob(blob: caffe_pb2.BlobProto, name: str | os.PathLike[str] = "<bl
         DataError: The shape does not take as many numbers as there are.
     """
     values = np.array(blob.double_data or blob.data, np.float32)
+    if not values.size:
+        values = _raw_values(blob, name)
     old = ("num", "channels", "height", "width")
     legacy = any(blob.HasField(axis) for axis in old)
     shape = tuple(getattr(blob, axis) for axis in old) if legacy else tuple(blob.shape.dim)
@@ -38,6 +43,21 @@ def array_of_blob(blob: caffe_pb2.BlobProto, name: str | os.PathLike[str] = "<bl
         return values.reshape(shape)
     except ValueError as error:  # an extent beyond memory beside a 0
         raise DataError(f"{os.fspath(name)}: the blob's shape is one no array can have ({error}).") from error
+
+
+def _raw_values(blob: caffe_pb2.BlobProto, name: str | os.PathLike[str]) -> Float32:
+    """Return the numbers that NVIDIA's Caffe stores as bytes; none where there are none."""
+    data, dtype = b"", None
+    for field in unknown_fields(blob):
+        if field.field_number == RAW_DATA and isinstance(field.data, bytes):
+            data = field.data
+        elif field.field_number == RAW_TYPE and isinstance(field.data, int):
+            dtype = RAW_TYPES.get(field.data)
+    if not data:
+        return np.zeros(0, np.float32)
+    if dtype is None or len(data) % np.dtype(dtype).itemsize:
+        raise DataError(f"{os.fspath(name)}: the blob's raw data is not of doubles, floats or float16s. It is damaged.")
+    return np.frombuffer(data, dtype).astype(np.float32)
 
 
 def blob_of_array(array: npt.NDArray[Any], *, legacy: bool = False) -> caffe_pb2.BlobProto:
@@ -76,6 +96,8 @@ def read_blob(path: str | os.PathLike[str], surroundings: Surroundings | None = 
         data = place.read_bytes()
     except OSError as error:
         raise DataError(f"{place}: cannot be read ({error.strerror}).") from error
+    if problem := wrong_file(data[:HEAD]):
+        raise DataError(f"{place}: {problem}")
     try:
         blob = caffe_pb2.BlobProto.FromString(data)
     except Exception as error:  # each protobuf runtime has its own DecodeError

@@ -5,15 +5,24 @@ They are an unknown field of it, which protobuf carries along through copies and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.schema import Message, describe
 
-__all__ = ["has_kept_lines", "keep_line", "kept_lines", "move_kept_lines"]
+__all__ = ["has_kept_lines", "keep_line", "kept_lines", "unknown_fields"]
 
 _NUMBER = 2**29 - 1  # the highest that a field may have; no Caffe uses it
 _LENGTH_DELIMITED = 2
+
+
+class UnknownField(Protocol):
+    """A field by its number; `data` is an int, or bytes where it has a length. Each runtime has a class of its own."""
+
+    field_number: int
+    wire_type: int
+    data: bytes | int
 
 
 def _varint(value: int) -> bytes:
@@ -34,15 +43,9 @@ def kept_lines(message: caffe_pb2.Message) -> list[str]:
     """Return the lines that were kept with a message, in their order."""
     return [
         field.data.decode("utf-8", "surrogateescape")
-        for field in _unknown_fields(message)
-        if field.field_number == _NUMBER and field.wire_type == _LENGTH_DELIMITED
+        for field in unknown_fields(message)
+        if field.field_number == _NUMBER and isinstance(field.data, bytes)
     ]
-
-
-def move_kept_lines(source: caffe_pb2.Message, target: caffe_pb2.Message) -> None:
-    """Keep a message's lines with another message, too."""
-    for line in kept_lines(source):
-        keep_line(target, line)
 
 
 def has_kept_lines(message: caffe_pb2.Message) -> bool:
@@ -59,9 +62,12 @@ def _kept_below(message: caffe_pb2.Message, about: Message) -> Iterator[bool]:
                 yield from _kept_below(item, field.message)
 
 
-def _unknown_fields(message: caffe_pb2.Message):  # type: ignore[no-untyped-def]  # each runtime has a class of its own
+def unknown_fields(message: caffe_pb2.Message) -> Iterable[UnknownField]:
+    """Return the fields that came in a binary message and that its schema has not."""
     try:
         from google.protobuf.unknown_fields import UnknownFieldSet  # type: ignore[import-untyped]
     except ImportError:  # protobuf 4.21
-        return getattr(message, "UnknownFields")()  # noqa: B009
-    return UnknownFieldSet(message)
+        fields: Iterable[UnknownField] = getattr(message, "UnknownFields")()  # noqa: B009
+    else:
+        fields = UnknownFieldSet(message)
+    return fields

@@ -14,6 +14,7 @@ from typing import NamedTuple, NoReturn, TypeVar
 
 from fcn_caffe.errors import PrototxtError
 from fcn_caffe.host.text import did_you_mean
+from fcn_caffe.host.wrong_file import HEAD, wrong_file
 from fcn_caffe.proto import caffe_pb2, foreign, hints
 from fcn_caffe.proto.foreign import ForeignPart
 from fcn_caffe.proto.fork_fields import foreign_field, foreign_value
@@ -66,6 +67,8 @@ def read_text(path: str | os.PathLike[str], message_class: type[M], *, keep_fore
     except OSError as error:
         raise PrototxtError(f"cannot be read: {error.strerror}.", path) from None
     title = describe(message_class.DESCRIPTOR).title
+    if problem := wrong_file(data[:HEAD]):
+        raise PrototxtError(problem, path)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise PrototxtError("is UTF-16 text. Save it as UTF-8.", path)
     if b"\0" in data:

@@ -21,9 +21,13 @@ from fcn_caffe.host.text import show
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 # BlobProto: field numbers.
 _LEGACY_SHAPE, _DATA, _SHAPE, _DOUBLE_DATA = (1, 2, 3, 4), 5, 7, 8
+# NVIDIA's Caffe adds these: little-endian bytes of a type by number. Integers carry no weights.
+RAW_TYPE, RAW_DATA = 10, 12
+RAW_TYPES = {0: "<f8", 1: "<f4", 2: "<f2"}
 # What a layer message calls its name, its type and its blobs.
 _MODERN, _V1, _V0 = (1, 2, 7), (4, 5, 6), (1, 2, 50)
 _MOST_AXES = 32  # Caffe's kMaxBlobAxes
+_STATE_ITER, _STATE_NET = 1, 2
 _NET_NAME, _NET_V1_LAYERS, _NET_LAYER, _V1_V0_LAYER = 1, 2, 100, 1
 
 
@@ -66,6 +70,8 @@ def read_net(path: str | os.PathLike[str]) -> BinaryNet:
     reader = _Reader(path)
     net = BinaryNet("", [])
     for number, wire, start, end in reader.fields(0, len(reader.bytes)):
+        if number == _STATE_ITER and wire == _VARINT:
+            reader.refuse_state()
         if number in (_NET_NAME, _NET_V1_LAYERS, _NET_LAYER) and wire != _LENGTH:
             reader.corrupt(start, f"field {number} of a net is never a number; this is some other message")
         if number == _NET_NAME:
@@ -86,15 +92,34 @@ def read_solver_state(path: str | os.PathLike[str]) -> BinaryState:
     reader = _Reader(path)
     state = BinaryState(0, "", 0, [])
     for number, wire, start, end in reader.fields(0, len(reader.bytes)):
-        if number == 1 and wire == _VARINT:
+        if number == _NET_LAYER or (number == _NET_NAME and wire == _LENGTH):
+            raise weights_for_state(path)
+        if number == _STATE_ITER and wire == _VARINT:
             state.iter = reader.varint(start)[0]
-        elif number == 2 and wire == _LENGTH:
+        elif number == _STATE_NET and wire == _LENGTH:
             state.learned_net = reader.text(start, end)
         elif number == 3 and wire == _LENGTH:
             state.history.append(reader.blob(start, end, f"history {len(state.history)}"))
         elif number == 4 and wire == _VARINT:
             state.current_step = reader.varint(start)[0]
     return state
+
+
+def state_for_weights(path: str | os.PathLike[str], iteration: int, learned_net: str) -> WeightsError:
+    """Make the error of a solver state that is given where weights are wanted; the caller raises it."""
+    where = f"Its weights are in {learned_net}" if learned_net else "The weights are in a file of their own"
+    return WeightsError(
+        f"{os.fspath(path)}: is a solver state, of iteration {iteration}, not weights. {where}; to go on with training "
+        "give the state as --snapshot, or to Solver.restore."
+    )
+
+
+def weights_for_state(path: str | os.PathLike[str]) -> WeightsError:
+    """Make the error of weights that are given where a solver state is wanted; the caller raises it."""
+    return WeightsError(
+        f"{os.fspath(path)}: is weights, not a solver state. To start from weights give them as `weights:` in the "
+        "solver or as --weights. The state that belongs to them ends in .solverstate or .solverstate.h5."
+    )
 
 
 class _Reader:
@@ -116,6 +141,14 @@ class _Reader:
         textual = all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
         hint = " It looks like text: is it a prototxt, or a web page saved as a file?" if textual else ""
         raise WeightsError(f"{self.path}: byte {position}: {what}. The file is truncated or corrupt.{hint}")
+
+    def refuse_state(self) -> NoReturn:
+        """Refuse a file that begins as a solver state where weights are wanted."""
+        fields = {number: (start, end) for number, _, start, end in self.fields(0, len(self.bytes))}
+        if not set(fields) <= {1, 2, 3, 4}:
+            self.corrupt(0, "field 1 of a net is never a number; this is some other message")
+        learned_net = self.text(*fields[_STATE_NET]) if _STATE_NET in fields else ""
+        raise state_for_weights(self.path, self.varint(fields[_STATE_ITER][0])[0], learned_net)
 
     def varint(self, position: int) -> tuple[int, int]:
         """Return the number at a position, and the position after it."""
@@ -182,6 +215,7 @@ class _Reader:
     def blob(self, start: int, end: int, what: str) -> np.ndarray[Any, Any]:
         """Read a BlobProto: data in its shape, or in the legacy num x channels x height x width."""
         legacy: dict[int, int] = {}
+        raw, raw_type = np.zeros(0, np.uint8), -1
         shape: list[int] = []
         parts: dict[int, list[np.ndarray[Any, Any]]] = {_DATA: [], _DOUBLE_DATA: []}
         position = start
@@ -196,9 +230,15 @@ class _Reader:
                 legacy[number] = self.varint(first)[0]
             elif number == _SHAPE and wire == _LENGTH:
                 shape += self.dims(first, last, what)
+            elif number == RAW_TYPE and wire == _VARINT:
+                raw_type = self.varint(first)[0]
+            elif number == RAW_DATA and wire == _LENGTH:
+                raw = self.packed(first, last, "u1", what)
             position = last
         dims = tuple(legacy.get(number, 0) for number in _LEGACY_SHAPE) if legacy else tuple(shape)
         chosen = parts[_DOUBLE_DATA] or parts[_DATA]
+        if not chosen and len(raw):
+            chosen = [self.raw(raw, raw_type, start, what)]
         values = chosen[0] if len(chosen) == 1 else np.concatenate(chosen or [np.zeros(0, "<f4")])
         if values.size != prod(dims):
             self.corrupt(
@@ -208,6 +248,17 @@ class _Reader:
             return values.astype(np.float32, copy=False).reshape(dims)
         except (ValueError, OverflowError):  # too many axes, or an extent beyond memory beside a 0
             self.corrupt(start, f"{what} has shape {show(dims)}, which no array can have")
+
+    def raw(self, raw: np.ndarray[Any, Any], raw_type: int, start: int, what: str) -> np.ndarray[Any, Any]:
+        """Read the bytes that NVIDIA's Caffe stores in place of floats."""
+        if raw_type not in RAW_TYPES:
+            self.corrupt(
+                start, f"{what} has raw data of type {raw_type}; expected double (0), float (1) or float16 (2)"
+            )
+        dtype = np.dtype(RAW_TYPES[raw_type])
+        if len(raw) % dtype.itemsize:
+            self.corrupt(start, f"the raw data of {what} is {len(raw)} bytes, not a multiple of {dtype.itemsize}")
+        return raw.view(dtype)
 
     def packed(self, start: int, end: int, dtype: str, what: str) -> np.ndarray[Any, Any]:
         size = np.dtype(dtype).itemsize

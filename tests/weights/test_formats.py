@@ -24,10 +24,12 @@ from helpers import input_layer, layer, make_net, randomise
 from needs import needs_data
 from places import GOLDEN, ROOT, SHARED
 
-from fcn_caffe import Net, PrototxtError, WeightsError
-from fcn_caffe.proto import caffe_pb2, parse_text
+from fcn_caffe import DataError, Net, PrototxtError, WeightsError
+from fcn_caffe.proto import caffe_pb2, parse_text, wire
+from fcn_caffe.proto.blob_file import read_blob
 from fcn_caffe.proto.upgrade import upgrade_net
 from fcn_caffe.training.solver import Solver
+from fcn_caffe.weights.formats import hdf5
 from fcn_caffe.weights.formats.arrays import LEGACY_TORCH_MAGIC
 from fcn_caffe.weights.transfer import ABSENT, copy_weights, load_weights, net_weights, save_weights
 
@@ -52,6 +54,95 @@ def same(have: dict[str, list[np.ndarray]], wanted: dict[str, list[np.ndarray]])
 def expected() -> dict[str, np.ndarray]:
     with np.load(FORMATS / "expected.npz") as file:
         return {name: file[name] for name in file.files}
+
+
+# -- other Caffes' files, and files that are something else ---------------------------------------------------------
+
+
+def raw_blob(values: np.ndarray, type_number: int) -> bytes:
+    """A BlobProto as NVIDIA's Caffe writes it: the shape, the type's number, the bytes."""
+    data = values.tobytes()
+    return caffe_pb2.BlobProto(shape={"dim": values.shape}).SerializeToString() + (
+        bytes([10 << 3, type_number, 12 << 3 | 2]) + wire_size(len(data)) + data
+    )
+
+
+def wire_size(size: int) -> bytes:
+    return bytes([size & 0x7F | 0x80, size >> 7]) if size > 0x7F else bytes([size])
+
+
+def raw_net(blob: bytes) -> bytes:
+    layer = b"\x0a\x01c" + b"\x3a" + wire_size(len(blob)) + blob
+    return b"\xa2\x06" + wire_size(len(layer)) + layer
+
+
+@pytest.mark.parametrize(("dtype", "number"), [("<f8", 0), ("<f4", 1), ("<f2", 2)])
+def test_raw_blobs_of_nvidias_caffe(dtype: str, number: int, tmp_path: Path) -> None:
+    values = np.linspace(-2, 2, 18).astype(dtype).reshape(2, 9)
+    path = tmp_path / "raw.caffemodel"
+    path.write_bytes(raw_net(raw_blob(values, number)))
+    assert same(load_weights(path), {"c": [values.astype(np.float32)]})
+    (tmp_path / "mean.binaryproto").write_bytes(raw_blob(values, number))
+    assert np.array_equal(read_blob(tmp_path / "mean.binaryproto"), values.astype(np.float32))
+    path.write_bytes(raw_net(raw_blob(values, 3)))
+    with pytest.raises(WeightsError, match=r"raw data of type 3; expected double \(0\), float \(1\) or float16 \(2\)"):
+        load_weights(path)
+
+
+def test_a_published_half_precision_file() -> None:
+    path = GOLDEN / "reports" / "half_precision_blobs" / "half.caffemodel"
+    assert same(load_weights(path), {"c": [np.arange(9, dtype=np.float32).reshape(1, 1, 3, 3)]})
+
+
+def test_floats_come_before_raw_data(tmp_path: Path) -> None:
+    blob = caffe_pb2.BlobProto(data=[1, 2]).SerializeToString() + raw_blob(np.float16([3, 4]), 2)
+    (tmp_path / "both.caffemodel").write_bytes(raw_net(blob))
+    assert same(load_weights(tmp_path / "both.caffemodel"), {"c": [np.float32([1, 2])]})
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n"
+OTHER_FILES = [
+    (LFS, "is a Git LFS pointer, not the file itself. Run `git lfs pull`"),
+    (b"\n<!DOCTYPE html>\n<html>", "is a web page, not the file itself. Download the file by its own link"),
+    (b"<html lang=en>", "is a web page"),
+    (b"\x1f\x8b\x08\x00", "is a gzip archive. Unpack it"),
+    (b"a.caffemodel".ljust(257, b"\0") + b"ustar\x0000", "is a tar archive. Unpack it"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), OTHER_FILES, ids=[message[:12] for _, message in OTHER_FILES])
+@pytest.mark.parametrize("ending", [".caffemodel", ".caffemodel.h5", ".npz", ""])
+def test_files_that_are_something_else(content: bytes, message: str, ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"w{ending}"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError) as caught:
+        load_weights(path)
+    assert str(caught.value).startswith(f"{path}: {message}")
+    with pytest.raises(PrototxtError) as other:
+        Net(path)
+    assert str(other.value).startswith(f"{path}: {message}")
+    with pytest.raises(DataError) as data:
+        read_blob(path)
+    assert str(data.value).startswith(f"{path}: {message}")
+
+
+@pytest.mark.parametrize("name", ["states/adam_iter_5.solverstate", "formats/h5_iter_4.solverstate.h5"])
+def test_a_solver_state_is_no_weights(name: str) -> None:
+    with pytest.raises(
+        WeightsError, match=r"is a solver state, of iteration [45], not weights\. Its weights are in .*iter_"
+    ):
+        load_weights(GOLDEN / name)
+
+
+@pytest.mark.parametrize(
+    "name", ["states/adam_iter_5.caffemodel", "formats/v1.caffemodel", "formats/h5_iter_4.caffemodel.h5"]
+)
+def test_weights_are_no_solver_state(name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"x.solverstate{'.h5' if name.endswith('.h5') else ''}"
+    path.write_bytes((GOLDEN / name).read_bytes())
+    read = hdf5.read_solver_state if name.endswith(".h5") else wire.read_solver_state
+    with pytest.raises(WeightsError, match=r"is weights, not a solver state\. To start from weights"):
+        read(path)
 
 
 # -- in and out ------------------------------------------------------------------------------------------------------
@@ -610,7 +701,7 @@ def test_super_resolution_gives_caffes_output() -> None:
 
 
 def test_a_net_of_another_caffe_names_its_type() -> None:
-    with pytest.raises(PrototxtError, match=r"detect\.prototxt:2078:3: layer '\S+' is of type 'Permute', which is not"):
+    with pytest.raises(PrototxtError, match=r"detect\.prototxt:2078:3: 16 layers have what Caffe 1.0 has not:\n"):
         Net(real("wechat/detect.prototxt"))
 
 

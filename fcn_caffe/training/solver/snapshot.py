@@ -270,9 +270,12 @@ def read(path: Path, net: Net, rule: UpdateRule, paths: Paths | None = None) -> 
         SolverError, WeightsError: a file cannot be read, or does not fit; nothing has changed.
     """
     if not path.name.endswith((".solverstate", ".solverstate.h5")):
+        stem = path.name.removesuffix(".h5").removesuffix(".caffemodel")
+        states = [path.with_name(stem + ending) for ending in (".solverstate", ".solverstate.h5")]
+        beside = next((f" Beside it is {state.name}." for state in states if state.is_file()), "")
         raise SolverError(
-            f"{path}: a solver state's name ends in .solverstate or .solverstate.h5. "
-            "To start from weights use `weights:` in the solver."
+            f"{path}: a solver state's name ends in .solverstate or .solverstate.h5.{beside} "
+            "To start from weights use `weights:` in the solver, or --weights."
         )
     if not path.is_file():
         raise SolverError(f"{path}: no such solver state. Check the path.")

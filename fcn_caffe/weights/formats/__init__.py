@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fcn_caffe.errors import WeightsError
+from fcn_caffe.host.wrong_file import HEAD, wrong_file
 from fcn_caffe.weights.formats.arrays import ABSENT, LEGACY_TORCH_MAGIC, Array, PathLike, Weights, as_float32, reading
 
 __all__ = ["ABSENT", "FORMATS", "Array", "Format", "Weights", "as_float32", "format_of", "format_to_write"]
@@ -78,7 +79,7 @@ def format_of(path: PathLike) -> Format:
     """Return the format of a weight file: what its bytes say, else what its ending says, else .caffemodel.
 
     Raises:
-        WeightsError: The file cannot be read, or is a prototxt.
+        WeightsError: The file cannot be read, or is a prototxt, a Git LFS pointer, a web page or an archive.
     """
     name = os.fspath(path)
     if name.lower().endswith(_TEXT):
@@ -89,7 +90,9 @@ def format_of(path: PathLike) -> Format:
     with reading(path, "weights"):
         size = os.stat(path).st_size
         with open(path, "rb") as file:
-            head = file.read(len(LEGACY_TORCH_MAGIC))
+            head = file.read(HEAD)
+    if problem := wrong_file(head):
+        raise WeightsError(f"{name}: {problem}")
     if head.startswith(_HDF5_MAGIC):
         return HDF5
     if head.startswith(LEGACY_TORCH_MAGIC):

@@ -16,7 +16,7 @@ import numpy as np
 
 from fcn_caffe.errors import WeightsError
 from fcn_caffe.host.atomic import atomic_write
-from fcn_caffe.proto.wire import BinaryState
+from fcn_caffe.proto.wire import BinaryState, state_for_weights, weights_for_state
 from fcn_caffe.weights.formats.arrays import (
     ABSENT,
     Array,
@@ -44,6 +44,9 @@ def read_weights(path: PathLike) -> Weights:
     """
     with _open(path) as (file, budget):
         data = _child(file, "data", path)
+        if data is None and isinstance(_child(file, "history", path), h5py.Group):
+            numbers = _state_numbers(file, budget, path)
+            raise state_for_weights(path, numbers["iter"], _learned_net(file, path))
         if not isinstance(data, h5py.Group):
             raise WeightsError(f"{os.fspath(path)}: has no group 'data' with a group for each layer, as Caffe writes.")
         blobs: dict[str, dict[int, Array]] = {}
@@ -85,13 +88,9 @@ def read_solver_state(path: PathLike) -> BinaryState:
     """
     name = os.fspath(path)
     with _open(path) as (file, budget):
-        numbers = {}
-        for key in ("iter", "current_step"):
-            dataset = _child(file, key, path)
-            value = None if dataset is None else _read_array(dataset, f"'{key}'", budget, np.int64)
-            if value is None or value.size != 1:
-                raise WeightsError(f"{name}: has no number '{key}', as the solver states that Caffe writes do.")
-            numbers[key] = int(value.reshape(()))
+        if isinstance(_child(file, "data", path), h5py.Group):
+            raise weights_for_state(path)
+        numbers = _state_numbers(file, budget, path)
         group = _child(file, "history", path)
         if not isinstance(group, h5py.Group):
             raise WeightsError(f"{name}: has no group 'history', as the solver states that Caffe writes do.")
@@ -103,6 +102,17 @@ def read_solver_state(path: PathLike) -> BinaryState:
                 raise WeightsError(f"{name}: history {index} of {count} is not there.")
             history.append(_read_array(dataset, f"history {index}", budget))
         return BinaryState(numbers["iter"], _learned_net(file, path), numbers["current_step"], history)
+
+
+def _state_numbers(file: h5py.File, budget: Budget, path: PathLike) -> dict[str, int]:
+    numbers = {}
+    for key in ("iter", "current_step"):
+        dataset = _child(file, key, path)
+        value = None if dataset is None else _read_array(dataset, f"'{key}'", budget, np.int64)
+        if value is None or value.size != 1:
+            raise WeightsError(f"{os.fspath(path)}: has no number '{key}', as the solver states that Caffe writes do.")
+        numbers[key] = int(value.reshape(()))
+    return numbers
 
 
 def _learned_net(file: h5py.File, path: PathLike) -> str:
