@@ -7,16 +7,21 @@ from torch import Tensor
 
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import Layer, of_shape, register
+from fcn_caffe.layers.gradients import with_value
 from fcn_caffe.proto import caffe_pb2
 
+FLOAT_MIN = -torch.finfo(torch.float32).max
 
-@register("Eltwise", bottoms=(2, None), restrictions="PROD: the stable gradient always")
+
+@register("Eltwise", bottoms=(2, None))
 class Eltwise(Layer):
     """Combine equal-shaped bottoms element by element: SUM with coefficients, PROD or MAX.
 
+    In place, where the top is bottom 0, Caffe begins to write it before it has read it: a SUM counts it as 0, a MAX as
+    -FLT_MAX.
     Shapes: bottoms of one shape -> the same.
-    Gradient: to every bottom; MAX sends it to the bottom whose value was taken. PROD always computes the stable
-    gradient (stable_prod_grad: false differs only in NaN at zeros).
+    Gradient: to every bottom; MAX sends it to the bottom whose value was taken. With stable_prod_grad: false that of
+    PROD is top / bottom: NaN at zeros.
     Raises: LayerError for unequal shapes, or another number of coefficients than bottoms, or coefficients with PROD.
     Source: Caffe EltwiseLayer.
     """
@@ -32,8 +37,8 @@ class Eltwise(Layer):
             raise self.error(f"{len(self.coefficients)} coeff for {len(bottoms)} bottoms: give one each, or none.")
         if self.coefficients and self.operation == caffe_pb2.EltwiseParameter.PROD:
             raise self.error("coeff is only for operation: SUM.")
-        if all(coefficient == 1 for coefficient in self.coefficients):
-            self.coefficients = []
+        self.stable: bool = options.stable_prod_grad
+        self.overwrites = param.top[0] == param.bottom[0]
 
     def infer(self, *bottoms: Tensor) -> Tensor:
         self._check(bottoms)
@@ -51,24 +56,34 @@ class Eltwise(Layer):
     def forward(self, *bottoms: Tensor) -> Tensor:
         self._check(bottoms)
         if self.operation == caffe_pb2.EltwiseParameter.PROD:
-            top = bottoms[0] * bottoms[1]
-            for bottom in bottoms[2:]:
-                top = top * bottom
-            return top
+            return self._product(bottoms)
         if self.operation == caffe_pb2.EltwiseParameter.MAX:
-            # Caffe's rule for equal values: bottom 1 wins over bottom 0, and a later bottom must be larger.
-            top = torch.where(bottoms[0] > bottoms[1], bottoms[0], bottoms[1])
-            for bottom in bottoms[2:]:
-                top = torch.where(bottom > top, bottom, top)
-            return top
-        if self.coefficients:
-            top = bottoms[0] * self.coefficients[0]
-            for bottom, coefficient in zip(bottoms[1:], self.coefficients[1:], strict=True):
-                top = torch.add(top, bottom, alpha=coefficient)
-            return top
-        top = bottoms[0] + bottoms[1]
+            return self._maximum(bottoms)
+        return self._sum(bottoms)
+
+    def _product(self, bottoms: tuple[Tensor, ...]) -> Tensor:
+        top = bottoms[0] * bottoms[1]
         for bottom in bottoms[2:]:
-            top = top + bottom
+            top = top * bottom
+        if self.stable:
+            return top
+        value = top.detach()
+        return with_value(sum((value / bottom.detach()) * bottom for bottom in bottoms), top)  # type: ignore[arg-type]
+
+    def _maximum(self, bottoms: tuple[Tensor, ...]) -> Tensor:
+        # Caffe's rule for equal values: bottom 1 wins over bottom 0, and a later bottom must be larger.
+        first = torch.full_like(bottoms[0], FLOAT_MIN) if self.overwrites else bottoms[0]
+        top = torch.where(first > bottoms[1], first, bottoms[1])
+        for bottom in bottoms[2:]:
+            top = torch.where(bottom > top, bottom, top)
+        return top
+
+    def _sum(self, bottoms: tuple[Tensor, ...]) -> Tensor:
+        factors = self.coefficients or [1.0] * len(bottoms)
+        top = torch.zeros_like(bottoms[0]) if self.overwrites else bottoms[0]
+        top = top if factors[0] == 1 else top * factors[0]
+        for bottom, factor in zip(bottoms[1:], factors[1:], strict=True):
+            top = torch.add(top, bottom, alpha=factor)
         return top
 
 
@@ -86,6 +101,8 @@ class Concat(Layer):
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
+        if len(bottoms) > 1 and set(param.bottom) & set(param.top):
+            raise self.error("cannot join several blobs in place of one of them: give the top its own name.")
         options = param.concat_param
         if options.HasField("axis") and options.HasField("concat_dim"):
             raise self.error("give axis or concat_dim, not both.")

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from math import prod
 from warnings import warn
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import Layer, of_shape, register
+from fcn_caffe.layers.taps import at_end, convolve_by_taps, deconvolve_by_taps, pad_evenly, taps_of
 from fcn_caffe.proto import caffe_pb2
 
 CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -24,6 +26,7 @@ class _WindowLayer(Layer):
     """
 
     fresh_top = True
+    takes_in_place = False  # Caffe overwrites what it still reads
     transposed = False
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
@@ -32,16 +35,12 @@ class _WindowLayer(Layer):
             raise self.error(f"has {len(param.top)} tops for {len(bottoms)} bottoms: give one for each.")
         self.channel_axis = self.axis(param.convolution_param.axis, bottoms[0])
         self.spatial_axes = bottoms[0].ndim - self.channel_axis - 1
-        if self.spatial_axes not in CONVOLVE:
-            raise self.error(
-                f"the bottom {show(bottoms[0].shape)} has {self.spatial_axes} spatial axes; 1, 2 and 3 are supported."
-            )
         self.kernel = self._spatial("kernel_size", "kernel_h", "kernel_w", None)
         self.stride = self._spatial("stride", "stride_h", "stride_w", 1)
         self.pad = self._spatial("pad", "pad_h", "pad_w", 0)
         self.dilation = self._spatial("dilation", None, None, 1)
-        for name, values in (("kernel_size", self.kernel), ("stride", self.stride), ("dilation", self.dilation)):
-            if min(values) < 1:
+        for name, values in (("kernel_size", self.kernel), ("stride", self.stride)):
+            if min(values, default=1) < 1:
                 raise self.error(f"{name} must be at least 1, got {show(values)}.")
         self.channels: int = bottoms[0].shape[self.channel_axis]
 
@@ -55,9 +54,9 @@ class _WindowLayer(Layer):
                 raise self.error(f"{h} and {w} are for two spatial axes, this bottom has {self.spatial_axes}.")
             return getattr(options, h), getattr(options, w)
         if not values:
-            if default is None:
+            if default is None and self.spatial_axes:
                 raise self.error(f"{field} is missing: give {field}, or {h} and {w}.")
-            values = [default]
+            values = [default or 0]
         if len(values) not in (1, self.spatial_axes):
             raise self.error(f"{field} is given {len(values)} times: give it once, or {self.spatial_axes} times.")
         return tuple(values * self.spatial_axes if len(values) == 1 else values)
@@ -79,7 +78,9 @@ class _WindowLayer(Layer):
             if self.transposed:
                 out = self.stride[axis] * (size - 1) + extent - 2 * self.pad[axis]
             else:
-                out = (size + 2 * self.pad[axis] - extent) // self.stride[axis] + 1
+                # C++ divides towards zero: a window that reaches too far by less than the stride gives one output.
+                room = size + 2 * self.pad[axis] - extent
+                out = (room // self.stride[axis] if room >= 0 else -(-room // self.stride[axis])) + 1
             if out < 1:
                 raise self.error(
                     f"bottom of shape {show(bottom.shape)} is too small: with kernel extent {extent} and "
@@ -87,6 +88,20 @@ class _WindowLayer(Layer):
                 )
             sizes.append(out)
         return sizes
+
+    def fill_up(self, bottom: Tensor, sizes: list[int]) -> Tensor:
+        """Return the bottom with zeros at its ends where a window reaches beyond the bottom and its pad."""
+        missing = [
+            max(0, (out - 1) * stride + dilation * (kernel - 1) + 1 - size - 2 * pad)
+            for out, stride, dilation, kernel, size, pad in zip(
+                sizes, self.stride, self.dilation, self.kernel, _last_sizes(bottom, len(sizes)), self.pad, strict=True
+            )
+        ]
+        return F.pad(bottom, [size for beyond in reversed(missing) for size in (0, beyond)]) if any(missing) else bottom
+
+
+def _last_sizes(bottom: Tensor, count: int) -> torch.Size:
+    return bottom.shape[bottom.ndim - count :]
 
 
 class _ConvolutionBase(_WindowLayer):
@@ -119,49 +134,74 @@ class _ConvolutionBase(_WindowLayer):
             self.add_blob("bias", (outputs,), options.bias_filler if options.HasField("bias_filler") else None)
         else:
             self.bias = None
-        self.convolve = (DECONVOLVE if self.transposed else CONVOLVE)[self.spatial_axes]
+        # PyTorch convolves along 1 to 3 axes. With a dilation of 0 all taps of a window read its first element.
+        self.by_taps = self.spatial_axes not in CONVOLVE or 0 in self.dilation
+
+    def check_equal(self, bottoms: tuple[Tensor, ...]) -> None:
+        """Raise LayerError for bottoms of several shapes."""
+        for position, bottom in enumerate(bottoms[1:], 1):
+            if bottom.shape != bottoms[0].shape:
+                raise self.error(
+                    f"bottom {position} '{self.param.bottom[position]}' is {show(bottom.shape)}, bottom 0 "
+                    f"'{self.param.bottom[0]}' is {show(bottoms[0].shape)}: all must have one shape. Give the other "
+                    'shape a layer of its own, with weights shared by param { name: "…" }.'
+                )
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        self.check_equal(bottoms)
         outputs: int = self.param.convolution_param.num_output
         return tuple(of_shape(*bottom.shape[: self.channel_axis], outputs, *self.sizes(bottom)) for bottom in bottoms)
 
-    def compute(self, bottom: Tensor) -> Tensor:
-        """Return the top of a bottom whose channels are axis 1."""
+    def compute(self, bottom: Tensor, sizes: list[int]) -> Tensor:
+        """Return the top, of these spatial sizes, of a bottom whose channels are axis 1."""
         raise NotImplementedError
 
+    def with_bias(self, top: Tensor) -> Tensor:
+        """Return the top plus the bias, if there is one."""
+        return top if self.bias is None else top + self.bias.reshape(-1, *(1,) * self.spatial_axes)
+
     def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+        if len(bottoms) > 1:
+            self.check_equal(bottoms)
         tops = []
         for bottom in bottoms:
+            sizes = self.sizes(bottom)
             if self.channel_axis == 1:
-                tops.append(self.compute(bottom))
+                tops.append(self.compute(bottom, sizes))
             else:
                 lead = bottom.shape[: self.channel_axis]
-                top = self.compute(bottom.reshape(-1, *bottom.shape[self.channel_axis :]))
+                top = self.compute(bottom.reshape(-1, *bottom.shape[self.channel_axis :]), sizes)
                 tops.append(top.reshape(*lead, *top.shape[1:]))
         return tops[0] if len(tops) == 1 else tuple(tops)
 
 
-@register("Convolution", bottoms=(1, None), tops=(1, None), restrictions="1, 2 or 3 spatial axes")
+@register("Convolution", bottoms=(1, None), tops=(1, None))
 class Convolution(_ConvolutionBase):
     """Convolve each bottom with the same weights.
 
     Shapes: (N, C, H, W) -> (N, num_output, h, w), h = floor((H + 2 pad - (dilation (kernel - 1) + 1)) / stride) + 1;
-    weight (num_output, C / group, *kernel), bias (num_output). One to three spatial axes after `axis`.
+    weight (num_output, C / group, *kernel), bias (num_output). Any number of spatial axes after `axis`. An input that
+    is smaller than the kernel by less than the stride gives one output, over zeros beyond its end.
     Gradient: to every bottom, weight and bias.
-    Raises: LayerError for channels or sizes that do not fit.
+    Raises: LayerError for channels or sizes that do not fit, or bottoms of several shapes.
     Source: Caffe ConvolutionLayer.
     """
 
-    def compute(self, bottom: Tensor) -> Tensor:
-        return self.convolve(bottom, self.weight, self.bias, self.stride, self.pad, self.dilation, self.group)
+    def compute(self, bottom: Tensor, sizes: list[int]) -> Tensor:
+        bottom = self.fill_up(bottom, sizes)
+        if self.by_taps:
+            padded = pad_evenly(bottom, self.pad)
+            return self.with_bias(convolve_by_taps(padded, self.weight, self.stride, self.dilation, self.group, sizes))
+        convolve = CONVOLVE[self.spatial_axes]
+        return convolve(bottom, self.weight, self.bias, self.stride, self.pad, self.dilation, self.group)
 
 
-@register("Deconvolution", bottoms=(1, None), tops=(1, None), restrictions="1, 2 or 3 spatial axes")
+@register("Deconvolution", bottoms=(1, None), tops=(1, None))
 class Deconvolution(_ConvolutionBase):
     """The backward pass of a convolution as a layer: upsampling by `stride`.
 
     Shapes: (N, C, H, W) -> (N, num_output, h, w), h = stride (H - 1) + dilation (kernel - 1) + 1 - 2 pad; weight (C,
-    num_output / group, *kernel), bias (num_output).
+    num_output / group, *kernel), bias (num_output). Any number of spatial axes after `axis`.
     Gradient: to every bottom, weight and bias.
     Raises: LayerError for channels or sizes that do not fit.
     Source: Caffe DeconvolutionLayer; paper section 3.3.
@@ -169,33 +209,41 @@ class Deconvolution(_ConvolutionBase):
 
     transposed = True
 
-    def compute(self, bottom: Tensor) -> Tensor:
-        return self.convolve(bottom, self.weight, self.bias, self.stride, self.pad, 0, self.group, self.dilation)
+    def compute(self, bottom: Tensor, sizes: list[int]) -> Tensor:
+        if self.by_taps:
+            return self.with_bias(self._spread(bottom, sizes))
+        deconvolve = DECONVOLVE[self.spatial_axes]
+        return deconvolve(bottom, self.weight, self.bias, self.stride, self.pad, 0, self.group, self.dilation)
+
+    def _spread(self, bottom: Tensor, sizes: list[int]) -> Tensor:
+        padded = [size + 2 * pad for size, pad in zip(sizes, self.pad, strict=True)]
+        top = deconvolve_by_taps(bottom, self.weight, self.stride, self.dilation, self.group, padded)
+        return at_end(top, [slice(pad, pad + size) for pad, size in zip(self.pad, sizes, strict=True)])
 
 
-@register("Im2col", bottoms=(1, None), tops=(1, None), restrictions="1, 2 or 3 spatial axes")
+@register("Im2col")
 class Im2col(_WindowLayer):
     """Put the values that each window of a convolution reads along the channel axis.
 
     Shapes: (N, C, H, W) -> (N, C kernel_h kernel_w, h, w), h as Convolution's.
-    Gradient: to every bottom.
-    Raises: LayerError for sizes that do not fit.
+    Gradient: to the bottom.
+    Raises: LayerError for sizes that do not fit, or a bottom without spatial axes.
     Source: Caffe Im2colLayer.
     """
 
-    def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        if not self.spatial_axes:
+            raise self.error(f"needs axes after the channels, which are axis {self.channel_axis}: none are left.")
+
+    def infer(self, *bottoms: Tensor) -> Tensor:
         rows = self.channels * prod(self.kernel)
-        return tuple(of_shape(*bottom.shape[: self.channel_axis], rows, *self.sizes(bottom)) for bottom in bottoms)
+        return of_shape(*bottoms[0].shape[: self.channel_axis], rows, *self.sizes(bottoms[0]))
 
-    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self._columns(bottom) for bottom in bottoms)
-
-    def _columns(self, bottom: Tensor) -> Tensor:
+    def forward(self, bottom: Tensor) -> Tensor:
         sizes, lead, first = self.sizes(bottom), bottom.shape[: self.channel_axis], self.channel_axis + 1
-        windows = F.pad(bottom, [pad for pad in reversed(self.pad) for _ in range(2)])
-        for axis, (kernel, stride, dilation) in enumerate(zip(self.kernel, self.stride, self.dilation, strict=True)):
-            windows = windows.unfold(first + axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
-        # ... x C x h x w x kh x kw -> ... x C x kh x kw x h x w
-        axes = range(first, first + self.spatial_axes)
-        windows = windows.permute(*range(first), *(axis + self.spatial_axes for axis in axes), *axes)
-        return windows.reshape(*lead, -1, *sizes)
+        padded = pad_evenly(self.fill_up(bottom, sizes), self.pad)
+        taps = taps_of(self.kernel, self.stride, self.dilation, sizes)
+        # ... x C x taps x h x w -> ... x (C taps) x h x w
+        rows = torch.stack([at_end(padded, place) for _, place in taps], first)
+        return rows.reshape(*lead, -1, *sizes)

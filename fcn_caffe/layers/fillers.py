@@ -25,7 +25,10 @@ def _gaussian(blob: Tensor, filler: caffe_pb2.FillerParameter) -> None:
     blob.normal_(filler.mean, filler.std)
     if filler.sparse >= 0:
         # Each weight stays with probability sparse / outputs; the outputs are shape[0].
-        blob.mul_(torch.bernoulli(torch.full_like(blob, min(1.0, filler.sparse / _outputs(blob, filler)))))
+        outputs = _outputs(blob, filler)
+        if filler.sparse > outputs:
+            raise LayerError(f"sparse {filler.sparse} is more than the blob's {outputs} outputs: give it less.")
+        blob.mul_(torch.bernoulli(torch.full_like(blob, filler.sparse / outputs)))
 
 
 def _positive_unitball(blob: Tensor, filler: caffe_pb2.FillerParameter) -> None:
@@ -85,9 +88,17 @@ FILLERS: dict[str, Callable[[Tensor, caffe_pb2.FillerParameter], None]] = {
 
 
 def check_filler(filler: caffe_pb2.FillerParameter | None) -> None:
-    """Raise LayerError for a filler type that Caffe does not have."""
-    if filler is not None and filler.type not in FILLERS:
+    """Raise LayerError for a filler type that Caffe does not have, or for options that the type does not take."""
+    if filler is None:
+        return
+    if filler.type not in FILLERS:
         raise LayerError(f"filler type {filler.type!r} is unknown. Known: {', '.join(sorted(FILLERS))}.")
+    if filler.type != "gaussian" and filler.sparse != -1:
+        raise LayerError(f"filler type {filler.type!r} cannot be sparse, only gaussian can: take `sparse` out.")
+    if filler.type == "gaussian" and filler.std <= 0:
+        raise LayerError(f"a gaussian filler's std must be above 0, got {filler.std:g}: for one value use constant.")
+    if filler.type == "uniform" and filler.min > filler.max:
+        raise LayerError(f"a uniform filler's min {filler.min:g} is above its max {filler.max:g}.")
 
 
 def fill(blob: Tensor, filler: caffe_pb2.FillerParameter | None) -> None:
@@ -96,7 +107,7 @@ def fill(blob: Tensor, filler: caffe_pb2.FillerParameter | None) -> None:
     Source: Caffe filler.hpp; fan-in is count / shape[0], fan-out count / shape[1].
 
     Raises:
-        LayerError: for an unknown filler, or bilinear on a blob that is not square and 4-D.
+        LayerError: as `check_filler` says; or bilinear on a blob that is not square and 4-D.
     """
     with torch.no_grad():
         if filler is None:
@@ -110,6 +121,4 @@ def is_zero_filler(filler: caffe_pb2.FillerParameter | None) -> bool:
     """Whether a filler fills with zeros, as Caffe's default does."""
     if filler is None or (filler.type == "constant" and filler.value == 0):
         return True
-    if filler.type == "uniform":
-        return bool(filler.min == filler.max == 0)
-    return bool(filler.type == "gaussian" and filler.std == 0 and filler.mean == 0)
+    return bool(filler.type == "uniform" and filler.min == filler.max == 0)

@@ -25,6 +25,7 @@ class InnerProduct(Layer):
     """
 
     fresh_top = True
+    takes_in_place = False  # Caffe overwrites what it still reads
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
@@ -79,8 +80,9 @@ class _BroadcastLayer(SameShapeLayer):
             self.shape = tuple(bottoms[0].shape[self.first : self.first + count])
         else:
             self.shape = tuple(bottoms[1].shape)
-            # A scalar fits any axis, so Caffe does not check it.
-            self.first = self.axis(options.axis, bottoms[0]) if self.shape else 0
+            # A scalar fits any axis, so Caffe does not check it, unless a bias of Scale is laid along it.
+            wants_axis = self.shape or (self.layer_type == "Scale" and options.bias_term)
+            self.first = self.axis(options.axis, bottoms[0]) if wants_axis else 0
             self._check(bottoms[0], bottoms[1])
 
     def _check(self, bottom: Tensor, operand: Tensor) -> None:
@@ -154,6 +156,7 @@ class Embed(Layer):
     """
 
     fresh_top = True
+    takes_in_place = False
     undifferentiable = (0,)
     refused_gradients: ClassVar[Mapping[int, str]] = {0: "Can't backpropagate to EmbedLayer input."}
 

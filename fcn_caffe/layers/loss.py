@@ -182,6 +182,7 @@ def check_labels(layer: Layer, labels: Tensor, classes: int) -> None:
 class Accuracy(Layer):
     """The share of positions whose true class is among the top_k scores; equal scores count against it.
 
+    A top_k of 0 gives 0.
     Shapes: score (N, C, ...), one label per position -> (); second top: accuracy of each class (C).
     Gradient: none.
     Raises: LayerError for a label count that does not match, top_k above C, or a label outside [0, C).
@@ -197,8 +198,8 @@ class Accuracy(Layer):
         self.dim = self.axis(options.axis, bottoms[0])
         self.top_k: int = options.top_k
         self.ignore_label: int | None = options.ignore_label if options.HasField("ignore_label") else None
-        if self.top_k < 1 or self.top_k > bottoms[0].shape[self.dim]:
-            raise self.error(f"top_k {self.top_k} must be between 1 and the {bottoms[0].shape[self.dim]} classes.")
+        if self.top_k > bottoms[0].shape[self.dim]:
+            raise self.error(f"top_k {self.top_k} is more than the {bottoms[0].shape[self.dim]} classes.")
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         label_places(self, bottoms[0], bottoms[1], self.dim)

@@ -12,7 +12,13 @@ from torch import Tensor
 
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import NOT_IMPLEMENTED, SameShapeLayer, register
+from fcn_caffe.layers.gradients import with_value
 from fcn_caffe.proto import caffe_pb2
+
+
+def has_nan(bottom: Tensor) -> bool:
+    """Whether an element is NaN; also true where infinities cancel in the sum, which is quicker than a look at each."""
+    return not torch.compiler.is_compiling() and bool(bottom.detach().sum().isnan())
 
 
 @register("ReLU")
@@ -20,8 +26,8 @@ class ReLU(SameShapeLayer):
     """max(x, 0) + negative_slope * min(x, 0).
 
     Shapes: any -> the same.
-    Gradient: to the bottom; in place with a slope below 0 Caffe reads the sign of its own output, so that it is 1 on
-    both sides of 0.
+    Gradient: to the bottom, 0 at a NaN; in place with a slope below 0 Caffe reads the sign of its own output, so that
+    it is 1 on both sides of 0.
     Source: Caffe ReLULayer.
     """
 
@@ -35,10 +41,15 @@ class ReLU(SameShapeLayer):
             value = F.leaky_relu(bottom, self.negative_slope).detach()
             slope = torch.where(value > 0, 1, self.negative_slope).to(bottom.dtype)
             return value + slope * (bottom - bottom.detach())
-        if self.negative_slope:
+        if torch.compiler.is_compiling() and not self.negative_slope:
+            return F.relu(bottom)
+        if self.negative_slope and bottom.requires_grad and has_nan(bottom):
+            bottom = torch.where(bottom.isnan(), bottom.detach(), bottom)
+        if self.negative_slope >= 0:
+            # As Caffe, and unlike relu, this has no gradient at a NaN, and makes one of -infinity for a slope of 0.
             # Overwriting needs the sign of the input to survive in the output.
-            return F.leaky_relu(bottom, self.negative_slope, inplace=self.inplace and self.negative_slope > 0)
-        return F.relu_(bottom) if self.inplace else F.relu(bottom)
+            return F.leaky_relu(bottom, self.negative_slope, inplace=self.inplace)
+        return F.leaky_relu(bottom, self.negative_slope)
 
 
 @register("Sigmoid")
@@ -58,20 +69,24 @@ class Sigmoid(SameShapeLayer):
 class Dropout(SameShapeLayer):
     """Zero each element with probability dropout_ratio in train(), scaling the rest by 1 / (1 - ratio).
 
-    Shapes: any -> the same; the identity in eval().
+    Shapes: any -> the same; the identity in eval(). A ratio of 1 gives NaN in train(): nothing times infinity.
     Gradient: to the bottom.
-    Raises: LayerError for a ratio outside [0, 1).
+    Raises: LayerError in train() for a ratio outside [0, 1].
     Source: Caffe DropoutLayer.
     """
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         self.ratio: float = param.dropout_param.dropout_ratio
-        if not 0 <= self.ratio < 1:
-            raise self.error(f"dropout_ratio must be in [0, 1), got {self.ratio:g}.")
 
     def forward(self, bottom: Tensor) -> Tensor:
-        return F.dropout(bottom, self.ratio, self.training)
+        if not self.training:
+            return bottom
+        if not 0 <= self.ratio < 1:
+            if self.ratio == 1:
+                return bottom * torch.nan
+            raise self.error(f"dropout_ratio must be from 0 to below 1, got {self.ratio:g}: it is a probability.")
+        return F.dropout(bottom, self.ratio)
 
     def is_repeatable(self) -> bool:
         return not self.training  # it draws a mask
@@ -110,7 +125,7 @@ class BNLL(SameShapeLayer):
 class Clip(SameShapeLayer):
     """Clip x to [min, max]: max(min, x), then no more than max.
 
-    Shapes: any -> the same.
+    Shapes: any -> the same. A NaN becomes min.
     Gradient: where min <= x <= max.
     Source: Caffe ClipLayer.
     """
@@ -124,7 +139,8 @@ class Clip(SameShapeLayer):
         self.least, self.most = options.min, options.max
 
     def forward(self, bottom: Tensor) -> Tensor:
-        return bottom.clamp(max=self.most).clamp(min=self.least)
+        top = bottom.clamp(max=self.most)
+        return torch.where(top >= self.least, top, self.least)  # as in C++, where no comparison with a NaN holds
 
 
 @register("ELU")
@@ -132,7 +148,7 @@ class ELU(SameShapeLayer):
     """x where x > 0, else alpha * (exp(x) - 1).
 
     Shapes: any -> the same.
-    Gradient: to the bottom.
+    Gradient: to the bottom; Caffe's is NaN at infinity.
     Source: Caffe ELULayer.
     """
 
@@ -141,7 +157,11 @@ class ELU(SameShapeLayer):
         self.alpha: float = param.elu_param.alpha
 
     def forward(self, bottom: Tensor) -> Tensor:
-        return F.elu(bottom, self.alpha)
+        top = F.elu(bottom, self.alpha)
+        if self.follows_caffe and not top.detach().sum().isfinite():
+            x, y = bottom.detach(), top.detach()
+            return with_value(bottom * ((x > 0) + (self.alpha + y) * (x <= 0)), top)
+        return top
 
 
 @register("Exp")
@@ -159,10 +179,13 @@ class Exp(SameShapeLayer):
         options = param.exp_param
         log_base = _log_base(self, options.base)
         self.scale: float = log_base * options.scale
-        self.shift: float = log_base * options.shift
+        self.factor = _exp(log_base * options.shift)
 
     def forward(self, bottom: Tensor) -> Tensor:
-        return torch.exp(bottom * self.scale + self.shift)
+        if self.scale == 0:
+            return _constant(bottom, self.factor)
+        top = torch.exp(bottom * self.scale)
+        return top if self.factor == 1 else top * self.factor
 
 
 @register("Log")
@@ -170,7 +193,7 @@ class Log(SameShapeLayer):
     """log_base(shift + scale * x); base -1, the default, is e.
 
     Shapes: any -> the same.
-    Gradient: to the bottom.
+    Gradient: to the bottom, 0 where scale is 0.
     Raises: LayerError for another base that is not positive, or is 1.
     Source: Caffe LogLayer.
     """
@@ -185,6 +208,8 @@ class Log(SameShapeLayer):
         self.scale, self.shift = options.scale, options.shift
 
     def forward(self, bottom: Tensor) -> Tensor:
+        if self.scale == 0:
+            return _constant(bottom, float(torch.tensor(self.shift).log()) * self.factor)
         return torch.log(bottom * self.scale + self.shift) * self.factor
 
 
@@ -202,7 +227,8 @@ class Power(SameShapeLayer):
     """(shift + scale * x) ^ power.
 
     Shapes: any -> the same.
-    Gradient: to the bottom, 0 where scale or power is 0.
+    Gradient: to the bottom, 0 where scale or power is 0. Where shift + scale * x is 0 and the power is not 0, 1 or 2,
+    Caffe's is NaN.
     Source: Caffe PowerLayer.
     """
 
@@ -215,11 +241,30 @@ class Power(SameShapeLayer):
 
     def forward(self, bottom: Tensor) -> Tensor:
         if self.power * self.scale == 0:
-            # A constant, as in Caffe: PyTorch's pow would give NaN for an infinite bottom, and for the slope at 0.
-            constant = 1.0 if self.power == 0 else _power(self.shift, self.power)
-            return bottom.masked_fill(torch.ones((), dtype=torch.bool, device=bottom.device), constant)
+            # PyTorch's pow would give NaN for an infinite bottom, and for the slope at 0.
+            return _constant(bottom, 1.0 if self.power == 0 else _power(self.shift, self.power))
         inner = bottom * self.scale + self.shift
-        return inner if self.power == 1 else torch.pow(inner, self.power)
+        if self.power == 1:
+            return inner
+        top = torch.pow(inner, self.power)
+        if self.follows_caffe and self.power != 2:
+            # Caffe divides the top by what was raised to the power: 0 / 0 where that is 0.
+            slope = top.detach() / inner.detach() * (self.power * self.scale)
+            return with_value(bottom * slope, top)
+        return top
+
+
+def _constant(bottom: Tensor, value: float) -> Tensor:
+    """Return a tensor of one value in the bottom's shape, with a gradient of 0 to the bottom."""
+    return bottom.masked_fill(torch.ones((), dtype=torch.bool, device=bottom.device), value)
+
+
+def _exp(exponent: float) -> float:
+    """Return C's exp: infinite where Python raises an error."""
+    try:
+        return math.exp(exponent)
+    except OverflowError:
+        return math.inf
 
 
 def _power(base: float, exponent: float) -> float:
@@ -254,7 +299,17 @@ class PReLU(SameShapeLayer):
                 f"bottom {show(bottom.shape)} has {bottom.shape[1]} channels, the slope was built for "
                 f"{self.slope.shape[0]}. Rebuild the net for this bottom, or use channel_shared."
             )
-        return F.prelu(bottom, self.slope)
+        top = F.prelu(bottom, self.slope)
+        if self.follows_caffe and not top.detach().sum().isfinite():
+            return with_value(self._carrier(bottom), top)
+        return top
+
+    def _carrier(self, bottom: Tensor) -> Tensor:
+        """Return what has Caffe's gradient: none to a NaN, and NaN to the slope of an infinite element."""
+        slope = self.slope.reshape(-1, *(1,) * (bottom.ndim - 2)) if self.slope.ndim else self.slope
+        x, below = bottom.detach(), bottom.detach() <= 0
+        carrier: Tensor = bottom * ((x > 0) + slope.detach() * below) + x * below * slope
+        return carrier
 
 
 @register("Swish")
@@ -262,7 +317,7 @@ class Swish(SameShapeLayer):
     """x * sigmoid(beta * x).
 
     Shapes: any -> the same.
-    Gradient: to the bottom.
+    Gradient: to the bottom; Caffe's beta y + sigmoid (1 - beta y) rounds to 0 for a huge x.
     Source: Caffe SwishLayer.
     """
 
@@ -273,7 +328,12 @@ class Swish(SameShapeLayer):
         self.beta: float = param.swish_param.beta
 
     def forward(self, bottom: Tensor) -> Tensor:
-        return bottom * torch.sigmoid(bottom * self.beta)
+        sigmoid = torch.sigmoid(bottom * self.beta)
+        top = bottom * sigmoid
+        if self.follows_caffe:
+            scaled = self.beta * top.detach()
+            return with_value(bottom * (scaled + sigmoid.detach() * (1 - scaled)), top)
+        return top
 
 
 @register("TanH")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fcn_caffe.host.text import show
-from fcn_caffe.layers.base import SameShapeLayer, register
+from fcn_caffe.layers.base import Layer, SameShapeLayer, of_shape, register
 from fcn_caffe.proto import caffe_pb2
 
 
@@ -17,7 +17,8 @@ class LRN(SameShapeLayer):
 
     Shapes: (N, C, H, W) -> the same. ACROSS_CHANNELS: scale = k + alpha / local_size * sum over local_size channels;
     WITHIN_CHANNEL: 1 + alpha * mean over local_size² positions, zero padding counts, k is not used.
-    Gradient: to the bottom.
+    Gradient: to the bottom. In place and ACROSS_CHANNELS Caffe overwrites the bottom by scale^-beta before it
+    multiplies by it, and gives scale^(-2 beta).
     Raises: LayerError for an even local_size.
     Source: Caffe LRNLayer.
     """
@@ -34,6 +35,7 @@ class LRN(SameShapeLayer):
             raise self.error(f"needs a 4-D bottom (N x C x H x W), got {show(bottoms[0].shape)}.")
         self.alpha, self.beta, self.k = options.alpha, options.beta, options.k
         self.within = options.norm_region == caffe_pb2.LRNParameter.WITHIN_CHANNEL
+        self.overwrites = not self.within and list(param.bottom) == list(param.top)
 
     def forward(self, bottom: Tensor) -> Tensor:
         square, reach = bottom * bottom, self.size // 2
@@ -46,7 +48,8 @@ class LRN(SameShapeLayer):
             for shift in range(1, self.size):
                 total = total + padded[:, shift : shift + channels]
             scale = self.k + self.alpha / self.size * total
-        return bottom * torch.pow(scale, -self.beta)
+        factor = torch.pow(scale, -self.beta)
+        return factor * (factor if self.overwrites else bottom)
 
 
 @register("BatchNorm")
@@ -97,9 +100,17 @@ class BatchNorm(SameShapeLayer):
         else:
             # One value per channel has no variance: Caffe gives 0 and no gradient, PyTorch raises an error.
             lone = shaped.numel() == channels
-            top = shaped * 0 if lone else F.batch_norm(shaped, None, None, training=True, eps=self.eps)
+            if self.eps <= 0:  # PyTorch wants one above 0
+                top = self._normalise(shaped)
+            else:
+                top = shaped * 0 if lone else F.batch_norm(shaped, None, None, training=True, eps=self.eps)
             self._move(shaped.detach())
         return top.reshape(bottom.shape)
+
+    def _normalise(self, bottom: Tensor) -> Tensor:
+        axes = [axis for axis in range(bottom.ndim) if axis != 1]
+        centred = bottom - bottom.mean(axes, keepdim=True)
+        return centred / (centred.square().mean(axes, keepdim=True) + self.eps).sqrt()
 
     @torch.no_grad()
     def _move(self, bottom: Tensor) -> None:
@@ -112,10 +123,11 @@ class BatchNorm(SameShapeLayer):
 
 
 @register("MVN")
-class MVN(SameShapeLayer):
+class MVN(Layer):
     """Normalise mean and variance of each channel of each image, or of each whole image (across_channels).
 
-    Shapes: (N, C, ...) -> the same. x minus its mean; with normalize_variance divided by (standard deviation + eps).
+    x minus its mean; with normalize_variance divided by (standard deviation + eps).
+    Shapes: (N, C, ...) -> the same, with 1s up to four axes where there are fewer.
     Gradient: to the bottom.
     Source: Caffe MVNLayer.
     """
@@ -129,7 +141,14 @@ class MVN(SameShapeLayer):
         self.kept_axes = 1 if options.across_channels else 2
         self.eps: float = options.eps
 
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        return of_shape(*self._sizes(bottoms[0]))
+
+    def _sizes(self, bottom: Tensor) -> tuple[int, ...]:
+        return (*bottom.shape, *(1,) * (4 - bottom.ndim))
+
     def forward(self, bottom: Tensor) -> Tensor:
+        bottom = bottom.reshape(self._sizes(bottom))
         lead = bottom.shape[: self.kept_axes]
         flat = bottom.reshape(*lead, -1)
         centred = flat - flat.mean(-1, keepdim=True)

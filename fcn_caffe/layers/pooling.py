@@ -48,6 +48,7 @@ class Pooling(Layer):
     """
 
     fresh_top = True
+    takes_in_place = False
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
@@ -65,11 +66,13 @@ class Pooling(Layer):
                 raise self.error("global_pooling takes the kernel from the bottom: take kernel_size out.")
             self.kernel = (0, 0)
         else:
-            if kernel_given not in (["kernel_size"], ["kernel_h", "kernel_w"]):
+            # Caffe takes kernel_size, though one of the others stands beside it.
+            both = options.HasField("kernel_h") and options.HasField("kernel_w")
+            if options.HasField("kernel_size") == both:
                 raise self.error(
                     f"give kernel_size, or kernel_h and kernel_w; got {', '.join(kernel_given) or 'none'}."
                 )
-            self.kernel = self._pair("kernel_size", "kernel_h", "kernel_w")
+            self.kernel = (options.kernel_h, options.kernel_w) if both else (options.kernel_size, options.kernel_size)
         self.stride, self.pad = self._pair("stride", "stride_h", "stride_w"), self._pair("pad", "pad_h", "pad_w")
         if self.whole and (self.pad != (0, 0) or self.stride != (1, 1)):
             raise self.error("global_pooling needs pad 0 and stride 1.")
@@ -84,7 +87,7 @@ class Pooling(Layer):
     def _pair(self, field: str, h: str, w: str) -> tuple[int, int]:
         options = self.param.pooling_param
         if options.HasField(h) or options.HasField(w):
-            if options.HasField(field):
+            if options.HasField(field) or not (options.HasField(h) and options.HasField(w)):
                 raise self.error(f"give {field}, or {h} and {w}, not both.")
             return getattr(options, h), getattr(options, w)
         return getattr(options, field), getattr(options, field)
@@ -128,8 +131,11 @@ class Pooling(Layer):
         masked = self.top_count > 1
         (ph, pw), (below, right) = self.pad, beyond
         if (h_fits := self._torch_rule(bottom, kernel, size)) and not masked:
-            return F.max_pool2d(bottom, kernel, self.stride, self.pad, ceil_mode=h_fits == "ceil")
-        # Padding of -inf is never a maximum; windows of nothing else give Caffe's -FLT_MAX.
+            top = F.max_pool2d(bottom, kernel, self.stride, self.pad, ceil_mode=h_fits == "ceil")
+            if torch.compiler.is_compiling() or top.detach().sum().isfinite():
+                return top
+        # Padding of -inf is never a maximum, nor is a NaN; windows of nothing else give Caffe's -FLT_MAX.
+        bottom = torch.where(bottom.isnan(), -torch.inf, bottom)
         padded = F.pad(bottom, (pw, right, ph, below), value=-torch.inf)
         top, place = F.max_pool2d(padded, kernel, self.stride, return_indices=True)
         empty = torch.isneginf(top)
@@ -200,6 +206,8 @@ class SPP(Layer):
     Raises: LayerError for a pyramid without levels, or with more bins than the bottom fills.
     Source: Caffe SPPLayer.
     """
+
+    takes_in_place = False
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)

@@ -71,13 +71,17 @@ class _RecurrentLayer(Layer):
     def _check(self, bottoms: tuple[Tensor, ...]) -> int:
         """Return how many values x has at one step of one sequence; raise LayerError for bottoms that do not fit."""
         x, cont = bottoms[:2]
-        if x.ndim < 2:
-            raise self.error(f"bottom 0 needs at least 2 axes (T x N), got {show(x.shape)}.")
+        if x.ndim < 3:
+            raise self.error(
+                f"bottom 0 needs 3 axes or more, T x N x values, got {show(x.shape)}. Of single values make T x N x 1."
+            )
         steps, streams = x.shape[:2]
         if tuple(cont.shape) != (steps, streams):
             raise self.error(f"bottom 1 (cont) must be T x N, {steps}x{streams}, got {show(cont.shape)}.")
-        if self.static and (bottoms[2].ndim < 1 or bottoms[2].shape[0] != streams):
-            raise self.error(f"bottom 2 (x_static) must have N = {streams} items, got {show(bottoms[2].shape)}.")
+        if self.static and (bottoms[2].ndim < 2 or bottoms[2].shape[0] != streams):
+            raise self.error(
+                f"bottom 2 (x_static) must be N x values with N = {streams}, got {show(bottoms[2].shape)}."
+            )
         if self.expose:
             for position, state in enumerate(bottoms[2 + self.static :], 2 + self.static):
                 if tuple(state.shape) != (1, streams, self.size):

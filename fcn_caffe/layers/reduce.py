@@ -24,6 +24,7 @@ class Reduction(Layer):
     """
 
     fresh_top = True
+    takes_in_place = False
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
@@ -50,6 +51,9 @@ class Reduction(Layer):
 class ArgMax(Layer):
     """The positions of the top_k largest values along `axis`, or in each image; equal values: the last position first.
 
+    Caffe goes from position to position, and a NaN is no less than any value: for a top_k of 1 what comes before the
+    last NaN is out, and so is that NaN unless nothing follows. For a larger top_k a NaN counts as the largest.
+
     Shapes: with `axis`: its size becomes top_k, and the top holds the values where out_max_val is set; without: (N,
     ...) -> (N, 1, top_k), or (N, 2, top_k) with the values behind the positions, and 1s up to the bottom's number of
     axes.
@@ -59,6 +63,7 @@ class ArgMax(Layer):
     """
 
     undifferentiable = (0,)
+    takes_in_place = False
     refused_gradients: ClassVar[Mapping[int, str]] = {0: NOT_IMPLEMENTED}
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
@@ -87,6 +92,8 @@ class ArgMax(Layer):
         reverse = searched.flip(dim)
         if self.top_k == 1:
             values, places = reverse.max(dim, keepdim=True)
+            if not torch.compiler.is_compiling() and values.isnan().any():
+                values, places = _forget_up_to_nan(reverse, dim).max(dim, keepdim=True)
         else:
             values, places = reverse.sort(dim=dim, descending=True, stable=True)
             values, places = values.narrow(dim, 0, self.top_k), places.narrow(dim, 0, self.top_k)
@@ -95,6 +102,13 @@ class ArgMax(Layer):
             return values if self.values else positions
         top = torch.stack([positions, values], 1) if self.values else positions[:, None]
         return top.reshape(*top.shape, *(1,) * (bottom.ndim - 3))
+
+
+def _forget_up_to_nan(reverse: Tensor, dim: int) -> Tensor:
+    """Return the values with -infinity from the first NaN on, unless that is the very first."""
+    out = reverse.isnan().cumsum(dim) > 0
+    out.select(dim, 0).fill_(False)
+    return reverse.masked_fill(out, -torch.inf)
 
 
 @register("BatchReindex", bottoms=2)
@@ -108,6 +122,7 @@ class BatchReindex(Layer):
     """
 
     fresh_top = True
+    takes_in_place = False
     undifferentiable = (1,)
     refused_gradients: ClassVar[Mapping[int, str]] = {1: "Cannot backprop to index."}
 

@@ -16,7 +16,7 @@ from fcn_caffe.proto import caffe_pb2
 class Crop(Layer):
     """Crop bottom[0] to the size of bottom[1], starting at `offset`.
 
-    Shapes: (N, C, H, W), (*, *, h, w) -> (N, C, h, w); axes before `axis` are kept.
+    Shapes: (N, C, H, W), (*, *, h, w) -> (N, C, h, w); axes before `axis` are kept. bottom[1] may have more axes.
     Units: `offset` counts elements of bottom[0]; one for all cropped axes or one each.
     Gradient: to bottom[0] only.
     Raises: LayerError if offset + size exceeds bottom[0].
@@ -24,6 +24,7 @@ class Crop(Layer):
     """
 
     undifferentiable = (1,)
+    takes_in_place = False
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
@@ -36,9 +37,9 @@ class Crop(Layer):
         self.offsets = offsets * cropped if len(offsets) == 1 else offsets
 
     def forward(self, bottom: Tensor, reference: Tensor) -> Tensor:
-        if reference.ndim != bottom.ndim:
+        if reference.ndim < bottom.ndim:
             raise self.error(
-                f"bottoms are {show(bottom.shape)} and {show(reference.shape)}: the numbers of axes must agree."
+                f"bottoms are {show(bottom.shape)} and {show(reference.shape)}: the second must have as many axes."
             )
         top = bottom
         for axis, offset in enumerate(self.offsets, self.first):
@@ -57,7 +58,7 @@ class Crop(Layer):
 class Flatten(Layer):
     """Merge the axes from `axis` to `end_axis` into one.
 
-    Shapes: (N, C, H, W) -> (N, C H W) by default.
+    Shapes: (N, C, H, W) -> (N, C H W) by default; with end_axis one before `axis` a new axis of size 1 at `axis`.
     Gradient: to the bottom.
     Source: Caffe FlattenLayer.
     """
@@ -68,10 +69,12 @@ class Flatten(Layer):
         super().__init__(param, *bottoms)
         self.start = self.axis(param.flatten_param.axis, bottoms[0])
         self.end = self.axis(param.flatten_param.end_axis, bottoms[0])
-        if self.end < self.start:
+        if self.end < self.start - 1:
             raise self.error(f"end_axis {self.end} comes before axis {self.start}.")
 
     def forward(self, bottom: Tensor) -> Tensor:
+        if self.end < self.start:
+            return bottom.unsqueeze(self.start)  # no axis between them: the empty product
         return torch.flatten(bottom, self.start, self.end)
 
 
@@ -137,6 +140,7 @@ class Tile(Layer):
     """
 
     fresh_top = True
+    takes_in_place = False
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)

@@ -143,6 +143,8 @@ class Executor:
                 weights,
                 bool(set(node.tops) & set(node.bottoms)),
             )
+            if step.layer is not None:
+                step.layer.follows_caffe = True
             if isinstance(step.layer, Python):
                 step.layer.user.blobs = params
             if isinstance(step.layer, DummyData):

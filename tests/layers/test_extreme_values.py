@@ -105,3 +105,74 @@ def test_contrastive_loss_of_single_values_and_of_distances_that_overflow() -> N
     loss = give(net, first, torch.tensor([1.0, 0]), torch.zeros(3))
     assert loss.item() == pytest.approx((4 - 2) ** 2 / 4)
     assert gradient(loss, first) == pytest.approx([-(4 - 2) * 2 / (2 + 1e-4) / 2, 0])
+
+
+@pytest.mark.parametrize(
+    ("type", "options", "x", "top", "slopes"),
+    [
+        ("ReLU", "", [nan, -inf, inf, 2], [nan, nan, inf, 2], [0, 0, 1, 1]),
+        ("ReLU", "relu_param { negative_slope: 0.5 }", [nan, -inf, inf, -2], [nan, -inf, inf, -1], [0, 0.5, 1, 0.5]),
+        ("Clip", "clip_param { min: -1 max: 1 }", [nan, -inf, inf, 1], [-1, -1, 1, 1], [0, 0, 0, 1]),
+        ("Log", "log_param { scale: 0 }", [1, nan], [-inf, -inf], [0, 0]),
+        ("Log", "log_param { scale: 0 shift: 8 base: 2 }", [1, nan], [3, 3], [0, 0]),
+        ("Exp", "exp_param { scale: 0 shift: 3 base: 2 }", [1, inf], [8, 8], [0, 0]),
+        ("Exp", "exp_param { shift: -50 }", [0, 100], [1.9287e-22, inf], [1.9287e-22, inf]),
+        ("Threshold", "", [nan, 1], [0, 1], None),
+        ("Dropout", "dropout_param { dropout_ratio: 1 }", [1, 2], [1, 2], [1, 1]),
+        ("Dropout", "dropout_param { dropout_ratio: 1.5 }", [1, 2], [1, 2], [1, 1]),
+    ],
+)
+def test_neurons(type: str, options: str, x: list[float], top: list[float], slopes: list[float] | None) -> None:
+    bottom = torch.tensor([float(value) for value in x], requires_grad=True)
+    y = give(one_layer(type, (len(x),), options=options), bottom)
+    assert y.tolist() == pytest.approx(top, nan_ok=True, rel=1e-4)
+    if slopes is not None:
+        assert gradient(y, bottom) == pytest.approx(slopes, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("type", "options", "x", "caffes", "right"),
+    [
+        ("ELU", "", [inf, -inf, 1], [nan, 0, 1], [1, 0, 1]),
+        ("Swish", "", [1e30, -1e30, 0], [0, 0, 0.5], [1, 0, 0.5]),
+        ("Power", "power_param { power: 3 }", [0, 2], [nan, 12], [0, 12]),
+        ("Power", "power_param { power: 3 scale: 2 shift: -2 }", [1, 2], [nan, 24], [0, 24]),
+        ("Power", "power_param { power: 2 }", [0, 2], [0, 4], [0, 4]),
+    ],
+)
+def test_gradients_that_are_wrong_in_caffe(
+    type: str, options: str, x: list[float], caffes: list[float], right: list[float]
+) -> None:
+    for follows, slopes in ((True, caffes), (False, right)):
+        net = one_layer(type, (len(x),), options=options)
+        net.layer("l").follows_caffe = follows
+        bottom = torch.tensor([float(value) for value in x], requires_grad=True)
+        assert gradient(give(net, bottom), bottom) == pytest.approx(slopes, nan_ok=True)
+
+
+def test_prelu_follows_caffe_at_infinity_and_at_a_nan() -> None:
+    net = one_layer("PReLU", (1, 1, 3))
+    layer = net.layer("l")
+    layer.follows_caffe = True
+    x = torch.tensor([[[nan, inf, -2.0]]], requires_grad=True)
+    y = give(net, x)
+    assert y.tolist() == [[pytest.approx([nan, inf, -0.5], nan_ok=True)]]
+    assert gradient(y, x) == [0, 1, 0.25]
+    assert layer.blobs[0].grad is not None and layer.blobs[0].grad.isnan().all()
+
+
+def test_max_pooling_skips_what_is_not_a_number() -> None:
+    net = one_layer("Pooling", (1, 1, 2, 4), options="pooling_param { kernel_size: 2 stride: 2 }")
+    x = torch.tensor([[[[1.0, nan, nan, -inf], [2, 3, nan, nan]]]], requires_grad=True)
+    y = give(net, x)
+    assert y.flatten().tolist() == [3, -torch.finfo(torch.float32).max]
+    assert gradient(y, x) == [0, 0, 0, 0, 0, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("x", "place"),
+    [([3, nan, 1, 2], 3), ([3, nan, 2, 1], 2), ([3, 1, 2, nan], 3), ([nan, 1, 1, 0], 2), ([nan, nan], 1)],
+)
+def test_argmax_starts_anew_after_a_nan(x: list[float], place: int) -> None:
+    top = give(one_layer("ArgMax", (1, len(x)), options="argmax_param { axis: 1 }"), torch.tensor([x]))
+    assert top.tolist() == [[place]]

@@ -67,9 +67,9 @@ def test_bnll_far_out(x: float, expected: float) -> None:
 
 def test_mvn_takes_eps_as_caffe_does_in_the_gradient() -> None:
     options = "mvn_param { eps: 0.5 }"
-    net = one_layer("MVN", (1, 1, 5), options=options).double()
-    x = torch.tensor([[[1.0, 2, 4, 7, 3]]], dtype=torch.float64, requires_grad=True)
-    top_diff = torch.tensor([[[1.0, -2, 0.5, 3, 1]]], dtype=torch.float64)
+    net = one_layer("MVN", (1, 1, 5, 1), options=options).double()
+    x = torch.tensor([1.0, 2, 4, 7, 3], dtype=torch.float64).reshape(1, 1, 5, 1).requires_grad_()
+    top_diff = torch.tensor([1.0, -2, 0.5, 3, 1], dtype=torch.float64).reshape(1, 1, 5, 1)
     top = give(net, x)
     top.backward(top_diff)
     y, d = top.detach(), top_diff
@@ -77,7 +77,7 @@ def test_mvn_takes_eps_as_caffe_does_in_the_gradient() -> None:
     expected = (d - d.mean() - y * (d * y).mean()) / scale
     assert x.grad is not None
     torch.testing.assert_close(x.grad, expected)
-    flat = torch.full((1, 1, 5), 3.0, dtype=torch.float64, requires_grad=True)
+    flat = torch.full((1, 1, 5, 1), 3.0, dtype=torch.float64, requires_grad=True)
     give(net, flat).backward(top_diff)
     assert flat.grad is not None
     torch.testing.assert_close(flat.grad, (d - d.mean()) / 0.5)
@@ -385,10 +385,12 @@ REFUSED = [
     ("Pooling", [(1, 1, 3, 3)], "pooling_param { pool: STOCHASTIC kernel_size: 2 pad: 1 }", "l", "pad is only for"),
     ("LSTM", [(2, 3, 4)], "recurrent_param { num_output: 2 }", "l", "takes at least 2 bottom"),
     ("LSTM", [(2, 3, 4), (3, 2)], "recurrent_param { num_output: 2 }", "l", "must be T x N, 2x3"),
-    ("LSTM", [(2, 3), (2, 3)], "", "l", "num_output must be at least 1"),
-    ("LSTM", [(2, 3), (2, 3), (4, 1)], "recurrent_param { num_output: 2 }", "l", "must have N = 3 items"),
-    ("RNN", [(2, 3), (2, 3)], "recurrent_param { num_output: 2 expose_hidden: true }", "l", "takes 3 bottoms"),
-    ("RNN", [(2, 3), (2, 3), (1, 3, 3)], "recurrent_param { num_output: 2 expose_hidden: true }", "l h", "1x3x2"),
+    ("LSTM", [(2, 3, 1), (2, 3)], "", "l", "num_output must be at least 1"),
+    ("LSTM", [(2, 3, 1), (2, 3), (4, 1)], "recurrent_param { num_output: 2 }", "l", "values with N = 3, got 4x1"),
+    ("LSTM", [(2, 3), (2, 3)], "recurrent_param { num_output: 2 }", "l", "needs 3 axes or more, T x N x values"),
+    ("RNN", [(2, 3, 1), (2, 3), (3,)], "recurrent_param { num_output: 2 }", "l", "must be N x values"),
+    ("RNN", [(2, 3, 1), (2, 3)], "recurrent_param { num_output: 2 expose_hidden: true }", "l", "takes 3 bottoms"),
+    ("RNN", [(2, 3, 1), (2, 3), (1, 3, 3)], "recurrent_param { num_output: 2 expose_hidden: true }", "l h", "1x3x2"),
     ("Im2col", [(1, 1, 3, 3)], "convolution_param { kernel_size: 9 }", "l", "too small"),
 ]
 

@@ -5,7 +5,13 @@ from caffe_cases import caffes_numbers, difference, read_table, run_face
 
 CASES = read_table()
 # Caffe aborts on these, and to run them is better for a person: docs/differences.md has the rule of each.
-LENIENT: set[str] = set()
+LENIENT: set[str] = {
+    "empty_batch",
+    "euclidean_5d",
+    "filter_keeps_none",
+    "prelu_inplace_5d",
+    "stochastic_pool_test",
+}
 # Not yet as Caffe has them. A case that has become right fails here until it is taken off.
 TO_DO: set[str] = {
     "ELU_then_inplace",
@@ -13,23 +19,10 @@ TO_DO: set[str] = {
     "Softmax_then_inplace",
     "accuracy_force_backward",
     "argmax_force_backward",
-    "batchnorm_eps0_train",
     "batchnorm_test_batch_stats_backward",
     "blobs_in_prototxt_ip",
-    "conv_0_spatial_axes",
-    "conv_4_spatial_axes",
-    "conv_bottoms_of_two_sizes",
-    "conv_dilation_0",
-    "conv_input_smaller_than_kernel",
-    "dropout_ratio_1",
     "duplicate_layer_names",
-    "elu_inf",
     "embed_learned_bottom",
-    "empty_batch",
-    "euclidean_5d",
-    "filter_keeps_none",
-    "flatten_end_before_axis",
-    "gaussian_std_0",
     "hinge_propagate_down_false_shared",
     "infogain_10000",
     "infogain_1e+10",
@@ -46,20 +39,10 @@ TO_DO: set[str] = {
     "inplace_over_shared_Flatten",
     "inplace_over_shared_Reshape",
     "input_shape_and_input_dim",
-    "log_scale0",
-    "maxpool_nan",
-    "mvn_2d",
-    "pooling_kernel_size_and_kernel_h",
-    "prelu_inplace_5d",
     "relu_inplace_then_batchnorm_inplace",
-    "relu_nan",
     "reshape_diff_no_loss",
-    "rnn_x_2d",
     "scale_batch1_accumulates",
     "softmaxloss_two_tops_no_weight",
-    "sparse_constant_filler",
-    "stochastic_pool_test",
-    "swish_1e+30",
 }
 
 

@@ -26,8 +26,8 @@ _log = logging.getLogger("fcn_caffe.data")
 class MemoryData(Layer):
     """Batches of arrays given by `set_input_arrays`, or of images given by `add_images` or `add_datums`.
 
-    Shapes: () -> (batch_size, channels, height, width), (batch_size,). After the last batch the
-    first comes again.
+    Shapes: () -> (batch_size, channels, height, width), (batch_size, 1, 1, 1); when the net is built the labels are
+    (batch_size,), as in Caffe. After the last batch the first comes again.
     Units: transform_param's for images and Datums; arrays are taken as they are.
     Raises: LayerError for sizes that are not positive, arrays that do not fit, a forward without data.
     Source: Caffe MemoryDataLayer.
@@ -59,7 +59,8 @@ class MemoryData(Layer):
         rows = slice(self.position, self.position + self.size)
         self.position = (self.position + self.size) % len(self.data)
         self.unread = self.unread and self.position != 0
-        return torch.from_numpy(self.data[rows].copy()), torch.from_numpy(self.labels[rows].copy())
+        labels = torch.from_numpy(self.labels[rows].copy())
+        return torch.from_numpy(self.data[rows].copy()), labels.reshape(-1, 1, 1, 1)
 
     def set_input_arrays(self, data: Array, labels: Array) -> None:
         """Take arrays, without a transform, and start at their first row.
