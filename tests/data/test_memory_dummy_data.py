@@ -31,9 +31,9 @@ def test_arrays_are_gone_through_round_and_round() -> None:
     net.layer("l").set_input_arrays(data, labels)
     batches = pull(net, 6)
     assert np.array_equal(np.concatenate([batch["data"] for batch in batches]), np.concatenate([data, data]))
-    assert [int(label) for batch in batches for label in batch["label"]] == [*range(6), *range(6)]
+    assert [int(label) for batch in batches for label in batch["label"].flatten()] == [*range(6), *range(6)]
     net.layer("l").set_input_arrays(data[2:], labels[2:].reshape(4, 1, 1, 1))
-    assert pull(net)[0]["label"].tolist() == [2, 3], "new arrays start at their first row"
+    assert pull(net)[0]["label"].tolist() == [[[[2]]], [[[3]]]], "new arrays start at their first row"
 
 
 def test_what_a_net_does_to_its_blobs_does_not_reach_the_arrays() -> None:
@@ -54,7 +54,7 @@ def test_images_are_transformed_arrays_are_not(caplog: pytest.LogCaptureFixture)
     net.layer("l").add_images(pictures, [1, 2, 3, 4])
     batches = pull(net, 2)
     assert np.array_equal(np.concatenate([batch["data"] for batch in batches]), (centre - 10) / 2)
-    assert [int(label) for batch in batches for label in batch["label"]] == [1, 2, 3, 4]
+    assert [int(label) for batch in batches for label in batch["label"].flatten()] == [1, 2, 3, 4]
     net.layer("l").set_input_arrays(centre.copy(), np.zeros(4, np.float32))
     assert "transform_param does not act on arrays" in caplog.text
     assert np.array_equal(pull(net)[0]["data"], centre[:2])
@@ -67,7 +67,7 @@ def test_datums_raw_and_encoded() -> None:
     net.layer("l").add_datums([datum_of_image(first, 7), encoded])
     batches = pull(net)[0]
     assert np.array_equal(batches["data"], blobs([first, second]))
-    assert batches["label"].tolist() == [7, 8]
+    assert batches["label"].tolist() == [[[[7]]], [[[8]]]]
 
 
 def test_mirrors_follow_the_seed_and_the_state() -> None:
