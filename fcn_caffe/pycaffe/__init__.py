@@ -19,8 +19,10 @@
 from __future__ import annotations
 
 import importlib
+import sys
 
 from fcn_caffe.proto.phases import TEST, TRAIN
+from fcn_caffe.pycaffe.before import old_module_name
 from fcn_caffe.pycaffe.blob import Blob
 from fcn_caffe.pycaffe.install import install
 from fcn_caffe.pycaffe.layer import Layer
@@ -103,6 +105,9 @@ _LATER = {
     "params": "net_spec",
     "to_proto": "net_spec",
 }
+# pycaffe's own modules whose names are all in this one, and the classes that only its C++ module shows.
+_SAME = ("_caffe", "pycaffe")
+_CONTAINERS = {"BlobVec": "BlobVec", "RawBlobVec": "BlobVec"}
 _MODULES = ("classifier", "coord_map", "detector", "draw", "io", "net_spec", "proto")
 
 
@@ -111,4 +116,9 @@ def __getattr__(name: str) -> object:
         return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
     if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module 'caffe' ({__name__}) has no attribute {name!r}")
+    if name in _SAME:
+        return sys.modules[__name__]
+    if name in _CONTAINERS:
+        return getattr(importlib.import_module(f"{__name__}.blob"), _CONTAINERS[name])
+    hint = old_module_name(name)
+    raise AttributeError(f"module 'caffe' ({__name__}) has no attribute {name!r}.{hint and f' {hint}'}")

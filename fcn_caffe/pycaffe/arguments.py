@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fcn_caffe.errors import FcnCaffeError
+from fcn_caffe.pycaffe.before import two_files
 
 PathLike = str | os.PathLike[str]
 
@@ -41,6 +42,8 @@ def net_arguments(
     values = dict(zip(names, arguments, strict=False))
     strange = [name for name in options if name not in names or name in values]
     values.update(options)
+    if len(arguments) == 2 and all(isinstance(item, (str, os.PathLike)) for item in arguments):
+        raise TypeError(two_files(*map(os.fspath, arguments)))
     if len(arguments) > len(names) or strange or not {"network_file", "phase"} <= values.keys():
         raise TypeError(
             "Net takes (network_file, phase, level=0, stages=None, weights=None) or (network_file, weights, phase); "

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcn_caffe.proto.phases import TEST
+from fcn_caffe.pycaffe.before import refuse_old_options
 from fcn_caffe.pycaffe.io import InputError, Transformer, oversample, resize_image
 from fcn_caffe.pycaffe.net import Net
 
@@ -47,6 +48,7 @@ class Classifier(Net):
     the input's. mean, input_scale, raw_scale, channel_swap: see Transformer. Errors are those of Net and Transformer.
     """
 
+    @refuse_old_options
     def __init__(
         self,
         model_file: str | os.PathLike[str],

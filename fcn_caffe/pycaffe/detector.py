@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fcn_caffe.errors import FcnCaffeError
 from fcn_caffe.proto.phases import TEST
+from fcn_caffe.pycaffe.before import refuse_old_options
 from fcn_caffe.pycaffe.classifier import input_transformer
 from fcn_caffe.pycaffe.io import InputError, load_image, resize_image
 from fcn_caffe.pycaffe.net import Net
@@ -32,6 +33,7 @@ class Detector(Net):
     mean, input_scale, raw_scale, channel_swap: see Transformer. Errors are those of Net and Transformer.
     """
 
+    @refuse_old_options
     def __init__(
         self,
         model_file: str | os.PathLike[str],

@@ -16,6 +16,7 @@ from fcn_caffe.net.graph import AUTOMATIC
 from fcn_caffe.net.net import Net as CoreNet
 from fcn_caffe.pycaffe import modes
 from fcn_caffe.pycaffe.arguments import PathLike, check_file, list_names, net_arguments
+from fcn_caffe.pycaffe.before import old_net_name
 from fcn_caffe.pycaffe.blob import Blob, BlobVec, Vec
 from fcn_caffe.pycaffe.errors import raise_as_raised
 from fcn_caffe.pycaffe.executor import Executor, Step
@@ -98,6 +99,10 @@ class Net:
     def executor(self) -> Executor:
         """What runs the layers over the blobs."""
         return self._executor
+
+    def __getattr__(self, name: str) -> object:
+        hint = old_net_name(name)
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute {name!r}.{hint and f' {hint}'}")
 
     # -- names of pycaffe's own code -------------------------------------------------------------------------------
 
