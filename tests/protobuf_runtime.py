@@ -49,7 +49,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "again.caffemodel"
         with open(path, "wb") as file:
-            wire_writer.write_net(file, "small", [(name, "", blobs) for name, blobs in weights.items()])
+            wire_writer.write_net(file, "small", [(name, "", blobs, ()) for name, blobs in weights.items()])
         message = caffe_pb2.NetParameter.FromString(path.read_bytes())
     for layer in message.layer:
         for blob, array in zip(layer.blobs, weights[layer.name]):  # noqa: B905

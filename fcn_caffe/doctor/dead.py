@@ -53,7 +53,7 @@ def _parameters(net: Net, start: StartState, trusted: bool, ups: set[str]) -> di
     parameters: dict[str, list[_Blob]] = {}
     shared: dict[str, _Blob] = {}  # by their name; the first layer fills them
     for node in net.graph.nodes:
-        layer = net.layer(node.name)
+        layer = net.layer(node)
         if node.type not in LINEAR or not layer.blob_names:
             continue
         specs = list(node.param.param)
@@ -98,7 +98,7 @@ def dead_layers(net: Net, start: StartState, trusted: bool) -> Iterator[Finding]
             continue
         yield from _diverged(node, start.arrays.get(node.name, []))
         weight, where = blobs[node.name][0], str(node)
-        filler = net.layer(node.name).blob_fillers[0]
+        filler = net.layer(node).blob_fillers[0]
         from_file = node.name in start.arrays
         if weight.zero and not weight.learns:
             yield Finding(
@@ -153,7 +153,7 @@ def _gradients(net: Net, blobs: dict[str, list[_Blob]], zero: dict[tuple[int, st
     """Return the blobs that a gradient reaches, by maker and name."""
     alive: set[tuple[int, str]] = set()
     for node in reversed(net.graph.nodes):
-        layer = net.layer(node.name)
+        layer = net.layer(node)
         if not any((node.index, top) in alive or _weighed(net, node, top) for top in node.tops):
             continue
         down = list(node.param.propagate_down) or [True] * len(node.bottoms)
@@ -230,7 +230,7 @@ def interpolation(net: Net, start: StartState, trained: bool) -> Iterator[Findin
     """
     unset, ups = [], upsampling_layers(net)
     for node in net.graph.nodes:
-        layer = net.layer(node.name)
+        layer = net.layer(node)
         if not isinstance(layer, Deconvolution) or not layer.blob_names:
             continue
         yield from _summed_classes(node, layer)

@@ -164,7 +164,7 @@ def first_labels(net: Net, images: int, examination: Examination) -> None:
             examination.skip(f"label ranges of {node}", f"its labels '{label}' are made by other layers")
     for source in sources:
         heads = [
-            _Labels(node, label, classes, getattr(net.layer(node.name), "ignore_label", None))
+            _Labels(node, label, classes, getattr(net.layer(node), "ignore_label", None))
             for node, _, label, classes in targets
             if label in source.tops
         ]

@@ -209,7 +209,7 @@ def _maps(net: Net, tops: Iterable[str]) -> list[tuple[int, ...]]:
 
 def _loss_rate(net: Net, node: Node, weight: float, solver: caffe_pb2.SolverParameter) -> LossRate | None:
     base_lr, decay, clip = float(solver.base_lr), float(solver.weight_decay), float(solver.clip_gradients)
-    layer, shape = net.layer(node.name), net.blob_shapes[node.bottoms[0]]
+    layer, shape = net.layer(node), net.blob_shapes[node.bottoms[0]]
     images = shape[0] if shape else 1
     if node.type in _BY_IMAGES:
         words = _WORDS[_MODES.BATCH_SIZE][0]

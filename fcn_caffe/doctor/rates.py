@@ -47,7 +47,7 @@ def rates(net: Net, solver: caffe_pb2.SolverParameter, place: str) -> Iterator[F
     if solver.type not in _FOLLOWS_LOSS:
         return
     for node in net.graph.nodes:
-        layer = net.layer(node.name)
+        layer = net.layer(node)
         if isinstance(layer, LossLayer) and node.tops[0] in net.loss_weights:
             yield from _of_loss(net, node, layer, lr, momentum, place)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,10 +35,10 @@ class DebugInfo:
     Source: Caffe Net::ForwardDebugInfo, BackwardDebugInfo, Backward.
     """
 
-    def __init__(self, nodes: Sequence[Node], layers: Mapping[str, Layer]) -> None:
+    def __init__(self, nodes: Sequence[Node], layers: Sequence[Layer]) -> None:
         show_log()
         self.enabled = True
-        self._layers = [(node, layers[node.name]) for node in nodes]
+        self._layers = list(zip(nodes, layers, strict=True))
         self._gradients: dict[tuple[int, int], float] = {}  # by (node, bottom position)
         for _, layer in self._layers:
             layer.inplace = False  # a bottom that is overwritten loses its hook

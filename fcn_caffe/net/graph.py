@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,7 +110,7 @@ class Graph:
 
     outputs: tops that no layer reads, sorted. inputs: tops of Input layers, in file order.
     last_use: for each node index, the blobs that nothing after it reads, without the outputs.
-    overwritable: the in-place nodes that alone read the version of the blob which they overwrite, by index.
+    overwritable: the in-place nodes, by index; each alone reads the version of the blob that it overwrites.
     producers: the node that made a bottom, by (node index, bottom position).
     """
 
@@ -127,26 +127,23 @@ class Graph:
         """Wire an upgraded, filtered NetParameter.
 
         Raises:
-            GraphError: no earlier layer makes a bottom; a top is made twice; two layers have one name; or
-                propagate_down is given another number of times than there are bottoms.
+            GraphError: no earlier layer makes a bottom; a top is made twice; a blob that several layers read is
+                changed in place; or propagate_down is given another number of times than there are bottoms.
 
         Source: Caffe Net::Init.
         """
         wiring = _Wiring(param)
         for layer in param.layer:
             wiring.add(layer)
-        nodes, readers, producers = wiring.nodes, wiring.readers, wiring.producers
+        wiring.check_in_place()
+        nodes, producers = wiring.nodes, wiring.producers
         return cls(
             name=param.name,
             nodes=tuple(nodes),
             outputs=tuple(sorted(wiring.unread)),
             inputs=tuple(top for node in nodes if node.type == "Input" for top in node.tops),
             last_use=_last_use(nodes, wiring.unread),
-            overwritable=frozenset(
-                node.index
-                for node in nodes
-                if node.in_place and readers[node.bottoms[0], producers[node.index, 0]] == 1
-            ),
+            overwritable=frozenset(node.index for node in nodes if node.in_place),
             producers=producers,
         )
 
@@ -157,18 +154,14 @@ class _Wiring:
     def __init__(self, param: caffe_pb2.NetParameter) -> None:
         self.param = param
         self.nodes: list[Node] = []
-        self.names: set[str] = set()
         self.makers: dict[str, int] = {}  # blob -> node that made its present version
-        self.readers: Counter[tuple[str, int]] = Counter()  # (blob, its maker) -> number of readers
+        self.readers: defaultdict[tuple[str, int], list[str]] = defaultdict(list)  # (blob, its maker) -> readers
         self.unread: set[str] = set()
         self.producers: dict[tuple[int, int], int] = {}  # (node, bottom position) -> node that made it
 
     def add(self, layer: caffe_pb2.LayerParameter) -> None:
         """Add the next layer."""
         node = Node(len(self.nodes), layer.name, layer.type, tuple(layer.bottom), tuple(layer.top), layer)
-        if node.name in self.names:
-            raise GraphError(f"{node}: the layer name is already taken. Give each layer its own name.")
-        self.names.add(node.name)
         for position, bottom in enumerate(node.bottoms):
             self._read(node, position, bottom)
         if len(layer.propagate_down) not in (0, len(node.bottoms)):
@@ -185,7 +178,7 @@ class _Wiring:
             raise GraphError(f"{node}: bottom '{bottom}' is not produced by an earlier layer. {self._hint(bottom)}")
         maker = self.makers[bottom]
         self.producers[node.index, position] = maker
-        self.readers[bottom, maker] += 1
+        self.readers[bottom, maker].append(str(node))
         self.unread.discard(bottom)
 
     def _make(self, node: Node, position: int, top: str) -> None:
@@ -197,8 +190,22 @@ class _Wiring:
                 "Rename the top, or make the layer in place (top equal to bottom)."
             )
         self.makers[top] = node.index
+        if position < len(node.param.loss_weight) and node.param.loss_weight[position]:
+            self.readers[top, node.index].append("the loss, by its loss_weight")
         if not top.startswith(AUTOMATIC):
             self.unread.add(top)
+
+    def check_in_place(self) -> None:
+        """Refuse a layer that works in place on a blob which another reads: Caffe makes copies of it there."""
+        for node in self.nodes:
+            for position, (bottom, top) in enumerate(zip(node.bottoms, node.tops, strict=False)):
+                others = list(self.readers[bottom, self.producers[node.index, position]])
+                others.remove(str(node))
+                if bottom == top and others:
+                    raise GraphError(
+                        f"{node}: works in place on a blob that another layer reads too: top '{top}' is read by "
+                        f"{others[0]}. Give the layer a top of its own."
+                    )
 
     def _hint(self, bottom: str) -> str:
         if any(bottom in layer.top for layer in self.param.layer):

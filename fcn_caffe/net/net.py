@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from fcn_caffe.net.runner import FAILURES, Blob, Runner, Shape, Step, infer_tops
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.proto.upgrade import upgrade_net
+
+_log = logging.getLogger("fcn_caffe.net")
 
 
 class Net(nn.Module):
@@ -97,7 +101,8 @@ class Net(nn.Module):
         self.phase = phase
         self.graph = Graph.from_param(self.param)
         self.layers = nn.ModuleDict()
-        self.layers_by_name: dict[str, Layer] = {}  # by Caffe name; `layers` has keys that PyTorch allows
+        self.layers_in_order: list[Layer] = []  # `layers` has keys that PyTorch allows
+        self._layers_by_name: dict[str, Layer] = {}  # the last of each name
         self.inputs: dict[str, Tensor] = {}  # what Input layers give when forward() is not handed them
         self.blob_shapes: dict[str, Shape] = {}
         self.loss_weights: dict[str, float] = {}
@@ -105,9 +110,9 @@ class Net(nn.Module):
         self._device = torch.device(device)
         with torch.no_grad():
             self._build(Surroundings(paths, self.path.parent if self.path else None))
-            self.learnable_params = create_params(self.graph.nodes, self.layers_by_name, self._device)
-        self.steps: tuple[Step, ...] = make_steps(self.graph, self.layers_by_name)
-        self.debug = DebugInfo(self.graph.nodes, self.layers_by_name) if debug_info else None
+            self.learnable_params = create_params(self.graph.nodes, self.layers_in_order, self._device)
+        self.steps: tuple[Step, ...] = make_steps(self.graph, self.layers_in_order)
+        self.debug = DebugInfo(self.graph.nodes, self.layers_in_order) if debug_info else None
         self.train(phase == TRAIN)
 
     def train(self, mode: bool = True) -> Net:
@@ -118,7 +123,7 @@ class Net(nn.Module):
         super().train(mode)
         for node in self.graph.nodes:
             if node.param.phase != self.phase:
-                self.layers_by_name[node.name].train(node.param.phase == TRAIN)
+                self.layer(node).train(node.param.phase == TRAIN)
         return self
 
     # -- building ---------------------------------------------------------------------------------------------
@@ -158,39 +163,63 @@ class Net(nn.Module):
 
     def _add(self, node: Node, layer: Layer) -> None:
         weights = list(node.param.loss_weight)
-        if weights and len(weights) != len(node.tops):
-            raise LayerError(
-                f"loss_weight is given {len(weights)} times for {len(node.tops)} tops.", node.name, node.type
-            )
         if layer.loss and not weights:
-            weights = [1.0]  # of the first top
+            weights = [1.0]
+        if weights and len(weights) != len(node.tops):
+            times = f"is given {len(weights)} times" if node.param.loss_weight else "is 1 by default, of one top,"
+            cure = " ".join(["loss_weight: 1", *["loss_weight: 0"] * (len(node.tops) - 1)])
+            raise LayerError(
+                f"loss_weight {times} for {len(node.tops)} tops. Give it once a top: `{cure}`.", node.name, node.type
+            )
         self.loss_weights.update((top, weight) for top, weight in zip(node.tops, weights, strict=False) if weight)
         key = re.sub(r"\.", "_", node.name) or "_"
         while key in self.layers or hasattr(self.layers, key):
             key += "_"
+        if layer.blob_names and any(other.name == node.name and other.blob_names for other in self.layers_in_order):
+            _log.warning(
+                "net '%s': several layers named '%s' have blobs. As in Caffe, weights are copied to the first alone, "
+                "and a test net shares the last with its first: give each its own name.",
+                *(self.name, node.name),
+            )
         self.layers[key] = layer
-        self.layers_by_name[node.name] = layer
+        self.layers_in_order.append(layer)
+        self._layers_by_name[node.name] = layer
         if node.index in self.graph.overwritable:
             # Safe where the maker's backward does not read its top and the bottom is not handed in from outside.
             maker = self.graph.nodes[self.graph.producers[node.index, 0]]
-            layer.inplace = self.layers_by_name[maker.name].fresh_top
+            layer.inplace = self.layer(maker).fresh_top
 
     # -- looking at it ----------------------------------------------------------------------------------------
 
-    def layer(self, name: str) -> Layer:
-        """Return the layer with a Caffe name.
+    def layer(self, which: str | Node) -> Layer:
+        """Return the layer of a node of `graph`, or with a Caffe name: the last one, where several have it.
 
         Raises:
             GraphError: there is none.
+
+        Source: Caffe Net::layer_by_name.
         """
-        if name not in self.layers_by_name:
-            raise GraphError(f"net '{self.name}' has no layer '{name}'.")
-        return self.layers_by_name[name]
+        if isinstance(which, Node):
+            return self.layers_in_order[which.index]
+        if which not in self._layers_by_name:
+            raise GraphError(f"net '{self.name}' has no layer '{which}'.")
+        return self._layers_by_name[which]
 
     @property
     def params(self) -> dict[str, list[Tensor]]:
-        """The parameter blobs of every layer that has some, by layer name, in file order."""
-        return {name: list(layer.blobs) for name, layer in self.layers_by_name.items() if layer.blob_names}
+        """The parameter blobs of every layer that has some, by layer name, in file order.
+
+        Of several layers with one name it is the first, which is the one that weights are copied to, as in Caffe.
+        """
+        params: dict[str, list[Tensor]] = {}
+        for layer in self.layers_in_order:
+            if layer.blob_names and layer.name not in params:
+                params[layer.name] = list(layer.blobs)
+        return params
+
+    def all_params(self) -> list[tuple[str, str, list[Tensor]]]:
+        """Return name, type and blobs of every layer that has blobs, in file order: also where a name is repeated."""
+        return [(layer.name, layer.layer_type, list(layer.blobs)) for layer in self.layers_in_order if layer.blob_names]
 
     @property
     def device(self) -> torch.device:
@@ -206,15 +235,20 @@ class Net(nn.Module):
     def share_with(self, other: Net) -> None:
         """Use another net's blobs in the layers of the same name, as test nets use the train net's.
 
+        Where several layers have one name, each of the other net's goes to the first of this net's, as in Caffe.
+
         Raises:
             LayerError: two layers of one name have blobs of different shapes.
 
         Source: Caffe Net::ShareTrainedLayersWith.
         """
-        for name, layer in self.layers_by_name.items():
-            source = other.layers_by_name.get(name)
-            if source is None or not layer.blob_names:
+        firsts: dict[str, Layer] = {}
+        for layer in self.layers_in_order:
+            firsts.setdefault(layer.name, layer)
+        for source in other.layers_in_order:
+            if source.name not in firsts:
                 continue
+            layer = firsts[source.name]
             theirs = source.blobs
             if [blob.shape for blob in layer.blobs] != [blob.shape for blob in theirs]:
                 ours = ", ".join(show(blob.shape) for blob in layer.blobs)
@@ -225,15 +259,13 @@ class Net(nn.Module):
             for blob_name, blob in zip(layer.blob_names, theirs, strict=True):
                 if blob_name not in layer.blob_views:
                     setattr(layer, blob_name, blob)
-        owned = {(item.layer, item.index): item for item in self.learnable_params}
         self.learnable_params = [
-            LearnableParam(name, index, self.layers_by_name[name].blobs[index], item.lr_mult, item.decay_mult)
-            for (name, index), item in owned.items()
+            replace(item, blob=self.layers_in_order[item.node].blobs[item.index]) for item in self.learnable_params
         ]
 
     def data_state(self) -> dict[str, Any]:
         """Return the states of the data layers that have one, by layer name; JSON can hold them."""
-        states = {name: layer.data_state() for name, layer in self.layers_by_name.items()}
+        states = {name: layer.data_state() for name, layer in self._layers_by_name.items()}
         return {name: state for name, state in states.items() if state is not None}
 
     def load_data_state(self, states: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,16 +20,17 @@ from fcn_caffe.weights.blobs import Fit, fit
 
 @dataclass(frozen=True)
 class LearnableParam:
-    """A parameter blob: its owner layer, its position there, and Caffe's multipliers."""
+    """A parameter blob: its owner layer, by name and by number, its position there, and Caffe's multipliers."""
 
     layer: str
+    node: int
     index: int
     blob: nn.Parameter
     lr_mult: float
     decay_mult: float
 
 
-def create_params(nodes: Sequence[Node], layers: Mapping[str, Layer], device: torch.device) -> list[LearnableParam]:
+def create_params(nodes: Sequence[Node], layers: Sequence[Layer], device: torch.device) -> list[LearnableParam]:
     """Create every layer's blobs on `device`, filled from torch's random state; blobs of one param.name are shared.
 
     Returns:
@@ -45,7 +46,7 @@ def create_params(nodes: Sequence[Node], layers: Mapping[str, Layer], device: to
     owners: dict[str, int] = {}  # param name -> position in learnable
     room, used = free_bytes(device), 0
     for node in nodes:
-        layer, specs = layers[node.name], node.param.param
+        layer, specs = layers[node.index], node.param.param
         if len(specs) > len(layer.blob_names):
             raise layer.error(f"has {len(specs)} param entries for {len(layer.blob_names)} blobs. Drop the extra ones.")
         for index, blob_name in enumerate(layer.blob_names):
@@ -53,8 +54,8 @@ def create_params(nodes: Sequence[Node], layers: Mapping[str, Layer], device: to
             if spec.name in owners:
                 position = owners[spec.name]
                 owner = learnable[position]
-                _share(layer, index, spec, layers[owner.layer], owner.index)
-                learnable[position] = _agree(layer, spec, owner, layers[owner.layer].param.param[owner.index])
+                _share(layer, index, spec, layers[owner.node], owner.index)
+                learnable[position] = _agree(layer, spec, owner, layers[owner.node].param.param[owner.index])
                 continue
             used += _bytes(layer.blobs[index])
             if room is not None and used > room:
@@ -63,7 +64,7 @@ def create_params(nodes: Sequence[Node], layers: Mapping[str, Layer], device: to
             setattr(layer, blob_name, blob)
             if spec.name:
                 owners[spec.name] = len(learnable)
-            learnable.append(LearnableParam(node.name, index, blob, spec.lr_mult, spec.decay_mult))
+            learnable.append(LearnableParam(node.name, node.index, index, blob, spec.lr_mult, spec.decay_mult))
     return learnable
 
 

@@ -53,9 +53,9 @@ class Step:
         return cls(layer, node, node.bottoms, node.tops, frees, tuple(sorted(blocked)))
 
 
-def make_steps(graph: Graph, layers: Mapping[str, Layer]) -> tuple[Step, ...]:
-    """Make the steps of a graph, in file order; layers: by their Caffe name."""
-    return tuple(Step.of(node, layers[node.name], graph.last_use[node.index]) for node in graph.nodes)
+def make_steps(graph: Graph, layers: Sequence[Layer]) -> tuple[Step, ...]:
+    """Make the steps of a graph and its layers, in file order."""
+    return tuple(Step.of(node, layers[node.index], graph.last_use[node.index]) for node in graph.nodes)
 
 
 class Runner:

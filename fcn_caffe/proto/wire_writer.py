@@ -14,17 +14,17 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 
-def write_net(file: IO[bytes], name: str, layers: Iterable[tuple[str, str, Sequence[Array]]]) -> None:
+def write_net(file: IO[bytes], name: str, layers: Iterable[tuple[str, str, Sequence[Array], Sequence[Array]]]) -> None:
     """Write a NetParameter.
 
     Args:
         file: Where to.
         name: The net's name.
-        layers: Name, type and blobs of each layer; blobs are stored as float32.
+        layers: Name, type, blobs and gradients of each layer, without gradients or one a blob; stored as float32.
     """
     file.write(_text(1, name))
-    for layer, kind, arrays in layers:
-        blobs = [_blob(array) for array in arrays]
+    for layer, kind, arrays, gradients in layers:
+        blobs = [_blob(array, gradients[index] if gradients else None) for index, array in enumerate(arrays)]
         header = _text(1, layer) + (_text(2, kind) if kind else b"")
         size = len(header) + sum(_size(7, parts) for parts in blobs)
         file.write(_key(100, 2) + _varint(size) + header)
@@ -42,16 +42,16 @@ def write_solver_state(
     file.write(_key(4, 0) + _varint(current_step))
 
 
-def _blob(array: Array) -> list[bytes | memoryview]:
-    """The parts of a BlobProto: header of data (5), the data itself, shape (7)."""
-    values = np.ascontiguousarray(array, dtype="<f4").reshape(-1)
+def _blob(array: Array, gradient: Array | None = None) -> list[bytes | memoryview]:
+    """The parts of a BlobProto: header of data (5), the data itself, the same of diff (6), shape (7)."""
     dims = b"".join(_varint(dim) for dim in np.shape(array))
     shape = _key(1, 2) + _varint(len(dims)) + dims if dims else b""
-    return [
-        _key(5, 2) + _varint(values.nbytes),
-        values.view(np.uint8).data,
-        _key(7, 2) + _varint(len(shape)) + shape,
-    ]
+    parts: list[bytes | memoryview] = []
+    for number, numbers in ((5, array), (6, gradient)):
+        if numbers is not None:
+            values = np.ascontiguousarray(numbers, dtype="<f4").reshape(-1)
+            parts += [_key(number, 2) + _varint(values.nbytes), values.view(np.uint8).data]
+    return [*parts, _key(7, 2) + _varint(len(shape)) + shape]
 
 
 def _size(number: int, parts: Sequence[bytes | memoryview]) -> int:

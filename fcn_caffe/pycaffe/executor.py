@@ -29,7 +29,6 @@ import torch
 from torch import Tensor, nn
 
 from fcn_caffe.data.layers.dummy_data import DummyData
-from fcn_caffe.errors import GraphError
 from fcn_caffe.layers.base import Layer, of_shape
 from fcn_caffe.layers.python import Python
 from fcn_caffe.net.graph import AUTOMATIC, Graph, Node
@@ -107,12 +106,7 @@ class Executor:
 
     def __init__(self, core: CoreNet, device: Callable[[], torch.device]) -> None:
         self.core, self._wanted_device = core, device
-        try:
-            self.graph = Graph.from_param(insert_splits(core.param))
-        except GraphError as error:  # the net as it is written has been wired, so it is this
-            raise error.hinted(
-                " It works in place on a blob that another layer reads too, of which Caffe makes copies."
-            ) from error.__cause__
+        self.graph = Graph.from_param(insert_splits(core.param))
         self.forced = bool(core.param.force_backward)
         self.recording = core.training or self.forced
         self._runner = core.runner()
@@ -122,13 +116,13 @@ class Executor:
         self.outputs = [name for name in self.graph.outputs if not name.startswith(AUTOMATIC)]
 
     def _make_steps(self) -> list[Step]:
-        core_steps = {step.node.name: step for step in self.core.steps}
-        needs = needs_of(self.graph, self.core.layers_by_name, self.forced)
+        core_steps = _in_split_graph(self.core.steps, self.graph.nodes)
+        needs = needs_of(self.graph, {index: step.layer for index, step in core_steps.items()}, self.forced)
         steps = []
         for node in self.graph.nodes:
             weights = needs.weights[node.index]
             self._make_blobs(node, weights)
-            core = core_steps.get(node.name)
+            core = core_steps.get(node.index)
             params = BlobVec() if core is None else self._make_params(core.layer)
             bottoms = BlobVec(self.blobs[name] for name in node.bottoms)
             tops = BlobVec(self.blobs[name] for name in node.tops)
@@ -364,6 +358,19 @@ class Executor:
                     tops = infer_tops(layer, [of_shape(*blob.shape) for blob in step.bottoms])
                 for blob, top in zip(step.tops, tops, strict=False):
                     blob.reshape(*top.shape)
+
+
+def _in_split_graph(steps: Sequence[CoreStep], nodes: Sequence[Node]) -> dict[int, CoreStep]:
+    """Return the core net's steps by the index of their node in the graph with Split layers, which keeps their order.
+
+    Names do not tell: a net may have several layers of one name.
+    """
+    left = list(reversed(steps))
+    return {
+        node.index: left.pop()
+        for node in nodes
+        if left and (node.name, node.type) == (left[-1].node.name, left[-1].node.type)
+    }
 
 
 def _share(step: Step) -> None:

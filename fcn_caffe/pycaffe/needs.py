@@ -18,12 +18,15 @@ class Needs:
     weights: list[list[float]] = field(default_factory=list)
 
 
-def needs_of(graph: Graph, layers: Mapping[str, Layer], force_backward: bool) -> Needs:
-    """Follow gradients from the parameters that learn up to the losses, and down again. Source: Caffe Net::Init."""
+def needs_of(graph: Graph, layers: Mapping[int, Layer], force_backward: bool) -> Needs:
+    """Follow gradients from the parameters that learn up to the losses, and down again; layers: by node index.
+
+    Source: Caffe Net::Init.
+    """
     needs = Needs()
     reached: dict[str, bool] = {}  # blob -> whether something that learns is above it
     for node in graph.nodes:
-        layer = layers.get(node.name)
+        layer = layers.get(node.index)
         down = [bool(option) for option in node.param.propagate_down] or [reached[name] for name in node.bottoms]
         learns = layer is not None and any(blob.requires_grad for blob in layer.blobs)
         needed = learns or any(reached[name] for name in node.bottoms)
@@ -35,7 +38,7 @@ def needs_of(graph: Graph, layers: Mapping[str, Layer], force_backward: bool) ->
     if force_backward:
         for node in graph.nodes:
             needs.layers[node.index] = True
-            shut = _unforceable(node, layers.get(node.name))
+            shut = _unforceable(node, layers.get(node.index))
             for position in range(len(node.bottoms)):
                 needs.bottoms[node.index][position] |= position not in shut
     return needs

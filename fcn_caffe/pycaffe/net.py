@@ -23,7 +23,7 @@ from fcn_caffe.pycaffe.executor import Executor, Step
 from fcn_caffe.pycaffe.install import find_caffe
 from fcn_caffe.pycaffe.layer import layer_of
 from fcn_caffe.weights.formats import CAFFEMODEL, HDF5
-from fcn_caffe.weights.transfer import copy_weights, load_weights, net_weights
+from fcn_caffe.weights.transfer import copy_weights, load_weights, save_net
 
 Array = npt.NDArray[Any]
 
@@ -393,7 +393,7 @@ class Net:
             OSError: the file cannot be written.
         """
         self.flush()
-        CAFFEMODEL.write(path, net_weights(self._core), self.name, self._types())
+        save_net(path, self._core, form=CAFFEMODEL)
 
     def save_hdf5(self, path: PathLike) -> None:
         """Write the weights as Caffe's HDF5, shared ones once.
@@ -403,7 +403,7 @@ class Net:
             OSError: the file cannot be written.
         """
         self.flush()
-        HDF5.write(path, net_weights(self._core, shared=False), self.name, self._types())
+        save_net(path, self._core, self._types(), form=HDF5)
 
     def _types(self) -> dict[str, str]:
         return {step.node.name: step.node.type for step in self._executor.steps}

@@ -14,7 +14,17 @@ from torch import Tensor
 from fcn_caffe.errors import WeightsError
 from fcn_caffe.weights.formats.arrays import Array
 
-__all__ = ["Fit", "HasParams", "Shaped", "fit", "memory_of", "missing_layers", "refuse_meta", "set_values"]
+__all__ = [
+    "Fit",
+    "HasAllParams",
+    "HasParams",
+    "Shaped",
+    "fit",
+    "memory_of",
+    "missing_layers",
+    "refuse_meta",
+    "set_values",
+]
 
 
 class Shaped(Protocol):
@@ -29,6 +39,15 @@ class HasParams(Protocol):
 
     @property
     def params(self) -> Mapping[str, Sequence[Tensor]]: ...
+
+
+class HasAllParams(HasParams, Protocol):
+    """A net that gives name, type and blobs of every layer, also where several have one name."""
+
+    @property
+    def name(self) -> str: ...
+
+    def all_params(self) -> Sequence[tuple[str, str, Sequence[Tensor]]]: ...
 
 
 class Fit(IntEnum):

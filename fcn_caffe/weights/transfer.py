@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from fcn_caffe.errors import WeightsError
 from fcn_caffe.host.text import show
-from fcn_caffe.weights.blobs import Fit, HasParams, fit, memory_of, missing_layers, refuse_meta, set_values
-from fcn_caffe.weights.formats import ABSENT, Array, Weights, as_float32, format_of, format_to_write
+from fcn_caffe.weights.blobs import (
+    Fit,
+    HasAllParams,
+    HasParams,
+    fit,
+    memory_of,
+    missing_layers,
+    refuse_meta,
+    set_values,
+)
+from fcn_caffe.weights.formats import (
+    ABSENT,
+    CAFFEMODEL,
+    HDF5,
+    Array,
+    Format,
+    Weights,
+    as_float32,
+    format_of,
+    format_to_write,
+)
+from fcn_caffe.weights.formats.caffemodel import write_layers
 
 __all__ = ["ABSENT", "Array", "CopyReport", "Weights", "copy_weights", "load_weights", "net_weights", "save_weights"]
 
@@ -114,6 +134,62 @@ def net_weights(net: HasParams, shared: bool = True) -> Weights:
         ]
         for (layer, blobs), shares in zip(net.params.items(), _shares(net), strict=True)
     }
+
+
+def save_net(
+    path: str | os.PathLike[str],
+    net: HasAllParams,
+    types: Mapping[str, str] | None = None,
+    gradients: Callable[[Tensor], Tensor] | None = None,
+    form: Format | None = None,
+) -> None:
+    """Write a net's weights as Caffe does: in a .caffemodel every blob of every layer, in HDF5 shared ones once.
+
+    Args:
+        path: The file.
+        net: The net.
+        types: Layers' Caffe types; HDF5 gets a group for each of them.
+        gradients: What gives the gradient that is stored beside each blob, by a .caffemodel and by HDF5; None for none.
+        form: The format; by default that of the file's ending.
+
+    Raises:
+        WeightsError: The file cannot be written; or several layers with blobs have one name, which a .caffemodel
+            alone can hold.
+    """
+    form = form or format_to_write(path)
+
+    layers = [
+        (name, kind, _arrays(blobs, path, name), _arrays(map(gradients, blobs), path, name) if gradients else [])
+        for name, kind, blobs in net.all_params()
+    ]
+    try:
+        if form is CAFFEMODEL:
+            write_layers(path, net.name, layers)
+            return
+        _refuse_repeated([name for name, *_ in layers], path, form)
+        weights = net_weights(net, shared=form is not HDF5)
+        if form is HDF5 and gradients:
+            from fcn_caffe.weights.formats.hdf5 import write_weights as write_hdf5
+
+            write_hdf5(path, weights, net.name, types, {name: diffs for name, _, _, diffs in layers})
+        else:
+            form.write(path, weights, net.name, types or {})
+    except OSError as error:
+        why = error.strerror or str(error).rstrip(".")
+        raise WeightsError(f"{os.fspath(path)}: cannot be written: {why}. Nothing was replaced.") from error
+
+
+def _arrays(blobs: Iterable[Tensor], path: str | os.PathLike[str], layer: str) -> list[Array]:
+    return [as_float32(blob.detach().cpu().numpy(), f"{os.fspath(path)}: layer '{layer}'") for blob in blobs]
+
+
+def _refuse_repeated(names: list[str], path: str | os.PathLike[str], form: Format) -> None:
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise WeightsError(
+            f"{os.fspath(path)}: several layers named '{repeated}' have blobs, which {form.name} cannot hold. "
+            "Give each its own name, or write a .caffemodel."
+        )
 
 
 def copy_weights(

@@ -65,12 +65,10 @@ def test_outputs_are_sorted_and_last_use_frees_what_nothing_reads() -> None:
     assert graph.last_use == ((), (), ("data",), ())
 
 
-def test_in_place_rebinds_and_is_overwritable_only_for_a_single_reader() -> None:
+def test_in_place_rebinds_and_is_overwritable() -> None:
     conv = layer("c", "Convolution", "data", more=CONV % "")
     alone = Graph.from_param(net_param(DATA, conv, layer("r", "ReLU", "c", "c")))
     assert alone.overwritable == {2}
-    shared = Graph.from_param(net_param(DATA, conv, layer("s", "ReLU", "c", "s"), layer("r", "ReLU", "c", "c")))
-    assert shared.overwritable == frozenset()
 
 
 def pooling(more: str) -> str:
@@ -86,13 +84,14 @@ BAD = {
     "misspelt bottom": (DATA + layer("relu1", "ReLU", "dat"), "layer 'relu1' (ReLU): bottom 'dat' is not produced by an earlier layer. Layers run in file order. Did you mean 'data'?"),
     "bottom made later": (DATA + layer("a", "ReLU", "b") + layer("b", "ReLU", "data"), "layer 'a' (ReLU): bottom 'b' is not produced by an earlier layer. Layers run in file order: move the layer that makes it up."),
     "top made twice": (DATA + layer("a", "ReLU", "data", "x") + layer("b", "ReLU", "data", "x"), "layer 'b' (ReLU): top 'x' is already produced by layer 'a' (ReLU). Rename the top, or make the layer in place (top equal to bottom)."),
-    "layer name twice": (DATA + layer("a", "ReLU", "data", "x") + layer("a", "ReLU", "x", "y"), "layer 'a' (ReLU): the layer name is already taken. Give each layer its own name."),
+    "in place beside another reader": (DATA + layer("a", "ReLU", "data", "x") + layer("b", "ReLU", "x", "x") + layer("c", "ReLU", "data", "data"), "layer 'c' (ReLU): works in place on a blob that another layer reads too: top 'data' is read by layer 'a' (ReLU). Give the layer a top of its own."),
+    "in place on a top with a loss weight": (DATA + layer("a", "ReLU", "data", "x", "loss_weight: 1") + layer("b", "ReLU", "x", "x"), "layer 'b' (ReLU): works in place on a blob that another layer reads too: top 'x' is read by the loss, by its loss_weight. Give the layer a top of its own."),
     "propagate_down count": (DATA + layer("a", "ReLU", "data", more="propagate_down: true propagate_down: true"), "layer 'a' (ReLU): propagate_down is given 2 times, wanted none or once for each of the 1 bottoms."),
     "unknown layer": (DATA + layer("a", "Convolutoin", "data"), "layer 'a' (Convolutoin): unknown layer type 'Convolutoin'. Did you mean 'Convolution'?"),
     "bottom count": (DATA + layer("a", "Crop", "data"), "layer 'a' (Crop): takes 2 bottom blob(s), got 1 (data)."),
     "top count": (DATA + layer("a", "ReLU", "data", "x y"), "layer 'a' (ReLU): takes 1 top blob(s), got 2 (x, y)."),
     "input shapes": ('layer { name: "i" type: "Input" top: "a" top: "b" top: "c" input_param { shape { dim: 1 } shape { dim: 1 } } }', "layer 'i' (Input): 2 shapes for 3 tops: give one for all, or one each."),
-    "loss_weight count": (DATA + layer("a", "ReLU", "data", more="loss_weight: 1 loss_weight: 1"), "layer 'a' (ReLU): loss_weight is given 2 times for 1 tops."),
+    "loss_weight count": (DATA + layer("a", "ReLU", "data", more="loss_weight: 1 loss_weight: 1"), "layer 'a' (ReLU): loss_weight is given 2 times for 1 tops. Give it once a top: `loss_weight: 1`."),
     "param count": (DATA + layer("a", "ReLU", "data", more="param { lr_mult: 1 }"), "layer 'a' (ReLU): has 1 param entries for 0 blobs. Drop the extra ones."),
     "kernel missing": (DATA + layer("c", "Convolution", "data", more="convolution_param { num_output: 2 }"), "layer 'c' (Convolution): kernel_size is missing: give kernel_size, or kernel_h and kernel_w."),
     "kernel twice": (DATA + layer("c", "Convolution", "data", more=CONV % "kernel_h: 3 kernel_w: 3"), "layer 'c' (Convolution): give kernel_size or kernel_h and kernel_w, not both."),

@@ -78,18 +78,13 @@ def test_the_input_a_person_gave_is_never_overwritten() -> None:
     assert (x == -1).all()
 
 
-def test_in_place_after_another_reader_leaves_its_value_alone() -> None:
-    text = (
-        DATA,
-        conv("a", "data"),
-        layer("early", "Split", "a", "e"),
-        layer("r", "ReLU", "a", "a"),
-        layer("s", "ReLU", "a"),
-    )
-    net = make_net(*text)
-    randomise(net)
-    tops = net(data=torch.randn(1, 3, 8, 8))
-    assert (tops["e"] < 0).any() and (tops["s"] >= 0).all()
+def test_two_tops_of_a_loss_need_a_weight_each() -> None:
+    """Caffe gives a loss one weight by default, and wants as many as there are tops."""
+    text = (input_layer("x", 2, 3), input_layer("t", 2), layer("l", "SoftmaxWithLoss", "x t", "loss prob", "%s"))
+    cure = r"loss_weight is 1 by default, of one top, for 2 tops. Give it once a top: `loss_weight: 1 loss_weight: 0`."
+    with pytest.raises(LayerError, match=cure):
+        make_net(*text[:2], text[2] % "")
+    assert make_net(*text[:2], text[2] % "loss_weight: 1 loss_weight: 0").loss_weights == {"loss": 1}
 
 
 def test_shared_params_are_one_blob_and_gather_both_gradients() -> None:

@@ -21,7 +21,6 @@ TO_DO: set[str] = {
     "argmax_force_backward",
     "batchnorm_test_batch_stats_backward",
     "blobs_in_prototxt_ip",
-    "duplicate_layer_names",
     "embed_learned_bottom",
     "hinge_propagate_down_false_shared",
     "infogain_10000",
@@ -42,7 +41,6 @@ TO_DO: set[str] = {
     "relu_inplace_then_batchnorm_inplace",
     "reshape_diff_no_loss",
     "scale_batch1_accumulates",
-    "softmaxloss_two_tops_no_weight",
 }
 
 

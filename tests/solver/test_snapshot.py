@@ -416,7 +416,7 @@ def test_killed_while_writing(solver: Solver, tmp_path: Path) -> None:
         "setattr(snapshot, sys.argv[2], die)\n"
         "solver.snapshot()"
     )
-    stages = ("save_weights", "write_solver_state")
+    stages = ("save_net", "write_solver_state")
     folders = [tmp_path / stage for stage in stages]
     for folder in folders:
         shutil.copytree(tmp_path / "out", folder / "out")

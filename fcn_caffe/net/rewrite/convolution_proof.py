@@ -214,7 +214,7 @@ def _why_not_local(net: Net, node: Node) -> str | None:
     """Return why a place of the layer's top differs between a crop and the larger image; None if it does not."""
     if node.type not in _LOCAL:
         return f"{node} looks beyond a window of its bottom"
-    layer: Any = net.layer(node.name)
+    layer: Any = net.layer(node)
     if node.type in ("Convolution", "Pooling") and any(layer.pad):
         return f"{node} pads: at the edge of a crop it sees zeros, inside a larger image it sees the image"
     if node.type == "Pooling":

@@ -195,7 +195,7 @@ class _Converter:
             (bottom.shape[0], options.num_output, *(1 for _ in kernel)),
         )
         self.conversion.layers[node.name] = name
-        was = show(self.classifier.layer(node.name).blobs[0].shape)
+        was = show(self.classifier.layer(node).blobs[0].shape)
         turned = ", transposed" if options.transpose else ""
         self.conversion.steps.append(f"{node.name}: InnerProduct {was}{turned} -> {name}: Convolution {show(shape)}")
 
@@ -237,7 +237,7 @@ class _Converter:
                 f"makes {show(shapes[0])} of the map {show(bottoms[0].shape)}, and so has one answer for an image of "
                 "any size. Use Pooling in its place.",
             )
-        self._share(node, layer, [tuple(blob.shape) for blob in self.classifier.layer(node.name).blobs])
+        self._share(node, layer, [tuple(blob.shape) for blob in self.classifier.layer(node).blobs])
         self._keep(node, shapes)
 
     def _vector(self, node: Node, bottoms: Sequence[_Blob]) -> None:
@@ -266,7 +266,7 @@ class _Converter:
             ones = bottoms[0].shape[2:]
             tops = [self.classifier.blob_shapes[top] for top in node.tops]
             shapes = [(top[0], prod(top[1:]), *ones) for top in tops]
-        self._share(node, layer, [tuple(blob.shape) for blob in self.classifier.layer(node.name).blobs])
+        self._share(node, layer, [tuple(blob.shape) for blob in self.classifier.layer(node).blobs])
         self._keep(node, shapes)
 
     # -- what they have in common -------------------------------------------------------------------------------

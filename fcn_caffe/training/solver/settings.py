@@ -110,8 +110,6 @@ class Settings:
                 raise self.error(f"{name} is {getattr(param, name)}, wanted {least} or more.")
         if param.snapshot or param.snapshot_after_train:
             self._check_prefix()
-        if param.snapshot_diff:
-            logger.warning("%s: snapshot_diff has no effect: snapshots hold no gradients.", self.place)
 
     def _check_prefix(self) -> None:
         """Refuse a folder that no snapshot can be written to, now rather than after hours of training."""

@@ -12,7 +12,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +30,9 @@ from fcn_caffe.net.parameters import LearnableParam
 from fcn_caffe.proto.wire import BinaryState, read_solver_state
 from fcn_caffe.proto.wire_writer import write_solver_state
 from fcn_caffe.training.solver.update_rules import UpdateRule
-from fcn_caffe.weights.blobs import Fit, fit
+from fcn_caffe.weights.blobs import Fit, fit, memory_of
 from fcn_caffe.weights.formats import HDF5, format_of
-from fcn_caffe.weights.transfer import Weights, copy_weights, load_weights, net_weights, save_weights
+from fcn_caffe.weights.transfer import Weights, copy_weights, load_weights, save_net
 
 Array = np.ndarray[Any, Any]
 
@@ -59,7 +59,13 @@ def snapshot_paths(prefix: Path, iteration: int, hdf5: bool = False) -> tuple[Pa
 
 
 def write(
-    prefix: Path, net: Net, test_nets: Sequence[Net], rule: UpdateRule, progress: Progress, hdf5: bool = False
+    prefix: Path,
+    net: Net,
+    test_nets: Sequence[Net],
+    rule: UpdateRule,
+    progress: Progress,
+    hdf5: bool = False,
+    gradients: bool = False,
 ) -> Path:
     """Write the three files of a snapshot.
 
@@ -73,6 +79,7 @@ def write(
         rule: the update rule, which has the histories.
         progress: the counters.
         hdf5: write HDF5 instead of binary messages.
+        gradients: write each blob's diff beside it: what the last update took away, as Caffe leaves it there.
     Returns:
         The solver state's path.
     Raises:
@@ -84,17 +91,10 @@ def write(
             model, rng, state = (folder / target.name for target in targets)
             types = dict.fromkeys(_split_layers(net), "Split") if hdf5 else {}
             types.update((node.name, node.type) for node in net.graph.nodes)
-            save_weights(model, net_weights(net, shared=not hdf5), net.name, types)
+            save_net(model, net, types, _diffs(net, rule, progress.iter) if gradients else None)
             with atomic_write(rng, "w") as file:
                 json.dump(random_states(net, test_nets, progress.iter), file)
-            histories = _histories(net.learnable_params, rule)
-            if hdf5:
-                from fcn_caffe.weights.formats.hdf5 import write_solver_state as write_hdf5
-
-                write_hdf5(state, progress.iter, str(targets[0]), histories, progress.current_step)
-            else:
-                with atomic_write(state) as file:
-                    write_solver_state(file, progress.iter, str(targets[0]), histories, progress.current_step)
+            _write_state(state, str(targets[0]), net, rule, progress)
             # A state of this name from an earlier run must not be seen beside the new weights.
             targets[-1].unlink(missing_ok=True)
             for source, target in zip((model, rng, state), targets, strict=True):
@@ -106,6 +106,18 @@ def write(
             f"make room or set snapshot_prefix, then snapshot again."
         ) from error
     return targets[-1]
+
+
+def _write_state(path: Path, learned_net: str, net: Net, rule: UpdateRule, progress: Progress) -> None:
+    """Write the solver state in the form that its ending says."""
+    histories = _histories(net.learnable_params, rule)
+    if path.name.endswith(".h5"):
+        from fcn_caffe.weights.formats.hdf5 import write_solver_state as write_hdf5
+
+        write_hdf5(path, progress.iter, learned_net, histories, progress.current_step)
+        return
+    with atomic_write(path) as file:
+        write_solver_state(file, progress.iter, learned_net, histories, progress.current_step)
 
 
 @contextmanager
@@ -140,6 +152,17 @@ def _split_layers(net: Net) -> Iterator[str]:
         if count > 1:
             maker = net.graph.nodes[index]
             yield f"{blob}_{maker.name}_{maker.tops.index(blob)}_split"
+
+
+def _diffs(net: Net, rule: UpdateRule, iteration: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what gives the diff of a blob: what the last update took away, zero where nothing learns or before it."""
+    learning = {memory_of(item.blob): item.blob for item in net.learnable_params if item.lr_mult}
+
+    def diff(blob: torch.Tensor) -> torch.Tensor:
+        owner = learning.get(memory_of(blob))
+        return torch.zeros_like(blob) if owner is None or iteration == 0 else rule.last_update(owner).view_as(blob)
+
+    return diff
 
 
 def _histories(learnable: Sequence[LearnableParam], rule: UpdateRule) -> Iterator[Array]:

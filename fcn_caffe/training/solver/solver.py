@@ -334,7 +334,7 @@ class Solver:
         say(f"solver.cpp:{lines[0]}", f"Snapshotting to {form} file {model}")
         say(f"sgd_solver.cpp:{lines[1]}", f"Snapshotting solver state to {form} file {state}")
         progress = snapshot.Progress(self.iter, self.learning_rate.current_step)
-        snapshot.write(prefix, self.net, self.test_nets, self.optimizer, progress, hdf5)
+        snapshot.write(prefix, self.net, self.test_nets, self.optimizer, progress, hdf5, self.param.snapshot_diff)
         self._snapshot_iter = self.iter
         for call in self.on_snapshot:
             call(self, state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from fcn_caffe.errors import WeightsError
 from fcn_caffe.host.atomic import atomic_write
@@ -56,5 +56,16 @@ def write_weights(
                     "a .caffemodel has every blob. Copy the weights into the net first, or say which net it is."
                 )
     kinds = types or {}
+    write_layers(path, net_name, ((name, kinds.get(name, ""), blobs, ()) for name, blobs in weights.items()))
+
+
+def write_layers(
+    path: PathLike, net_name: str, layers: Iterable[tuple[str, str, Sequence[Array], Sequence[Array]]]
+) -> None:
+    """Write name, type, blobs and gradients of each layer as a binary NetParameter, where names may be repeated.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     with atomic_write(path) as file:
-        wire_writer.write_net(file, net_name, ((name, kinds.get(name, ""), blobs) for name, blobs in weights.items()))
+        wire_writer.write_net(file, net_name, layers)

@@ -175,11 +175,16 @@ def _read_array(
 
 
 def write_weights(
-    path: PathLike, weights: Mapping[str, list[Array]], net_name: str = "", types: Mapping[str, str] | None = None
+    path: PathLike,
+    weights: Mapping[str, list[Array]],
+    net_name: str = "",
+    types: Mapping[str, str] | None = None,
+    gradients: Mapping[str, list[Array]] | None = None,
 ) -> None:
     """Write weights as Caffe's ToHDF5 does: a group for every layer, also for those in `types` that have no blobs.
 
-    ABSENT blobs are left out. HDF5 as Caffe writes it has no place for the net's name.
+    ABSENT blobs are left out. `gradients` get a group of their own, shared ones too, where they are given. HDF5 as
+    Caffe writes it has no place for the net's name.
 
     Raises:
         OSError: The file cannot be written.
@@ -189,18 +194,23 @@ def write_weights(
         if any(part in ("", ".", "..") for part in layer.split("/")) or "\0" in layer:
             raise WeightsError(f"{os.fspath(path)}: HDF5 cannot keep the layer name '{layer}'. Rename the layer.")
     with _create(path) as file:
-        data = file.create_group("data")
-        for layer in {**weights, **(types or {})}:
-            try:
-                group = data.require_group(layer)
-                for index, array in enumerate(weights.get(layer, ())):
-                    if array is not ABSENT:
-                        group.create_dataset(str(index), data=np.asarray(array, "<f4"))
-            except (ValueError, TypeError):
-                raise WeightsError(
-                    f"{os.fspath(path)}: in HDF5 layer '{layer}' takes the place of another layer's blob. "
-                    "Rename the layer."
-                ) from None
+        for name, arrays in (("data", weights), ("diff", gradients)):
+            if arrays is not None:
+                _write_groups(file.create_group(name), arrays, {**weights, **(types or {})}, path)
+
+
+def _write_groups(data: h5py.Group, arrays: Mapping[str, list[Array]], layers: Iterable[str], path: PathLike) -> None:
+    """Write a group for each layer, with its arrays in it."""
+    for layer in layers:
+        try:
+            group = data.require_group(layer)
+            for index, array in enumerate(arrays.get(layer, ())):
+                if array is not ABSENT:
+                    group.create_dataset(str(index), data=np.asarray(array, "<f4"))
+        except (ValueError, TypeError):
+            raise WeightsError(
+                f"{os.fspath(path)}: in HDF5 layer '{layer}' takes the place of another layer's blob. Rename the layer."
+            ) from None
 
 
 def write_solver_state(
