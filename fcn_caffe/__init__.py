@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fcn_caffe.net import Graph, LearnableParam, Net, Node, known_types, read_net, register
     from fcn_caffe.proto.phases import TEST, TRAIN
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 
 __all__ = [
     "TEST",
