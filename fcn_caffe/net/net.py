@@ -131,7 +131,10 @@ class Net(nn.Module):
     def _build(self, surroundings: Surroundings) -> None:
         blobs: dict[str, Tensor] = {}
         for node in self.graph.nodes:
-            layer, tops = self._make_layer(node, [blobs[name] for name in node.bottoms], surroundings)
+            try:
+                layer, tops = self._make_layer(node, [blobs[name] for name in node.bottoms], surroundings)
+            except FcnCaffeError as error:
+                raise self._shapeless_input(node, error) or error from error.__cause__
             if len(tops) < len(node.tops):
                 raise layer.error(f"makes {len(tops)} tops, {len(node.tops)} are named: {', '.join(node.tops)}.")
             blobs.update(zip(node.tops, tops, strict=False))
@@ -151,6 +154,24 @@ class Net(nn.Module):
             raise (named.hinted(hint) if hint else named) from error.__cause__
         except FAILURES as error:
             raise name_failure(node, [bottom.shape for bottom in bottoms], error) from error
+
+    def _shapeless_input(self, node: Node, error: FcnCaffeError) -> LayerError | None:
+        """Return the error of an Input layer without a shape from which a layer, which failed, is computed, if any."""
+        waiting = [node.index]
+        for index in waiting:
+            source = self.graph.nodes[index]
+            below = (self.graph.producers[index, position] for position in range(len(source.bottoms)))
+            waiting += [maker for maker in dict.fromkeys(below) if maker not in waiting]
+            if source.type == "Input" and not source.param.input_param.shape:
+                unread = [field.name for field, _ in source.param.ListFields() if field.name.endswith("data_param")]
+                kept = f" Input reads no files: its {unread[0]} does nothing." if unread else ""
+                return LayerError(
+                    f"no shape is given, and {node} needs one ({error}). Write input_param {{ shape {{ dim: 1 dim: 3 "
+                    f"dim: 224 dim: 224 }} }} with the sizes of '{source.tops[0]}'.{kept}",
+                    source.name,
+                    source.type,
+                )
+        return None
 
     def _crop_hint(self, node: Node) -> str:
         if node.type != "Crop" or len(node.bottoms) != 2:

@@ -143,7 +143,7 @@ def test_images_that_do_not_fit() -> None:
 
 def test_data_comes_before_forward_and_is_read_before_more() -> None:
     net = memory_net()
-    with pytest.raises(LayerError, match=r"layer 'l' \(MemoryData\): has no data yet: call set_input_arrays"):
+    with pytest.raises(LayerError, match=r"'l' \(MemoryData\): has no data yet\. From Python: net\.set_input_arrays"):
         net()
     memory = net.layer("l")
     memory.add_images(images(4), [0] * 4)

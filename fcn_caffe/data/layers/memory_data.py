@@ -55,7 +55,11 @@ class MemoryData(Layer):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         if self.data is None:
-            raise self.error("has no data yet: call set_input_arrays(data, labels) on the layer first.")
+            raise self.error(
+                "has no data yet. From Python: net.set_input_arrays(data, labels) of `import caffe`, where a solver's "
+                f"nets are solver.net and solver.test_nets[0]; or net.layer('{self.name}').set_input_arrays(data, "
+                "labels) of fcn_caffe.Net. A command has no arrays: give such a net Data or HDF5Data."
+            )
         rows = slice(self.position, self.position + self.size)
         self.position = (self.position + self.size) % len(self.data)
         self.unread = self.unread and self.position != 0

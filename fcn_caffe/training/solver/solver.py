@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fcn_caffe.errors import SolverError
+from fcn_caffe.errors import LayerError, SolverError
 from fcn_caffe.host.glog import logger, mean_outputs, number, output_lines, say, show_log
 from fcn_caffe.host.paths import PathLike, Paths
 from fcn_caffe.net.net import Net
@@ -294,7 +294,10 @@ class Solver:
             if self._requests.stop:
                 say("solver.cpp:354", "Test interrupted.")
                 return {}
-            total, blobs = self._evaluate(net, with_loss=self.param.test_compute_loss)
+            try:
+                total, blobs = self._evaluate(net, with_loss=self.param.test_compute_loss)
+            except LayerError as error:
+                raise error.named(f"test net #{index}") from error.__cause__
             loss += total
             for name in net.graph.outputs:
                 sums[name] = sums[name] + blobs[name] if name in sums else blobs[name]
