@@ -80,11 +80,16 @@ class BatchNorm(SameShapeLayer):
                 raise self.error(
                     f"param {position} has lr_mult {spec.lr_mult:g}: the statistics are not learned, give 0."
                 )
+        self.asks_backward = len(param.param) < 3  # Caffe sees the rates that the net gives, not those added here
         while len(param.param) < 3:
             param.param.add(lr_mult=0, decay_mult=0)
 
     def is_repeatable(self) -> bool:
-        return not self.training  # it counts batches
+        return self._uses_global_stats  # else it counts batches
+
+    @property
+    def _uses_global_stats(self) -> bool:
+        return not self.training if self.fixed is None else self.fixed
 
     def forward(self, bottom: Tensor) -> Tensor:
         channels = bottom.shape[1] if bottom.ndim > 1 else 1
@@ -93,8 +98,7 @@ class BatchNorm(SameShapeLayer):
                 f"bottom {show(bottom.shape)} has {channels} channels, the blobs hold {self.mean.shape[0]}."
             )
         shaped = bottom if bottom.ndim > 1 else bottom[:, None]
-        use_global = not self.training if self.fixed is None else self.fixed
-        if use_global:
+        if self._uses_global_stats:
             factor = torch.where(self.scale_factor == 0, 0, 1 / self.scale_factor)
             top = F.batch_norm(shaped, self.mean * factor, self.variance * factor, eps=self.eps)
         else:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -50,14 +51,13 @@ class DebugInfo:
             if bottom.requires_grad:
                 # A tensor of this reader alone: the other readers' gradients are theirs.
                 watched[position] = bottom.view_as(bottom)
-                watched[position].register_hook(self._note_gradient(node.index, position))  # type: ignore[no-untyped-call]
+                watched[position].register_hook(partial(self.note_gradient, node.index, position))  # type: ignore[no-untyped-call]
         return watched
 
-    def _note_gradient(self, index: int, position: int) -> Callable[[Tensor], None]:
-        def hook(gradient: Tensor) -> None:
+    def note_gradient(self, index: int, position: int, gradient: Tensor) -> None:
+        """Note the gradient of a bottom, for `backward_done`. index: of the bottom's node."""
+        if self.enabled:
             self._gradients[index, position] = mean_size(gradient)
-
-        return hook
 
     def show_tops(self, node: Node, layer: Layer, tops: Iterable[Tensor]) -> None:
         """Say the tops and the parameters of a layer that has run."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import prod
 from typing import Any
 
 import torch
 
 from fcn_caffe.host.text import show
-from fcn_caffe.pycaffe.memory import Array, Memory
+from fcn_caffe.pycaffe.memory import Array, Memory, Shape, SharedMemory
 
 
 class Vec(list[Any]):
@@ -48,9 +48,14 @@ class Blob:
         """Give `diff` the shape of `data`."""
         self._diff.reshape(self._data.shape)
 
-    def share_data(self, other: Blob) -> None:
-        """Let `data` be another blob's from now on."""
-        self._data = other.data_memory
+    def share_data(self, other: Blob, shape: Iterable[int]) -> None:
+        """Let `data` be the memory that another blob's data is now, in a shape of its own."""
+        self._data = _shared(self._data, other.data_memory, tuple(shape))
+        self.fit_diff()
+
+    def share_diff(self, other: Blob) -> None:
+        """Let `diff` be the memory that another blob's diff is now."""
+        self._diff = _shared(self._diff, other.diff_memory, self._data.shape)
 
     @property
     def data(self) -> Array:
@@ -109,6 +114,15 @@ class Blob:
 
     def __repr__(self) -> str:
         return f"<caffe blob {show(self._data.shape)}>"
+
+
+def _shared(memory: Memory, other: Memory, shape: Shape) -> SharedMemory:
+    """Return memory that is another's, in a shape: the memory of before if it is that already."""
+    source = other.source if isinstance(other, SharedMemory) else other
+    if not isinstance(memory, SharedMemory) or memory.source is not source:
+        return SharedMemory(source, shape)
+    memory.reshape(shape)
+    return memory
 
 
 class BlobVec(Vec):

@@ -13,14 +13,16 @@ with gradients. What a `Step` remembers of its layer's last forward:
 |            |          | gradients                            | layer again on them                             |
 | unrecorded | neither  | forward without gradients            | backward runs the layer again on its bottoms    |
 
-A layer that is not repeatable is never run again: its record counts as fresh. `Executor.recording` is set from the
-start in a net that trains or has force_backward, and by the first backward in any other. `needed`, `down`: what Caffe
-computes gradients of at all, see `needs`.
+A layer that is not repeatable is never run again: its record counts as fresh; so does that of a layer that `keeps`
+what it read. A layer whose own blobs are overwritten has its arithmetic in `overwritten`, and no record. A layer whose
+top is its bottom's memory (`sharing`) computes nothing. `Executor.recording` is set from the start in a net that trains
+or has force_backward, and by the first backward in any other. `needed`, `down`: what Caffe computes gradients of at
+all, see `needs`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,19 +32,21 @@ from torch import Tensor, nn
 
 from fcn_caffe.data.layers.dummy_data import DummyData
 from fcn_caffe.layers.base import Layer, of_shape
+from fcn_caffe.layers.class_loss import HingeLoss
+from fcn_caffe.layers.linear import Scale
 from fcn_caffe.layers.python import Python
 from fcn_caffe.net.graph import AUTOMATIC, Graph, Node
 from fcn_caffe.net.net import Net as CoreNet
 from fcn_caffe.net.rewrite.splits import insert_splits
-from fcn_caffe.net.runner import Runner, infer_tops, naming
+from fcn_caffe.net.runner import Runner, Shape, infer_tops, naming
 from fcn_caffe.net.runner import Step as CoreStep
 from fcn_caffe.pycaffe.blob import Blob, BlobVec
 from fcn_caffe.pycaffe.errors import raise_as_raised
 from fcn_caffe.pycaffe.memory import Memory, ParamData, ParamDiff, owner_of
-from fcn_caffe.pycaffe.needs import needs_of
-
-# Tops of these share their bottom's memory in Caffe too.
-_SHARES = ("Reshape", "Flatten", "Split")
+from fcn_caffe.pycaffe.needs import ignores_propagate_down, needs_of
+from fcn_caffe.pycaffe.overwritten import Overwritten, keeps_forward, overwritten
+from fcn_caffe.pycaffe.scratch import hinge_gradient, hinge_margins, overwrites_gradient, scale_product
+from fcn_caffe.pycaffe.sharing import Sharing, shares_bottom, shares_data
 
 
 @dataclass
@@ -64,8 +68,10 @@ class Step:
     """One layer in its place, as the face sees it.
 
     core: the core net's step; None for a Split layer that only the face has. blobs: the parameters.
-    needed: whether backward runs. down: the bottoms whose diff is wanted. weights: the tops' loss weights.
-    in_place: whether a top has a bottom's name.
+    needed: whether backward runs. asked: the bottoms whose diff is wanted. down: those whose diff it gives.
+    weights: the tops' loss weights. overwritten: the arithmetic of a layer whose blobs are overwritten.
+    keeps: whether bottoms are overwritten later that backward needs as they were.
+    in_place: whether a top has a bottom's name. shared_shapes: of a bottom, and of the top that is its memory.
     """
 
     node: Node
@@ -74,9 +80,13 @@ class Step:
     tops: BlobVec
     blobs: BlobVec
     needed: bool
+    asked: list[bool]
     down: list[bool]
     weights: list[float]
     in_place: bool
+    overwritten: Overwritten | None = None
+    keeps: bool = False
+    shared_shapes: tuple[Shape, Shape] | None = None
     record: Record | None = None
     before: list[Tensor] = field(default_factory=list)
 
@@ -109,8 +119,7 @@ class Executor:
         self.graph = Graph.from_param(insert_splits(core.param))
         self.forced = bool(core.param.force_backward)
         self.recording = core.training or self.forced
-        self._runner = core.runner()
-        self._silent_runner = Runner(core)  # runs layers again without debug lines
+        self._runner = Runner(core)
         self.blobs: dict[str, Blob] = {}
         self.steps = self._make_steps()
         self.outputs = [name for name in self.graph.outputs if not name.startswith(AUTOMATIC)]
@@ -118,27 +127,24 @@ class Executor:
     def _make_steps(self) -> list[Step]:
         core_steps = _in_split_graph(self.core.steps, self.graph.nodes)
         needs = needs_of(self.graph, {index: step.layer for index, step in core_steps.items()}, self.forced)
+        sharing = Sharing(self.graph)
         steps = []
         for node in self.graph.nodes:
             weights = needs.weights[node.index]
-            self._make_blobs(node, weights)
             core = core_steps.get(node.index)
             params = BlobVec() if core is None else self._make_params(core.layer)
+            self._make_blobs(node, weights, params)
             bottoms = BlobVec(self.blobs[name] for name in node.bottoms)
             tops = BlobVec(self.blobs[name] for name in node.tops)
+            needed, asked = needs.layers[node.index], needs.bottoms[node.index]
+            down = [True] * len(asked) if needed and ignores_propagate_down(node) else asked
             step = Step(
-                node,
-                core,
-                bottoms,
-                tops,
-                params,
-                needs.layers[node.index],
-                needs.bottoms[node.index],
-                weights,
-                bool(set(node.tops) & set(node.bottoms)),
+                node, core, bottoms, tops, params, needed, asked, down, weights, bool({*node.tops} & {*node.bottoms})
             )
-            if step.layer is not None:
-                step.layer.follows_caffe = True
+            if core is not None:
+                core.layer.follows_caffe = True
+                step.overwritten = overwritten(node, core.layer, sharing)
+                step.keeps = keeps_forward(node, sharing)
             if isinstance(step.layer, Python):
                 step.layer.user.blobs = params
             if isinstance(step.layer, DummyData):
@@ -148,15 +154,21 @@ class Executor:
             steps.append(step)
         return steps
 
-    def _make_blobs(self, node: Node, weights: Sequence[float]) -> None:
+    def _make_blobs(self, node: Node, weights: Sequence[float], params: BlobVec) -> None:
         for name, weight in zip(node.tops, weights, strict=True):
-            if name in self.blobs:
-                continue
-            if node.type == "Split" and name not in self.core.blob_shapes:
-                data = self.blobs[node.bottoms[0]].data_memory
-            else:
-                data = Memory(self.core.blob_shapes[name])
-            self.blobs[name] = Blob(data, Memory(data.shape, weight), self._wanted_device)
+            if name not in self.blobs:
+                shape = self.core.blob_shapes.get(name)
+                if shape is None:  # a copy that the face has alone
+                    shape = self.blobs[node.bottoms[0]].data_memory.shape
+                self.blobs[name] = Blob(Memory(shape), Memory(shape, weight), self._wanted_device)
+                if shares_data(node):
+                    self.blobs[name].share_data(self.blobs[node.bottoms[0]], shape)
+                if shares_bottom(node):
+                    self.blobs[name].share_diff(self.blobs[node.bottoms[0]])
+                if node.type == "Parameter":
+                    _share_all(self.blobs[name], params[0])
+            if weight and self.blobs[name].diff_memory.rest != weight:  # in memory that another layer has made
+                self.blobs[name].diff_memory.adopt(torch.full(self.core.blob_shapes[name], weight))
 
     def _make_params(self, layer: Layer) -> BlobVec:
         return BlobVec(
@@ -171,19 +183,23 @@ class Executor:
             self.core.to(wanted)
         return wanted
 
-    def _is_plain_split(self, step: Step) -> bool:
-        """Whether a step is a Split that only shares memory: with debug_info it runs as a layer, to be logged."""
-        return step.node.type == "Split" and (step.core is None or self.core.debug is None)
-
     # -- forward --------------------------------------------------------------------------------------------------
 
     def forward(self, step: Step, device: torch.device) -> None:
         """Run one layer: its tops' data follow from its bottoms' data."""
+        self._compute(step, device)
+        debug = self.core.debug
+        if debug is not None and debug.enabled and step.layer is not None:
+            debug.show_tops(step.node, step.layer, [top.data_memory.tensor(device) for top in step.tops])
+
+    def _compute(self, step: Step, device: torch.device) -> None:
         layer = step.layer
         if step.node.type == "Input":
             for top in step.tops:
                 top.data_memory.prefer_array()
-        elif self._is_plain_split(step):
+        elif step.node.type == "Parameter":
+            _share_all(step.tops[0], step.blobs[0])
+        elif shares_data(step.node):
             _share(step)
         elif isinstance(layer, DummyData):
             for index, (top, constant) in enumerate(zip(step.tops, layer.constants(), strict=True)):
@@ -203,29 +219,36 @@ class Executor:
     def _forward(self, step: Step, core: CoreStep, device: torch.device) -> None:
         step.record = None
         bottoms = [blob.data_memory.tensor(device) for blob in step.bottoms]
-        if step.in_place and any(top.data_memory.is_watched for top in step.tops):
-            bottoms = [bottom.clone() for bottom in bottoms]  # what a script watches is about to be overwritten
+        is_pinned = step.overwritten is None and any(top.data_memory.is_pinned for top in step.tops)
+        if step.keeps or (step.in_place and is_pinned):
+            bottoms = [bottom.clone() for bottom in bottoms]  # they are about to be overwritten
         for top in step.tops:
             if top not in step.bottoms:
                 top.data_memory.release()
-        if step.needed and (self.recording or not core.layer.is_repeatable()):
-            step.record = self._run_recorded(self._runner, step, core, bottoms)
-            tops, step.before = step.record.tops, []
+        step.before = []
+        if step.overwritten is not None:
+            with torch.no_grad():
+                tops = step.overwritten.forward(bottoms, lambda blobs: self._runner.call_layer(core, blobs))
+        elif step.needed and (self.recording or step.keeps or not core.layer.is_repeatable()):
+            step.record = self._run_recorded(step, core, bottoms)
+            tops = step.record.tops
         else:
             with torch.no_grad():
                 tops = self._runner.call_layer(core, bottoms)
             step.before = bottoms if step.in_place else []
         if not step.bottoms:
             tops = [top.to(device) for top in tops]
-        lent = set() if step.node.type in _SHARES or step.in_place else {_storage(bottom) for bottom in bottoms}
+        lent = set() if step.in_place else {_storage(bottom) for bottom in bottoms}
         for blob, top in zip(step.tops, tops, strict=False):
             # `data` has a count of changes of its own: scripts write while graphs remember.
             blob.data_memory.adopt(top.data, _storage(top) in lent)
             blob.fit_diff()
         if step.record is not None:
             step.record.bottoms = [blob.data_memory.current() for blob in step.bottoms]
+        if isinstance(core.layer, HingeLoss):
+            step.bottoms[0].diff_memory.adopt(hinge_margins(bottoms[0], bottoms[1]))
 
-    def _run_recorded(self, runner: Runner, step: Step, core: CoreStep, bottoms: list[Tensor]) -> Record:
+    def _run_recorded(self, step: Step, core: CoreStep, bottoms: list[Tensor]) -> Record:
         """Run with gradients, over leaves that see what is written to the blobs later."""
         layer = core.layer
         leaves = [bottom.data for bottom in bottoms]
@@ -235,7 +258,7 @@ class Executor:
         overwrite: Any = _Handle.apply
         handles = [overwrite(leaf) if layer.inplace and leaf.requires_grad else leaf for leaf in leaves]
         with torch.enable_grad(), self._learning(layer):
-            tops = runner.call_layer(core, handles)
+            tops = self._runner.call_layer(core, handles)
         return Record(leaves, [], tops, _versions(layer))
 
     @contextmanager
@@ -263,68 +286,120 @@ class Executor:
                 top.fit_diff()
 
     def loss(self, steps: Sequence[Step], device: torch.device) -> float:
-        """Return the sum over these layers' tops of loss weight times numbers."""
+        """Return the sum over these layers' tops of loss weight times numbers; the weights are in the tops' diffs."""
         total = 0.0
         for step in steps:
             for weight, top in zip(step.weights, step.tops, strict=True):
                 if weight:
-                    total += weight * float(top.data_memory.tensor(device).sum())
+                    data, diff = top.data_memory.tensor(device), top.diff_memory
+                    weighted = data * diff.tensor(device) if diff.is_written else data * weight
+                    total += float(weighted.sum())
         return total
 
     # -- backward -------------------------------------------------------------------------------------------------
 
     def backward(self, step: Step, device: torch.device) -> None:
         """Run one layer backward: its bottoms' diffs follow from its tops' diffs; parameters' diffs add up."""
-        if not step.needed or (not step.bottoms and not step.blobs):
+        if not step.needed or not step.bottoms or shares_bottom(step.node):
             return
         for blob in step.blobs:
             blob.data_memory.flush()
         with raise_as_raised(), _naming(step):
             if isinstance(step.layer, Python):
                 self._call_user(step, "backward", step.tops, list(step.down), step.bottoms)
-            elif self._is_plain_split(step):
+            elif step.node.type == "Flatten":
+                step.bottoms[0].share_diff(step.tops[0])
+            elif step.node.type == "Split":
                 if step.down[0]:
                     memories = [top.diff_memory for top in step.tops]
                     diffs = [memory.tensor(device) for memory in memories]
                     _adopt_diff(step.bottoms[0], sum(diffs[1:], diffs[0]), {_storage(diffs[0]): memories[0]})
             elif step.core is not None:
                 self._backward(step, step.core, device)
+        if self.core.debug is not None:
+            for position, blob in enumerate(step.bottoms):
+                if step.asked[position]:
+                    self.core.debug.note_gradient(step.node.index, position, blob.diff_memory.tensor(device))
 
     def _backward(self, step: Step, core: CoreStep, device: torch.device) -> None:
         self.recording = True  # it will be called again
-        wanted = [position for position, down in enumerate(step.down) if down]
-        wanted = [position for position in wanted if position not in core.layer.undifferentiable]
+        layer = core.layer
+        wanted = [down and position not in layer.undifferentiable for position, down in enumerate(step.down)]
         arriving = [top.diff_memory for top in step.tops]
+        bottoms = [blob.data_memory.tensor(device) for blob in step.bottoms]
+        known = {_storage(diff.tensor(device)): diff for diff in arriving if diff.is_written}
+        if step.overwritten is not None:
+            top, dy = step.tops[0].data_memory.tensor(device), arriving[0].tensor(device)
+            gradients = step.overwritten.backward(bottoms, top, dy, wanted)
+        elif isinstance(layer, HingeLoss):
+            left, weight = step.bottoms[0].diff_memory.tensor(device), arriving[0].tensor(device)
+            gradients = [hinge_gradient(layer, left, bottoms[1], weight), None]
+        else:
+            gradients, learned = self._differentiate(step, core, wanted, device)
+            self._give_parameters(step, learned, known)
+            if isinstance(layer, Scale) and not wanted[0] and not step.in_place:
+                self._leave_product(step, layer, bottoms, wanted, arriving[0].tensor(device))
+        for position, gradient in enumerate(gradients):
+            if wanted[position]:
+                _adopt_diff(step.bottoms[position], gradient, known)
+
+    def _differentiate(
+        self, step: Step, core: CoreStep, wanted: Sequence[bool], device: torch.device
+    ) -> tuple[list[Tensor | None], dict[nn.Parameter, Tensor]]:
+        """Return the gradients of the bottoms that are wanted, by position, and of the parameters."""
         record = self._fresh_record(step, core, device)
         pairs = [
             (top, diff.tensor(device))
-            for top, diff in zip(record.tops, arriving, strict=False)
+            for top, diff in zip(record.tops, [top.diff_memory for top in step.tops], strict=False)
             if top.requires_grad and (diff.is_written or diff.rest)
         ]
+        positions = [position for position, is_wanted in enumerate(wanted) if is_wanted]
+        bottoms: list[Tensor | None] = [None] * len(wanted)
         with self._learning(core.layer) as owners:
-            inputs = [record.leaves[position] for position in wanted] + owners
-            gradients: Sequence[Tensor | None] = [None] * len(inputs)
-            if pairs and inputs:
-                tops, diffs = zip(*pairs, strict=True)
-                gradients = torch.autograd.grad(tops, inputs, diffs, retain_graph=True, allow_unused=True)
-        known = {_storage(diff.tensor(device)): diff for diff in arriving if diff.is_written}
-        for position, gradient in zip(wanted, gradients, strict=False):
-            _adopt_diff(step.bottoms[position], gradient, known)
-        for owner, gradient in zip(owners, gradients[len(wanted) :], strict=True):
-            if gradient is not None:
-                diff = next(blob.diff_memory for blob in step.blobs if blob.diff_memory.owner() is owner)
-                diff.add(gradient.clone() if _storage(gradient) in known else gradient)
+            inputs = [record.leaves[position] for position in positions] + owners
+            if not pairs or not inputs:
+                return bottoms, {}
+            tops, diffs = zip(*pairs, strict=True)
+            gradients = torch.autograd.grad(tops, inputs, diffs, retain_graph=True, allow_unused=True)
+        for position, gradient in zip(positions, gradients, strict=False):
+            bottoms[position] = gradient
+        learned = zip(owners, gradients[len(positions) :], strict=True)
+        return bottoms, {owner: gradient for owner, gradient in learned if gradient is not None}
+
+    def _leave_product(
+        self, step: Step, layer: Scale, bottoms: Sequence[Tensor], wanted: Sequence[bool], dy: Tensor
+    ) -> None:
+        """Leave in the bottom's diff what Scale computes there for its operand's gradient, where it is wanted."""
+        operand = layer.weight if layer.learned else bottoms[1]
+        if operand.requires_grad or self.forced if layer.learned else wanted[1]:
+            product = scale_product(bottoms[0], operand, dy)
+            if product is not None:
+                step.bottoms[0].diff_memory.adopt(product)
+
+    def _give_parameters(
+        self, step: Step, gradients: Mapping[nn.Parameter, Tensor], known: Mapping[int, Memory]
+    ) -> None:
+        """Add gradients to the parameters' diffs. known: the memories that they may be part of, by storage."""
+        layer, shape = step.layer, step.bottoms[0].data_memory.shape
+        for owner, gradient in gradients.items():
+            blob = next(blob for blob in step.blobs if blob.diff_memory.owner() is owner)
+            gradient = gradient.clone() if _storage(gradient) in known else gradient
+            if blob is step.blobs[0] and isinstance(layer, Scale) and overwrites_gradient(layer, shape):
+                blob.diff_memory.replace(gradient)
+            else:
+                blob.diff_memory.add(gradient)
 
     def _fresh_record(self, step: Step, core: CoreStep, device: torch.device) -> Record:
         """Return the last run with gradients; run the layer again where there was none or its blobs have changed."""
         layer, record = core.layer, step.record
-        if record is not None and (self._is_fresh(step, record, device) or not layer.is_repeatable()):
+        is_kept = step.keeps or not layer.is_repeatable()
+        if record is not None and (is_kept or self._is_fresh(step, record, device)):
             return record
         bottoms = step.before or [blob.data_memory.tensor(device) for blob in step.bottoms]
         # An overwritten bottom is its own top by now, which these layers take for the same.
         inplace, layer.inplace = layer.inplace, False
         try:
-            record = self._run_recorded(self._silent_runner, step, core, [bottom.to(device) for bottom in bottoms])
+            record = self._run_recorded(step, core, [bottom.to(device) for bottom in bottoms])
         finally:
             layer.inplace = inplace
         record.bottoms = [blob.data_memory.current() for blob in step.bottoms]
@@ -347,7 +422,7 @@ class Executor:
         """Give every blob the shape that follows from its layer's bottoms."""
         for step in self.steps:
             layer = step.layer
-            if step.node.type == "Split":
+            if shares_data(step.node):
                 _share(step)
             elif isinstance(layer, Python):
                 with raise_as_raised(), _naming(step):
@@ -373,10 +448,25 @@ def _in_split_graph(steps: Sequence[CoreStep], nodes: Sequence[Node]) -> dict[in
     }
 
 
+def _share_all(top: Blob, source: Blob) -> None:
+    top.share_data(source, source.data_memory.shape)
+    top.share_diff(source)
+
+
 def _share(step: Step) -> None:
+    """Let tops be their bottom, in the shape that follows from the bottom's."""
+    bottom, layer = step.bottoms[0], step.layer
+    shape = bottom.data_memory.shape
+    if step.node.type == "Split":
+        step.shared_shapes = shape, shape
+    elif step.shared_shapes is None or step.shared_shapes[0] != shape:
+        assert layer is not None
+        with _naming(step), torch.no_grad():
+            step.shared_shapes = shape, tuple(infer_tops(layer, [of_shape(*shape)])[0].shape)
     for top in step.tops:
-        top.share_data(step.bottoms[0])
-        top.fit_diff()
+        top.share_data(bottom, step.shared_shapes[1])
+        if shares_bottom(step.node):
+            top.share_diff(bottom)
 
 
 def _adopt_diff(blob: Blob, gradient: Tensor | None, known: dict[int, Memory]) -> None:

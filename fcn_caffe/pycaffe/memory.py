@@ -16,6 +16,7 @@ than the device's tensor, as in Caffe, and is copied when a layer reads. The sta
 | newer     | `_views.newer` (on a GPU) | `array`, `prefer_array`    | the array on the host is the newest: `tensor` |
 |           |                           |                            | copies it to the device and ends the state    |
 
+`SharedMemory` is another memory in a shape of its own and has that one's states.
 A parameter's data and diff are the module's own tensors (`ParamData`, `ParamDiff`), so only the last two rows are
 theirs; several nets may share a parameter, and then share its arrays too.
 """
@@ -100,6 +101,11 @@ class Memory:
         """Whether a script holds an array of it."""
         root = self._views.root
         return root is not None and root() is not None
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether what it adopts is copied into the memory that is there."""
+        return self.is_watched
 
     def tensor(self, device: torch.device) -> Tensor:
         """Return the newest numbers as a tensor on a device."""
@@ -231,6 +237,70 @@ class Memory:
         self._shape, self._views.host, self._views.newer = shape, None, False
 
 
+class SharedMemory(Memory):
+    """Another memory's numbers in a shape of its own: what is written to one is in both.
+
+    Where the other has been reshaped to another count, this one shows as many of its numbers as it has, then zeros,
+    until it is shared anew.
+    """
+
+    def __init__(self, source: Memory, shape: Iterable[int]) -> None:
+        super().__init__(shape, source.rest)
+        self.source = source
+
+    @property
+    def _is_whole(self) -> bool:
+        return prod(self._shape) == prod(self.source.shape)
+
+    def current(self) -> Tensor | None:
+        return self.source.current()
+
+    @property
+    def is_written(self) -> bool:
+        return self.source.is_written
+
+    @property
+    def is_watched(self) -> bool:
+        return self.source.is_watched
+
+    @property
+    def is_pinned(self) -> bool:
+        return self.source.is_pinned
+
+    def tensor(self, device: torch.device) -> Tensor:
+        tensor = self.source.tensor(device)
+        if self._is_whole:
+            return tensor.reshape(self._shape)
+        count = prod(self._shape)
+        part = tensor.reshape(-1)[:count]
+        return torch.cat([part, part.new_zeros(count - len(part))]).view(self._shape)
+
+    def adopt(self, top: Tensor, lent: bool = False) -> None:
+        self._shape = tuple(top.shape)
+        self.source.adopt(top.reshape(self.source.shape) if self._is_whole else top, lent)
+
+    def release(self) -> None:
+        self.source.release()
+
+    def clear(self) -> None:
+        self.source.clear()
+
+    def lend(self) -> None:
+        self.source.lend()
+
+    def prefer_array(self) -> None:
+        self.source.prefer_array()
+
+    def array(self, device: torch.device) -> Array:
+        if self._is_whole:
+            return self.source.array(device).reshape(self._shape)
+        view: Array = self.tensor(device).cpu().numpy()
+        return view
+
+    def reshape(self, shape: Shape) -> None:
+        self._shape = shape
+
+
 # The views of a parameter's data and of its diff: a parameter may be in several nets.
 _VIEWS_OF_PARAMETERS: Any = WeakIdKeyDictionary()
 
@@ -270,6 +340,15 @@ class ParamData(Memory):
     @property
     def _views(self) -> _Views:
         return _views_of(owner_of(self._layer, self._name), 0)
+
+    @property
+    def is_pinned(self) -> bool:
+        return True
+
+    def adopt(self, top: Tensor, lent: bool = False) -> None:
+        """Overwrite the module's numbers: a layer works in place on the top of a Parameter layer."""
+        with torch.no_grad():
+            self.tensor(top.device).copy_(top.reshape(self.shape))
 
     def flush(self) -> None:
         """On a GPU: bring what a script wrote to the module."""
@@ -348,6 +427,15 @@ class ParamDiff(Memory):
             diff = self._get()
             diff = self._allocate(owner.device) if diff is None else diff
             diff.view(owner.shape).add_(gradient)
+
+    def adopt(self, top: Tensor, lent: bool = False) -> None:
+        """Become a gradient: of the top of a Parameter layer, whose memory this is."""
+        self.replace(top.clone() if lent else top)
+
+    def replace(self, gradient: Tensor) -> None:
+        """Take the place of what is there; as `add`."""
+        self.clear()
+        self.add(gradient.reshape(self.owner().shape))
 
     def flush(self) -> None:
         """On a GPU: bring what a script wrote to `.grad`."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from fcn_caffe.layers.base import Layer
 from fcn_caffe.net.graph import Graph, Node
+from fcn_caffe.proto import caffe_pb2
 
 
 @dataclass
@@ -28,7 +29,7 @@ def needs_of(graph: Graph, layers: Mapping[int, Layer], force_backward: bool) ->
     for node in graph.nodes:
         layer = layers.get(node.index)
         down = [bool(option) for option in node.param.propagate_down] or [reached[name] for name in node.bottoms]
-        learns = layer is not None and any(blob.requires_grad for blob in layer.blobs)
+        learns = layer is not None and (layer.asks_backward or any(blob.requires_grad for blob in layer.blobs))
         needed = learns or any(reached[name] for name in node.bottoms)
         needs.layers.append(needed)
         needs.bottoms.append(down)
@@ -66,6 +67,13 @@ def _drop_what_no_loss_sees(nodes: Sequence[Node], needs: Needs) -> None:
         else:
             under_loss.update(node.bottoms)
         skipped.update(name for name, needed in zip(node.bottoms, down, strict=True) if not needed)
+
+
+def ignores_propagate_down(node: Node) -> bool:
+    """Whether a layer's backward writes its bottoms' diffs whatever it is asked for, as Caffe's does."""
+    if node.type == "LRN":
+        return node.param.lrn_param.norm_region == caffe_pb2.LRNParameter.ACROSS_CHANNELS
+    return node.type in ("BatchNorm", "Im2col", "MVN", "Softmax")
 
 
 def _unforceable(node: Node, layer: Layer | None) -> tuple[int, ...]:
