@@ -55,11 +55,12 @@ def test_a_failure_may_be_told_otherwise() -> None:
             return GraphError(f"{step.node.name} after {len(bottoms)} bottoms")
 
     net = make_net(*NET)
+    unlike_the_weights = torch.zeros(1, 2, 4, 4, dtype=torch.float64)
     with pytest.raises(GraphError, match=r"^conv after 1 bottoms$") as caught:
-        Brief(net).run({"data": torch.zeros(1, 3, 4, 4)})
+        Brief(net).run({"data": unlike_the_weights})
     assert isinstance(caught.value.__cause__, RuntimeError)
-    with pytest.raises(LayerError, match=r"layer 'conv' \(Convolution\): failed on data 1x3x4x4: "):
-        Runner(net).run({"data": torch.zeros(1, 3, 4, 4)})
+    with pytest.raises(LayerError, match=r"layer 'conv' \(Convolution\): failed on data 1x2x4x4: "):
+        Runner(net).run({"data": unlike_the_weights})
 
 
 def test_a_blob_is_freed_after_its_last_reader_unless_it_is_kept() -> None:

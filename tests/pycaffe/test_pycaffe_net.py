@@ -522,7 +522,7 @@ def test_arrays_for_memory_data(tmp_path: Path) -> None:
     net.set_input_arrays(images, np.arange(4, dtype=np.float32))
     net.forward()
     np.testing.assert_array_equal(net.forward()["data"], images[2:])
-    assert net.blobs["label"].data.tolist() == [2, 3] and net.inputs == []
+    assert net.blobs["label"].data.tolist() == [[[[2]]], [[[3]]]] and net.inputs == []
     with pytest.raises(RuntimeError, match="first layer is a MemoryData"):
         make(tmp_path, DATA).set_input_arrays(images, np.arange(4, dtype=np.float32))
 
