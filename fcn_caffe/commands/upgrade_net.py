@@ -19,39 +19,30 @@ if TYPE_CHECKING:
 
     Message = TypeVar("Message", caffe_pb2.NetParameter, caffe_pb2.SolverParameter)
 
-_OLD_TRANSFORMS = ("scale", "mean_file", "crop_size", "mirror")
-_DATA_OPTIONS = ("data_param", "image_data_param", "window_data_param")
-
 
 def old_forms(net: caffe_pb2.NetParameter) -> list[str]:
     """Say what about a net is old, as `upgrade_net` will change it: "7 V1 layers", "net-level input data" …"""
+    from fcn_caffe.proto.upgrade import has_old_multipliers, old_transforms
+
     forms = []
     v0 = sum(layer.HasField("layer") for layer in net.layers)
     if v0:
         forms.append(_count(v0, "V0 layer"))
     if len(net.layers) > v0:
         forms.append(_count(len(net.layers) - v0, "V1 layer"))
-    moved = [layer.name for layer in net.layers if _has_old_transform(layer)]
-    moved += [layer.name for layer in net.layer if _has_old_transform(layer)]
+    moved = [layer.name for layer in net.layers if old_transforms(layer)]
     if moved:
         forms.append(f"transforms in the data options of {', '.join(moved)}")
     norms = [
         layer.name
         for layer in net.layer
-        if layer.type == "BatchNorm" and any(param.lr_mult or param.decay_mult for param in layer.param)
+        if has_old_multipliers(layer) and any(param.lr_mult or param.decay_mult for param in layer.param)
     ]
     if norms:
         forms.append(f"multipliers of BatchNorm in {', '.join(norms)}")
     if net.input:
         forms.append(f"net-level input {', '.join(net.input)}")
     return forms
-
-
-def _has_old_transform(layer: caffe_pb2.LayerParameter | caffe_pb2.V1LayerParameter) -> bool:
-    return any(
-        layer.HasField(options) and any(getattr(layer, options).HasField(name) for name in _OLD_TRANSFORMS)
-        for options in _DATA_OPTIONS
-    )
 
 
 def _count(number: int, noun: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -25,6 +26,18 @@ def nearest_names(name: str, known: Iterable[str], count: int = 1, alike: float 
         alike: how much of a name has to agree, from 0 to 1.
     """
     return get_close_matches(name[:_LONGEST_NAME], list(known), count, alike)
+
+
+def decode_text(data: bytes) -> str:
+    """Read text that should be UTF-8; a byte that is none is read as the letter that it is in Latin-1.
+
+    Caffe takes names of any bytes.
+
+    >>> decode_text("é".encode()), decode_text(b"caf\\xe9")
+    ('é', 'café')
+    """
+    text = data.decode("utf-8", "surrogateescape")
+    return text if text.isascii() else re.sub("[\udc80-\udcff]", lambda match: chr(ord(match[0]) - 0xDC00), text)
 
 
 def did_you_mean(name: str, known: Iterable[str], quote: str = "'") -> str:

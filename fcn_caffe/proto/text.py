@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn, TypeVar
 
 from fcn_caffe.errors import PrototxtError
-from fcn_caffe.host.text import did_you_mean
+from fcn_caffe.host.text import decode_text, did_you_mean
 from fcn_caffe.host.wrong_file import HEAD, wrong_file
 from fcn_caffe.proto import caffe_pb2, foreign, hints
 from fcn_caffe.proto.foreign import ForeignPart
@@ -30,8 +30,8 @@ M = TypeVar("M", bound=caffe_pb2.Message)
 _TOKEN = re.compile(
     r"""\s*
     (?: ([A-Za-z_]\w*)
-      | (-?\s*(?:0[xX][0-9a-fA-F]+ | (?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?[fF]?)(?![\w.])
-        | -\s*(?:inf(?:inity)?|nan)\b)
+      | ((?:-(?:\s|\#[^\n]*\n)*)?(?:0[xX][0-9a-fA-F]+ | (?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?[fF]?)(?![\w.])
+        | -(?:\s|\#[^\n]*\n)*(?i:inf(?:inity)?|nan)\b)
       | ("[^"\\\n]*(?:\\.[^"\\\n]*)*" | '[^'\\\n]*(?:\\.[^'\\\n]*)*')
       | ([{}<>\[\]:,;])
       | (\Z)
@@ -48,7 +48,8 @@ _QUOTES = "\"'"
 _CEIL_MODE = ("PoolingParameter", "ceil_mode")
 _PLAIN_ESCAPES = dict(zip("abfnrtv\\'\"?", b"\a\b\f\n\r\t\v\\'\"?", strict=True))
 _BOOLS = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}
-_INTEGER = re.compile(r"-?\s*(?:0[xX][0-9a-fA-F]+|\d+)\Z")
+_INTEGER = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|\d+)\Z")
+_BETWEEN = re.compile(r"\s|#[^\n]*")  # what may stand between a minus and its number
 
 
 def read_text(path: str | os.PathLike[str], message_class: type[M], *, keep_foreign: bool = False) -> M:
@@ -75,7 +76,7 @@ def read_text(path: str | os.PathLike[str], message_class: type[M], *, keep_fore
         raise PrototxtError(f"is a binary file; expected a {title} as text. Weights are read by load_weights.", path)
     if not data.strip():
         raise PrototxtError(f"is empty; expected a {title} as text.", path)
-    # Bytes that are not UTF-8 are harmless in a comment and become an error where they are read.
+    # Bytes that are not UTF-8 may stand in comments and strings.
     return parse_text(data.decode("utf-8-sig", "surrogateescape"), message_class, path, keep_foreign=keep_foreign)
 
 
@@ -144,6 +145,8 @@ class _Parser:
             match = next(self.tokens)
         self.kind: int = match.lastindex  # type: ignore[assignment]
         self.value, self.start = match[self.kind], match.start(self.kind)
+        if self.kind == _NUMBER and self.value.startswith("-"):
+            self.value = _BETWEEN.sub("", self.value)
 
     # -- messages ------------------------------------------------------------------------------------------------
 
@@ -264,7 +267,7 @@ class _Parser:
     def read_integer(self, field: Field, lowest: int, highest: int, expected: str) -> int:
         if self.kind != _NUMBER or not _INTEGER.match(self.value):
             self.fail(f"{field.name} is {expected}, got {self.shown()}.")
-        value = _integer("".join(self.value.split()))
+        value = _integer(self.value)
         if value is None:
             self.fail(f"{field.name} is {expected}; {self.shown()} starts with 0, so it is octal, and 8 and 9 are not.")
         if not lowest <= value <= highest:
@@ -272,7 +275,7 @@ class _Parser:
         return value
 
     def read_float(self, field: Field) -> float:
-        word = "".join(self.value.split()).lower()
+        word = self.value.lower()
         if self.kind == _NAME and word in ("inf", "infinity", "nan"):
             return float(word)
         if self.kind != _NUMBER or word.lstrip("-").startswith("0x"):
@@ -320,7 +323,7 @@ class _Parser:
                 parts.append(self.unescape())
                 self.take()
             joined = b"".join(parts)
-            return joined.decode() if field.kind == "string" else joined
+            return decode_text(joined) if field.kind == "string" else joined
         except UnicodeError:
             self.fail(f"{field.name} is not UTF-8 text. Save the file as UTF-8.", start)
 

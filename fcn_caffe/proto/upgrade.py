@@ -5,6 +5,7 @@ Source of every rule: Caffe's own upgrade of the same forms, in its order.
 
 from __future__ import annotations
 
+import logging
 import os
 
 from fcn_caffe.errors import PrototxtError
@@ -36,7 +37,10 @@ _SOLVER_TYPES = {
     "ADADELTA": "AdaDelta",
     "ADAM": "Adam",
 }
+_log = logging.getLogger("fcn_caffe.proto")
+
 _TYPE = "type: "
+_DATA_OPTIONS = {"Data": "data_param", "ImageData": "image_data_param", "WindowData": "window_data_param"}
 _MOVED_TRANSFORMS = ("scale", "mean_file", "crop_size", "mirror")
 
 
@@ -57,12 +61,13 @@ def upgrade_net(net: caffe_pb2.NetParameter, path: str | os.PathLike[str] = "<ne
         if len(net.layer):
             raise PrototxtError("has both `layer` and the old `layers`. Use one of them.", path)
         upgrade_v0_layers(net, path)
+        for old in net.layers:
+            _move_data_transform(old)
         net.layer.extend([_modern_layer(old) for old in net.layers])
         net.ClearField("layers")
     for layer in net.layer:
-        _move_data_transform(layer)
-        if layer.type == "BatchNorm":
-            # Its blobs are running sums; old nets declared multipliers for them, which the solver must not apply.
+        _warn_of_transforms(layer, path)
+        if has_old_multipliers(layer):
             for param in layer.param:
                 param.lr_mult = param.decay_mult = 0
     if len(net.input):
@@ -129,26 +134,62 @@ def _modern_layer(old: caffe_pb2.V1LayerParameter) -> caffe_pb2.LayerParameter:
     return new
 
 
-def _move_data_transform(layer: caffe_pb2.LayerParameter) -> None:
-    """Move scale, mean_file, crop_size and mirror from the options of a data layer to transform_param."""
-    for options in ("data_param", "image_data_param", "window_data_param"):
-        if layer.HasField(options):
-            data = getattr(layer, options)
-            for name in _MOVED_TRANSFORMS:
-                if data.HasField(name):
-                    setattr(layer.transform_param, name, getattr(data, name))
-                    data.ClearField(name)
+def has_old_multipliers(layer: caffe_pb2.LayerParameter) -> bool:
+    """Whether a BatchNorm layer has a `param` for each of its blobs, as the first ones had to.
+
+    The blobs are running sums, which the solver must not touch: the upgrade sets the multipliers to 0.
+    """
+    return layer.type == "BatchNorm" and len(layer.param) == 3
+
+
+def old_transforms(layer: caffe_pb2.LayerParameter | caffe_pb2.V1LayerParameter) -> list[str]:
+    """Return the transforms that stand in the options of a data layer: "data_param { scale }" …
+
+    Those of V1 layers are moved to transform_param. Those of modern layers Caffe does not read, but for the scale of
+    WindowData.
+    """
+    v1 = isinstance(layer, caffe_pb2.V1LayerParameter)
+    kind = modern_type(layer.type) if isinstance(layer, caffe_pb2.V1LayerParameter) else layer.type
+    options = _DATA_OPTIONS.get(kind, "")
+    if not options or not layer.HasField(options):
+        return []
+    read = () if v1 or options != "window_data_param" else ("scale",)
+    data = getattr(layer, options)
+    names = [name for name in _MOVED_TRANSFORMS if data.HasField(name) and name not in read]
+    return [f"{options} {{ {name} }}" for name in names]
+
+
+def _move_data_transform(layer: caffe_pb2.V1LayerParameter) -> None:
+    """Move scale, mean_file, crop_size and mirror from the options of a V1 data layer to transform_param."""
+    for place in old_transforms(layer):
+        options, name = place.removesuffix(" }").split(" { ")
+        data = getattr(layer, options)
+        setattr(layer.transform_param, name, getattr(data, name))
+        data.ClearField(name)
+
+
+def _warn_of_transforms(layer: caffe_pb2.LayerParameter, path: str | os.PathLike[str]) -> None:
+    unread = old_transforms(layer)
+    if unread:
+        _log.warning(
+            "%s: layer '%s' (%s): %s has no effect, as in Caffe, which moves it for V1 `layers` alone. "
+            "Write it in transform_param if you want it.",
+            *(os.fspath(path), layer.name, layer.type, ", ".join(unread)),
+        )
 
 
 def _add_input_layer(net: caffe_pb2.NetParameter, path: str | os.PathLike[str]) -> None:
     """Replace net-level `input` with one Input layer in front, named "input" as Caffe does."""
     inputs, shapes, dims = list(net.input), list(net.input_shape), list(net.input_dim)
     if shapes and dims:
-        raise PrototxtError("has both input_shape and the old input_dim. Keep input_shape.", path)
-    if dims and len(dims) != 4 * len(inputs):
+        _log.warning("%s: has input_shape and the old input_dim: input_shape counts.", os.fspath(path))
+        dims = []
+    if dims and len(dims) < 4 * len(inputs):
         raise PrototxtError(f"has {len(dims)} input_dim for {len(inputs)} input, expected {4 * len(inputs)}.", path)
-    if not dims and len(shapes) != len(inputs):
+    if not dims and len(shapes) < len(inputs):
         raise PrototxtError(f"has {len(shapes)} input_shape for {len(inputs)} input. Give each input its shape.", path)
+    if len(dims) > 4 * len(inputs) or len(shapes) > len(inputs):
+        _log.warning("%s: has more shapes than its %d input: the first count.", os.fspath(path), len(inputs))
     layer = caffe_pb2.LayerParameter(name="input", type="Input", top=inputs)
     for index in range(len(inputs)):
         dim = dims[4 * index : 4 * index + 4] or shapes[index].dim

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 from fcn_caffe.errors import PrototxtError
@@ -35,7 +36,9 @@ V0_TYPES = {
     "tanh": ("TANH", ""),
     "window_data": ("WINDOW_DATA", "window_data_param"),
 }
-# V0 option -> its name in the options of the type. An option the type lacks is refused, as Caffe does.
+_log = logging.getLogger("fcn_caffe.proto")
+
+# V0 option -> its name in the options of the type. Caffe warns of an option that the type lacks.
 _OPTIONS = {
     "biasterm": "bias_term",
     "kernelsize": "kernel_size",
@@ -55,7 +58,7 @@ def upgrade_v0_layers(net: caffe_pb2.NetParameter, path: str | os.PathLike[str] 
     """Turn the V0 layers of a net into V1 layers, in place; a padding layer becomes the `pad` of what reads it.
 
     Raises:
-        PrototxtError: V0 has no such type or option, or what reads a padding layer takes no `pad`.
+        PrototxtError: V0 has no such type, or what reads a padding layer takes no `pad`.
     """
     if not any(layer.HasField("layer") for layer in net.layers):
         return
@@ -115,7 +118,11 @@ def _v1_layer(layer: caffe_pb2.V1LayerParameter, path: str | os.PathLike[str]) -
             target = getattr(new, options) if options else None
             name = _OPTIONS.get(field.name, field.name)
             if target is None or name not in target.DESCRIPTOR.fields_by_name:
-                raise PrototxtError(f"layer '{old.name}' ({old.type}) takes no `{field.name}`.", path)
+                _log.warning(
+                    "%s: layer '%s' (%s) does not read `%s`: it has no effect, as in Caffe.",
+                    *(os.fspath(path), old.name, old.type, field.name),
+                )
+                continue
             _set(target, name, value)
     return new
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from fcn_caffe.errors import WeightsError
-from fcn_caffe.host.text import show
+from fcn_caffe.host.text import decode_text, show
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 # BlobProto: field numbers.
@@ -190,10 +190,7 @@ class _Reader:
             position = field[3]
 
     def text(self, start: int, end: int) -> str:
-        try:
-            return self.bytes[start:end].decode()
-        except UnicodeDecodeError:
-            self.corrupt(start, "a name is not UTF-8")
+        return decode_text(self.bytes[start:end])
 
     def layer(self, start: int, end: int, numbers: tuple[int, int, int]) -> LayerBlobs:
         """Read a layer message whose name, type and blobs have these field numbers."""

@@ -89,16 +89,29 @@ def test_text_and_binary_on_demand(tmp_path: Path) -> None:
     assert read_text(text, caffe_pb2.NetParameter) == caffe_pb2.NetParameter.FromString(binary.read_bytes())
 
 
-def test_data_transforms_and_batch_norm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_transforms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "net.prototxt").write_text(
+        'layers { name: "d" type: DATA top: "d" data_param { source: "x" scale: 0.5 mirror: true } }\n'
+    )
+    assert upgrade_net.main([str(tmp_path / "net.prototxt"), str(tmp_path / "new.prototxt")]) == 0
+    assert "upgraded 1 V1 layer; transforms in the data options of d\n" in capsys.readouterr().out
+    (data,) = read_text(tmp_path / "new.prototxt", caffe_pb2.NetParameter).layer
+    assert (data.transform_param.scale, data.transform_param.mirror) == (0.5, True)
+    assert not data.data_param.HasField("scale")
+
+
+def test_batch_norm_and_the_transforms_of_modern_layers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "net.prototxt").write_text(
         'layer { name: "d" type: "Data" top: "d" data_param { source: "x" scale: 0.5 mirror: true } }\n'
         'layer { name: "n" type: "BatchNorm" bottom: "d" top: "n" param { lr_mult: 1 } param { } param { } }\n'
     )
     assert upgrade_net.main([str(tmp_path / "net.prototxt"), str(tmp_path / "new.prototxt")]) == 0
-    assert "upgraded transforms in the data options of d; multipliers of BatchNorm in n\n" in capsys.readouterr().out
+    assert "upgraded multipliers of BatchNorm in n\n" in capsys.readouterr().out
     data, norm = read_text(tmp_path / "new.prototxt", caffe_pb2.NetParameter).layer
-    assert (data.transform_param.scale, data.transform_param.mirror) == (0.5, True)
-    assert not data.data_param.HasField("scale")
+    assert (data.data_param.scale, data.HasField("transform_param")) == (0.5, False)
+    assert "layer 'd' (Data): data_param { scale }, data_param { mirror } has no effect" in caplog.text
     assert [(param.lr_mult, param.decay_mult) for param in norm.param] == [(0, 0)] * 3
     assert upgrade_net.main([str(tmp_path / "new.prototxt"), str(tmp_path / "again.prototxt")]) == 0
     assert "is modern already" in capsys.readouterr().out

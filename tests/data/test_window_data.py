@@ -107,7 +107,7 @@ def test_windows_between_the_thresholds_are_left_out(tmp_path: Path) -> None:
     assert [(window.box, window.label) for window in windows.background] == [((0, 0, 7, 7), 0)]
 
 
-def test_mean_and_scale(tmp_path: Path) -> None:
+def test_mean_and_scale(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = write_windows(tmp_path, "2 1 0 12 5 19")
     image = images(1, 20, 30)[0]
     more = 'batch_size: 1 fg_fraction: 1 context_pad: 2 crop_mode: "warp"'
@@ -115,8 +115,13 @@ def test_mean_and_scale(tmp_path: Path) -> None:
     inside = pull(data_net("WindowData", options(source, more), crops("mean_value: 300")))[0]["data"][0] != 0
     assert inside.any() and not inside.all(), "around the image it stays zero, whatever the mean"
     batches = pull(
-        data_net("WindowData", options(source, more), crops("scale: 0.5 mean_value: 1 mean_value: 2 mean_value: 3"))
+        data_net(
+            "WindowData",
+            options(source, f"{more} scale: 0.5"),
+            crops("scale: 7 mean_value: 1 mean_value: 2 mean_value: 3"),
+        )
     )
+    assert "layer 'l' (WindowData): transform_param { scale } has no effect, as in Caffe" in caplog.text
     each = np.array([1, 2, 3], np.float32)[:, None, None]
     assert np.array_equal(batches[0]["data"][0], np.where(inside, (plain - each) / 2, 0))
     mean = np.random.RandomState(0).rand(3, 12, 12).astype(np.float32)

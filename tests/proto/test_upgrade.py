@@ -103,6 +103,34 @@ def test_data_transforms_move() -> None:
     assert made == parse_text(wanted, caffe_pb2.NetParameter)
 
 
+def test_transforms_in_the_options_of_a_modern_layer_stay_and_count_for_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Caffe moves them for V1 layers of the type that has the options."""
+    text = 'layer { name: "d" type: "Data" data_param { source: "db" scale: 0.1 mirror: true } }'
+    assert net(text) == parse_text(text, caffe_pb2.NetParameter)
+    assert "layer 'd' (Data): data_param { scale }, data_param { mirror } has no effect, as in Caffe" in caplog.text
+    other = net("layers { type: IMAGE_DATA data_param { scale: 0.1 } }")
+    assert not other.layer[0].HasField("transform_param")
+
+
+def test_an_unread_option_of_v0_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    made = net('layers { layer { name: "a" type: "relu" pad: 1 } bottom: "x" top: "a" }')
+    assert made.layer[0].type == "ReLU"
+    assert "layer 'a' (relu) does not read `pad`: it has no effect, as in Caffe." in caplog.text
+
+
+def test_input_shape_counts_before_input_dim(caplog: pytest.LogCaptureFixture) -> None:
+    made = net('input: "a" input_shape { dim: 2 } input_dim: [1, 2, 3, 4] input_shape { dim: 5 }')
+    assert [list(shape.dim) for shape in made.layer[0].input_param.shape] == [[2]]
+    assert "input_shape counts" in caplog.text and "more shapes than its 1 input" in caplog.text
+
+
+def test_multipliers_of_fewer_than_three_params_stay() -> None:
+    text = 'layer { type: "BatchNorm" param { lr_mult: 1 } }'
+    assert net(text) == parse_text(text, caffe_pb2.NetParameter)
+
+
 def test_batch_norm_multipliers_become_zero() -> None:
     made = net('layer { type: "BatchNorm" param { lr_mult: 1 } param { name: "v" } param { decay_mult: 3 } }')
     assert [(spec.name, spec.lr_mult, spec.decay_mult) for spec in made.layer[0].param] == [
@@ -134,9 +162,7 @@ def test_solver_type(old: str, new: str) -> None:
     [
         ('input: "a" input_dim: 1', "has 1 input_dim for 1 input, expected 4."),
         ('input: "a"', "has 0 input_shape for 1 input. Give each input its shape."),
-        ('input: "a" input_dim: 1 input_shape { }', "has both input_shape and the old input_dim. Keep input_shape."),
         ('layers { layer { name: "a" type: "cnov" } }', "layer 'a' has the unknown type \"cnov\"."),
-        ('layers { layer { name: "a" type: "relu" pad: 1 } }', "layer 'a' (relu) takes no `pad`."),
         (
             'layers { layer { name: "p" type: "padding" } bottom: "x" top: "p" } '
             'layers { layer { name: "a" type: "relu" } bottom: "p" top: "a" }',

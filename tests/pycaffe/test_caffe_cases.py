@@ -21,7 +21,6 @@ TO_DO: set[str] = {
     "blobs_in_prototxt_ip",
     "embed_learned_bottom",
     "inplace_Threshold",
-    "input_shape_and_input_dim",
 }
 
 

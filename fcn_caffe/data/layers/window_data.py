@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import register
 from fcn_caffe.proto import caffe_pb2
 
+_log = logging.getLogger("fcn_caffe.data")
+
 _WINDOWS = 0  # stream of random numbers
 
 
@@ -35,7 +38,7 @@ class WindowSource:
         self.surroundings, self.root = surroundings, options.root_folder
         self.size, self.crop, self.pad = int(options.batch_size), int(transform.crop_size), int(options.context_pad)
         self.square, self.mirror = options.crop_mode == "square", bool(transform.mirror)
-        self.scale = np.float32(transform.scale)
+        self.scale = np.float32(options.scale)
         self.mean_image, self.mean_values = read_means(transform, surroundings)
         self.foreground = int(np.float32(self.size) * np.float32(options.fg_fraction))
         self._check()
@@ -132,7 +135,8 @@ class WindowData(PrefetchedLayer):
     Shapes: () -> (batch_size, channels, crop_size, crop_size), (batch_size,). A window whose overlap reaches
     fg_threshold is foreground, one below bg_threshold background, of label 0. crop_mode "warp" takes the window as it
     is, "square" the square around it; context_pad is how many pixels of surroundings the crop has on each side.
-    Units: transform_param's, (pixel - mean) * scale, BGR; mirror is random in both phases.
+    Units: (pixel - mean) * scale, BGR, with window_data_param's scale, as in Caffe, and transform_param's mean; mirror
+    is random in both phases.
     Raises: DataError for a window file that does not read, windows outside their image, a share without windows.
     Source: Caffe WindowDataLayer.
     """
@@ -141,6 +145,12 @@ class WindowData(PrefetchedLayer):
         super().__init__(param, *bottoms)
         options, crop = param.window_data_param, int(param.transform_param.crop_size)
         size = self.batch_size(options.batch_size)
+        if param.transform_param.HasField("scale"):
+            _log.warning(
+                "layer '%s' (WindowData): transform_param { scale } has no effect, as in Caffe, which reads "
+                "window_data_param { scale }. Write it there.",
+                param.name,
+            )
         if crop < 1:
             raise DataError("crop_size must be given and positive: it is the size of the windows in the batch.")
         if 2 * options.context_pad >= crop:
