@@ -15,7 +15,9 @@ from fcn_caffe.layers.base import Layer
 from fcn_caffe.layers.fillers import check_filler, fill
 from fcn_caffe.net.graph import Node
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.blob_file import array_of_blob
 from fcn_caffe.weights.blobs import Fit, fit
+from fcn_caffe.weights.formats import Array
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,16 @@ class LearnableParam:
 def create_params(nodes: Sequence[Node], layers: Sequence[Layer], device: torch.device) -> list[LearnableParam]:
     """Create every layer's blobs on `device`, filled from torch's random state; blobs of one param.name are shared.
 
+    Where a layer's `blobs { … }` stand in the net itself, they are its values, and its fillers do nothing.
+
     Returns:
         The owned blobs in file order, as Caffe's learnable_params: with those whose lr_mult is 0, without sharers.
 
     Raises:
-        LayerError: a filler, the number of param entries, or a sharer's shape or multipliers do not fit; or the
-            memory of `device` is too small.
+        LayerError: a filler, the number of param entries, the `blobs` in the net, or a sharer's shape or multipliers
+            do not fit; or the memory of `device` is too small.
 
-    Source: Caffe Net::AppendParam.
+    Source: Caffe Net::AppendParam, Layer::Layer.
     """
     learnable: list[LearnableParam] = []
     owners: dict[str, int] = {}  # param name -> position in learnable
@@ -49,6 +53,7 @@ def create_params(nodes: Sequence[Node], layers: Sequence[Layer], device: torch.
         layer, specs = layers[node.index], node.param.param
         if len(specs) > len(layer.blob_names):
             raise layer.error(f"has {len(specs)} param entries for {len(layer.blob_names)} blobs. Drop the extra ones.")
+        written = _written_blobs(layer)
         for index, blob_name in enumerate(layer.blob_names):
             spec = specs[index] if index < len(specs) else caffe_pb2.ParamSpec()
             if spec.name in owners:
@@ -60,7 +65,7 @@ def create_params(nodes: Sequence[Node], layers: Sequence[Layer], device: torch.
             used += _bytes(layer.blobs[index])
             if room is not None and used > room:
                 raise _too_large(layer, index, f"{show_bytes(used)} with the blobs before it, {device} has ", room)
-            blob = _create(layer, index, spec, device)
+            blob = _create(layer, index, spec, device, written[index] if written else None)
             setattr(layer, blob_name, blob)
             if spec.name:
                 owners[spec.name] = len(learnable)
@@ -68,10 +73,32 @@ def create_params(nodes: Sequence[Node], layers: Sequence[Layer], device: torch.
     return learnable
 
 
-def _create(layer: Layer, index: int, spec: caffe_pb2.ParamSpec, device: torch.device) -> nn.Parameter:
+def _written_blobs(layer: Layer) -> list[Array]:
+    """Return the values of a layer's blobs that stand in the net; none where it has no `blobs`."""
+    count = len(layer.param.blobs)
+    if count and count != len(layer.blob_names):
+        raise layer.error(f"has {count} `blobs {{ … }}` in the net, its type wants {len(layer.blob_names)} or none.")
+    arrays: list[Array] = []
+    for proto, name, blob in zip(layer.param.blobs, layer.blob_names, layer.blobs, strict=False):
+        what = f"layer '{layer.name}' ({layer.layer_type}): its blob {len(arrays)} ({name}) in the net"
+        array = array_of_blob(proto, what)
+        if fit(array, blob) < Fit.LEGACY:
+            raise layer.error(
+                f"blob {len(arrays)} ({name}) in the net is {show(array.shape)}, the layer wants {show(blob.shape)}."
+            )
+        arrays.append(array)
+    return arrays
+
+
+def _create(
+    layer: Layer, index: int, spec: caffe_pb2.ParamSpec, device: torch.device, written: Array | None
+) -> nn.Parameter:
     blob, filler = layer.blobs[index], layer.blob_fillers[index]
     learns = spec.lr_mult != 0
     try:
+        if written is not None and device.type != "meta":
+            data = torch.from_numpy(written.reshape(tuple(blob.shape))).to(device, blob.dtype)
+            return nn.Parameter(data, requires_grad=learns)
         check_filler(filler)
         if not blob.is_meta:  # a Python layer filled it in setup
             return nn.Parameter(blob.data.to(device), requires_grad=learns)

@@ -18,7 +18,6 @@ NOISE = {"batchnorm_test_batch_stats_backward": 5e-3}
 TO_DO: set[str] = {
     "accuracy_force_backward",
     "argmax_force_backward",
-    "blobs_in_prototxt_ip",
     "embed_learned_bottom",
     "inplace_Threshold",
 }
