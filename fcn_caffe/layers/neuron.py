@@ -12,13 +12,8 @@ from torch import Tensor
 
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import NOT_IMPLEMENTED, SameShapeLayer, register
-from fcn_caffe.layers.gradients import with_value
+from fcn_caffe.layers.gradients import is_finite, with_value
 from fcn_caffe.proto import caffe_pb2
-
-
-def has_nan(bottom: Tensor) -> bool:
-    """Whether an element is NaN; also true where infinities cancel in the sum, which is quicker than a look at each."""
-    return not torch.compiler.is_compiling() and bool(bottom.detach().sum().isnan())
 
 
 @register("ReLU")
@@ -43,7 +38,7 @@ class ReLU(SameShapeLayer):
             return value + slope * (bottom - bottom.detach())
         if torch.compiler.is_compiling() and not self.negative_slope:
             return F.relu(bottom)
-        if self.negative_slope and bottom.requires_grad and has_nan(bottom):
+        if self.negative_slope and bottom.requires_grad and not is_finite(bottom):
             bottom = torch.where(bottom.isnan(), bottom.detach(), bottom)
         if self.negative_slope >= 0:
             # As Caffe, and unlike relu, this has no gradient at a NaN, and makes one of -infinity for a slope of 0.
@@ -158,7 +153,7 @@ class ELU(SameShapeLayer):
 
     def forward(self, bottom: Tensor) -> Tensor:
         top = F.elu(bottom, self.alpha)
-        if self.follows_caffe and not top.detach().sum().isfinite():
+        if self.follows_caffe and not is_finite(top):
             x, y = bottom.detach(), top.detach()
             return with_value(bottom * ((x > 0) + (self.alpha + y) * (x <= 0)), top)
         return top
@@ -300,7 +295,7 @@ class PReLU(SameShapeLayer):
                 f"{self.slope.shape[0]}. Rebuild the net for this bottom, or use channel_shared."
             )
         top = F.prelu(bottom, self.slope)
-        if self.follows_caffe and not top.detach().sum().isfinite():
+        if self.follows_caffe and not is_finite(top):
             return with_value(self._carrier(bottom), top)
         return top
 

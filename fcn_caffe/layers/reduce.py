@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import NOT_IMPLEMENTED, Layer, check_indices, of_shape, register
+from fcn_caffe.layers.gradients import is_known
 from fcn_caffe.proto import caffe_pb2
 
 
@@ -92,7 +93,7 @@ class ArgMax(Layer):
         reverse = searched.flip(dim)
         if self.top_k == 1:
             values, places = reverse.max(dim, keepdim=True)
-            if not torch.compiler.is_compiling() and values.isnan().any():
+            if is_known(values) and values.isnan().any():
                 values, places = _forget_up_to_nan(reverse, dim).max(dim, keepdim=True)
         else:
             values, places = reverse.sort(dim=dim, descending=True, stable=True)

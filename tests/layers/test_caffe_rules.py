@@ -259,3 +259,24 @@ def test_a_gaussian_filler_that_is_sparse_keeps_that_many_weights_an_output() ->
     torch.manual_seed(0)
     fill(blob, caffe_pb2.FillerParameter(type="gaussian", sparse=1))
     assert 800 < int((blob != 0).sum()) < 1200  # each of 4000 with probability 1 / 4
+
+
+@pytest.mark.parametrize(
+    ("type", "options"),
+    [
+        ("Pooling", "pooling_param { kernel_size: 2 }"),
+        ("ReLU", ""),
+        ("ReLU", "relu_param { negative_slope: 0.5 }"),
+        ("ELU", ""),
+        ("PReLU", ""),
+        ("ArgMax", ""),
+        ("Convolution", "convolution_param { num_output: 2 kernel_size: 5 stride: 3 }"),
+    ],
+)
+def test_forward_of_shapes_alone(type: str, options: str) -> None:
+    net = one_layer(type, (1, 2, 4, 4), options=options)
+    layer = net.layer("l").to("meta")
+    layer.follows_caffe = True
+    bottom = torch.empty(1, 2, 4, 4, device="meta", requires_grad=True)
+    tops = layer(bottom)
+    assert tuple((tops if isinstance(tops, Tensor) else tops[0]).shape) == net.blob_shapes["l"]
