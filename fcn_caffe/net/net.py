@@ -20,6 +20,7 @@ from fcn_caffe.layers.base import REGISTRY, Layer, create_layer, refuse_foreign_
 from fcn_caffe.net.coord_map import crop_offset
 from fcn_caffe.net.debug_info import DebugInfo, DebugRunner
 from fcn_caffe.net.graph import AUTOMATIC, Graph, Node, filter_net, read_net
+from fcn_caffe.net.needs import check_gradients
 from fcn_caffe.net.parameters import LearnableParam, create_params
 from fcn_caffe.net.rewrite.splits import insert_splits
 from fcn_caffe.net.runner import FAILURES, Blob, Runner, Shape, Step, infer_tops, make_steps, name_failure
@@ -65,7 +66,7 @@ class Net(nn.Module):
     Raises:
         PrototxtError: the file is not there, or cannot be read.
         GraphError: the layers do not fit together.
-        LayerError: a layer's options or bottoms are wrong.
+        LayerError: a layer's options or bottoms are wrong; or, in TRAIN, a gradient is asked where Caffe has none.
 
     Source: Caffe Net::Init.
     """
@@ -111,7 +112,9 @@ class Net(nn.Module):
         with torch.no_grad():
             self._build(Surroundings(paths, self.path.parent if self.path else None))
             self.learnable_params = create_params(self.graph.nodes, self.layers_in_order, self._device)
-        self.steps: tuple[Step, ...] = make_steps(self.graph, self.layers_in_order)
+        if phase == TRAIN:
+            check_gradients(self.param, self.graph, self.layers_in_order)
+        self.steps: tuple[Step, ...] = make_steps(self.graph, self.layers_in_order, param.force_backward)
         self.debug = DebugInfo(self.graph.nodes, self.layers_in_order) if debug_info else None
         self.train(phase == TRAIN)
 

@@ -46,16 +46,17 @@ class Step:
     blocked: tuple[int, ...]
 
     @classmethod
-    def of(cls, node: Node, layer: Layer, frees: tuple[str, ...] = ()) -> Step:
-        """Make the step of a node and its layer."""
-        blocked = {position for position, down in enumerate(node.param.propagate_down) if not down}
+    def of(cls, node: Node, layer: Layer, frees: tuple[str, ...] = (), forced: bool = False) -> Step:
+        """Make the step of a node and its layer; `forced`: force_backward overrules propagate_down, as in Caffe."""
+        shut = layer.never_forced if forced else range(len(node.bottoms))
+        blocked = {position for position, down in enumerate(node.param.propagate_down) if not down and position in shut}
         blocked.update(position for position in layer.undifferentiable if position < len(node.bottoms))
         return cls(layer, node, node.bottoms, node.tops, frees, tuple(sorted(blocked)))
 
 
-def make_steps(graph: Graph, layers: Sequence[Layer]) -> tuple[Step, ...]:
-    """Make the steps of a graph and its layers, in file order."""
-    return tuple(Step.of(node, layers[node.index], graph.last_use[node.index]) for node in graph.nodes)
+def make_steps(graph: Graph, layers: Sequence[Layer], forced: bool = False) -> tuple[Step, ...]:
+    """Make the steps of a graph and its layers, in file order; forced: whether the net has force_backward."""
+    return tuple(Step.of(node, layers[node.index], graph.last_use[node.index], forced) for node in graph.nodes)
 
 
 class Runner:

@@ -36,6 +36,7 @@ from fcn_caffe.layers.class_loss import HingeLoss
 from fcn_caffe.layers.linear import Scale
 from fcn_caffe.layers.python import Python
 from fcn_caffe.net.graph import AUTOMATIC, Graph, Node
+from fcn_caffe.net.needs import ignores_propagate_down, in_split_graph, needs_of, refused_gradients
 from fcn_caffe.net.net import Net as CoreNet
 from fcn_caffe.net.rewrite.splits import insert_splits
 from fcn_caffe.net.runner import Runner, Shape, infer_tops, naming
@@ -43,7 +44,6 @@ from fcn_caffe.net.runner import Step as CoreStep
 from fcn_caffe.pycaffe.blob import Blob, BlobVec
 from fcn_caffe.pycaffe.errors import raise_as_raised
 from fcn_caffe.pycaffe.memory import Memory, ParamData, ParamDiff, owner_of
-from fcn_caffe.pycaffe.needs import ignores_propagate_down, needs_of
 from fcn_caffe.pycaffe.overwritten import Overwritten, keeps_forward, overwritten
 from fcn_caffe.pycaffe.scratch import hinge_gradient, hinge_margins, overwrites_gradient, scale_product
 from fcn_caffe.pycaffe.sharing import Sharing, shares_bottom, shares_data
@@ -125,8 +125,11 @@ class Executor:
         self.outputs = [name for name in self.graph.outputs if not name.startswith(AUTOMATIC)]
 
     def _make_steps(self) -> list[Step]:
-        core_steps = _in_split_graph(self.core.steps, self.graph.nodes)
-        needs = needs_of(self.graph, {index: step.layer for index, step in core_steps.items()}, self.forced)
+        indices = in_split_graph(self.core.graph.nodes, self.graph.nodes)
+        core_steps = {index: self.core.steps[own] for index, own in indices.items()}
+        layers = {index: step.layer for index, step in core_steps.items()}
+        needs = needs_of(self.graph, layers, self.forced)
+        self._refused = refused_gradients(self.graph, layers, needs, self.forced)
         sharing = Sharing(self.graph)
         steps = []
         for node in self.graph.nodes:
@@ -302,6 +305,8 @@ class Executor:
         """Run one layer backward: its bottoms' diffs follow from its tops' diffs; parameters' diffs add up."""
         if not step.needed or not step.bottoms or shares_bottom(step.node):
             return
+        if step.node.index in self._refused:
+            raise self._refused[step.node.index]
         for blob in step.blobs:
             blob.data_memory.flush()
         with raise_as_raised(), _naming(step):
@@ -433,19 +438,6 @@ class Executor:
                     tops = infer_tops(layer, [of_shape(*blob.shape) for blob in step.bottoms])
                 for blob, top in zip(step.tops, tops, strict=False):
                     blob.reshape(*top.shape)
-
-
-def _in_split_graph(steps: Sequence[CoreStep], nodes: Sequence[Node]) -> dict[int, CoreStep]:
-    """Return the core net's steps by the index of their node in the graph with Split layers, which keeps their order.
-
-    Names do not tell: a net may have several layers of one name.
-    """
-    left = list(reversed(steps))
-    return {
-        node.index: left.pop()
-        for node in nodes
-        if left and (node.name, node.type) == (left[-1].node.name, left[-1].node.type)
-    }
 
 
 def _share_all(top: Blob, source: Blob) -> None:

@@ -14,13 +14,6 @@ LENIENT: set[str] = {
 }
 # Gradients that cancel to this part of their terms are float noise, in Caffe as here.
 NOISE = {"batchnorm_test_batch_stats_backward": 5e-3}
-# Not yet as Caffe has them. A case that has become right fails here until it is taken off.
-TO_DO: set[str] = {
-    "accuracy_force_backward",
-    "argmax_force_backward",
-    "embed_learned_bottom",
-    "inplace_Threshold",
-}
 
 
 def parts_from_caffe(case, phase, folder):
@@ -40,10 +33,7 @@ def parts_from_caffe(case, phase, folder):
 @pytest.mark.parametrize(("case", "phase"), [(case, phase) for case, phase, runs in CASES if runs])
 def test_caffes_numbers(case, phase, tmp_path):
     told = parts_from_caffe(case, phase, tmp_path)
-    if case in TO_DO:
-        assert told, f"{case} agrees now: take it off TO_DO"
-    else:
-        assert told == ""
+    assert told == ""
 
 
 @pytest.mark.parametrize(("case", "phase"), [(case, phase) for case, phase, runs in CASES if not runs])
@@ -54,4 +44,4 @@ def test_caffe_refuses(case, phase, tmp_path):
     except Exception as error:
         assert str(error)
         refuses = True
-    assert refuses is (case not in TO_DO | LENIENT)
+    assert refuses is (case not in LENIENT)
