@@ -13,8 +13,8 @@ for python in ${*:-python3.10 python3.13}; do
     environment="$folder/environment"
     echo "== $python"
     uv venv -q --clear --python "$python" "$environment"
-    install="uv pip install -q --python $environment/bin/python --only-binary :all:"
-    $install --resolution lowest-direct -e ".[lmdb,safetensors,plot]" "pytest>=7.4" "hypothesis>=6.80" pytest-xdist
+    install="uv pip install -q --python $environment/bin/python --only-binary :all: --no-binary fcn-caffe"
+    $install --resolution lowest-direct -e ".[lmdb,safetensors,plot]" "pytest>=7.4" "hypothesis>=6.80" "pytest-xdist>=3.5" "setuptools>=77"
     $install "plyvel>=1.5" || echo "plyvel has no wheel for $python"
     uv pip list -q --python "$environment/bin/python" | grep -E "^(torch|numpy|protobuf|pillow|h5py|scipy) "
     "$environment/bin/python" -m pytest -q -n auto -m "not slow" -p no:cacheprovider
