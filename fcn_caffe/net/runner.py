@@ -116,7 +116,7 @@ class Runner:
             for name in step.frees:
                 if name not in keep:
                     del blobs[name]
-        wanted = keep.union(net.graph.outputs)
+        wanted = {*keep, *net.graph.outputs}  # a union of frozensets is beyond the compiler of PyTorch 2.5
         return {name: blob for name, blob in blobs.items() if name in wanted}
 
     def run_step(self, step: Step, bottoms: list[Tensor]) -> Sequence[Tensor]:
