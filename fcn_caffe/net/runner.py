@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +19,7 @@ from fcn_caffe.errors import FcnCaffeError, GraphError, LayerError
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import Layer
 from fcn_caffe.net.graph import Graph, Node
+from fcn_caffe.net.sharing import Sharing, shares_data
 
 if TYPE_CHECKING:
     from fcn_caffe.net.net import Net
@@ -36,6 +37,7 @@ class Step:
 
     bottoms, tops: blob names. frees: the blobs that nothing reads after this step.
     blocked: the positions of bottoms that propagate_down or the layer type cuts off from the gradient.
+    changes: the other blobs that an in-place layer changes: in Caffe they are in the memory that it overwrites.
     """
 
     layer: Layer
@@ -44,6 +46,7 @@ class Step:
     tops: tuple[str, ...]
     frees: tuple[str, ...]
     blocked: tuple[int, ...]
+    changes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, node: Node, layer: Layer, frees: tuple[str, ...] = (), forced: bool = False) -> Step:
@@ -56,7 +59,13 @@ class Step:
 
 def make_steps(graph: Graph, layers: Sequence[Layer], forced: bool = False) -> tuple[Step, ...]:
     """Make the steps of a graph and its layers, in file order; forced: whether the net has force_backward."""
-    return tuple(Step.of(node, layers[node.index], graph.last_use[node.index], forced) for node in graph.nodes)
+    steps = [Step.of(node, layers[node.index], graph.last_use[node.index], forced) for node in graph.nodes]
+    if any(shares_data(node) for node in graph.nodes):
+        sharing = Sharing(graph)
+        steps = [
+            replace(step, changes=sharing.others(step.node.tops[0])) if step.node.in_place else step for step in steps
+        ]
+    return tuple(steps)
 
 
 class Runner:
@@ -112,6 +121,9 @@ class Runner:
                 blobs[step.tops[0]] = tops[0]
             else:
                 blobs.update(zip(step.tops, tops, strict=False))
+            for name in step.changes:
+                if name in blobs:
+                    blobs[name] = tops[0].reshape(blobs[name].shape)
             del tops
             for name in step.frees:
                 if name not in keep:

@@ -41,12 +41,12 @@ from fcn_caffe.net.net import Net as CoreNet
 from fcn_caffe.net.rewrite.splits import insert_splits
 from fcn_caffe.net.runner import Runner, Shape, infer_tops, naming
 from fcn_caffe.net.runner import Step as CoreStep
+from fcn_caffe.net.sharing import Sharing, shares_bottom, shares_data
 from fcn_caffe.pycaffe.blob import Blob, BlobVec
 from fcn_caffe.pycaffe.errors import raise_as_raised
 from fcn_caffe.pycaffe.memory import Memory, ParamData, ParamDiff, owner_of
 from fcn_caffe.pycaffe.overwritten import Overwritten, keeps_forward, overwritten
 from fcn_caffe.pycaffe.scratch import hinge_gradient, hinge_margins, overwrites_gradient, scale_product
-from fcn_caffe.pycaffe.sharing import Sharing, shares_bottom, shares_data
 
 
 @dataclass

@@ -21,8 +21,8 @@ from fcn_caffe.layers.loss import Softmax
 from fcn_caffe.layers.neuron import BNLL, ELU, Clip, Exp, Log, Power, ReLU, Sigmoid, Swish, TanH
 from fcn_caffe.layers.norm import LRN, MVN
 from fcn_caffe.net.graph import Node
+from fcn_caffe.net.sharing import Sharing
 from fcn_caffe.proto import caffe_pb2
-from fcn_caffe.pycaffe.sharing import Sharing
 
 Forward = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 

@@ -46,6 +46,10 @@ class Sharing:
         roots = {self.roots[name] for name in blobs}
         return [writer for root in roots for writer in self.writers[root] if writer.index > node.index]
 
+    def others(self, blob: str) -> tuple[str, ...]:
+        """Return the other blobs whose data are in a blob's memory."""
+        return tuple(name for name, root in self.roots.items() if name != blob and root == self.roots[blob])
+
     def has_one_memory(self, first: str, second: str) -> bool:
         """Whether two blobs' data are one memory."""
         return self.roots[first] == self.roots[second]
