@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 also when there was nothing to upgrade."""
     arguments = parser().parse_args(argv)
 
+    from fcn_caffe.net.graph import upgrade_whole_net
     from fcn_caffe.proto import caffe_pb2
-    from fcn_caffe.proto.upgrade import upgrade_net
 
-    return upgrade(arguments, caffe_pb2.NetParameter, old_forms, upgrade_net)
+    return upgrade(arguments, caffe_pb2.NetParameter, old_forms, upgrade_whole_net)

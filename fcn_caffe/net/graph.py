@@ -11,8 +11,9 @@ from pathlib import Path
 from fcn_caffe.errors import GraphError, PrototxtError
 from fcn_caffe.host.text import did_you_mean
 from fcn_caffe.proto import caffe_pb2, read_text
-from fcn_caffe.proto.phases import TEST
-from fcn_caffe.proto.upgrade import upgrade_net
+from fcn_caffe.proto.kept import kept_lines
+from fcn_caffe.proto.phases import TEST, TRAIN
+from fcn_caffe.proto.upgrade import CROP_TO_DERIVE, upgrade_net
 
 
 def read_net(
@@ -44,10 +45,12 @@ def filter_net(
         stages: come on top of those of the net's own `state`.
         level: replaces that of the net's own `state`.
 
-    Raises:
-        GraphError: a layer has include and exclude rules.
+    V1's CROP, of the first FCN release, gets the offset that the coordinate map gives.
 
-    Source: Caffe Net::Net, Net::FilterNet.
+    Raises:
+        GraphError: a layer has include and exclude rules, or a V1 CROP has no offset.
+
+    Source: Caffe Net::Net, Net::FilterNet; longjon's CropLayer.
     """
     state = caffe_pb2.NetState(phase=phase, level=level, stage=dict.fromkeys((*param.state.stage, *stages)))
     filtered = caffe_pb2.NetParameter()
@@ -66,7 +69,53 @@ def filter_net(
             copy.CopyFrom(layer)
             if not copy.HasField("phase"):
                 copy.phase = phase
+    _derive_offsets(filtered)
     return filtered
+
+
+def upgrade_whole_net(net: caffe_pb2.NetParameter, path: str | os.PathLike[str] = "<net>") -> caffe_pb2.NetParameter:
+    """Upgrade a net of both phases in place, as `upgrade_net`, and give V1's CROP layers their offsets.
+
+    Returns:
+        The same net.
+
+    Raises:
+        PrototxtError: as `upgrade_net`.
+        GraphError: a V1 CROP has no offset.
+    """
+    upgrade_net(net, path)
+    derived: dict[tuple[str, str], caffe_pb2.CropParameter] = {}
+    if any(_is_to_derive(layer) for layer in net.layer):
+        for phase in (TRAIN, TEST):
+            layers = filter_net(net, phase).layer
+            derived.update(((layer.name, layer.top[0]), layer.crop_param) for layer in layers if layer.type == "Crop")
+    for layer in net.layer:
+        if _is_to_derive(layer) and (layer.name, layer.top[0]) in derived:
+            _set_crop(layer, derived[layer.name, layer.top[0]])
+    return net
+
+
+def _is_to_derive(layer: caffe_pb2.LayerParameter) -> bool:
+    return layer.type == "Crop" and CROP_TO_DERIVE in kept_lines(layer)
+
+
+def _derive_offsets(param: caffe_pb2.NetParameter) -> None:
+    """Give each Crop that says so the offset of the coordinate map; the others before it have theirs by then."""
+    from fcn_caffe.net.coord_map import crop_offset  # it needs graphs
+
+    for index, layer in enumerate(param.layer):
+        if _is_to_derive(layer):
+            above = caffe_pb2.NetParameter(layer=param.layer[:index])
+            try:
+                offset = crop_offset(above, *layer.bottom[:2])
+            except GraphError as error:
+                raise error.named(f"layer '{layer.name}' (Crop)") from None
+            _set_crop(layer, caffe_pb2.CropParameter(offset=offset))
+
+
+def _set_crop(layer: caffe_pb2.LayerParameter, crop: caffe_pb2.CropParameter) -> None:
+    layer.DiscardUnknownFields()  # the line that asked for it
+    layer.crop_param.CopyFrom(crop)
 
 
 def meets(state: caffe_pb2.NetState, rule: caffe_pb2.NetStateRule) -> bool:

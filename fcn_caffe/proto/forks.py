@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["LAYERS", "V1_WORDS", "Foreign"]
+__all__ = ["LAYERS", "V1_CROP", "V1_WORDS", "Foreign"]
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,8 @@ LAYERS = {
 }
 
 # Words of the old `layers { type: … }` that Caffe 1.0 has not, with the modern name of the type.
+# The first FCN release's Crop, which has no options: its offset comes from the coordinate map of the net.
+V1_CROP = "CROP"
 V1_WORDS = {
     "ADAPTIVE_BIAS_CHANNEL": "AdaptiveBiasChannel",
     "BIAS_CHANNEL": "BiasChannel",

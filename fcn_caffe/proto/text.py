@@ -18,7 +18,7 @@ from fcn_caffe.host.wrong_file import HEAD, wrong_file
 from fcn_caffe.proto import caffe_pb2, foreign, hints
 from fcn_caffe.proto.foreign import ForeignPart
 from fcn_caffe.proto.fork_fields import foreign_field, foreign_value
-from fcn_caffe.proto.forks import V1_WORDS, Foreign
+from fcn_caffe.proto.forks import V1_CROP, V1_WORDS, Foreign
 from fcn_caffe.proto.kept import keep_line
 from fcn_caffe.proto.layer_types import OPTIONS
 from fcn_caffe.proto.schema import Field, Message, Scalar, describe
@@ -409,6 +409,10 @@ class _Parser:
         word, start = self.value.strip(_QUOTES), self.start
         is_type = about.name == "V1LayerParameter" and field.name == "type"
         owner = None if is_type else foreign_value(field.name, word)
+        if is_type and word == V1_CROP:
+            keep_line(message, f"{field.name}: {word}")
+            self.take()
+            return True
         if word in (field.values or ()) or not (owner or (is_type and word in V1_WORDS)):
             return False
         if is_type:

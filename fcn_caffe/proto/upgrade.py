@@ -10,7 +10,7 @@ import os
 
 from fcn_caffe.errors import PrototxtError
 from fcn_caffe.proto import caffe_pb2
-from fcn_caffe.proto.forks import V1_WORDS
+from fcn_caffe.proto.forks import V1_CROP, V1_WORDS
 from fcn_caffe.proto.kept import keep_line, kept_lines
 from fcn_caffe.proto.upgrade_v0 import upgrade_v0_layers
 
@@ -40,6 +40,8 @@ _SOLVER_TYPES = {
 _log = logging.getLogger("fcn_caffe.proto")
 
 _TYPE = "type: "
+# Kept with a Crop layer whose offset is still to be derived; `filter_net` and `upgrade_whole_net` do it.
+CROP_TO_DERIVE = "# V1's CROP: its offset comes from the coordinate map"
 _DATA_OPTIONS = {"Data": "data_param", "ImageData": "image_data_param", "WindowData": "window_data_param"}
 _MOVED_TRANSFORMS = ("scale", "mean_file", "crop_size", "mirror")
 
@@ -122,7 +124,10 @@ def _modern_layer(old: caffe_pb2.V1LayerParameter) -> caffe_pb2.LayerParameter:
             if index < len(values):
                 setattr(spec, name, values[index])
     for line in kept_lines(old):
-        if line.startswith(_TYPE):  # a type that V1 has no number for
+        if line == f"{_TYPE}{V1_CROP}":
+            new.type = "Crop"
+            keep_line(new, CROP_TO_DERIVE)
+        elif line.startswith(_TYPE):  # a type that V1 has no number for
             new.type = V1_WORDS[line.removeprefix(_TYPE)]
         else:
             keep_line(new, line)

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from helpers import input_layer, layer, make_net, net_param
 
-from fcn_caffe import TEST, TRAIN, FcnCaffeError, Graph, GraphError, LayerError, PrototxtError, read_net
-from fcn_caffe.net.graph import filter_net
+from fcn_caffe import TEST, TRAIN, FcnCaffeError, Graph, GraphError, LayerError, Net, PrototxtError, read_net
+from fcn_caffe.net.graph import filter_net, upgrade_whole_net
+from fcn_caffe.proto import caffe_pb2, read_text, write_text
+from fcn_caffe.proto.kept import has_kept_lines
 
 CONV = "convolution_param { num_output: 2 kernel_size: 3 %s }"
 DATA = input_layer("data", 1, 3, 8, 8)
@@ -178,3 +180,36 @@ def test_sharing_that_does_not_fit(first: tuple[object], second: tuple[object], 
     b = layer("b", "Convolution", "data", more=SHARED.format(*second))
     with pytest.raises(LayerError, match=message):
         make_net(DATA, a, b)
+
+
+V1_CROP = """
+input: "image" input_dim: 1 input_dim: 1 input_dim: 16 input_dim: 16
+layers { type: CONVOLUTION name: "a" bottom: "image" top: "a"
+         convolution_param { num_output: 2 kernel_size: 3 pad: 2 } }
+layers { type: CROP name: "c" bottom: "a" bottom: "image" top: "c" }
+layers { type: CONVOLUTION name: "b" bottom: "c" top: "b"
+         convolution_param { num_output: 2 kernel_size: 5 pad: 5 } }
+layers { type: CROP name: "d" bottom: "b" bottom: "image" top: "d" }
+"""
+
+
+def test_v1_crop_has_the_offset_of_the_coordinate_map(tmp_path: Path) -> None:
+    """As in the first FCN release, whose Crop has no options."""
+    path = tmp_path / "net.prototxt"
+    path.write_text(V1_CROP)
+    net = Net(path)
+    assert [list(node.param.crop_param.offset) for node in net.graph.nodes if node.type == "Crop"] == [[1], [3]]
+    assert net.blob_shapes["d"] == (1, 2, 16, 16)
+    whole = upgrade_whole_net(read_text(path, caffe_pb2.NetParameter))
+    assert 'type: "Crop"' in write_text(whole) and [list(layer.crop_param.offset) for layer in whole.layer[2::2]] == [
+        [1],
+        [3],
+    ]
+    assert not has_kept_lines(whole)
+
+
+def test_v1_crop_without_a_map_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(V1_CROP.replace("pad: 2", "pad: 0"))
+    with pytest.raises(GraphError, match=r"layer 'c' \(Crop\).*nothing before the first pixel"):
+        Net(path)

@@ -1,4 +1,4 @@
-"""A layer in place on a blob that is another's memory in Caffe: the core has Caffe's values, and their true gradient."""
+"""In place on a blob that is another's memory in Caffe: the core has Caffe's values, and their true gradient."""
 
 from __future__ import annotations
 
