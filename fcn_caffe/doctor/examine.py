@@ -14,8 +14,9 @@ from fcn_caffe.doctor.inputs import class_counts, first_labels, preprocessing
 from fcn_caffe.doctor.rates import rates
 from fcn_caffe.doctor.refusals import refusals
 from fcn_caffe.doctor.start import start_files, start_state
-from fcn_caffe.doctor.structure import crop_offsets, memory_needed
+from fcn_caffe.doctor.structure import batch_statistics, crop_offsets, memory_needed
 from fcn_caffe.doctor.subject import Built, Subject, read_subject
+from fcn_caffe.doctor.wrong_gradients import overwritten_blobs, scale_gradients
 from fcn_caffe.errors import FcnCaffeError
 from fcn_caffe.proto.phases import TEST, TRAIN
 
@@ -61,7 +62,9 @@ def _examine(
             )
             continue
         try:
-            examination.add(crop_offsets(subject.param(phase)))
+            param = subject.param(phase)
+            examination.add(crop_offsets(param))
+            examination.add(overwritten_blobs(param) if phase == TRAIN else batch_statistics(param))
             built[phase] = subject.build(phase)
         except FcnCaffeError as error:
             problem = f"the {NAMES[phase]} net cannot be built."
@@ -76,6 +79,9 @@ def _examine(
         examination.skip("all other checks", "the net cannot be built")
         return examination
     _parameters(subject, main, None if weights is None else os.fspath(weights), examination)
+    if not main.assumed:
+        iter_size = subject.settings.param.iter_size if subject.settings is not None else 1
+        examination.add(scale_gradients(main.net, iter_size))
     if subject.settings is not None:
         if TRAIN in built:
             examination.add(rates(built[TRAIN].net, subject.settings.param, str(subject.path)))

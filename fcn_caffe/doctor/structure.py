@@ -16,7 +16,9 @@ from fcn_caffe.net.graph import Graph
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2
 
-__all__ = ["crop_offsets", "memory_needed"]
+__all__ = ["CROP_OFFSET", "batch_statistics", "crop_offsets", "crop_text", "memory_needed", "wrong_crops"]
+
+CROP_OFFSET = "crop offset"  # the check's name
 
 FLOAT = 4  # bytes
 _TWO_HISTORIES = ("Adam", "AdaDelta")
@@ -26,6 +28,14 @@ def crop_offsets(param: caffe_pb2.NetParameter) -> Iterator[Finding]:
     """Find crops whose offset is not that of the coordinate map. param: the net of one phase.
 
     A wrong crop is corrected for the crops above it, so that each mistake is reported once.
+    """
+    return (finding for finding, _, _ in wrong_crops(param))
+
+
+def wrong_crops(param: caffe_pb2.NetParameter) -> Iterator[tuple[Finding, int, list[int]]]:
+    """Find what `crop_offsets` finds; with each finding its layer's index and the right offset, empty if there is none.
+
+    param: the net of one phase.
     """
     mended = caffe_pb2.NetParameter()
     mended.CopyFrom(param)
@@ -39,17 +49,44 @@ def crop_offsets(param: caffe_pb2.NetParameter) -> Iterator[Finding]:
         except GraphError as error:
             # Blobs of different making are no mistake: what they have in common is not in the net.
             if "no common ancestor" not in str(error):
-                yield Finding(WARNING, "crop offset", str(node), "no offset is exactly right.", str(error))
+                finding = Finding(WARNING, CROP_OFFSET, str(node), "no offset is exactly right.", str(error))
+                yield finding, node.index, []
             continue
         if list(dict.fromkeys(right)) != offset:
+            given = f"offset {_show(offset)}" if len(node.param.crop_param.offset) else "no offset, which is 0,"
             node.param.crop_param.offset[:] = right
-            yield Finding(
+            finding = Finding(
                 ERROR,
-                "crop offset",
+                CROP_OFFSET,
                 str(node),
-                f"offset {_show(offset)} puts '{node.bottoms[0]}' beside '{node.bottoms[1]}', the coordinate map gives "
+                f"{given} puts '{node.bottoms[0]}' beside '{node.bottoms[1]}', the coordinate map gives "
                 f"{_show(right)}.",
-                f"Set crop_param {{ axis: 2 offset: {_show(right, ' offset: ')} }}.",
+                f"Set {crop_text(right)}, or let `doctor --fix OUT` write the net with it.",
+            )
+            yield finding, node.index, right
+
+
+def crop_text(offsets: list[int]) -> str:
+    """Return the options of a Crop of the spatial axes.
+
+    >>> crop_text([5, 6])
+    'crop_param { axis: 2 offset: 5 offset: 6 }'
+    """
+    return f"crop_param {{ axis: 2 offset: {_show(offsets, ' offset: ')} }}"
+
+
+def batch_statistics(param: caffe_pb2.NetParameter) -> Iterator[Finding]:
+    """Find BatchNorm layers that take the statistics of the batch where nothing is trained. param: a net in TEST."""
+    for layer in param.layer:
+        options = layer.batch_norm_param
+        if layer.type == "BatchNorm" and options.HasField("use_global_stats") and not options.use_global_stats:
+            yield Finding(
+                WARNING,
+                "batch statistics",
+                f"layer '{layer.name}' ({layer.type})",
+                "use_global_stats: false is in force in TEST and in deploy: an answer then depends on the other "
+                "images of its batch, and on a single image on itself alone.",
+                "Leave use_global_stats out, which is right in both phases, or write true here.",
             )
 
 

@@ -21,21 +21,15 @@ class ReLU(SameShapeLayer):
     """max(x, 0) + negative_slope * min(x, 0).
 
     Shapes: any -> the same.
-    Gradient: to the bottom, 0 at a NaN; in place with a slope below 0 Caffe reads the sign of its own output, so that
-    it is 1 on both sides of 0.
+    Gradient: to the bottom, 0 at a NaN.
     Source: Caffe ReLULayer.
     """
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         self.negative_slope: float = param.relu_param.negative_slope
-        self.reads_output = self.negative_slope < 0 and list(param.bottom) == list(param.top)
 
     def forward(self, bottom: Tensor) -> Tensor:
-        if self.reads_output:
-            value = F.leaky_relu(bottom, self.negative_slope).detach()
-            slope = torch.where(value > 0, 1, self.negative_slope).to(bottom.dtype)
-            return value + slope * (bottom - bottom.detach())
         if torch.compiler.is_compiling() and not self.negative_slope:
             return F.relu(bottom)
         if self.negative_slope and bottom.requires_grad and not is_finite(bottom):

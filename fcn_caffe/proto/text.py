@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import NamedTuple, NoReturn, TypeVar
 
@@ -103,6 +103,14 @@ def parse_text(
     (parser.read_layer if about.name in hints.LAYERS else parser.read_message)(message, about, [])
     parser.check_foreign()
     return message
+
+
+def tokens(text: str) -> Iterator[tuple[str, int, bool]]:
+    """Yield the tokens of a text without its comments: what is written, where it starts, whether it is a name."""
+    for match in _TOKEN.finditer(text):
+        kind = match.lastindex
+        if kind not in (None, _COMMENT, _END):
+            yield match[kind], match.start(kind), kind == _NAME
 
 
 class _Opened(NamedTuple):
