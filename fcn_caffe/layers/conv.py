@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
+from operator import lt
 from warnings import warn
 
 import torch
@@ -72,8 +73,12 @@ class _WindowLayer(Layer):
                 f"bottom of shape {show(bottom.shape)} has {bottom.shape[self.channel_axis]} channels, "
                 f"the layer was built for {self.channels}."
             )
+        return self.output_sizes(bottom, self.channel_axis + 1)
+
+    def output_sizes(self, bottom: Tensor, first: int) -> list[int]:
+        """Return the top's sizes for the bottom's axes from `first` on; raise LayerError where one would be below 1."""
         sizes = []
-        for axis, size in enumerate(bottom.shape[self.channel_axis + 1 :]):
+        for axis, size in enumerate(bottom.shape[first:]):
             extent = self.dilation[axis] * (self.kernel[axis] - 1) + 1
             if self.transposed:
                 out = self.stride[axis] * (size - 1) + extent - 2 * self.pad[axis]
@@ -136,6 +141,7 @@ class _ConvolutionBase(_WindowLayer):
             self.bias = None
         # PyTorch convolves along 1 to 3 axes. With a dilation of 0 all taps of a window read its first element.
         self.by_taps = self.spatial_axes not in CONVOLVE or 0 in self.dilation
+        self.convolve = (DECONVOLVE if self.transposed else CONVOLVE).get(self.spatial_axes)
 
     def check_equal(self, bottoms: tuple[Tensor, ...]) -> None:
         """Raise LayerError for bottoms of several shapes."""
@@ -152,8 +158,8 @@ class _ConvolutionBase(_WindowLayer):
         outputs: int = self.param.convolution_param.num_output
         return tuple(of_shape(*bottom.shape[: self.channel_axis], outputs, *self.sizes(bottom)) for bottom in bottoms)
 
-    def compute(self, bottom: Tensor, sizes: list[int]) -> Tensor:
-        """Return the top, of these spatial sizes, of a bottom whose channels are axis 1."""
+    def compute(self, bottom: Tensor) -> Tensor:
+        """Return the top of a bottom whose channels are axis 1."""
         raise NotImplementedError
 
     def with_bias(self, top: Tensor) -> Tensor:
@@ -165,12 +171,11 @@ class _ConvolutionBase(_WindowLayer):
             self.check_equal(bottoms)
         tops = []
         for bottom in bottoms:
-            sizes = self.sizes(bottom)
             if self.channel_axis == 1:
-                tops.append(self.compute(bottom, sizes))
+                tops.append(self.compute(bottom))
             else:
                 lead = bottom.shape[: self.channel_axis]
-                top = self.compute(bottom.reshape(-1, *bottom.shape[self.channel_axis :]), sizes)
+                top = self.compute(bottom.reshape(-1, *bottom.shape[self.channel_axis :]))
                 tops.append(top.reshape(*lead, *top.shape[1:]))
         return tops[0] if len(tops) == 1 else tuple(tops)
 
@@ -187,13 +192,28 @@ class Convolution(_ConvolutionBase):
     Source: Caffe ConvolutionLayer.
     """
 
-    def compute(self, bottom: Tensor, sizes: list[int]) -> Tensor:
+    def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
+        super().__init__(param, *bottoms)
+        # The sizes of a bottom that hold one window.
+        self.least = [
+            dilation * (kernel - 1) + 1 - 2 * pad
+            for dilation, kernel, pad in zip(self.dilation, self.kernel, self.pad, strict=True)
+        ]
+
+    def compute(self, bottom: Tensor) -> Tensor:
+        if self.by_taps or any(map(lt, bottom.shape[2:], self.least)):
+            return self._compute_at_the_edge(bottom)
+        assert self.convolve is not None
+        return self.convolve(bottom, self.weight, self.bias, self.stride, self.pad, self.dilation, self.group)
+
+    def _compute_at_the_edge(self, bottom: Tensor) -> Tensor:
+        sizes = self.output_sizes(bottom, 2)
         bottom = self.fill_up(bottom, sizes)
         if self.by_taps:
             padded = pad_evenly(bottom, self.pad)
             return self.with_bias(convolve_by_taps(padded, self.weight, self.stride, self.dilation, self.group, sizes))
-        convolve = CONVOLVE[self.spatial_axes]
-        return convolve(bottom, self.weight, self.bias, self.stride, self.pad, self.dilation, self.group)
+        assert self.convolve is not None
+        return self.convolve(bottom, self.weight, self.bias, self.stride, self.pad, self.dilation, self.group)
 
 
 @register("Deconvolution", bottoms=(1, None), tops=(1, None))
@@ -209,13 +229,14 @@ class Deconvolution(_ConvolutionBase):
 
     transposed = True
 
-    def compute(self, bottom: Tensor, sizes: list[int]) -> Tensor:
+    def compute(self, bottom: Tensor) -> Tensor:
         if self.by_taps:
-            return self.with_bias(self._spread(bottom, sizes))
-        deconvolve = DECONVOLVE[self.spatial_axes]
-        return deconvolve(bottom, self.weight, self.bias, self.stride, self.pad, 0, self.group, self.dilation)
+            return self.with_bias(self._spread(bottom))
+        assert self.convolve is not None
+        return self.convolve(bottom, self.weight, self.bias, self.stride, self.pad, 0, self.group, self.dilation)
 
-    def _spread(self, bottom: Tensor, sizes: list[int]) -> Tensor:
+    def _spread(self, bottom: Tensor) -> Tensor:
+        sizes = self.output_sizes(bottom, 2)
         padded = [size + 2 * pad for size, pad in zip(sizes, self.pad, strict=True)]
         top = deconvolve_by_taps(bottom, self.weight, self.stride, self.dilation, self.group, padded)
         return at_end(top, [slice(pad, pad + size) for pad, size in zip(self.pad, sizes, strict=True)])

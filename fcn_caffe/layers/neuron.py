@@ -30,15 +30,13 @@ class ReLU(SameShapeLayer):
         self.negative_slope: float = param.relu_param.negative_slope
 
     def forward(self, bottom: Tensor) -> Tensor:
-        if torch.compiler.is_compiling() and not self.negative_slope:
-            return F.relu(bottom)
-        if self.negative_slope and bottom.requires_grad and not is_finite(bottom):
+        if not self.negative_slope:
+            # As in Caffe, and unlike relu, this has no gradient at a NaN, and makes one of -infinity.
+            return F.relu(bottom) if torch.compiler.is_compiling() else F.leaky_relu(bottom, 0.0, self.inplace)
+        if bottom.requires_grad and not is_finite(bottom):
             bottom = torch.where(bottom.isnan(), bottom.detach(), bottom)
-        if self.negative_slope >= 0:
-            # As Caffe, and unlike relu, this has no gradient at a NaN, and makes one of -infinity for a slope of 0.
-            # Overwriting needs the sign of the input to survive in the output.
-            return F.leaky_relu(bottom, self.negative_slope, inplace=self.inplace)
-        return F.leaky_relu(bottom, self.negative_slope)
+        # Overwriting needs the sign of the input to survive in the output.
+        return F.leaky_relu(bottom, self.negative_slope, inplace=self.inplace and self.negative_slope > 0)
 
 
 @register("Sigmoid")
