@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import pytest
+import torch
 from places import GOLDEN
 
 import fcn_caffe.pycaffe as caffe
 from fcn_caffe import TRAIN, Net
+from fcn_caffe.doctor import examine
 from fcn_caffe.errors import FcnCaffeError, LayerError
 from fcn_caffe.training.solver import Solver
+from fcn_caffe.weights.transfer import load_weights
 
 REPORTS = GOLDEN / "reports"
 
@@ -93,6 +96,33 @@ def test_a_memory_data_test_net_says_which_net_and_which_call(tmp_path: Path) ->
     for step in (Solver(solver).step, caffe.get_solver(str(solver)).step):
         with pytest.raises(LayerError, match=r"^test net #0: layer 'm'.*net\.set_input_arrays\(data, labels\)"):
             step(1)
+
+
+def test_layers_of_one_name_run() -> None:
+    net = Net(REPORTS / "duplicate_layer_names" / "net.prototxt")
+    image = torch.rand(1, 1, 8, 8)
+    window = torch.nn.functional.conv2d(image, torch.ones(2, 1, 3, 3), padding=1)  # both are cut back to the image
+    blobs = net(image=image, keep=("a_cut", "b_cut"))
+    assert torch.allclose(blobs["a_cut"], window, atol=1e-5) and torch.allclose(blobs["sum"], 2 * window, atol=1e-5)
+
+
+def test_v1_crop_derives_its_offset() -> None:
+    net = Net(REPORTS / "v1_crop" / "net.prototxt")
+    blobs = net(image=torch.rand(1, 1, 16, 16), keep=("a",))
+    assert torch.equal(blobs["c"], blobs["a"][:, :, 1:17, 1:17])
+
+
+def test_a_crop_without_an_offset_runs_with_0_and_doctor_says_10() -> None:
+    path = REPORTS / "crop_without_offset" / "net.prototxt"
+    blobs = Net(path)(image=torch.rand(1, 3, 32, 32), keep=("up",))
+    assert torch.equal(blobs["p"], torch.sigmoid(blobs["up"][:, :, :32, :32]))
+    (finding,) = [item for item in examine(path).findings if item.check == "crop offset"]
+    assert "the coordinate map gives 10" in finding.problem and "--fix OUT" in finding.advice
+
+
+def test_half_precision_blobs_are_read() -> None:
+    weights = load_weights(REPORTS / "half_precision_blobs" / "half.caffemodel")
+    assert weights["c"][0].tolist() == [[[[0, 1, 2], [3, 4, 5], [6, 7, 8]]]]
 
 
 def test_batch_statistics_run() -> None:

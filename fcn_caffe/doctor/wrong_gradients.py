@@ -210,8 +210,8 @@ def _shared(memory: _Memory) -> Iterator[Finding]:
             WARNING,
             "shared memory",
             str(writer),
-            f"in Caffe '{name}' and '{blob}' lie in the same memory, so it changes both, and {reader} {what}.",
-            "Give its top a name of its own. fcn_caffe.Net changes the one blob, `import caffe` both.",
+            f"'{name}' and '{blob}' lie in the same memory, as in Caffe, so it changes both, and {reader} {what}.",
+            "Give its top a name of its own.",
         )
 
 
