@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -51,13 +51,11 @@ class DebugInfo:
             if bottom.requires_grad:
                 # A tensor of this reader alone: the other readers' gradients are theirs.
                 watched[position] = bottom.view_as(bottom)
-                watched[position].register_hook(partial(self.note_gradient, node.index, position))  # type: ignore[no-untyped-call]
+                watched[position].register_hook(partial(self._note_gradient, node.index, position))  # type: ignore[no-untyped-call]
         return watched
 
-    def note_gradient(self, index: int, position: int, gradient: Tensor) -> None:
-        """Note the gradient of a bottom, for `backward_done`. index: of the bottom's node."""
-        if self.enabled:
-            self._gradients[index, position] = mean_size(gradient)
+    def _note_gradient(self, index: int, position: int, gradient: Tensor) -> None:
+        self._gradients[index, position] = mean_size(gradient)
 
     def show_tops(self, node: Node, layer: Layer, tops: Iterable[Tensor]) -> None:
         """Say the tops and the parameters of a layer that has run."""
@@ -71,15 +69,32 @@ class DebugInfo:
         if not self.enabled:
             return
         for node, layer in reversed(self._layers):
-            for position, bottom in enumerate(node.bottoms):
-                size = self._gradients.get((node.index, position))
-                if size is not None:
-                    self._say("Backward", node, f"bottom blob {bottom} diff", size)
-            for index, blob in enumerate(layer.blobs):
-                if blob.requires_grad:
-                    size = 0.0 if blob.grad is None else mean_size(blob.grad)
-                    self._say("Backward", node, f"param blob {index} diff", size)
+            positions = range(len(node.bottoms))
+            noted = {position: self._gradients.get((node.index, position)) for position in positions}
+            self.show_gradients(
+                node,
+                {position: size for position, size in noted.items() if size is not None},
+                {index: blob.grad for index, blob in enumerate(layer.blobs) if blob.requires_grad},
+            )
         self._gradients.clear()
+        self.show_norms()
+
+    def show_gradients(self, node: Node, bottoms: Mapping[int, float], params: Mapping[int, Tensor | None]) -> None:
+        """Say the gradients of a layer that has run backward.
+
+        Args:
+            node: the layer.
+            bottoms: the mean sizes of its bottoms' gradients, by position.
+            params: its parameters' gradients, by position; None is zero.
+        """
+        for position, size in bottoms.items():
+            self._say("Backward", node, f"bottom blob {node.bottoms[position]} diff", size)
+        for index, gradient in params.items():
+            size = 0.0 if gradient is None else mean_size(gradient)
+            self._say("Backward", node, f"param blob {index} diff", size)
+
+    def show_norms(self) -> None:
+        """Say the norms over all parameters, which end a backward pass."""
         blobs = list({id(blob): blob for _, layer in self._layers for blob in layer.blobs}.values())
         data = _norms(blobs)
         diff = _norms([blob.grad for blob in blobs if blob.grad is not None])

@@ -72,15 +72,15 @@ def _drop_what_no_loss_sees(nodes: Sequence[Node], needs: Needs) -> None:
         skipped.update(name for name, needed in zip(node.bottoms, down, strict=True) if not needed)
 
 
-def ignores_propagate_down(node: Node) -> bool:
-    """Whether a layer's backward writes its bottoms' diffs whatever it is asked for, as Caffe's does."""
-    if node.type == "LRN":
-        return node.param.lrn_param.norm_region == caffe_pb2.LRNParameter.ACROSS_CHANNELS
-    return node.type in ("BatchNorm", "Im2col", "MVN", "Softmax")
-
-
-# Types whose backward Caffe has not written at all, whatever it is asked for.
-_WITHOUT_BACKWARD = ("ArgMax", "Threshold")
+def gives_unasked(node: Node) -> Sequence[int]:
+    """Return the bottoms whose diffs a layer's backward writes whether it is asked for them or not, as Caffe's does."""
+    if node.type in ("BatchNorm", "Im2col", "MVN", "Softmax"):
+        return range(len(node.bottoms))
+    if node.type in ("LSTM", "RNN"):
+        exposed = len(node.tops) - 1  # each exposed state is a top, and a bottom behind a static input
+        return (0, 2) if len(node.bottoms) == 3 + exposed else (0,)
+    across = node.param.lrn_param.norm_region == caffe_pb2.LRNParameter.ACROSS_CHANNELS
+    return (0,) if node.type == "LRN" and across else ()
 
 
 def refused_gradients(

@@ -35,8 +35,9 @@ from fcn_caffe.layers.base import Layer, of_shape
 from fcn_caffe.layers.class_loss import HingeLoss
 from fcn_caffe.layers.linear import Scale
 from fcn_caffe.layers.python import Python
+from fcn_caffe.net.debug_info import mean_size
 from fcn_caffe.net.graph import AUTOMATIC, Graph, Node
-from fcn_caffe.net.needs import ignores_propagate_down, in_split_graph, needs_of, refused_gradients
+from fcn_caffe.net.needs import gives_unasked, in_split_graph, needs_of, refused_gradients
 from fcn_caffe.net.net import Net as CoreNet
 from fcn_caffe.net.rewrite.splits import insert_splits
 from fcn_caffe.net.runner import Runner, Shape, infer_tops, naming
@@ -140,7 +141,8 @@ class Executor:
             bottoms = BlobVec(self.blobs[name] for name in node.bottoms)
             tops = BlobVec(self.blobs[name] for name in node.tops)
             needed, asked = needs.layers[node.index], needs.bottoms[node.index]
-            down = [True] * len(asked) if needed and ignores_propagate_down(node) else asked
+            unasked = gives_unasked(node) if needed else ()
+            down = [ask or position in unasked for position, ask in enumerate(asked)]
             step = Step(
                 node, core, bottoms, tops, params, needed, asked, down, weights, bool({*node.tops} & {*node.bottoms})
             )
@@ -303,7 +305,10 @@ class Executor:
 
     def backward(self, step: Step, device: torch.device) -> None:
         """Run one layer backward: its bottoms' diffs follow from its tops' diffs; parameters' diffs add up."""
-        if not step.needed or not step.bottoms or shares_bottom(step.node):
+        if not step.needed:
+            return
+        if not step.bottoms or shares_bottom(step.node):
+            self._show_gradients(step, device)
             return
         if step.node.index in self._refused:
             raise self._refused[step.node.index]
@@ -321,10 +326,23 @@ class Executor:
                     _adopt_diff(step.bottoms[0], sum(diffs[1:], diffs[0]), {_storage(diffs[0]): memories[0]})
             elif step.core is not None:
                 self._backward(step, step.core, device)
-        if self.core.debug is not None:
-            for position, blob in enumerate(step.bottoms):
-                if step.asked[position]:
-                    self.core.debug.note_gradient(step.node.index, position, blob.diff_memory.tensor(device))
+        self._show_gradients(step, device)
+
+    def _show_gradients(self, step: Step, device: torch.device) -> None:
+        debug, layer = self.core.debug, step.layer
+        if debug is None or not debug.enabled or layer is None:
+            return
+        sizes = {
+            position: mean_size(blob.diff_memory.tensor(device))
+            for position, blob in enumerate(step.bottoms)
+            if step.asked[position]
+        }
+        learned = {
+            index: param.diff_memory.current()
+            for index, param in enumerate(step.blobs)
+            if self.forced or layer.blobs[index].requires_grad
+        }
+        debug.show_gradients(step.node, sizes, learned)
 
     def _backward(self, step: Step, core: CoreStep, device: torch.device) -> None:
         self.recording = True  # it will be called again

@@ -173,8 +173,8 @@ class Net:
             for call in self._after_backward:
                 call(index)
         debug = self._core.debug
-        if debug is not None:
-            debug.backward_done()
+        if debug is not None and debug.enabled:
+            debug.show_norms()
 
     # pycaffe's own names of these two
     _forward = run_forward

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +54,11 @@ class State:
         return dx * dx if self.shares_diff else self.dy * dx
 
 
+def _scaled(blob: Tensor, factor: float) -> Tensor:
+    """Multiply as BLAS does: by 0 everything becomes 0, infinity and NaN too."""
+    return blob * factor if factor else torch.zeros_like(blob)
+
+
 def _relu(layer: ReLU, at: State) -> Tensor:
     return at.dy * ((at.x > 0).float() + layer.negative_slope * (at.x <= 0).float())
 
@@ -79,12 +85,12 @@ def _clip(layer: Clip, at: State) -> Tensor:
 
 
 def _exp(layer: Exp, at: State) -> Tensor:
-    return at.y * at.dy * layer.scale
+    return _scaled(at.y * at.dy, layer.scale)
 
 
 def _log(layer: Log, at: State) -> Tensor:
-    inner = at.x * layer.scale + layer.shift
-    return at.times_dy(inner.reciprocal() * (layer.scale * layer.factor))
+    inner = _scaled(at.x, layer.scale) + layer.shift
+    return at.times_dy(_scaled(inner.reciprocal(), layer.scale * layer.factor))
 
 
 def _power(layer: Power, at: State) -> Tensor:
@@ -119,8 +125,8 @@ def _softmax(layer: Softmax, at: State) -> Tensor:
 
 
 def _rows(layer: MVN, blob: Tensor) -> Tensor:
-    """Return a blob with a row for each mean."""
-    return blob.reshape(*blob.shape[: layer.kept_axes], -1)
+    """Return a blob as a matrix with a row for each mean; in place the blob has become 4-D."""
+    return blob.reshape(prod(blob.shape[: layer.kept_axes]), -1)
 
 
 def _keep_deviation(layer: MVN, bottom: Tensor) -> Tensor:
@@ -213,6 +219,8 @@ class _OneBottom(Overwritten):
     def backward(self, bottoms: Sequence[Tensor], top: Tensor, dy: Tensor, down: Sequence[bool]) -> list[Tensor | None]:
         if not down[0]:
             return [None]
+        if self._kept is None and self._rule.keep is not None:  # forward has not run
+            self._kept = self._rule.keep(self._layer, bottoms[0])
         at = State(bottoms[0], top, dy, self._kept, self.shared_diffs[0])
         return [self._rule.backward(self._layer, at)]
 
@@ -235,7 +243,7 @@ class _Eltwise(Overwritten):
         if self._operation == caffe_pb2.EltwiseParameter.SUM:
             top = torch.zeros_like(first)
             for bottom, is_top, coefficient in zip(bottoms, shared, self._coefficients, strict=True):
-                top = top + (top if is_top else bottom) * coefficient
+                top = top + _scaled(top if is_top else bottom, coefficient)
         elif self._operation == caffe_pb2.EltwiseParameter.PROD:
             top = first * second
             for bottom, is_top in zip(rest, shared[2:], strict=True):
@@ -262,7 +270,7 @@ class _Eltwise(Overwritten):
 
     def _gradient(self, position: int, bottoms: Sequence[Tensor], top: Tensor, dy: Tensor) -> Tensor:
         if self._operation == caffe_pb2.EltwiseParameter.SUM:
-            return dy * self._coefficients[position]
+            return _scaled(dy, self._coefficients[position])
         if self._operation == caffe_pb2.EltwiseParameter.MAX:
             assert self._largest is not None
             return torch.where(self._largest == position, dy, 0)

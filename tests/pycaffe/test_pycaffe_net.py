@@ -93,6 +93,7 @@ def test_nets_equal_caffe(case: str, tmp_path: Path, memories: None) -> None:
 
 DATA = input_layer("data", 2, 3, 5, 4)
 CONV = "convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: 'gaussian' std: 0.3 } }"
+IP = "inner_product_param { num_output: 1 }"
 DEEP = (
     'name: "deep" force_backward: true',
     DATA,
@@ -581,6 +582,32 @@ def test_debug_info_logs_what_caffe_logs(tmp_path: Path, caplog: pytest.LogCaptu
     lines = [record.getMessage() for record in caplog.records]
     assert sum("[Forward] Layer conv1_relu1_0_split, top blob" in line for line in lines) == 2
     assert any("[Backward] Layer ip, param blob 0 diff" in line for line in lines), lines
+
+
+def test_debug_info_tells_of_layers_that_go_backward_and_of_blobs_as_they_then_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "fcn_caffe.solver")
+    text = [
+        "debug_info: true",
+        input_layer("x", 1, 2),
+        layer("ip", "InnerProduct", "x", more=IP),
+        layer("aside", "Scale", "x"),
+    ]
+    text += [layer("double", "Power", "ip", "ip", "power_param { scale: 2 }")]
+    net = make(tmp_path, *text, layer("loss", "Reduction", "ip", more="loss_weight: 1"))
+    net.blobs["x"].data[...] = [[1, 2]]
+    net.forward()
+    net.backward()
+    lines = [message.split("] ")[-1] for message in (record.getMessage() for record in caplog.records)]
+    start = lines.index("Layer loss, bottom blob ip diff: 1")
+    assert "Layer x, top blob x data: 1.5" in lines[:start]
+    assert lines[start + 1 : -1] == [
+        "Layer double, bottom blob ip diff: 4",  # in place: its slope is squared
+        "Layer ip, param blob 0 diff: 6",
+        "Layer ip, param blob 1 diff: 4",
+    ]
+    assert lines[-1].startswith("All net params (data, diff)")
 
 
 def test_constants_are_filled_once_and_what_is_written_to_them_stays(tmp_path: Path) -> None:
