@@ -83,6 +83,10 @@ def gives_unasked(node: Node) -> Sequence[int]:
     return (0,) if node.type == "LRN" and across else ()
 
 
+# Types whose backward Caffe has not written at all, whatever it is asked for.
+_WITHOUT_BACKWARD = ("ArgMax", "Threshold")
+
+
 def refused_gradients(
     graph: Graph, layers: Mapping[int, Layer], needs: Needs, force_backward: bool
 ) -> dict[int, LayerError]:

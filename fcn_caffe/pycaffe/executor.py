@@ -71,7 +71,8 @@ class Step:
     core: the core net's step; None for a Split layer that only the face has. blobs: the parameters.
     needed: whether backward runs. asked: the bottoms whose diff is wanted. down: those whose diff it gives.
     weights: the tops' loss weights. overwritten: the arithmetic of a layer whose blobs are overwritten.
-    keeps: whether bottoms are overwritten later that backward needs as they were.
+    keeps: whether bottoms are overwritten later that backward needs as they were. shares: whether tops are the bottom's
+    memory.
     in_place: whether a top has a bottom's name. shared_shapes: of a bottom, and of the top that is its memory.
     """
 
@@ -87,6 +88,7 @@ class Step:
     in_place: bool
     overwritten: Overwritten | None = None
     keeps: bool = False
+    shares: bool = False
     shared_shapes: tuple[Shape, Shape] | None = None
     record: Record | None = None
     before: list[Tensor] = field(default_factory=list)
@@ -120,7 +122,7 @@ class Executor:
         self.graph = Graph.from_param(insert_splits(core.param))
         self.forced = bool(core.param.force_backward)
         self.recording = core.training or self.forced
-        self._runner = Runner(core)
+        self._runner, self._debug = Runner(core), core.debug
         self.blobs: dict[str, Blob] = {}
         self.steps = self._make_steps()
         self.outputs = [name for name in self.graph.outputs if not name.startswith(AUTOMATIC)]
@@ -146,6 +148,7 @@ class Executor:
             step = Step(
                 node, core, bottoms, tops, params, needed, asked, down, weights, bool({*node.tops} & {*node.bottoms})
             )
+            step.shares = shares_data(node)
             if core is not None:
                 core.layer.follows_caffe = True
                 step.overwritten = overwritten(node, core.layer, sharing)
@@ -193,9 +196,8 @@ class Executor:
     def forward(self, step: Step, device: torch.device) -> None:
         """Run one layer: its tops' data follow from its bottoms' data."""
         self._compute(step, device)
-        debug = self.core.debug
-        if debug is not None and debug.enabled and step.layer is not None:
-            debug.show_tops(step.node, step.layer, [top.data_memory.tensor(device) for top in step.tops])
+        if self._debug is not None and self._debug.enabled and step.layer is not None:
+            self._debug.show_tops(step.node, step.layer, [top.data_memory.tensor(device) for top in step.tops])
 
     def _compute(self, step: Step, device: torch.device) -> None:
         layer = step.layer
@@ -204,7 +206,7 @@ class Executor:
                 top.data_memory.prefer_array()
         elif step.node.type == "Parameter":
             _share_all(step.tops[0], step.blobs[0])
-        elif shares_data(step.node):
+        elif step.shares:
             _share(step)
         elif isinstance(layer, DummyData):
             for index, (top, constant) in enumerate(zip(step.tops, layer.constants(), strict=True)):
@@ -224,8 +226,8 @@ class Executor:
     def _forward(self, step: Step, core: CoreStep, device: torch.device) -> None:
         step.record = None
         bottoms = [blob.data_memory.tensor(device) for blob in step.bottoms]
-        is_pinned = step.overwritten is None and any(top.data_memory.is_pinned for top in step.tops)
-        if step.keeps or (step.in_place and is_pinned):
+        overwrites = step.in_place and step.overwritten is None
+        if step.keeps or (overwrites and any(top.data_memory.is_pinned for top in step.tops)):
             bottoms = [bottom.clone() for bottom in bottoms]  # they are about to be overwritten
         for top in step.tops:
             if top not in step.bottoms:
@@ -250,7 +252,7 @@ class Executor:
             blob.fit_diff()
         if step.record is not None:
             step.record.bottoms = [blob.data_memory.current() for blob in step.bottoms]
-        if isinstance(core.layer, HingeLoss):
+        if step.node.type == "HingeLoss":
             step.bottoms[0].diff_memory.adopt(hinge_margins(bottoms[0], bottoms[1]))
 
     def _run_recorded(self, step: Step, core: CoreStep, bottoms: list[Tensor]) -> Record:
@@ -329,7 +331,7 @@ class Executor:
         self._show_gradients(step, device)
 
     def _show_gradients(self, step: Step, device: torch.device) -> None:
-        debug, layer = self.core.debug, step.layer
+        debug, layer = self._debug, step.layer
         if debug is None or not debug.enabled or layer is None:
             return
         sizes = {
