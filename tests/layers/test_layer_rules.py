@@ -266,7 +266,7 @@ def test_infogain_from_a_file_with_ignored_labels(tmp_path: Path) -> None:
     write_blob(tmp_path / "h.binaryproto", matrix)
     text = [input_layer("x", 2, 3, 2), input_layer("label", 2, 2)]
     options = f'infogain_loss_param {{ source: "{tmp_path}/h.binaryproto" }} loss_param {{ ignore_label: 255 }}'
-    net = make_net(*text, layer("l", "InfogainLoss", "x label", "l p", options))
+    net = make_net(*text, layer("l", "InfogainLoss", "x label", "l p", f"{options} loss_weight: 1 loss_weight: 0"))
     score = torch.randn(2, 3, 2, requires_grad=True)
     label = torch.tensor([[0.0, 255], [2, 1]])
     tops = net({"x": score, "label": label})
@@ -318,7 +318,7 @@ def test_a_legacy_contrastive_pair_at_the_margin_has_no_slope() -> None:
 
 @pytest.mark.parametrize(("type", "bottoms"), [("SoftmaxWithLoss", 2), ("InfogainLoss", 3)])
 def test_nothing_flows_back_through_the_softmax_beside_a_loss(type: str, bottoms: int) -> None:
-    net = one_layer(type, *[(2, 3), (2,), (3, 3)][:bottoms], top="l p")
+    net = one_layer(type, *[(2, 3), (2,), (3, 3)][:bottoms], top="l p", options="loss_weight: 1 loss_weight: 0")
     x = torch.randn(2, 3, requires_grad=True)
     bottoms_given = [x, torch.zeros(2), torch.eye(3)][:bottoms]
     tops = net({f"x{i}": bottom for i, bottom in enumerate(bottoms_given)}, keep=("l", "p"))
