@@ -199,6 +199,14 @@ def _keeps_signs(layer: _Layer, slope: float) -> bool:
 
 def _shared(memory: _Memory) -> Iterator[Finding]:
     """Find layers in place on a blob whose memory is another blob's too, which other layers read."""
+    if memory.maker.type == "Parameter" and memory.writers:
+        yield Finding(
+            WARNING,
+            "shared memory",
+            str(memory.writers[0]),
+            f"in Caffe the top of {memory.maker} is the parameter's own memory, so each pass changes what is learned.",
+            "Give its top a name of its own. fcn_caffe.Net leaves the parameter alone, `import caffe` does as Caffe.",
+        )
     for writer in memory.writers:
         name = writer.tops[0]
         others = [(reader, blob) for reader, blob in memory.readers if blob != name and not _shares(reader)]

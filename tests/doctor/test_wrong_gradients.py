@@ -149,6 +149,21 @@ def test_dropout_behind() -> None:
     assert warnings("TanH", TEST, 0.5, False) == 0
 
 
+def test_in_place_on_a_parameter(tmp_path: Path) -> None:
+    text = 'layer { name: "p" type: "Parameter" top: "p" parameter_param { shape { dim: 2 } } }\n'
+    path = tmp_path / "net.prototxt"
+    path.write_text(text + layer("r", "ReLU", "p", "p"))
+    assert named(path) == ["layer 'r' (ReLU)"]
+    face, core = caffe.Net(str(path), caffe.TRAIN), Net(path, TRAIN)
+    face.params["p"][0].data[...] = [-1, 2]
+    with torch.no_grad():
+        core.params["p"][0].copy_(torch.tensor([-1.0, 2]))
+    assert face.forward()["p"].tolist() == core()["p"].tolist() == [0, 2]
+    assert (face.params["p"][0].data.tolist(), core.params["p"][0].tolist()) == ([0, 2], [-1, 2])
+    path.write_text(text + layer("r", "ReLU", "p", "q"))
+    assert named(path) == []
+
+
 SHARED = 'param { name: "s" } scale_param { axis: 1 }'
 
 
