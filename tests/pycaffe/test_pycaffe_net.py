@@ -56,6 +56,8 @@ def test_layers_equal_caffe(case: str, tmp_path: Path, memories: None) -> None:
     diffs = arrays(data, f"{case}/top_diff")
     for top, diff in zip(tops, diffs, strict=False):
         net.blobs[top].diff[...] = diff
+    if not any(key.startswith((f"{case}/bottom_diff/", f"{case}/param_diff/")) for key in data):
+        return  # Caffe has no backward
     net.backward()
     for key, expected in data.items():
         if key.startswith(f"{case}/bottom_diff/"):

@@ -314,7 +314,7 @@ def test_damaged_snapshots_change_nothing(tmp_path: Path, damage: Any, message: 
     ("name", "message"),
     [
         ("none.solverstate", "none.solverstate: no such solver state. Check the path."),
-        ("x.caffemodel", "To start from weights use `weights:` in the solver."),
+        ("x.caffemodel", "To start from weights use `weights:` in the solver, or --weights."),
     ],
 )
 def test_wrong_paths(solver: Solver, tmp_path: Path, name: str, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -186,3 +187,15 @@ def test_a_rate_beyond_float_diverges_as_caffes_does(rule: type[UpdateRule]) -> 
     options = {"momentum": 1.0, "momentum2": 1e38} if rule is Adam else {}
     rule([weight], lr=1e300, **options).step()
     assert not weight.isfinite().any()
+
+
+@pytest.mark.parametrize("name", ["SGD", "Nesterov"])
+def test_a_history_that_overflowed_is_forgotten_without_momentum(name: str) -> None:
+    """BLAS, which updates Caffe's histories, makes 0 of infinity times 0."""
+    weight = torch.nn.Parameter(torch.zeros(2))
+    rule = RULES[name]([weight], lr=1.0)
+    for gradient in (math.inf, 3.0):
+        weight.data.zero_()
+        weight.grad = torch.tensor([gradient, 1.0])
+        rule.step()
+    assert weight.tolist() == [-3, -1]

@@ -187,7 +187,7 @@ class SGD(UpdateRule):
 
     def update(self, group: dict[str, Any], rate: float, params: Tensors, grads: Tensors, *histories: Tensors) -> None:
         (history,) = histories
-        torch._foreach_mul_(history, group["momentum"])
+        _decay(history, group["momentum"])
         torch._foreach_add_(history, grads, alpha=rate)
         torch._foreach_sub_(params, history)
 
@@ -205,10 +205,11 @@ class Nesterov(UpdateRule):
 
     def update(self, group: dict[str, Any], rate: float, params: Tensors, grads: Tensors, *histories: Tensors) -> None:
         (history,) = histories
-        torch._foreach_mul_(history, group["momentum"])
+        _decay(history, group["momentum"])
         torch._foreach_mul_(grads, rate)
         torch._foreach_add_(history, grads)
-        torch._foreach_add_(grads, history, alpha=group["momentum"])
+        if group["momentum"]:
+            torch._foreach_add_(grads, history, alpha=group["momentum"])
         torch._foreach_sub_(params, grads)
 
     def difference(self, group: dict[str, Any], rate: float, grad: Tensor, *histories: Tensor) -> Tensor:
@@ -236,7 +237,7 @@ class RMSProp(UpdateRule):
 
     def update(self, group: dict[str, Any], rate: float, params: Tensors, grads: Tensors, *histories: Tensors) -> None:
         (history,) = histories
-        torch._foreach_mul_(history, group["rms_decay"])
+        _decay(history, group["rms_decay"])
         torch._foreach_addcmul_(history, grads, grads, 1 - group["rms_decay"])
         _divided_step(params, grads, history, rate, group["delta"])
 
@@ -254,13 +255,13 @@ class AdaDelta(UpdateRule):
 
     def update(self, group: dict[str, Any], rate: float, params: Tensors, grads: Tensors, *histories: Tensors) -> None:
         (squares, updates), momentum = histories, group["momentum"]
-        torch._foreach_mul_(squares, momentum)
+        _decay(squares, momentum)
         torch._foreach_addcmul_(squares, grads, grads, 1 - momentum)
         ratio = torch._foreach_add(updates, group["delta"])
         torch._foreach_div_(ratio, torch._foreach_add(squares, group["delta"]))
         torch._foreach_sqrt_(ratio)
         torch._foreach_mul_(grads, ratio)
-        torch._foreach_mul_(updates, momentum)
+        _decay(updates, momentum)
         torch._foreach_addcmul_(updates, grads, grads, 1 - momentum)
         torch._foreach_add_(params, grads, alpha=-rate)
 
@@ -278,9 +279,9 @@ class Adam(UpdateRule):
 
     def update(self, group: dict[str, Any], rate: float, params: Tensors, grads: Tensors, *histories: Tensors) -> None:
         (mean, squares), (b1, b2), t = histories, (group["momentum"], group["momentum2"]), group["iter"] + 1
-        torch._foreach_mul_(mean, b1)
+        _decay(mean, b1)
         torch._foreach_add_(mean, grads, alpha=1 - b1)
-        torch._foreach_mul_(squares, b2)
+        _decay(squares, b2)
         torch._foreach_addcmul_(squares, grads, grads, 1 - b2)
         _divided_step(params, mean, squares, _single(rate * _correction(b1, b2, t)), group["delta"])
 
@@ -288,6 +289,14 @@ class Adam(UpdateRule):
         mean, squares = histories
         correction = _correction(group["momentum"], group["momentum2"], group["iter"])
         return mean.mul(_single(rate * correction)).div_(squares.sqrt().add_(group["delta"]))
+
+
+def _decay(histories: Tensors, factor: float) -> None:
+    """Multiply in place; by 0 they become 0 whatever they were, as BLAS does it for Caffe."""
+    if factor:
+        torch._foreach_mul_(histories, factor)
+    else:
+        torch._foreach_zero_(histories)
 
 
 def _correction(b1: float, b2: float, t: int) -> float:
