@@ -486,3 +486,10 @@ def test_interrupted_and_resumed_processes_equal_an_uninterrupted_one(tmp_path: 
         assert equal(blobs, models[1][layer]), layer
     states = [(tmp_path / name / f"out/run_iter_{steps}.rngstate").read_text() for name in ("whole", "cut")]
     assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("ending", ["", ".h5"])
+def test_weights_given_for_the_state_beside_them(solver: Solver, ending: str, tmp_path: Path) -> None:
+    (tmp_path / f"x_iter_5.solverstate{ending}").touch()
+    with pytest.raises(SolverError, match=rf"Beside it is x_iter_5\.solverstate{ending}\. To start from weights use"):
+        solver.restore(tmp_path / f"x_iter_5.caffemodel{ending}")
