@@ -167,6 +167,8 @@ class _ConvolutionBase(_WindowLayer):
         return top if self.bias is None else top + self.bias.reshape(-1, *(1,) * self.spatial_axes)
 
     def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+        if len(bottoms) == 1 and self.channel_axis == 1:  # nearly always: a loop over one bottom shows in small nets
+            return self.compute(bottoms[0])
         if len(bottoms) > 1:
             self.check_equal(bottoms)
         tops = []
@@ -199,9 +201,10 @@ class Convolution(_ConvolutionBase):
             dilation * (kernel - 1) + 1 - 2 * pad
             for dilation, kernel, pad in zip(self.dilation, self.kernel, self.pad, strict=True)
         ]
+        self.holds_any = all(size <= 1 for size in self.least)
 
     def compute(self, bottom: Tensor) -> Tensor:
-        if self.by_taps or any(map(lt, bottom.shape[2:], self.least)):
+        if self.by_taps or (not self.holds_any and any(map(lt, bottom.shape[2:], self.least))):
             return self._compute_at_the_edge(bottom)
         assert self.convolve is not None
         return self.convolve(bottom, self.weight, self.bias, self.stride, self.pad, self.dilation, self.group)
