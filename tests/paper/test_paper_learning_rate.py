@@ -166,7 +166,9 @@ def test_other_losses(told):
     twin = SCORE.replace('"score"', '"score2"')
     (one,) = told(data(), SCORE, twin, target).losses
     assert (one.divisor, one.at_start, one.equivalents) == (2, None, {})
-    binary = layer("binary", "SigmoidCrossEntropyLoss", "score score2")
+    binary = layer(
+        "binary", "SigmoidCrossEntropyLoss", "score score2", more="propagate_down: true propagate_down: false"
+    )
     (one,) = told(data(), SCORE, twin, binary).losses
     assert (one.normalisation, one.pixels) == (BATCH_SIZE, 108) and one.at_start == pytest.approx(log(2))
     reduced = layer("sum", "Reduction", "score", more="loss_weight: 1")

@@ -50,6 +50,9 @@ def with_class_weights(net: caffe_pb2.NetParameter, matrix: Path) -> caffe_pb2.N
         if layer.type == "SoftmaxWithLoss":
             layer.type = "InfogainLoss"
             layer.infogain_loss_param.source = str(matrix)
+            if layer.loss_param.normalize:  # InfogainLoss takes the newer form alone
+                layer.loss_param.ClearField("normalize")
+                layer.loss_param.normalization = caffe_pb2.LossParameter.VALID
     return copy
 
 
