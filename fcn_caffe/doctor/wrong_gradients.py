@@ -5,6 +5,7 @@ The rules are those of Caffe's CPU code. `import caffe` has the same numbers her
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import prod
@@ -42,6 +43,7 @@ def overwritten_blobs(param: caffe_pb2.NetParameter) -> Iterator[Finding]:
                 yield Finding(WARNING, _CHECK, str(node), f"in place it goes wrong in Caffe: {problem}", _OWN_TOP)
         yield from _overwritten(memory)
         yield from _shared(memory)
+    yield from _ended(graph)
 
 
 def _memories(graph: Graph) -> list[_Memory]:
@@ -221,6 +223,25 @@ def _shared(memory: _Memory) -> Iterator[Finding]:
             f"'{name}' and '{blob}' lie in the same memory, as in Caffe, so it changes both, and {reader} {what}.",
             "Give its top a name of its own.",
         )
+
+
+def _ended(graph: Graph) -> Iterator[Finding]:
+    """Find where Caffe's gradient ends: Flatten gives its bottom another diff than the layer below has."""
+    readers = Counter((maker, graph.nodes[index].bottoms[place]) for (index, place), maker in graph.producers.items())
+    for node in graph.nodes:
+        if node.type != "Flatten":
+            continue
+        maker = graph.nodes[graph.producers[node.index, 0]]
+        # With several readers a Split lies between, which reads the diff where it is.
+        if maker.type in ("Parameter", "Reshape") and readers[maker.index, node.bottoms[0]] == 1:
+            yield Finding(
+                WARNING,
+                _CHECK,
+                str(node),
+                f"in Caffe no gradient comes past it: its backward gives '{node.bottoms[0]}' memory of its own, and "
+                f"{maker} has the one before.",
+                "Use a Reshape in its place. fcn_caffe.Net has the gradient, `import caffe` has none, as Caffe.",
+            )
 
 
 # -- Scale -------------------------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def test_its_metadata(wheel):
         licence = archive.read(f"{folder}/licenses/LICENSE").decode()
     assert f"Version: {fcn_caffe.__version__}\n" in metadata
     assert "License-Expression: BSD-2-Clause\n" in metadata and "Requires-Python: >=3.10\n" in metadata
-    assert "Requires-Dist: torch>=2.2\n" in metadata and "# fcn_caffe" in metadata
+    assert "Requires-Dist: torch>=2.5\n" in metadata and "# fcn_caffe" in metadata
     assert "fcn-caffe = fcn_caffe.commands:main" in scripts
     assert licence == (ROOT / "LICENSE").read_text()
 

@@ -213,3 +213,24 @@ def test_batch_statistics_in_test(tmp_path: Path) -> None:
         + layer("b", "BatchNorm", "x", "b", rule % ("true", "TEST"))
     )
     assert not [finding for finding in examine(both).findings if finding.check == "batch statistics"]
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_flatten_of_a_parameter(split: bool, tmp_path: Path) -> None:
+    text = (
+        'layer { name: "p" type: "Parameter" top: "p" parameter_param { shape { dim: 2 dim: 3 } } }'
+        + layer("f", "Flatten", "p", "f")
+        + layer("r", "Reduction", "f", "r", more="loss_weight: 1")
+        + (layer("s", "Silence", "p", "") if split else "")
+    )
+    path = tmp_path / "net.prototxt"
+    path.write_text(text)
+    findings = list(overwritten_blobs(read_net(path, TRAIN)))
+    assert [finding.where for finding in findings] == ([] if split else ["layer 'f' (Flatten)"])
+    face = caffe.Net(str(path), caffe.TRAIN)
+    face.forward()
+    face.backward()
+    assert np.all(face.params["p"][0].diff == (1 if split else 0))
+    core = Net(path, TRAIN)
+    core.forward_loss()[0].backward()
+    assert torch.all(core.layer("p").blobs[0].grad == 1)
