@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from fcn_caffe.errors import FcnCaffeError
@@ -185,6 +186,11 @@ def compare_wiring(table: ReleaseTable, audited: AuditedFiles, net: str) -> None
         same_name = [other for layer, other in zip(layers, have, strict=True) if layer.name == wanted.name]
         if wiring not in same_name:
             table.add(net, wanted.name, same_name[0] if same_name else NO_LAYER, wiring)
+    repeats = Counter(layer.name for layer in layers)
+    repeats.subtract(layer.name for layer in wanted_layers)
+    for name in sorted(names):
+        if repeats[name] > 0:
+            table.add(net, name, f"{repeats[name] + 1} layers of this name", "one")
     if sorted(have) == sorted(want):
         at = next(index for index, pair in enumerate(zip(have, want, strict=True)) if pair[0] != pair[1])
         table.add(net, f"layer {at} in the file", have[at], want[at])
