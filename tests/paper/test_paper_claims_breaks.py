@@ -46,7 +46,7 @@ def extra(kind, blob, more=""):
 BREAKS = [
     (V32, block("relu3_1") + block("conv3_2"), r"\2\1", "relu3_1"),
     (V32, block("conv3_2"), r"\1\1", "conv3_2"),
-    (V32, block("relu3_2"), r"\1\1", "number of layers: 45 44"),
+    (V32, block("relu3_2"), r"\1\1", "relu3_2"),
     (V32, layer("conv3_1", 'top: "conv3_1"'), r"\1" 'top: "elsewhere"', "conv3_1"),
     (V32, layer("conv3_3", 'bottom: "conv3_2"'), r"\1" 'bottom: "conv3_1"', "conv3_3"),
     (V32, layer("conv3_2", r"  param \{.*?\}\n  param \{.*?\}\n"), r"\1", "conv3_2"),
