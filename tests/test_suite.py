@@ -48,3 +48,9 @@ def test_a_skipped_test_says_why(tmp_path, mark, reason) -> None:
 def test_every_need_is_a_mark(pytestconfig: pytest.Config) -> None:
     marks = {line.split(":")[0] for line in pytestconfig.getini("markers")}
     assert marks >= {*NEEDS, "slow"}
+
+
+def test_each_test_file_has_its_own_name() -> None:
+    """pytest imports them by their last name alone."""
+    names = sorted(path.name for path in TESTS.rglob("test_*.py"))
+    assert names == sorted(set(names))

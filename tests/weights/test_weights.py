@@ -215,11 +215,11 @@ def test_any_damaged_byte_is_read_or_a_weights_error(tmp_path_factory: Any, posi
      "The file is truncated or corrupt."),
     (in_net(length_delimited(7, b"\x08\x01" * 100) + length_delimited(5, bytes(4))),
      "byte 13: layer 'a' blob 0 has more than 32 axes. The file is truncated or corrupt."),
-    (b"\x08\x05", "byte 1: field 1 of a net is never a number; this is some other message. "
-     "The file is truncated or corrupt."),
+    (b"\x08\x05", "is a solver state, of iteration 5, not weights. The weights are in a file of their own; to go on "
+     "with training give the state as --snapshot, or to Solver.restore."),
     (b"\x80" * 11, "byte 0: a number is longer than 10 bytes. The file is truncated or corrupt."),
-    (b"<!DOCTYPE html><html></html>", "byte 0: wire type 4 is not one that Caffe writes. The file is truncated or "
-     "corrupt. It looks like text: is it a prototxt, or a web page saved as a file?"),
+    (b"<!DOCTYPE html><html></html>", "is a web page, not the file itself. Download the file by its own link "
+     '(on GitHub: "Raw").'),
 ])  # fmt: skip
 def test_corrupt_files(tmp_path: Path, data: bytes, message: str) -> None:
     path = tmp_path / "x.caffemodel"
