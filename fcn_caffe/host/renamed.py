@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+
+from fcn_caffe.host.module_alias import AliasLoader
 
 PACKAGE = __name__.split(".")[0]
 
@@ -84,23 +85,14 @@ RENAMED = {
 }
 
 
-class _Alias(Loader):
-    """Loads the module of the new name, so that a class is the same under both names."""
-
-    def __init__(self, place: str) -> None:
-        self._place = place
+class _WarningLoader(AliasLoader):
+    """Loads the module of the new name, and says that it has one."""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         # The frames of the import system do not count: the warning shows the line that imports.
-        warnings.warn(
-            f"{spec.name} is now {self._place}; the old name goes with 0.3.", DeprecationWarning, stacklevel=2
-        )
-        module = importlib.import_module(self._place)
-        self._spec = module.__spec__
-        return module
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._spec  # importing under another name has replaced it
+        message = f"{spec.name} is now {self.place}; the old name goes with 0.3."
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return super().create_module(spec)
 
 
 class _Finder(MetaPathFinder):
@@ -108,7 +100,7 @@ class _Finder(MetaPathFinder):
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         place = new_name(name)
-        return None if place is None else ModuleSpec(name, _Alias(place))
+        return None if place is None else ModuleSpec(name, _WarningLoader(place))
 
 
 def new_name(name: str) -> str | None:

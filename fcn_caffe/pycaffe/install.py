@@ -10,6 +10,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 from fcn_caffe.data.sets.by_name import offer
+from fcn_caffe.host.module_alias import AliasLoader
 
 PACKAGE = __name__.rpartition(".")[0]
 
@@ -17,11 +18,8 @@ PACKAGE = __name__.rpartition(".")[0]
 _SAME = ("pycaffe", "_caffe")
 
 
-class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class _Finder(importlib.abc.MetaPathFinder):
     """Gives this package's module X for `caffe.X`, so that there is one of each, imported when it is asked for."""
-
-    def __init__(self) -> None:
-        self._specs: dict[str, ModuleSpec | None] = {}
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
         if not fullname.startswith("caffe."):
@@ -31,17 +29,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             spec = importlib.util.find_spec(name)
         except ModuleNotFoundError:
             spec = None
-        return None if spec is None else ModuleSpec(fullname, self, origin=spec.origin)
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        module = importlib.import_module(PACKAGE + spec.name.removeprefix("caffe"))
-        self._specs[spec.name] = module.__spec__
-        return module
-
-    def exec_module(self, module: ModuleType) -> None:
-        # It has run under its own name; this import gave it the spec of `caffe.X`.
-        assert module.__spec__ is not None
-        module.__spec__ = self._specs[module.__spec__.name]
+        return None if spec is None else ModuleSpec(fullname, AliasLoader(name), origin=spec.origin)
 
 
 _FINDER = _Finder()

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+
+from fcn_caffe.host.module_alias import AliasLoader
 
 __all__ = ["MODULES", "offer"]
 
 MODULES = ("voc_layers", "nyud_layers", "siftflow_layers", "pascalcontext_layers")
 
 
-class _Same(Loader):
-    """Loads the module of this package, so that both names give the same classes."""
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        module = importlib.import_module(f"{__package__}.{spec.name}")
-        self._spec = module.__spec__
-        return module
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._spec  # importing under another name has replaced it
-
-
 class _Finder(MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        return ModuleSpec(name, _Same()) if name in MODULES and path is None else None
+        if name not in MODULES or path is not None:
+            return None
+        return ModuleSpec(name, AliasLoader(f"{__package__}.{name}"))
 
 
 def offer() -> None:
