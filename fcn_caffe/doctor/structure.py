@@ -135,10 +135,10 @@ def _peak(net: Net, sizes: dict[str, int]) -> int:
     """Return the most bytes of blobs alive at once in a forward pass that frees each after its last reader."""
     alive: set[str] = set()
     most = 0
-    for node in net.graph.nodes:
-        alive.update(node.tops)
+    for step in net.steps:
+        alive.update(step.tops)
         most = max(most, sum(sizes[name] for name in alive))
-        alive.difference_update(net.graph.last_use[node.index])
+        alive.difference_update(step.frees)
     return most
 
 

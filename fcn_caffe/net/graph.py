@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -158,7 +158,6 @@ class Graph:
     """Layers in file order, wired by blob name.
 
     outputs: tops that no layer reads, sorted. inputs: tops of Input layers, in file order.
-    last_use: for each node index, the blobs that nothing after it reads, without the outputs.
     overwritable: the in-place nodes, by index; each alone reads the version of the blob that it overwrites.
     producers: the node that made a bottom, by (node index, bottom position).
     """
@@ -167,7 +166,6 @@ class Graph:
     nodes: tuple[Node, ...]
     outputs: tuple[str, ...]
     inputs: tuple[str, ...]
-    last_use: tuple[tuple[str, ...], ...]
     overwritable: frozenset[int]
     producers: dict[tuple[int, int], int] = field(repr=False)
 
@@ -191,7 +189,6 @@ class Graph:
             nodes=tuple(nodes),
             outputs=tuple(sorted(wiring.unread)),
             inputs=tuple(top for node in nodes if node.type == "Input" for top in node.tops),
-            last_use=_last_use(nodes, wiring.unread),
             overwritable=frozenset(node.index for node in nodes if node.in_place),
             producers=producers,
         )
@@ -260,12 +257,3 @@ class _Wiring:
         if any(bottom in layer.top for layer in self.param.layer):
             return "Layers run in file order: move the layer that makes it up."
         return f"Layers run in file order.{did_you_mean(bottom, self.makers)}"
-
-
-def _last_use(nodes: Sequence[Node], outputs: Iterable[str]) -> tuple[tuple[str, ...], ...]:
-    used_later = set(outputs)
-    frees: list[tuple[str, ...]] = []
-    for node in reversed(nodes):
-        frees.append(tuple(blob for blob in dict.fromkeys((*node.bottoms, *node.tops)) if blob not in used_later))
-        used_later.update(node.bottoms, node.tops)
-    return tuple(reversed(frees))

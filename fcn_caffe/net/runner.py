@@ -5,7 +5,7 @@ The only calls of a layer stand in this file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -49,23 +49,34 @@ class Step:
     changes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, node: Node, layer: Layer, frees: tuple[str, ...] = (), forced: bool = False) -> Step:
+    def of(cls, node: Node, layer: Layer, forced: bool = False) -> Step:
         """Make the step of a node and its layer; `forced`: force_backward overrules propagate_down, as in Caffe."""
         shut = layer.never_forced if forced else range(len(node.bottoms))
         blocked = {position for position, down in enumerate(node.param.propagate_down) if not down and position in shut}
         blocked.update(position for position in layer.undifferentiable if position < len(node.bottoms))
-        return cls(layer, node, node.bottoms, node.tops, frees, tuple(sorted(blocked)))
+        return cls(layer, node, node.bottoms, node.tops, (), tuple(sorted(blocked)))
 
 
 def make_steps(graph: Graph, layers: Sequence[Layer], forced: bool = False) -> tuple[Step, ...]:
     """Make the steps of a graph and its layers, in file order; forced: whether the net has force_backward."""
-    steps = [Step.of(node, layers[node.index], graph.last_use[node.index], forced) for node in graph.nodes]
+    steps = [Step.of(node, layers[node.index], forced) for node in graph.nodes]
     if any(shares_data(node) for node in graph.nodes):
         sharing = Sharing(graph)
         steps = [
             replace(step, changes=sharing.others(step.node.tops[0])) if step.node.in_place else step for step in steps
         ]
-    return tuple(steps)
+    return free_early(steps, graph.outputs)
+
+
+def free_early(steps: Sequence[Step], outputs: Iterable[str]) -> tuple[Step, ...]:
+    """Return the steps, each with the blobs that nothing reads after it; outputs: the blobs that stay."""
+    used_later = set(outputs)
+    freed: list[Step] = []
+    for step in reversed(steps):
+        frees = tuple(name for name in dict.fromkeys((*step.bottoms, *step.tops)) if name not in used_later)
+        freed.append(replace(step, frees=frees))
+        used_later.update(step.bottoms, step.tops)
+    return tuple(reversed(freed))
 
 
 class Runner:

@@ -58,13 +58,12 @@ def test_a_nets_own_stages_are_in_and_its_phase_and_level_are_not() -> None:
     assert (list(kept.state.stage), kept.state.phase, kept.state.level) == (["own", "given"], TEST, 0)
 
 
-def test_outputs_are_sorted_and_last_use_frees_what_nothing_reads() -> None:
+def test_outputs_are_sorted() -> None:
     graph = Graph.from_param(
         net_param(DATA, layer("z", "ReLU", "data"), layer("a", "ReLU", "data"), layer("m", "ReLU", "z", "z"))
     )
     assert graph.outputs == ("a", "z")
     assert graph.inputs == ("data",)
-    assert graph.last_use == ((), (), ("data",), ())
 
 
 def test_in_place_rebinds_and_is_overwritable() -> None:

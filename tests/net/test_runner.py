@@ -37,6 +37,29 @@ def test_a_step_may_be_watched_and_changed() -> None:
     assert names == ["data", "conv", "relu", "pair"]
 
 
+def test_a_step_frees_what_nothing_reads_after_it() -> None:
+    relus = layer("z", "ReLU", "data"), layer("a", "ReLU", "data"), layer("m", "ReLU", "z", "z")
+    assert [step.frees for step in make_net(IMAGE, *relus).steps] == [(), (), ("data",), ()]
+
+
+def test_a_net_with_other_steps_shares_blobs_and_has_its_own_mode() -> None:
+    net = make_net(*NET, layer("drop", "Dropout", "pair"))
+    randomise(net)
+    twin = net.with_steps([step for step in net.steps if step.node.name != "relu"])
+    data = torch.randn(1, 2, 4, 4)
+    assert torch.equal(twin(data=data)["drop"].relu(), net(data=data)["drop"]) and twin(data=data)["drop"].min() < 0
+    assert [step.frees for step in twin.steps] == [(), ("data",), ("conv",), ("pair",)]
+    twin.train()
+    assert not any(step.layer.training for step in net.steps[1:])
+    assert all(step.layer.training for step in twin.steps[1:])
+    with torch.no_grad():
+        net.params["conv"][0].zero_()
+    assert not twin.params["conv"][0].any()
+    replacement = torch.nn.Parameter(torch.ones_like(net.params["conv"][0]))
+    net.layer("conv").weight = replacement
+    assert twin.params["conv"][0] is replacement
+
+
 def test_sources_may_come_from_elsewhere() -> None:
     class Ones(Runner):
         def source(self, step: Step) -> Sequence[Tensor]:
