@@ -213,6 +213,7 @@ class NetParameter(Message):
     def layer(self) -> _Messages[LayerParameter]: ...
     @property
     def layers(self) -> _Messages[V1LayerParameter]: ...
+    fork: str
     def __init__(
         self,
         *,
@@ -225,6 +226,7 @@ class NetParameter(Message):
         debug_info: bool | None = ...,
         layer: Iterable[LayerParameter] | None = ...,
         layers: Iterable[V1LayerParameter] | None = ...,
+        fork: str | None = ...,
     ) -> None: ...
 
 class SolverParameter(Message):
@@ -292,6 +294,7 @@ class SolverParameter(Message):
     layer_wise_reduce: bool
     @property
     def weights(self) -> _Scalars[str]: ...
+    fork: str
     def __init__(
         self,
         *,
@@ -337,6 +340,7 @@ class SolverParameter(Message):
         solver_type: int | str | None = ...,
         layer_wise_reduce: bool | None = ...,
         weights: Iterable[str] | None = ...,
+        fork: str | None = ...,
     ) -> None: ...
 
 class SolverState(Message):
@@ -520,6 +524,45 @@ class LayerParameter(Message):
     def tile_param(self) -> TileParameter: ...
     @property
     def window_data_param(self) -> WindowDataParameter: ...
+    fork: str
+    @property
+    def bn_param(self) -> BNParameter: ...
+    @property
+    def upsample_param(self) -> UpsampleParameter: ...
+    @property
+    def unpooling_param(self) -> UnpoolingParameter: ...
+    @property
+    def interp_param(self) -> InterpParameter: ...
+    @property
+    def padding_param(self) -> PaddingParameter: ...
+    @property
+    def seg_accuracy_param(self) -> SegAccuracyParameter: ...
+    @property
+    def multi_stage_meanfield_param(self) -> MultiStageMeanfieldParameter: ...
+    @property
+    def dense_image_data_param(self) -> DenseImageDataParameter: ...
+    @property
+    def softmaxloss_param(self) -> SoftmaxLossParameter: ...
+    @property
+    def relu6_param(self) -> ReLU6Parameter: ...
+    @property
+    def shuffle_channel_param(self) -> ShuffleChannelParameter: ...
+    @property
+    def permute_param(self) -> PermuteParameter: ...
+    @property
+    def norm_param(self) -> NormalizeParameter: ...
+    @property
+    def normalize_param(self) -> HappynearNormalizeParameter: ...
+    @property
+    def prior_box_param(self) -> PriorBoxParameter: ...
+    @property
+    def detection_output_param(self) -> DetectionOutputParameter: ...
+    @property
+    def roi_pooling_param(self) -> ROIPoolingParameter: ...
+    @property
+    def psroi_pooling_param(self) -> PSROIPoolingParameter: ...
+    @property
+    def smooth_l1_loss_param(self) -> SmoothL1LossParameter: ...
     def __init__(
         self,
         *,
@@ -583,6 +626,26 @@ class LayerParameter(Message):
         threshold_param: ThresholdParameter | None = ...,
         tile_param: TileParameter | None = ...,
         window_data_param: WindowDataParameter | None = ...,
+        fork: str | None = ...,
+        bn_param: BNParameter | None = ...,
+        upsample_param: UpsampleParameter | None = ...,
+        unpooling_param: UnpoolingParameter | None = ...,
+        interp_param: InterpParameter | None = ...,
+        padding_param: PaddingParameter | None = ...,
+        seg_accuracy_param: SegAccuracyParameter | None = ...,
+        multi_stage_meanfield_param: MultiStageMeanfieldParameter | None = ...,
+        dense_image_data_param: DenseImageDataParameter | None = ...,
+        softmaxloss_param: SoftmaxLossParameter | None = ...,
+        relu6_param: ReLU6Parameter | None = ...,
+        shuffle_channel_param: ShuffleChannelParameter | None = ...,
+        permute_param: PermuteParameter | None = ...,
+        norm_param: NormalizeParameter | None = ...,
+        normalize_param: HappynearNormalizeParameter | None = ...,
+        prior_box_param: PriorBoxParameter | None = ...,
+        detection_output_param: DetectionOutputParameter | None = ...,
+        roi_pooling_param: ROIPoolingParameter | None = ...,
+        psroi_pooling_param: PSROIPoolingParameter | None = ...,
+        smooth_l1_loss_param: SmoothL1LossParameter | None = ...,
     ) -> None: ...
 
 class TransformationParameter(Message):
@@ -594,6 +657,10 @@ class TransformationParameter(Message):
     def mean_value(self) -> _Scalars[float]: ...
     force_color: bool
     force_gray: bool
+    @property
+    def scale_factors(self) -> _Scalars[float]: ...
+    crop_height: int
+    crop_width: int
     def __init__(
         self,
         *,
@@ -604,6 +671,9 @@ class TransformationParameter(Message):
         mean_value: Iterable[float] | None = ...,
         force_color: bool | None = ...,
         force_gray: bool | None = ...,
+        scale_factors: Iterable[float] | None = ...,
+        crop_height: int | None = ...,
+        crop_width: int | None = ...,
     ) -> None: ...
 
 class LossParameter(Message):
@@ -612,15 +682,23 @@ class LossParameter(Message):
     VALID: ClassVar[int]
     BATCH_SIZE: ClassVar[int]
     NONE: ClassVar[int]
+    PRE_FIXED: ClassVar[int]
     ignore_label: int
     normalization: int
     normalize: bool
+    weight_by_label_freqs: bool
+    @property
+    def class_weighting(self) -> _Scalars[float]: ...
+    pre_fixed_normalizer: float
     def __init__(
         self,
         *,
         ignore_label: int | None = ...,
         normalization: int | str | None = ...,
         normalize: bool | None = ...,
+        weight_by_label_freqs: bool | None = ...,
+        class_weighting: Iterable[float] | None = ...,
+        pre_fixed_normalizer: float | None = ...,
     ) -> None: ...
 
 class AccuracyParameter(Message):
@@ -671,12 +749,29 @@ class BatchNormParameter(Message):
     use_global_stats: bool
     moving_average_fraction: float
     eps: float
+    scale_bias: bool
+    @property
+    def scale_filler(self) -> FillerParameter: ...
+    @property
+    def bias_filler(self) -> FillerParameter: ...
+    use_weight_bias: bool
+    bias_term: bool
+    @property
+    def filler(self) -> FillerParameter: ...
+    relu: bool
     def __init__(
         self,
         *,
         use_global_stats: bool | None = ...,
         moving_average_fraction: float | None = ...,
         eps: float | None = ...,
+        scale_bias: bool | None = ...,
+        scale_filler: FillerParameter | None = ...,
+        bias_filler: FillerParameter | None = ...,
+        use_weight_bias: bool | None = ...,
+        bias_term: bool | None = ...,
+        filler: FillerParameter | None = ...,
+        relu: bool | None = ...,
     ) -> None: ...
 
 class BiasParameter(Message):
@@ -731,6 +826,9 @@ class ConvolutionParameter(Message):
     engine: int
     axis: int
     force_nd_im2col: bool
+    hole: int
+    hole_h: int
+    hole_w: int
     def __init__(
         self,
         *,
@@ -752,6 +850,9 @@ class ConvolutionParameter(Message):
         engine: int | str | None = ...,
         axis: int | None = ...,
         force_nd_im2col: bool | None = ...,
+        hole: int | None = ...,
+        hole_h: int | None = ...,
+        hole_w: int | None = ...,
     ) -> None: ...
 
 class CropParameter(Message):
@@ -796,10 +897,14 @@ class DataParameter(Message):
 
 class DropoutParameter(Message):
     dropout_ratio: float
+    sample_weights_test: bool
+    scale_train: bool
     def __init__(
         self,
         *,
         dropout_ratio: float | None = ...,
+        sample_weights_test: bool | None = ...,
+        scale_train: bool | None = ...,
     ) -> None: ...
 
 class DummyDataParameter(Message):
@@ -923,6 +1028,10 @@ class HingeLossParameter(Message):
     ) -> None: ...
 
 class ImageDataParameter(Message):
+    LabelType: ClassVar[_Enum]
+    NONE: ClassVar[int]
+    IMAGE: ClassVar[int]
+    PIXEL: ClassVar[int]
     source: str
     batch_size: int
     rand_skip: int
@@ -935,6 +1044,12 @@ class ImageDataParameter(Message):
     crop_size: int
     mirror: bool
     root_folder: str
+    ignore_label: int
+    label_type: int
+    label_divide_factor: int
+    has_label: bool
+    max_labels: int
+    other_object_label: int
     def __init__(
         self,
         *,
@@ -950,6 +1065,12 @@ class ImageDataParameter(Message):
         crop_size: int | None = ...,
         mirror: bool | None = ...,
         root_folder: str | None = ...,
+        ignore_label: int | None = ...,
+        label_type: int | str | None = ...,
+        label_divide_factor: int | None = ...,
+        has_label: bool | None = ...,
+        max_labels: int | None = ...,
+        other_object_label: int | None = ...,
     ) -> None: ...
 
 class InfogainLossParameter(Message):
@@ -1470,6 +1591,45 @@ class V1LayerParameter(Message):
     def loss_param(self) -> LossParameter: ...
     @property
     def layer(self) -> V0LayerParameter: ...
+    fork: str
+    @property
+    def bn_param(self) -> BNParameter: ...
+    @property
+    def upsample_param(self) -> UpsampleParameter: ...
+    @property
+    def unpooling_param(self) -> UnpoolingParameter: ...
+    @property
+    def interp_param(self) -> InterpParameter: ...
+    @property
+    def padding_param(self) -> PaddingParameter: ...
+    @property
+    def seg_accuracy_param(self) -> SegAccuracyParameter: ...
+    @property
+    def multi_stage_meanfield_param(self) -> MultiStageMeanfieldParameter: ...
+    @property
+    def dense_image_data_param(self) -> DenseImageDataParameter: ...
+    @property
+    def softmaxloss_param(self) -> SoftmaxLossParameter: ...
+    @property
+    def relu6_param(self) -> ReLU6Parameter: ...
+    @property
+    def shuffle_channel_param(self) -> ShuffleChannelParameter: ...
+    @property
+    def permute_param(self) -> PermuteParameter: ...
+    @property
+    def norm_param(self) -> NormalizeParameter: ...
+    @property
+    def normalize_param(self) -> HappynearNormalizeParameter: ...
+    @property
+    def prior_box_param(self) -> PriorBoxParameter: ...
+    @property
+    def detection_output_param(self) -> DetectionOutputParameter: ...
+    @property
+    def roi_pooling_param(self) -> ROIPoolingParameter: ...
+    @property
+    def psroi_pooling_param(self) -> PSROIPoolingParameter: ...
+    @property
+    def smooth_l1_loss_param(self) -> SmoothL1LossParameter: ...
     def __init__(
         self,
         *,
@@ -1516,6 +1676,26 @@ class V1LayerParameter(Message):
         transform_param: TransformationParameter | None = ...,
         loss_param: LossParameter | None = ...,
         layer: V0LayerParameter | None = ...,
+        fork: str | None = ...,
+        bn_param: BNParameter | None = ...,
+        upsample_param: UpsampleParameter | None = ...,
+        unpooling_param: UnpoolingParameter | None = ...,
+        interp_param: InterpParameter | None = ...,
+        padding_param: PaddingParameter | None = ...,
+        seg_accuracy_param: SegAccuracyParameter | None = ...,
+        multi_stage_meanfield_param: MultiStageMeanfieldParameter | None = ...,
+        dense_image_data_param: DenseImageDataParameter | None = ...,
+        softmaxloss_param: SoftmaxLossParameter | None = ...,
+        relu6_param: ReLU6Parameter | None = ...,
+        shuffle_channel_param: ShuffleChannelParameter | None = ...,
+        permute_param: PermuteParameter | None = ...,
+        norm_param: NormalizeParameter | None = ...,
+        normalize_param: HappynearNormalizeParameter | None = ...,
+        prior_box_param: PriorBoxParameter | None = ...,
+        detection_output_param: DetectionOutputParameter | None = ...,
+        roi_pooling_param: ROIPoolingParameter | None = ...,
+        psroi_pooling_param: PSROIPoolingParameter | None = ...,
+        smooth_l1_loss_param: SmoothL1LossParameter | None = ...,
     ) -> None: ...
 
 class V0LayerParameter(Message):
@@ -1619,4 +1799,377 @@ class PReLUParameter(Message):
         *,
         filler: FillerParameter | None = ...,
         channel_shared: bool | None = ...,
+    ) -> None: ...
+
+class BNParameter(Message):
+    BNMode: ClassVar[_Enum]
+    LEARN: ClassVar[int]
+    INFERENCE: ClassVar[int]
+    Engine: ClassVar[_Enum]
+    DEFAULT: ClassVar[int]
+    CAFFE: ClassVar[int]
+    CUDNN: ClassVar[int]
+    @property
+    def scale_filler(self) -> FillerParameter: ...
+    @property
+    def shift_filler(self) -> FillerParameter: ...
+    bn_mode: int
+    @property
+    def slope_filler(self) -> FillerParameter: ...
+    @property
+    def bias_filler(self) -> FillerParameter: ...
+    momentum: float
+    eps: float
+    frozen: bool
+    engine: int
+    def __init__(
+        self,
+        *,
+        scale_filler: FillerParameter | None = ...,
+        shift_filler: FillerParameter | None = ...,
+        bn_mode: int | str | None = ...,
+        slope_filler: FillerParameter | None = ...,
+        bias_filler: FillerParameter | None = ...,
+        momentum: float | None = ...,
+        eps: float | None = ...,
+        frozen: bool | None = ...,
+        engine: int | str | None = ...,
+    ) -> None: ...
+
+class UpsampleParameter(Message):
+    scale: int
+    scale_h: int
+    scale_w: int
+    pad_out_h: bool
+    pad_out_w: bool
+    upsample_h: int
+    upsample_w: int
+    def __init__(
+        self,
+        *,
+        scale: int | None = ...,
+        scale_h: int | None = ...,
+        scale_w: int | None = ...,
+        pad_out_h: bool | None = ...,
+        pad_out_w: bool | None = ...,
+        upsample_h: int | None = ...,
+        upsample_w: int | None = ...,
+    ) -> None: ...
+
+class UnpoolingParameter(Message):
+    UnpoolMethod: ClassVar[_Enum]
+    MAX: ClassVar[int]
+    AVE: ClassVar[int]
+    TILE: ClassVar[int]
+    Engine: ClassVar[_Enum]
+    DEFAULT: ClassVar[int]
+    CAFFE: ClassVar[int]
+    CUDNN: ClassVar[int]
+    unpool: int
+    kernel_size: int
+    stride: int
+    pad: int
+    kernel_h: int
+    kernel_w: int
+    stride_h: int
+    stride_w: int
+    pad_h: int
+    pad_w: int
+    engine: int
+    unpool_size: int
+    unpool_h: int
+    unpool_w: int
+    def __init__(
+        self,
+        *,
+        unpool: int | str | None = ...,
+        kernel_size: int | None = ...,
+        stride: int | None = ...,
+        pad: int | None = ...,
+        kernel_h: int | None = ...,
+        kernel_w: int | None = ...,
+        stride_h: int | None = ...,
+        stride_w: int | None = ...,
+        pad_h: int | None = ...,
+        pad_w: int | None = ...,
+        engine: int | str | None = ...,
+        unpool_size: int | None = ...,
+        unpool_h: int | None = ...,
+        unpool_w: int | None = ...,
+    ) -> None: ...
+
+class InterpParameter(Message):
+    height: int
+    width: int
+    zoom_factor: int
+    shrink_factor: int
+    pad_beg: int
+    pad_end: int
+    def __init__(
+        self,
+        *,
+        height: int | None = ...,
+        width: int | None = ...,
+        zoom_factor: int | None = ...,
+        shrink_factor: int | None = ...,
+        pad_beg: int | None = ...,
+        pad_end: int | None = ...,
+    ) -> None: ...
+
+class PaddingParameter(Message):
+    pad_beg: int
+    pad_end: int
+    def __init__(
+        self,
+        *,
+        pad_beg: int | None = ...,
+        pad_end: int | None = ...,
+    ) -> None: ...
+
+class SegAccuracyParameter(Message):
+    AccuracyMetric: ClassVar[_Enum]
+    PixelAccuracy: ClassVar[int]
+    ClassAccuracy: ClassVar[int]
+    PixelIOU: ClassVar[int]
+    metric: int
+    @property
+    def ignore_label(self) -> _Scalars[int]: ...
+    reset: bool
+    def __init__(
+        self,
+        *,
+        metric: int | str | None = ...,
+        ignore_label: Iterable[int] | None = ...,
+        reset: bool | None = ...,
+    ) -> None: ...
+
+class MultiStageMeanfieldParameter(Message):
+    Mode: ClassVar[_Enum]
+    POTTS: ClassVar[int]
+    SEMI_METRIC: ClassVar[int]
+    compatibility_mode: int
+    threshold: float
+    theta_alpha: float
+    theta_beta: float
+    theta_gamma: float
+    num_iterations: int
+    spatial_filter_weight: float
+    bilateral_filter_weight: float
+    forced_spatial_filter_weight: float
+    forced_bilateral_filter_weight: float
+    def __init__(
+        self,
+        *,
+        compatibility_mode: int | str | None = ...,
+        threshold: float | None = ...,
+        theta_alpha: float | None = ...,
+        theta_beta: float | None = ...,
+        theta_gamma: float | None = ...,
+        num_iterations: int | None = ...,
+        spatial_filter_weight: float | None = ...,
+        bilateral_filter_weight: float | None = ...,
+        forced_spatial_filter_weight: float | None = ...,
+        forced_bilateral_filter_weight: float | None = ...,
+    ) -> None: ...
+
+class DenseImageDataParameter(Message):
+    source: str
+    batch_size: int
+    rand_skip: int
+    shuffle: bool
+    new_height: int
+    new_width: int
+    is_color: bool
+    mean_file: str
+    root_folder: str
+    mirror: bool
+    crop_width: int
+    crop_height: int
+    label_divide_factor: int
+    def __init__(
+        self,
+        *,
+        source: str | None = ...,
+        batch_size: int | None = ...,
+        rand_skip: int | None = ...,
+        shuffle: bool | None = ...,
+        new_height: int | None = ...,
+        new_width: int | None = ...,
+        is_color: bool | None = ...,
+        mean_file: str | None = ...,
+        root_folder: str | None = ...,
+        mirror: bool | None = ...,
+        crop_width: int | None = ...,
+        crop_height: int | None = ...,
+        label_divide_factor: int | None = ...,
+    ) -> None: ...
+
+class SoftmaxLossParameter(Message):
+    weight_source: str
+    @property
+    def ignore_label(self) -> _Scalars[int]: ...
+    def __init__(
+        self,
+        *,
+        weight_source: str | None = ...,
+        ignore_label: Iterable[int] | None = ...,
+    ) -> None: ...
+
+class ReLU6Parameter(Message):
+    negative_slope: float
+    def __init__(
+        self,
+        *,
+        negative_slope: float | None = ...,
+    ) -> None: ...
+
+class ShuffleChannelParameter(Message):
+    group: int
+    def __init__(
+        self,
+        *,
+        group: int | None = ...,
+    ) -> None: ...
+
+class PermuteParameter(Message):
+    @property
+    def order(self) -> _Scalars[int]: ...
+    def __init__(
+        self,
+        *,
+        order: Iterable[int] | None = ...,
+    ) -> None: ...
+
+class NormalizeParameter(Message):
+    across_spatial: bool
+    @property
+    def scale_filler(self) -> FillerParameter: ...
+    channel_shared: bool
+    eps: float
+    def __init__(
+        self,
+        *,
+        across_spatial: bool | None = ...,
+        scale_filler: FillerParameter | None = ...,
+        channel_shared: bool | None = ...,
+        eps: float | None = ...,
+    ) -> None: ...
+
+class HappynearNormalizeParameter(Message):
+    normalize_type: str
+    fix_gradient: bool
+    bp_norm: bool
+    def __init__(
+        self,
+        *,
+        normalize_type: str | None = ...,
+        fix_gradient: bool | None = ...,
+        bp_norm: bool | None = ...,
+    ) -> None: ...
+
+class PriorBoxParameter(Message):
+    CodeType: ClassVar[_Enum]
+    CORNER: ClassVar[int]
+    CENTER_SIZE: ClassVar[int]
+    CORNER_SIZE: ClassVar[int]
+    @property
+    def min_size(self) -> _Scalars[float]: ...
+    @property
+    def max_size(self) -> _Scalars[float]: ...
+    @property
+    def aspect_ratio(self) -> _Scalars[float]: ...
+    flip: bool
+    clip: bool
+    @property
+    def variance(self) -> _Scalars[float]: ...
+    img_size: int
+    img_h: int
+    img_w: int
+    step: float
+    step_h: float
+    step_w: float
+    offset: float
+    def __init__(
+        self,
+        *,
+        min_size: Iterable[float] | None = ...,
+        max_size: Iterable[float] | None = ...,
+        aspect_ratio: Iterable[float] | None = ...,
+        flip: bool | None = ...,
+        clip: bool | None = ...,
+        variance: Iterable[float] | None = ...,
+        img_size: int | None = ...,
+        img_h: int | None = ...,
+        img_w: int | None = ...,
+        step: float | None = ...,
+        step_h: float | None = ...,
+        step_w: float | None = ...,
+        offset: float | None = ...,
+    ) -> None: ...
+
+class NonMaximumSuppressionParameter(Message):
+    nms_threshold: float
+    top_k: int
+    eta: float
+    def __init__(
+        self,
+        *,
+        nms_threshold: float | None = ...,
+        top_k: int | None = ...,
+        eta: float | None = ...,
+    ) -> None: ...
+
+class DetectionOutputParameter(Message):
+    num_classes: int
+    share_location: bool
+    background_label_id: int
+    @property
+    def nms_param(self) -> NonMaximumSuppressionParameter: ...
+    code_type: int
+    keep_top_k: int
+    variance_encoded_in_target: bool
+    confidence_threshold: float
+    def __init__(
+        self,
+        *,
+        num_classes: int | None = ...,
+        share_location: bool | None = ...,
+        background_label_id: int | None = ...,
+        nms_param: NonMaximumSuppressionParameter | None = ...,
+        code_type: int | str | None = ...,
+        keep_top_k: int | None = ...,
+        variance_encoded_in_target: bool | None = ...,
+        confidence_threshold: float | None = ...,
+    ) -> None: ...
+
+class ROIPoolingParameter(Message):
+    pooled_h: int
+    pooled_w: int
+    spatial_scale: float
+    def __init__(
+        self,
+        *,
+        pooled_h: int | None = ...,
+        pooled_w: int | None = ...,
+        spatial_scale: float | None = ...,
+    ) -> None: ...
+
+class PSROIPoolingParameter(Message):
+    spatial_scale: float
+    output_dim: int
+    group_size: int
+    def __init__(
+        self,
+        *,
+        spatial_scale: float | None = ...,
+        output_dim: int | None = ...,
+        group_size: int | None = ...,
+    ) -> None: ...
+
+class SmoothL1LossParameter(Message):
+    sigma: float
+    def __init__(
+        self,
+        *,
+        sigma: float | None = ...,
     ) -> None: ...

@@ -9,7 +9,7 @@ from typing import TypeVar
 from fcn_caffe.errors import PrototxtError
 from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.proto import caffe_pb2
-from fcn_caffe.proto.kept import has_kept_lines
+from fcn_caffe.proto.kept import has_forks
 from fcn_caffe.proto.schema import Message, describe
 from fcn_caffe.proto.text import read_text
 from fcn_caffe.proto.text_writer import write_text
@@ -73,7 +73,7 @@ def _parsed(data: bytes, message_class: type[M], path: str | os.PathLike[str]) -
 
 def _not_text(message: caffe_pb2.Message, about: Message) -> str:
     """The name of a string that is not UTF-8, which a runtime lets through until it is read; empty for none."""
-    for name, field in about.fields.items():
+    for name, field in (about.fields | about.forks).items():
         if field.kind not in ("string", "message") or not (field.repeated or message.HasField(name)):
             continue
         try:
@@ -92,9 +92,9 @@ def write_message(path: str | os.PathLike[str], message: caffe_pb2.Message, bina
     """Write a message as binary or as text, whole or not at all.
 
     Raises:
-        PrototxtError: It cannot be written; a binary message cannot hold fields of other Caffes that a text had.
+        PrototxtError: It cannot be written; a binary message cannot hold fields of other Caffes.
     """
-    if binary and has_kept_lines(message):
+    if binary and has_forks(message):
         raise PrototxtError(
             "cannot be written as binary: its fields of other Caffes are known by name alone. Write text.", path
         )

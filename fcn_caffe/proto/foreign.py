@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fcn_caffe.host.text import nearest_names
-from fcn_caffe.proto.forks import LAYERS, Foreign
+from fcn_caffe.proto.forks import LAYERS, RUNS, Foreign
 from fcn_caffe.proto.layer_types import OPTIONS, modern_name
 
 __all__ = ["ForeignPart", "describe", "is_foreign", "type_problem"]
@@ -34,9 +34,9 @@ class ForeignPart:
     line: int = 0
 
 
-def is_foreign(type: str) -> bool:
-    """Whether a layer type is one that a fork of Caffe is known to have."""
-    return type in LAYERS
+def is_foreign(type: str, strict: bool = False) -> bool:
+    """Whether a layer type is one that a fork of Caffe is known to have, and that does not run; strict: or does."""
+    return type in LAYERS and (strict or type not in RUNS)
 
 
 def type_problem(type: str) -> str:

@@ -8,12 +8,19 @@ __all__ = ["FIELDS", "VALUES", "foreign_field", "foreign_value"]
 
 NO_NUMBER = "Leave it out: it changes no number."
 ROUNDING = "Leave it out: numbers are equal up to rounding."
+FLOAT = "Leave it out: the net then runs in float, not in 8 bits."
+STRICT_SHAPES = "Leave it out: weights have to fit in every dimension here."
+SCORING = "Leave it out: only scoring needs it."
+DRAWING = "Leave it out: it only writes files or pictures."
 SCALE = "Write a Scale layer with bias_term: true behind."
 RELU = "Write a ReLU layer behind."
 
 
+HARMLESS = {NO_NUMBER, ROUNDING, FLOAT, STRICT_SHAPES, SCORING, DRAWING}
+
+
 def _of(owners: str, names: str, cure: str = "") -> dict[str, Foreign]:
-    return dict.fromkeys(names.split(), Foreign(owners, cure))
+    return dict.fromkeys(names.split(), Foreign(owners, cure, cure in HARMLESS))
 
 
 _LAYER = {
@@ -39,8 +46,8 @@ _LAYER = {
     **_of("YOLO ports'", "region_loss_param reorg_param yolov3_param yolov3_detection_output_param"),
     **_of("NVIDIA's", "forward_type backward_type forward_math backward_math debug cudnn_math_override", NO_NUMBER),
     **_of("Intel's", "engine multinode mn_activation_param mn_grad_compress_param", NO_NUMBER),
-    **_of("Intel's", "quantization_param", "Leave it out: the net then runs in float, not in 8 bits."),
-    **_of(DEEPLAB1, "strict_dim", "Leave it out: weights have to fit in every dimension here."),
+    **_of("Intel's", "quantization_param", FLOAT),
+    **_of(DEEPLAB1, "strict_dim", STRICT_SHAPES),
 }
 
 FIELDS: dict[str, dict[str, Foreign]] = {
@@ -109,11 +116,12 @@ FIELDS: dict[str, dict[str, Foreign]] = {
         **_of("TSN's", "fix_crop more_fix_crop multi_scale max_distort scale_ratios is_flow"),
         **_of("happynear's", "center_crop erase_ratio scale_min scale_max aspect_min aspect_max"),
     },
+    "DetectionOutputParameter": _of(SSD, "save_output_param visualize visualize_threshold save_file", DRAWING),
     "ParamSpec": _of("several authors'", "force_mult param_propagate_down"),
     "SolverParameter": {
         **_of("NVIDIA's", "store_blobs_in_old_format solver_data_type", NO_NUMBER),
         **_of("Intel's", "test_offset disabled_update engine", NO_NUMBER),
-        **_of("SSD's", "eval_type ap_version show_per_class_result", "Leave it out: only scoring needs it."),
+        **_of("SSD's", "eval_type ap_version show_per_class_result", SCORING),
         **_of("SSD's, NVIDIA's", "plateau_winsize", "Caffe 1.0 has no policy of this kind."),
         **_of("NVIDIA's", "momentum_policy max_momentum momentum_power", "Without it the momentum is constant."),
         **_of(

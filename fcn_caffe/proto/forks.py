@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["LAYERS", "V1_CROP", "V1_WORDS", "Foreign"]
+__all__ = ["LAYERS", "RUNS", "V1_CROP", "V1_WORDS", "Foreign"]
 
 
 @dataclass(frozen=True)
@@ -15,10 +15,12 @@ class Foreign:
     """A layer type, a field or a value that Caffe 1.0 has not.
 
     owners: whose Caffe has it. cure: sentences that say what to write instead; empty where there is nothing.
+    harmless: whether no forward number of a net, and no step of its training, changes without it.
     """
 
     owners: str
     cure: str = ""
+    harmless: bool = False
 
 
 SSD = "SSD's, NVIDIA's, Intel's"
@@ -153,6 +155,9 @@ LAYERS = {
     "Yolov3": Foreign("YOLO ports'"),
     "Yolov3DetectionOutput": Foreign("YOLO ports'"),
 }
+
+# Those of LAYERS that run here: `layers/forks/` and `data/layers/` have them.
+RUNS = frozenset[str]()
 
 # Words of the old `layers { type: … }` that Caffe 1.0 has not, with the modern name of the type.
 # The first FCN release's Crop, which has no options: its offset comes from the coordinate map of the net.

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from fcn_caffe.proto import caffe_pb2
-from fcn_caffe.proto.schema import Message, describe
+from fcn_caffe.proto.schema import FORKS, Message, describe
 
-__all__ = ["has_kept_lines", "keep_line", "kept_lines", "unknown_fields"]
+__all__ = ["has_forks", "keep_line", "kept_lines", "unknown_fields"]
 
 _NUMBER = 2**29 - 1  # the highest that a field may have; no Caffe uses it
 _LENGTH_DELIMITED = 2
@@ -48,15 +48,16 @@ def kept_lines(message: caffe_pb2.Message) -> list[str]:
     ]
 
 
-def has_kept_lines(message: caffe_pb2.Message) -> bool:
-    """Whether lines are kept with a message or with one inside it."""
+def has_forks(message: caffe_pb2.Message) -> bool:
+    """Whether a message, or one inside it, has fields or words of Caffe's forks, read or kept as lines."""
     return any(_kept_below(message, describe(message.DESCRIPTOR)))
 
 
 def _kept_below(message: caffe_pb2.Message, about: Message) -> Iterator[bool]:
     yield bool(kept_lines(message))
     for descriptor, value in message.ListFields():
-        field = about.fields[descriptor.name]
+        field = about.field(descriptor.name)
+        yield descriptor.number >= FORKS or (not field.repeated and value in field.fork_values.values())
         if field.message is not None:
             for item in value if field.repeated else [value]:
                 yield from _kept_below(item, field.message)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from google.protobuf.descriptor import FieldDescriptor as _TYPE  # type: ignore[import-untyped]
 
 from fcn_caffe.proto import caffe_pb2
 
+FORKS = 400_000_000  # fields and words of Caffe's forks have numbers from here on: see caffe.proto
 Scalar = bool | int | float | str | bytes  # what a field that is no message holds; an enum is an int
 
 INTEGERS = {
@@ -39,17 +41,27 @@ class Field:
     lowest: int = 0
     highest: int = 0
     values: dict[str, int] | None = None
+    fork_values: dict[str, int] = dataclasses.field(default_factory=dict)
     message: Message | None = None
 
 
 @dataclass(frozen=True)
 class Message:
-    """The fields of one message by name. `title` is its name as an error says it: Convolution, Layer, Net."""
+    """The fields of one message by name. `title` is its name as an error says it: Convolution, Layer, Net.
+
+    fields: those of Caffe 1.0; `forks`: those that Caffe's forks added to its message. All fields of a message that
+    is itself of a fork are `fields`.
+    """
 
     name: str
     title: str
     fields: dict[str, Field]
+    forks: dict[str, Field]
     required: frozenset[str]
+
+    def field(self, name: str) -> Field:
+        """Return a field, of Caffe 1.0 or of a fork."""
+        return self.fields.get(name) or self.forks[name]
 
 
 _known: dict[caffe_pb2.Descriptor, Message] = {}
@@ -59,10 +71,12 @@ def describe(descriptor: caffe_pb2.Descriptor) -> Message:
     """Return the table of a message. Cached; no message of caffe.proto holds itself."""
     if descriptor in _known:
         return _known[descriptor]
-    fields = {}
+    fields: dict[str, Field] = {}
+    forks: dict[str, Field] = {}
     for field in descriptor.fields:
         kind, lowest, highest = INTEGERS.get(field.type) or (OTHERS[field.type], 0, 0)
-        fields[field.name] = Field(
+        words = [] if field.enum_type is None else field.enum_type.values
+        (forks if field.number >= FORKS else fields)[field.name] = Field(
             name=field.name,
             number=field.number,
             kind=kind,
@@ -70,12 +84,15 @@ def describe(descriptor: caffe_pb2.Descriptor) -> Message:
             required=_label(field, "required"),
             lowest=lowest,
             highest=highest,
-            values=None if field.enum_type is None else {item.name: item.number for item in field.enum_type.values},
+            values=None
+            if field.enum_type is None
+            else {item.name: item.number for item in words if item.number < FORKS},
+            fork_values={item.name: item.number for item in words if item.number >= FORKS},
             message=None if field.message_type is None else describe(field.message_type),
         )
     required = frozenset(field.name for field in fields.values() if field.required)
     title = descriptor.name.removesuffix("Parameter") or descriptor.name
-    return _known.setdefault(descriptor, Message(descriptor.name, title, fields, required))
+    return _known.setdefault(descriptor, Message(descriptor.name, title, fields, forks, required))
 
 
 def _label(field: caffe_pb2.FieldDescriptor, label: str) -> bool:

@@ -6,6 +6,7 @@ repeated may be given once, enums go by name or number, a leading 0 or 0x makes 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Container, Iterator
@@ -18,12 +19,13 @@ from fcn_caffe.host.wrong_file import HEAD, wrong_file
 from fcn_caffe.proto import caffe_pb2, foreign, hints
 from fcn_caffe.proto.foreign import ForeignPart
 from fcn_caffe.proto.fork_fields import foreign_field, foreign_value
-from fcn_caffe.proto.forks import V1_CROP, V1_WORDS, Foreign
+from fcn_caffe.proto.forks import RUNS, V1_CROP, V1_WORDS, Foreign
 from fcn_caffe.proto.kept import keep_line
 from fcn_caffe.proto.layer_types import OPTIONS
 from fcn_caffe.proto.schema import Field, Message, Scalar, describe
 
 M = TypeVar("M", bound=caffe_pb2.Message)
+_log = logging.getLogger("fcn_caffe.proto")
 
 # The last alternative takes any character, so a token is always found and the scanner never backtracks far. Nothing is
 # repeated a character at a time: the scanner would remember each.
@@ -52,13 +54,16 @@ _INTEGER = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|\d+)\Z")
 _BETWEEN = re.compile(r"\s|#[^\n]*")  # what may stand between a minus and its number
 
 
-def read_text(path: str | os.PathLike[str], message_class: type[M], *, keep_foreign: bool = False) -> M:
+def read_text(
+    path: str | os.PathLike[str], message_class: type[M], *, keep_foreign: bool = False, strict: bool = False
+) -> M:
     """Read the message in a text file, which is UTF-8.
 
     Args:
         path: The file.
         message_class: What the message is: `caffe_pb2.NetParameter`.
         keep_foreign: As in `parse_text`.
+        strict: As in `parse_text`.
 
     Raises:
         PrototxtError: The file cannot be read, is empty or binary, or is not such a message.
@@ -77,11 +82,18 @@ def read_text(path: str | os.PathLike[str], message_class: type[M], *, keep_fore
     if not data.strip():
         raise PrototxtError(f"is empty; expected a {title} as text.", path)
     # Bytes that are not UTF-8 may stand in comments and strings.
-    return parse_text(data.decode("utf-8-sig", "surrogateescape"), message_class, path, keep_foreign=keep_foreign)
+    return parse_text(
+        data.decode("utf-8-sig", "surrogateescape"), message_class, path, keep_foreign=keep_foreign, strict=strict
+    )
 
 
 def parse_text(
-    text: str, message_class: type[M], path: str | os.PathLike[str] = "<string>", *, keep_foreign: bool = False
+    text: str,
+    message_class: type[M],
+    path: str | os.PathLike[str] = "<string>",
+    *,
+    keep_foreign: bool = False,
+    strict: bool = False,
 ) -> M:
     """Read the message that a text spells.
 
@@ -89,8 +101,10 @@ def parse_text(
         text: The text.
         message_class: What the message is: `caffe_pb2.NetParameter`.
         path: What errors call the text.
-        keep_foreign: Whether fields of other Caffes stay as lines of text, which `write_text` writes again; otherwise
-            they are an error, all of them one.
+        keep_foreign: Whether fields of other Caffes that do not run here stay as lines of text, which `write_text`
+            writes again. Otherwise those that change no number are left out, which is said once in the log, and the
+            rest is an error, all of it one.
+        strict: Whether every field of another Caffe than BVLC's 1.0 is an error.
 
     Raises:
         PrototxtError: Says line and column, what was expected, what came, and the nearest known name.
@@ -98,10 +112,11 @@ def parse_text(
     Source: the text format specification of protobuf; Caffe reads its nets with the C++ parser.
     """
     message = message_class()
-    parser = _Parser(text, path, keep_foreign)
+    parser = _Parser(text, path, keep_foreign, strict)
     about = describe(message.DESCRIPTOR)
     (parser.read_layer if about.name in hints.LAYERS else parser.read_message)(message, about, [])
     parser.check_foreign()
+    parser.say_ignored()
     return message
 
 
@@ -136,14 +151,15 @@ class _Parser:
     Only punctuation equals a mark, since strings keep their quotes, and only the end of the text has value "".
     """
 
-    def __init__(self, text: str, path: str | os.PathLike[str], keep_foreign: bool = False) -> None:
-        self.text, self.path, self.keep_foreign = text, path, keep_foreign
+    def __init__(self, text: str, path: str | os.PathLike[str], keep_foreign: bool, strict: bool) -> None:
+        self.text, self.path, self.keep_foreign, self.strict = text, path, keep_foreign, strict
         self.layer: caffe_pb2.Message | None = None  # the one that is being read
         self.first_layers: dict[str, int] = {}  # `layer` or `layers` -> where the first opens
         self.fork_type = ""  # the layer's, where the schema has no number for it
         self.fork_fields: list[_ForkField] = []  # of the layer, or outside of layers
         self.fork_parts: list[ForeignPart] = []
         self.fork_start: int | None = None  # the first that the schema has no place for
+        self.ignored: dict[str, Foreign] = {}  # the harmless ones that are left out
         self.tokens = _TOKEN.finditer(text)
         self.take()
 
@@ -165,6 +181,8 @@ class _Parser:
         while self.kind == _NAME:
             name, start = self.value, self.start
             field = about.fields.get(name)
+            if field is None and not self.strict:
+                field = about.forks.get(name)
             if field is not None:
                 if not field.repeated and name in names:
                     self.fail(f"{name} is given twice; {about.title} takes one.", start)
@@ -303,6 +321,8 @@ class _Parser:
         assert field.values is not None
         if self.kind == _NAME and self.value in field.values:
             return field.values[self.value]
+        if self.kind == _NAME and self.value in field.fork_values and not self.strict:
+            return field.fork_values[self.value]
         if self.kind == _NUMBER and _INTEGER.match(self.value):
             number = self.read_integer(field, -(2**31), 2**31 - 1, "an enum")
             if number in field.values.values():
@@ -386,7 +406,7 @@ class _Parser:
         for name, owner, field_start in self.fork_fields:
             if owner is None and (not type or type in OPTIONS):  # the type came behind the field
                 self.fail_unknown(name, about, outer[:-1], field_start)
-        if self.fork_fields or foreign.is_foreign(type):
+        if self.fork_fields or foreign.is_foreign(type, self.strict):
             fields = tuple((name, owner) for name, owner, _ in self.fork_fields)
             self.fork_parts.append(ForeignPart(getattr(layer, "name"), type, fields, self.place(start)[0]))  # noqa: B009
         self.layer, self.fork_fields = None, outside
@@ -406,6 +426,9 @@ class _Parser:
         )
 
     def note_foreign(self, name: str, owner: Foreign | None, start: int) -> None:
+        if owner is not None and owner.harmless and not self.strict:
+            self.ignored[name] = owner
+            return
         self.fork_fields.append(_ForkField(name, owner, start))
         if self.fork_start is None:
             self.fork_start = start
@@ -417,11 +440,13 @@ class _Parser:
         word, start = self.value.strip(_QUOTES), self.start
         is_type = about.name == "V1LayerParameter" and field.name == "type"
         owner = None if is_type else foreign_value(field.name, word)
-        if is_type and word == V1_CROP:
+        if is_type and (word == V1_CROP or (V1_WORDS.get(word) in RUNS and not self.strict)):
             keep_line(message, f"{field.name}: {word}")
+            self.fork_type = V1_WORDS.get(word, "")
             self.take()
             return True
-        if word in (field.values or ()) or not (owner or (is_type and word in V1_WORDS)):
+        known = word in (field.values or ()) or (word in field.fork_values and not self.strict)
+        if known or not (owner or (is_type and word in V1_WORDS)):
             return False
         if is_type:
             self.fork_type = V1_WORDS[word]
@@ -491,6 +516,15 @@ class _Parser:
             ForeignPart("", "", ((name, owner),), self.place(start)[0]) for name, owner, start in self.fork_fields
         ]
         self.fail(foreign.describe([*outside, *self.fork_parts]), self.fork_start)
+
+    def say_ignored(self) -> None:
+        """Say in the log which harmless fields were left out."""
+        if self.ignored and not self.keep_foreign:
+            _log.warning(
+                "%s: ignored, as it changes no number here: %s.",
+                os.fspath(self.path),
+                ", ".join(f"{name} ({owner.owners})" for name, owner in self.ignored.items()),
+            )
 
     # -- errors --------------------------------------------------------------------------------------------------
 

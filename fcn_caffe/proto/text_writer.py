@@ -26,7 +26,7 @@ def write_text(message: caffe_pb2.Message) -> str:
 
 def _write(message: caffe_pb2.Message, about: Message, indent: str, lines: list[str]) -> None:
     for descriptor, value in message.ListFields():
-        field = about.fields[descriptor.name]
+        field = about.field(descriptor.name)
         for item in value if field.repeated else [value]:
             if field.message is not None:
                 lines.append(f"{indent}{field.name} {{")
@@ -41,7 +41,7 @@ def _scalar(value: Scalar, field: Field) -> str:
     if field.kind == "bool":
         return "true" if value else "false"
     if field.values is not None:
-        return next(name for name, number in field.values.items() if number == value)
+        return next(name for name, number in (field.values | field.fork_values).items() if number == value)
     if isinstance(value, float):
         return shortest_float(value) if field.kind == "float" else repr(value).removesuffix(".0")
     if isinstance(value, str):

@@ -12,9 +12,10 @@ from fcn_caffe.layers import known_types
 from fcn_caffe.proto import caffe_pb2, parse_text, write_text
 from fcn_caffe.proto.files import write_message
 from fcn_caffe.proto.fork_fields import FIELDS, VALUES
-from fcn_caffe.proto.forks import LAYERS, V1_WORDS
-from fcn_caffe.proto.kept import has_kept_lines, kept_lines
+from fcn_caffe.proto.forks import LAYERS, RUNS, V1_WORDS
+from fcn_caffe.proto.kept import has_forks, kept_lines
 from fcn_caffe.proto.layer_types import OPTIONS, modern_name
+from fcn_caffe.proto.schema import FORKS, describe
 from fcn_caffe.proto.upgrade import upgrade_net as upgrade
 
 SSD = """layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
@@ -26,19 +27,19 @@ layer { name: "c" type: "Convolution" bottom: "six" top: "c" convolution_param {
 """
 
 
-def refusal(text: str, message: type = caffe_pb2.NetParameter) -> str:
+def refusal(text: str, message: type = caffe_pb2.NetParameter, strict: bool = True) -> str:
     with pytest.raises(PrototxtError) as caught:
-        parse_text(text, message, "x.prototxt")
+        parse_text(text, message, "x.prototxt", strict=strict)
     return str(caught.value)
 
 
 def test_the_tables_are_of_other_caffes_alone() -> None:
     assert set(known_types()) >= set(OPTIONS)
-    assert not set(LAYERS) & set(known_types())
+    assert set(LAYERS) & set(known_types()) == RUNS
     assert set(V1_WORDS.values()) <= set(LAYERS)
     assert not set(V1_WORDS) & set(caffe_pb2.V1LayerParameter.LayerType.keys())
     for message, fields in FIELDS.items():
-        assert not set(fields) & set(getattr(caffe_pb2, message).DESCRIPTOR.fields_by_name), message
+        assert not set(fields) & set(describe(getattr(caffe_pb2, message).DESCRIPTOR).fields), message
     for words in VALUES.values():
         assert not set(words) & {"DEFAULT", "CAFFE", "CUDNN", "FULL", "VALID", "NONE", "BATCH_SIZE"}
     for type, options in OPTIONS.items():
@@ -59,7 +60,7 @@ def test_all_of_a_net_is_one_message() -> None:
     )
 
 
-@pytest.mark.parametrize("type", sorted(LAYERS))
+@pytest.mark.parametrize("type", sorted(set(LAYERS) - RUNS))
 def test_a_foreign_type_is_never_taken_for_another(type: str) -> None:
     with pytest.raises(LayerError) as caught:
         Net(parse_text(f'layer {{ name: "x" type: "{type}" top: "x" }}', caffe_pb2.NetParameter))
@@ -99,10 +100,10 @@ def test_a_foreign_field_is_named_as_such(message: str, field: str) -> None:
 )
 def test_foreign_fields_are_kept(value: str) -> None:
     colon = "" if value.startswith("{") else ":"
-    text = f'layer {{ name: "x" norm_param{colon} {value} type: "Normalize" }} layer {{ name: "y" type: "ReLU" }}'
+    text = f'layer {{ name: "x" proposal_param{colon} {value} type: "Proposal" }} layer {{ name: "y" type: "ReLU" }}'
     net = parse_text(text, caffe_pb2.NetParameter, keep_foreign=True)
-    assert [has_kept_lines(layer) for layer in net.layer] == [True, False]
-    assert "norm_param" in refusal(text)
+    assert [has_forks(layer) for layer in net.layer] == [True, False]
+    assert "proposal_param" in refusal(text)
     written = write_text(net)
     again = parse_text(written, caffe_pb2.NetParameter, keep_foreign=True)
     assert write_text(again) == written
@@ -162,6 +163,55 @@ def test_ceil_mode_is_round_mode() -> None:
         "ceil_mode: 1 ceil_mode: 1",
     ):
         assert "round_mode" in refusal(text, caffe_pb2.PoolingParameter)
+
+
+def test_fields_of_forks_are_read_and_written() -> None:
+    """One of each kind: of a layer, of Caffe's own messages, a word of an enum; strict refuses all of them."""
+    text = """layer {
+  name: "bn"
+  type: "BN"
+  bn_param {
+    bn_mode: INFERENCE
+    frozen: true
+  }
+}
+layer {
+  name: "loss"
+  type: "SoftmaxWithLoss"
+  loss_param {
+    normalization: PRE_FIXED
+    weight_by_label_freqs: true
+    class_weighting: 0.5
+    class_weighting: 2
+  }
+}
+fork: "segnet"
+"""
+    net = parse_text(text, caffe_pb2.NetParameter)
+    assert write_text(net) == text
+    assert net.layer[0].bn_param.eps == pytest.approx(1e-5) and net.layer[1].loss_param.normalization > FORKS
+    assert has_forks(net) and has_forks(net.layer[1]) and not has_forks(net.layer[0].bn_param)
+    message = refusal(text.replace('fork: "segnet"', ""))
+    assert "BN, with bn_param" in message and "loss_param.normalization: PRE_FIXED is of R-FCN's" in message
+    assert "loss_param.weight_by_label_freqs, loss_param.class_weighting are of SegNet's and ENet's" in message
+
+
+def test_what_changes_no_number_is_said_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    text = """default_forward_type: FLOAT16 layer { name: "c" type: "Convolution" forward_type: FLOAT
+    convolution_param { num_output: 1 kernel_size: 1 engine: MKL2017 conv_algos_override: "1,1" } }"""
+    net = parse_text(text, caffe_pb2.NetParameter, "x.prototxt")
+    assert [record.getMessage() for record in caplog.records] == [
+        "x.prototxt: ignored, as it changes no number here: default_forward_type (NVIDIA's), forward_type (NVIDIA's), "
+        "convolution_param.engine: MKL2017 (Intel's), convolution_param.conv_algos_override (NVIDIA's)."
+    ]
+    plain = 'layer { name: "c" type: "Convolution" convolution_param { num_output: 1 kernel_size: 1 } }'
+    assert net == parse_text(plain, caffe_pb2.NetParameter)
+    assert not has_forks(net)
+    kept = write_text(parse_text(text, caffe_pb2.NetParameter, keep_foreign=True))
+    assert "engine: MKL2017" in kept and "forward_type: FLOAT\n" in kept
+    assert "relu is of Intel's" in refusal(
+        'layer { type: "Convolution" convolution_param { relu: true } }', strict=False
+    )
 
 
 HINTS = [

@@ -17,9 +17,18 @@ from needs import needs_package
 from places import TESTS
 
 from fcn_caffe.proto import caffe_pb2, compile, descriptor
+from fcn_caffe.proto.schema import FORKS
 
 FILE = caffe_pb2.NetParameter.DESCRIPTOR.file
 TYPE = descriptor_pb2.FieldDescriptorProto
+FORK_MESSAGES = {
+    *("BNParameter", "DenseImageDataParameter", "DetectionOutputParameter", "HappynearNormalizeParameter"),
+    *("InterpParameter", "MultiStageMeanfieldParameter", "NonMaximumSuppressionParameter", "NormalizeParameter"),
+    *("PSROIPoolingParameter", "PaddingParameter", "PermuteParameter", "PriorBoxParameter", "ROIPoolingParameter"),
+    *("ReLU6Parameter", "SegAccuracyParameter", "ShuffleChannelParameter", "SmoothL1LossParameter"),
+    *("SoftmaxLossParameter", "UnpoolingParameter", "UpsampleParameter"),
+}
+FORK_ENUMS = {"LabelType"}
 
 
 def compiled_file() -> descriptor_pb2.FileDescriptorProto:
@@ -29,16 +38,22 @@ def compiled_file() -> descriptor_pb2.FileDescriptorProto:
 
 
 def schema_rows() -> set[tuple[str, ...]]:
-    """The compiled messages in the columns of caffe_schema.tsv."""
+    """The compiled messages in the columns of caffe_schema.tsv, but for what is of forks: their fields and messages."""
     rows = set()
     file = compiled_file()
+    for message in list(file.message_type):
+        if message.name in FORK_MESSAGES:
+            file.message_type.remove(message)
     labels = {TYPE.LABEL_OPTIONAL: "optional", TYPE.LABEL_REPEATED: "repeated", TYPE.LABEL_REQUIRED: "required"}
     enums = [(enum.name, enum) for enum in file.enum_type]
     enums += [(f"{m.name}.{enum.name}", enum) for m in file.message_type for enum in m.enum_type]
     for scope, enum in enums:
-        rows |= {("enum", scope, value.name, str(value.number), "", "", "", "") for value in enum.value}
+        values = [value for value in enum.value if value.number < FORKS and enum.name not in FORK_ENUMS]
+        rows |= {("enum", scope, value.name, str(value.number), "", "", "", "") for value in values}
     for message in file.message_type:
         for field in message.field:
+            if field.number >= FORKS:
+                continue
             kind = field.type_name.removeprefix(".caffe.") or TYPE.Type.Name(field.type)[len("TYPE_") :].lower()
             default = field.default_value
             if default and kind in ("float", "double"):
@@ -57,6 +72,18 @@ def test_every_row_of_the_schema_both_ways() -> None:
     assert wanted - have == set()
     assert have - wanted == set()
     assert len(have) == 534
+
+
+def test_numbers_of_forks_are_in_their_range() -> None:
+    """Messages of forks hang on fields of forks alone; the words of their one enum in a message of Caffe's, too."""
+    file = compiled_file()
+    rest = [message for message in file.message_type if message.name not in FORK_MESSAGES]
+    assert {message.name for message in file.message_type} >= FORK_MESSAGES
+    types = {field.type_name for message in rest for field in message.field if field.number < FORKS}
+    assert not {kind.removeprefix(".caffe.").split(".")[0] for kind in types} & FORK_MESSAGES
+    assert not any(kind.endswith(tuple(FORK_ENUMS)) for kind in types)
+    forks = [field for message in rest for field in message.field if field.number >= FORKS]
+    assert len(forks) > 60 and all(field.number < 2**29 - 1 for field in forks)
 
 
 def test_the_committed_descriptor_is_that_of_caffe_proto() -> None:
