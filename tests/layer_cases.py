@@ -17,6 +17,10 @@ CASES: dict[str, list[tuple[tuple[tuple[int, ...], ...], str]]] = {
     "BatchNorm": [(IMAGE, "batch_norm_param { use_global_stats: false }"), (IMAGE, "")],
     "BatchReindex": [(((3, 2), (5,)), "")],
     "Bias": [(IMAGE, ""), (((2, 3, 4), (3, 4)), "bias_param { axis: 1 }")],
+    "BorderCopy": [
+        (((2, 3, 5, 6),), "border_copy_param { start: 1 start: 2 end: 0 end: 2 copies: 3 copies: 1 }"),
+        (((1, 2, 2, 3),), "border_copy_param { start: 0 end: 0 copies: 0 copies: 2 }"),
+    ],
     "Clip": [(IMAGE, "clip_param { min: -0.5 max: 0.7 }")],
     "Concat": [(((2, 3), (2, 1)), "")],
     "ContrastiveLoss": [

@@ -524,6 +524,8 @@ class LayerParameter(Message):
     def tile_param(self) -> TileParameter: ...
     @property
     def window_data_param(self) -> WindowDataParameter: ...
+    @property
+    def border_copy_param(self) -> BorderCopyParameter: ...
     fork: str
     @property
     def bn_param(self) -> BNParameter: ...
@@ -626,6 +628,7 @@ class LayerParameter(Message):
         threshold_param: ThresholdParameter | None = ...,
         tile_param: TileParameter | None = ...,
         window_data_param: WindowDataParameter | None = ...,
+        border_copy_param: BorderCopyParameter | None = ...,
         fork: str | None = ...,
         bn_param: BNParameter | None = ...,
         upsample_param: UpsampleParameter | None = ...,
@@ -785,6 +788,21 @@ class BiasParameter(Message):
         axis: int | None = ...,
         num_axes: int | None = ...,
         filler: FillerParameter | None = ...,
+    ) -> None: ...
+
+class BorderCopyParameter(Message):
+    @property
+    def start(self) -> _Scalars[int]: ...
+    @property
+    def end(self) -> _Scalars[int]: ...
+    @property
+    def copies(self) -> _Scalars[int]: ...
+    def __init__(
+        self,
+        *,
+        start: Iterable[int] | None = ...,
+        end: Iterable[int] | None = ...,
+        copies: Iterable[int] | None = ...,
     ) -> None: ...
 
 class ContrastiveLossParameter(Message):

@@ -55,6 +55,15 @@ def test_power_of_a_negative_shift_to_a_fraction_is_not_a_number() -> None:
     ).isnan()
 
 
+def test_border_copies_stand_beside_what_they_copy_and_sum_their_gradients() -> None:
+    options = "border_copy_param { start: 1 end: 0 copies: 2 copies: 0 }"
+    x = torch.arange(8.0).reshape(1, 1, 4, 2).requires_grad_()
+    top = give(one_layer("BorderCopy", (1, 1, 4, 2), options=options), x)
+    assert top[0, 0, :, 0].tolist() == [0, 2, 2, 2, 4, 6, 6, 6]
+    top.backward(torch.arange(16.0).reshape(top.shape))
+    assert x.grad is not None and x.grad[0, 0, :, 0].tolist() == [0, 2 + 4 + 6, 8, 10 + 12 + 14]
+
+
 def test_clip_with_its_bounds_crossed_gives_the_lower_as_caffe_does() -> None:
     net = one_layer("Clip", (3,), options="clip_param { min: 2 max: 1 }")
     assert give(net, torch.tensor([0.0, 1.5, 3.0])).tolist() == [2, 2, 2]
@@ -392,6 +401,9 @@ REFUSED = [
     ("RNN", [(2, 3, 1), (2, 3)], "recurrent_param { num_output: 2 expose_hidden: true }", "l", "takes 3 bottoms"),
     ("RNN", [(2, 3, 1), (2, 3), (1, 3, 3)], "recurrent_param { num_output: 2 expose_hidden: true }", "l h", "1x3x2"),
     ("Im2col", [(1, 1, 3, 3)], "convolution_param { kernel_size: 9 }", "l", "too small"),
+    ("BorderCopy", [(1, 1, 4, 4)], "border_copy_param { start: 1 end: 1 }", "l", "copies is given 0 times"),
+    ("BorderCopy", [(1, 4, 4)], "border_copy_param { start: 1 end: 1 copies: 1 }", "l", "needs a 4-D bottom"),
+    ("BorderCopy", [(1, 1, 4, 3)], "border_copy_param { start: 1 end: 1 copies: 1 }", "l", "W needs 4 places"),
 ]
 
 

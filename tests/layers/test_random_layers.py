@@ -134,6 +134,16 @@ KINDS: dict[str, Kind] = {
     ),
     "BatchReindex": Kind(ANY.flatmap(lambda one: SIZES.map(lambda count: (one, (count,)))), indices={1: 1}),
     "Bias": Kind(alone(ANY), {"bias_param": [AXES, ["", "num_axes: 0", "num_axes: 2", "num_axes: -1"]]}, in_place=True),
+    "BorderCopy": Kind(
+        alone(st.tuples(SIZES, SIZES, st.integers(4, 6), st.integers(4, 6))),
+        {
+            "border_copy_param": [
+                ["start: 0", "start: 1", "start: 0 start: 2"],
+                ["end: 0", "end: 1 end: 0"],
+                ["copies: 0", "copies: 1", "copies: 3 copies: 1"],
+            ]
+        },
+    ),
     "Clip": neuron(clip_param=[["min: -0.5", "min: 0.2"], ["max: 0.7", "max: 0", ""]]),
     "Concat": Kind(alike(ANY, 1, 3), {"concat_param": [[*AXES, "concat_dim: 1"]]}),
     "ContrastiveLoss": Kind(
