@@ -95,7 +95,7 @@ class _Copy(torch.autograd.Function):
         return top
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401 (PyTorch's)
         rows, columns = (_sums(size, fold) for size, fold in zip(ctx.shape[2:], ctx.folds, strict=True))
         below = gradient.new_empty(ctx.shape)
