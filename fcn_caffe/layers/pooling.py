@@ -9,6 +9,7 @@ from torch import Tensor
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import Layer, of_shape, register
 from fcn_caffe.layers.gradients import is_finite
+from fcn_caffe.layers.maxima import Windows, maxima
 from fcn_caffe.proto import caffe_pb2
 
 FLOAT_MAX = torch.finfo(torch.float32).max
@@ -132,7 +133,11 @@ class Pooling(Layer):
         masked = self.top_count > 1
         (ph, pw), (below, right) = self.pad, beyond
         if (h_fits := self._torch_rule(bottom, kernel, size)) and not masked:
-            top = F.max_pool2d(bottom, kernel, self.stride, self.pad, ceil_mode=h_fits == "ceil")
+            windows = Windows(kernel, self.stride, self.pad, size)
+            if windows.suit(bottom):
+                top = maxima(bottom, windows)
+            else:
+                top = F.max_pool2d(bottom, kernel, self.stride, self.pad, ceil_mode=h_fits == "ceil")
             if is_finite(top):
                 return top
         # Padding of -inf is never a maximum, nor is a NaN; windows of nothing else give Caffe's -FLT_MAX.
