@@ -12,10 +12,10 @@ PAGE = ROOT / "docs" / "layers.md"
 HEAD = """\
 # Layers
 
-Every type of BVLC Caffe 1.0, with the options of its message. A type of another Caffe's is an error when the net is
-built; none is skipped. *Compiles* says whether torch.compile and torch.export see through the layer. *File* is the
-module in `fcn_caffe/` that has the class; its shapes, gradient and refusals are in the reference of
-[layers](reference/layers.md) and of [data](reference/data.md).
+Every type of BVLC Caffe 1.0, with the options of its message; below, the types of its forks that run. Any other type is
+an error when the net is built; none is skipped. *Compiles* says whether torch.compile and torch.export see through the
+layer. *File* is the module in `fcn_caffe/` that has the class; its shapes, gradient and refusals are in the reference
+of [layers](reference/layers.md) and of [data](reference/data.md).
 
 Written by `python tests/layers_table.py` from the registry; a test compares.
 
@@ -24,9 +24,21 @@ Written by `python tests/layers_table.py` from the registry; a test compares.
 """
 
 
+FORKS = """
+## Of Caffe's forks
+
+What other Caffes added and nets of the family use. `Net(strict=True)` and `--strict` refuse them.
+
+| type | forks | bottoms | tops | compiles | restrictions | file |
+|---|---|---|---|---|---|---|
+"""
+
+
 def page() -> str:
     """Return the text of docs/layers.md."""
-    return HEAD + "".join(f"{row(name, REGISTRY[name])}\n" for name in sorted(REGISTRY))
+    plain = [row(name, REGISTRY[name]) for name in sorted(REGISTRY) if not REGISTRY[name].forks]
+    forks = [fork_row(name, REGISTRY[name]) for name in sorted(REGISTRY) if REGISTRY[name].forks]
+    return HEAD + "".join(f"{line}\n" for line in plain) + FORKS + "".join(f"{line}\n" for line in forks)
 
 
 def row(name: str, layer: type[Layer]) -> str:
@@ -35,6 +47,12 @@ def row(name: str, layer: type[Layer]) -> str:
     file = layer.__module__.removeprefix("fcn_caffe.").replace(".", "/") + ".py"
     cells = (name, count(layer.bottoms), count(layer.tops), compiles, layer.restrictions or "none", f"`{file}`")
     return f"| {' | '.join(cells)} |"
+
+
+def fork_row(name: str, layer: type[Layer]) -> str:
+    """Return the table's row of a type of a fork."""
+    first, rest = row(name, layer).removeprefix("| ").split(" | ", 1)
+    return f"| {first} | {layer.forks} | {rest}"
 
 
 def count(blobs: int | tuple[int, int | None]) -> str:

@@ -15,7 +15,7 @@ from fcn_caffe.errors import LayerError
 from fcn_caffe.host.paths import Surroundings
 from fcn_caffe.host.text import show
 from fcn_caffe.proto import caffe_pb2
-from fcn_caffe.proto.foreign import ForeignPart, describe, is_foreign, type_problem
+from fcn_caffe.proto.foreign import ForeignPart, describe, is_foreign, set_fork_fields, type_problem
 
 Count = int | tuple[int, int | None]
 
@@ -65,6 +65,7 @@ class Layer(nn.Module):
     layer_type: ClassVar[str] = ""
     bottoms: ClassVar[Count] = 1
     tops: ClassVar[Count] = 1
+    forks: ClassVar[str] = ""  # whose Caffe has the layer, where BVLC's 1.0 has not
     restrictions: ClassVar[str] = ""  # what the layer does not do that Caffe's does, for the table of layers
     fresh_top: ClassVar[bool] = False  # the top is a new tensor which this layer's backward does not read
     loss: ClassVar[bool] = False  # loss_weight defaults to 1 on the first top, which need not be named
@@ -153,6 +154,18 @@ class Layer(nn.Module):
         """Make a LayerError that names this layer; the caller raises it."""
         return LayerError(message, self.name, self.layer_type)
 
+    def ask_fork(self, *meanings: str) -> LayerError:
+        """Make the error of a layer whose fork the net does not say; the caller raises it.
+
+        Args:
+            meanings: the forks that it may be of, each with what tells it: "segnet (2 blobs)".
+        """
+        first = meanings[0].split()[0]
+        return self.error(
+            f"forks of Caffe mean different things by this type, and the file does not say whose it is: "
+            f'{" or ".join(meanings)}. Say it: --fork {first}, Net(…, fork="{first}"), or fork: "{first}" in the layer.'
+        )
+
     def axis(self, axis: int, bottom: Tensor, *, end: bool = False) -> int:
         """Return an axis counted from 0.
 
@@ -194,7 +207,13 @@ LayerClass = TypeVar("LayerClass", bound=type[Layer])
 
 
 def register(
-    type: str, bottoms: Count = 1, tops: Count = 1, restrictions: str = "", *, replace: bool = False
+    type: str,
+    bottoms: Count = 1,
+    tops: Count = 1,
+    restrictions: str = "",
+    *,
+    replace: bool = False,
+    forks: str = "",
 ) -> Callable[[LayerClass], LayerClass]:
     """Make a Layer class known as a Caffe layer type.
 
@@ -203,7 +222,9 @@ def register(
         bottoms: how many bottoms the layer takes: a number, or (least, most), where a `most` of None means any.
         tops: how many tops it has, written alike.
         restrictions: what the layer does not do that Caffe's does, for the table of layers.
-        replace: whether to take the place of the class that has this type.
+        replace: whether to take the place of the class that has this type. A type of a fork of Caffe gives way to a
+            class of one's own without it.
+        forks: whose Caffe has the layer, where BVLC's 1.0 has not: "SegNet, ENet".
 
     Returns:
         A decorator of the class, which it leaves as it is.
@@ -214,12 +235,13 @@ def register(
 
     def enter(cls: LayerClass) -> LayerClass:
         known = REGISTRY.get(type)
-        if known is not None and not replace:
+        if known is not None and not replace and not (known.forks and not forks):
             raise LayerError(
                 f"layer type {type!r} is registered already, as {_full_name(known)}; {_full_name(cls)} cannot have it "
                 f"too. Give the class a type of its own, or write @register({type!r}, replace=True)."
             )
         cls.layer_type, cls.bottoms, cls.tops, cls.restrictions = type, bottoms, tops, restrictions
+        cls.forks = forks
         REGISTRY[type] = cls
         return cls
 
@@ -264,14 +286,22 @@ def layer_class(param: caffe_pb2.LayerParameter) -> type[Layer]:
     return cls
 
 
-def refuse_foreign_layers(layers: Iterable[caffe_pb2.LayerParameter]) -> None:
+def refuse_foreign_layers(layers: Iterable[caffe_pb2.LayerParameter], strict: bool = False) -> None:
     """Refuse the layers of a net whose types are of other Caffes and not registered, all of them in one message.
+
+    Args:
+        layers: The layers.
+        strict: Whether those of forks that run here, and layers with fields of forks, are refused, too.
 
     Raises:
         LayerError: for such layers; says whose they are, and what to do.
     """
-    foreign = [ForeignPart(layer.name, layer.type) for layer in layers if layer.type not in REGISTRY]
-    foreign = [part for part in foreign if is_foreign(part.type)]
+    foreign = []
+    for layer in layers:
+        kind = REGISTRY.get(layer.type)
+        fields = set_fork_fields(layer) if strict else ()
+        if fields or (is_foreign(layer.type, strict) and (kind is None or (strict and kind.forks))):
+            foreign.append(ForeignPart(layer.name, layer.type, fields))
     if foreign:
         raise LayerError(describe(foreign))
 

@@ -22,8 +22,11 @@ __all__ = ["CoordMap", "ReceptiveField", "coord_map_from_to", "crop", "crop_offs
 # Layers that leave every pixel in its place.
 _IN_PLACE = {
     *("AbsVal", "BatchNorm", "Bias", "BNLL", "Clip", "Concat", "Dropout", "ELU", "Eltwise", "Exp", "Log", "LRN", "MVN"),
+    *("BN", "Normalize", "ReLU6", "ShuffleChannel"),
     *("Power", "PReLU", "ReLU", "Scale", "Sigmoid", "Slice", "Softmax", "Split", "Swish", "TanH", "Threshold"),
 }
+_CROPS = ("AutoCrop", "Crop")
+_CONVOLUTIONS = ("Convolution", "ConvolutionDepthwise", "Deconvolution", "DepthwiseConvolution", "Im2col")
 FIRST_SPATIAL_AXIS = 2
 
 Value = TypeVar("Value")
@@ -165,7 +168,7 @@ def _maker(graph: Graph, blob: str) -> int:
 
 def _makers_below(graph: Graph, node: Node) -> list[int]:
     # The second bottom of a Crop only says how much is left.
-    count = 1 if node.type == "Crop" else len(node.bottoms)
+    count = 1 if node.type in _CROPS else len(node.bottoms)
     return list(dict.fromkeys(graph.producers[node.index, position] for position in range(count)))
 
 
@@ -194,7 +197,7 @@ def _layer_map(node: Node) -> CoordMap | None:
         field = {"Concat": "concat_param", "Slice": "slice_param"}.get(node.type)
         spatial = field is not None and getattr(node.param, field).axis not in (0, 1)
         return None if spatial else CoordMap()
-    if node.type == "Crop":
+    if node.type in _CROPS:
         options = node.param.crop_param
         offsets = [Fraction(-offset) for offset in options.offset] or [Fraction(0)]
         # One for each axis from `axis` on, or one for all of them. Only spatial ones count here.
@@ -226,7 +229,7 @@ def _window(node: Node) -> _Window | None:
         return _make_window(
             node, kernel, _pair(pooling, "stride", [pooling.stride]), _pair(pooling, "pad", [pooling.pad])
         )
-    if node.type not in ("Convolution", "Deconvolution", "Im2col"):
+    if node.type not in _CONVOLUTIONS:
         return None
     options = node.param.convolution_param
     kernel = _pair(options, "kernel", options.kernel_size)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fcn_caffe.errors import GraphError, PrototxtError
 from fcn_caffe.host.text import did_you_mean
+from fcn_caffe.net.fork_choice import choose_forks, with_fork
 from fcn_caffe.proto import caffe_pb2, read_text
 from fcn_caffe.proto.kept import kept_lines
 from fcn_caffe.proto.phases import TEST, TRAIN
@@ -17,9 +18,25 @@ from fcn_caffe.proto.upgrade import CROP_TO_DERIVE, upgrade_net
 
 
 def read_net(
-    path: str | os.PathLike[str], phase: int = TEST, stages: Sequence[str] = (), level: int = 0
+    path: str | os.PathLike[str],
+    phase: int = TEST,
+    stages: Sequence[str] = (),
+    level: int = 0,
+    *,
+    fork: str = "",
+    strict: bool = False,
+    blob_counts: Mapping[str, int] | None = None,
 ) -> caffe_pb2.NetParameter:
     """Read a net file, upgrade old forms, and keep the layers of one phase, level and set of stages.
+
+    Args:
+        path: the file.
+        phase: as in `filter_net`.
+        stages: as in `filter_net`.
+        level: as in `filter_net`.
+        fork: as in `Net`.
+        strict: as in `Net`.
+        blob_counts: as in `Net`.
 
     Raises:
         PrototxtError: the file is not there, or cannot be read; the error says file:line:column.
@@ -31,8 +48,8 @@ def read_net(
         raise PrototxtError(
             "no such net file. Check the path; net paths in a solver are relative to where you run it.", path
         )
-    param = read_text(path, caffe_pb2.NetParameter)
-    return filter_net(upgrade_net(param, path), phase, stages, level)
+    param = read_text(path, caffe_pb2.NetParameter, strict=strict)
+    return filter_net(with_fork(upgrade_net(param, path), fork, blob_counts), phase, stages, level)
 
 
 def filter_net(
@@ -45,7 +62,8 @@ def filter_net(
         stages: come on top of those of the net's own `state`.
         level: replaces that of the net's own `state`.
 
-    V1's CROP, of the first FCN release, gets the offset that the coordinate map gives.
+    V1's CROP, of the first FCN release, AutoCrop, and a Crop of a fork without crop_param get the offset that the
+    coordinate map gives; `hole` becomes dilation; each layer gets its `fork`, as `choose_forks` says.
 
     Raises:
         GraphError: a layer has include and exclude rules, or a V1 CROP has no offset.
@@ -69,6 +87,8 @@ def filter_net(
             copy.CopyFrom(layer)
             if not copy.HasField("phase"):
                 copy.phase = phase
+            _use_dilation(copy)
+    choose_forks(filtered)
     _derive_offsets(filtered)
     return filtered
 
@@ -85,18 +105,45 @@ def upgrade_whole_net(net: caffe_pb2.NetParameter, path: str | os.PathLike[str] 
     """
     upgrade_net(net, path)
     derived: dict[tuple[str, str], caffe_pb2.CropParameter] = {}
-    if any(_is_to_derive(layer) for layer in net.layer):
+    if any(_is_v1_crop(layer) for layer in net.layer):
         for phase in (TRAIN, TEST):
             layers = filter_net(net, phase).layer
             derived.update(((layer.name, layer.top[0]), layer.crop_param) for layer in layers if layer.type == "Crop")
     for layer in net.layer:
-        if _is_to_derive(layer) and (layer.name, layer.top[0]) in derived:
+        if _is_v1_crop(layer) and (layer.name, layer.top[0]) in derived:
             _set_crop(layer, derived[layer.name, layer.top[0]])
     return net
 
 
-def _is_to_derive(layer: caffe_pb2.LayerParameter) -> bool:
+def _is_v1_crop(layer: caffe_pb2.LayerParameter) -> bool:
     return layer.type == "Crop" and CROP_TO_DERIVE in kept_lines(layer)
+
+
+def _is_to_derive(layer: caffe_pb2.LayerParameter) -> bool:
+    if (layer.type == "Crop" and layer.fork == "hed") or layer.type == "AutoCrop":
+        return not layer.HasField("crop_param") and len(layer.bottom) == 2
+    return _is_v1_crop(layer)
+
+
+def _use_dilation(layer: caffe_pb2.LayerParameter) -> None:
+    """Write DeepLab v1's `hole` as dilation, which means the same."""
+    if not layer.HasField("convolution_param"):
+        return
+    options = layer.convolution_param
+    holes = [name for name in ("hole", "hole_h", "hole_w") if options.HasField(name)]
+    if not holes:
+        return
+    who = f"layer '{layer.name}' ({layer.type})"
+    if options.dilation:
+        raise GraphError(f"{who}: has both hole and dilation, which mean the same. Keep dilation.")
+    if len(holes) == 2 and "hole" not in holes:
+        options.dilation.extend([options.hole_h, options.hole_w])
+    elif holes == ["hole"]:
+        options.dilation.append(options.hole)
+    else:
+        raise GraphError(f"{who}: give hole, or hole_h and hole_w, not {' and '.join(holes)}.")
+    for name in holes:
+        options.ClearField(name)
 
 
 def _derive_offsets(param: caffe_pb2.NetParameter) -> None:
@@ -109,12 +156,13 @@ def _derive_offsets(param: caffe_pb2.NetParameter) -> None:
             try:
                 offset = crop_offset(above, *layer.bottom[:2])
             except GraphError as error:
-                raise error.named(f"layer '{layer.name}' (Crop)") from None
+                raise error.named(f"layer '{layer.name}' ({layer.type})") from None
             _set_crop(layer, caffe_pb2.CropParameter(offset=offset))
 
 
 def _set_crop(layer: caffe_pb2.LayerParameter, crop: caffe_pb2.CropParameter) -> None:
     layer.DiscardUnknownFields()  # the line that asked for it
+    layer.ClearField("fork")
     layer.crop_param.CopyFrom(crop)
 
 

@@ -20,6 +20,7 @@ from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import REGISTRY, Layer, create_layer, refuse_foreign_layers
 from fcn_caffe.net.coord_map import crop_offset
 from fcn_caffe.net.debug_info import DebugInfo, DebugRunner
+from fcn_caffe.net.fork_choice import with_fork
 from fcn_caffe.net.graph import AUTOMATIC, Graph, Node, filter_net, read_net
 from fcn_caffe.net.needs import check_gradients
 from fcn_caffe.net.parameters import LearnableParam, create_params
@@ -63,6 +64,10 @@ class Net(nn.Module):
         debug_info: log the mean size of every blob and gradient, as the net file's field does; Split layers are then
             part of the net. See `debug`.
         paths: what relative paths start from, the net's own and those of its data; by default the working directory.
+        fork: whose Caffe the net is of, where the file does not say and forks mean different things by one type:
+            "segnet", "pspnet", "hed" …; see `fork_choice.FORKS`.
+        strict: whether layers and fields of other Caffes than BVLC's 1.0 are errors.
+        blob_counts: how many blobs each layer has in the weights that will fill the net; they, too, tell forks apart.
 
     Raises:
         PrototxtError: the file is not there, or cannot be read.
@@ -83,19 +88,23 @@ class Net(nn.Module):
         input_shapes: Mapping[str, Sequence[int]] | None = None,
         debug_info: bool = False,
         paths: Paths | None = None,
+        fork: str = "",
+        strict: bool = False,
+        blob_counts: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         paths = Paths() if paths is None else paths
         self.path: Path | None = None
         if isinstance(source, (str, os.PathLike)):
             self.path = paths.from_root(source)
-            param = read_net(self.path, phase, stages, level)
+            param = read_net(self.path, phase, stages, level, fork=fork, strict=strict, blob_counts=blob_counts)
         else:
             mine = caffe_pb2.NetParameter()
             mine.CopyFrom(source)
-            param = filter_net(upgrade_net(mine, f"net '{mine.name}'"), phase, stages, level)
+            upgrade_net(mine, f"net '{mine.name}'")
+            param = filter_net(with_fork(mine, fork, blob_counts), phase, stages, level)
         _use_inputs(param, input_shapes or {})
-        refuse_foreign_layers(param.layer)
+        refuse_foreign_layers(param.layer, strict)
         _name_automatic_tops(param)
         debug_info = debug_info or param.debug_info
         self.param = insert_splits(param) if debug_info else param
@@ -178,7 +187,7 @@ class Net(nn.Module):
         return None
 
     def _crop_hint(self, node: Node) -> str:
-        if node.type != "Crop" or len(node.bottoms) != 2:
+        if node.type not in ("AutoCrop", "Crop") or len(node.bottoms) != 2:
             return ""
         try:
             offsets = crop_offset(self.graph, *node.bottoms)

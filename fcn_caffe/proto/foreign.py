@@ -6,10 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fcn_caffe.host.text import nearest_names
+from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.fork_fields import foreign_field
 from fcn_caffe.proto.forks import LAYERS, RUNS, Foreign
 from fcn_caffe.proto.layer_types import OPTIONS, modern_name
+from fcn_caffe.proto.schema import FORKS
 
-__all__ = ["ForeignPart", "describe", "is_foreign", "type_problem"]
+__all__ = ["ForeignPart", "describe", "is_foreign", "set_fork_fields", "type_problem"]
 
 _TYPO = 0.8  # how much of a type has to agree for it to be a slip of the pen
 _MOST_NAMES = 3
@@ -37,6 +40,22 @@ class ForeignPart:
 def is_foreign(type: str, strict: bool = False) -> bool:
     """Whether a layer type is one that a fork of Caffe is known to have, and that does not run; strict: or does."""
     return type in LAYERS and (strict or type not in RUNS)
+
+
+def set_fork_fields(layer: caffe_pb2.LayerParameter) -> tuple[tuple[str, Foreign | None], ...]:
+    """Return the fields of forks that a layer has, and those in its options, with whose they are; but for `fork`."""
+    found: list[tuple[str, Foreign | None]] = []
+    for field, value in layer.ListFields():
+        if field.number >= FORKS:
+            found.append((field.name, foreign_field("LayerParameter", field.name)))
+        elif field.name.endswith("_param"):
+            options = value.DESCRIPTOR.name
+            found += [
+                (f"{field.name}.{inner.name}", foreign_field(options, inner.name))
+                for inner, _ in value.ListFields()
+                if inner.number >= FORKS
+            ]
+    return tuple(item for item in found if item[0] != "fork")
 
 
 def type_problem(type: str) -> str:

@@ -10,7 +10,7 @@ from helpers import input_layer, layer, make_net, net_param
 from fcn_caffe import TEST, TRAIN, FcnCaffeError, Graph, GraphError, LayerError, Net, PrototxtError, read_net
 from fcn_caffe.net.graph import filter_net, upgrade_whole_net
 from fcn_caffe.proto import caffe_pb2, read_text, write_text
-from fcn_caffe.proto.kept import has_kept_lines
+from fcn_caffe.proto.kept import has_forks
 
 CONV = "convolution_param { num_output: 2 kernel_size: 3 %s }"
 DATA = input_layer("data", 1, 3, 8, 8)
@@ -204,7 +204,7 @@ def test_v1_crop_has_the_offset_of_the_coordinate_map(tmp_path: Path) -> None:
         [1],
         [3],
     ]
-    assert not has_kept_lines(whole)
+    assert not has_forks(whole)
 
 
 def test_v1_crop_without_a_map_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,280 @@
+"""Which fork of Caffe a layer is of, where forks mean different things by one type.
+
+The layer's `fork` says it, or the net's (which `Net(fork=…)` and `--fork` write), or its fields, its blobs and its
+neighbours do. A layer that still does not know asks, in the error of its `__init__`; nothing is guessed where numbers
+differ.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+
+from fcn_caffe.errors import GraphError
+from fcn_caffe.host.text import did_you_mean
+from fcn_caffe.proto import caffe_pb2
+
+__all__ = ["FORKS", "choose_forks", "fork_name", "with_fork"]
+
+TO_ASK = "?"  # `fork` of a layer of Caffe 1.0's own types whose net is of a fork that may have changed the type
+_log = logging.getLogger("fcn_caffe.net")
+
+# The names that --fork takes, with the Caffes that they stand for.
+FORKS = {
+    "bvlc": "BVLC's Caffe 1.0",
+    "cob": "COB",
+    "crfrnn": "CRF-RNN",
+    "davsod": "DAVSOD",
+    "deconvnet": "DeconvNet",
+    "deeplab": "DeepLab v2",
+    "deeplab1": "DeepLab v1",
+    "deepskeleton": "DeepSkeleton",
+    "enet": "ENet",
+    "fast-rcnn": "Fast R-CNN",
+    "faster-rcnn": "Faster R-CNN",
+    "fcn": "the first release of FCN (longjon's branch)",
+    "happynear": "happynear",
+    "hed": "HED",
+    "icnet": "ICNet",
+    "intel": "Intel",
+    "nvidia": "NVIDIA",
+    "osvos": "OSVOS",
+    "pspnet": "PSPNet",
+    "ras": "RAS",
+    "rcf": "RCF",
+    "rfcn": "R-FCN",
+    "segnet": "SegNet",
+    "ssd": "SSD",
+    "tsn": "TSN",
+    "yolo": "YOLO ports",
+}
+_ALIASES = {
+    "caffe": "bvlc",
+    "crf-rnn": "crfrnn",
+    "deeplab-v1": "deeplab1",
+    "deeplab-v2": "deeplab",
+    "deeplabv1": "deeplab1",
+    "deeplabv2": "deeplab",
+    "deeplab2": "deeplab",
+    "fastrcnn": "fast-rcnn",
+    "fasterrcnn": "faster-rcnn",
+    "longjon": "fcn",
+    "r-fcn": "rfcn",
+}
+_DERIVING = ("cob", "crfrnn", "deconvnet", "deepskeleton", "fcn", "hed", "ras", "rcf")
+# Type -> what `fork` of a layer becomes, with the forks that mean that by it.
+_MEANINGS: dict[str, dict[str, tuple[str, ...]]] = {
+    "Accuracy": {"segnet": ("segnet", "enet")},
+    "BN": {
+        "segnet": ("segnet", "enet", "deconvnet"),
+        "pspnet": ("pspnet", "icnet", "davsod", "tsn", "happynear", "deeplab"),
+    },
+    "Crop": {"hed": _DERIVING, "bvlc": ("bvlc", "osvos")},
+    "DenseImageData": {"segnet": ("segnet",), "enet": ("enet",)},
+    "ImageLabelmapData": {"hed": ("hed",), "rcf": ("rcf",), "deepskeleton": ("deepskeleton",)},
+    "ImageSegData": {"deeplab": ("deeplab", "deeplab1", "pspnet", "icnet"), "deconvnet": ("deconvnet",)},
+    "SigmoidCrossEntropyLoss": {
+        "hed": ("hed",),
+        "rcf": ("rcf",),
+        "deepskeleton": ("deepskeleton",),
+        "bvlc": tuple(name for name in FORKS if name not in ("hed", "rcf", "deepskeleton")),
+    },
+    "SmoothL1Loss": {"fast-rcnn": ("fast-rcnn",), "faster-rcnn": ("faster-rcnn",), "rfcn": ("rfcn",)},
+    "SoftmaxWithLoss": {
+        "segnet": ("segnet", "enet"),
+        "deeplab1": ("deeplab1",),
+        "deepskeleton": ("deepskeleton",),
+        "bvlc": tuple(name for name in FORKS if name not in ("segnet", "enet", "deeplab1", "deepskeleton")),
+    },
+}
+_SEGNET_BN = ("bn_mode", "scale_filler", "shift_filler")
+_PSPNET_BN = ("slope_filler", "bias_filler", "momentum", "eps", "frozen", "engine")
+
+
+def with_fork(
+    net: caffe_pb2.NetParameter, fork: str, blob_counts: Mapping[str, int] | None = None
+) -> caffe_pb2.NetParameter:
+    """Write into an upgraded net what a person and the weights say of its fork.
+
+    Args:
+        net: The net, which is changed.
+        fork: Its fork; "" leaves what the net says.
+        blob_counts: How many blobs each layer has in the weights.
+
+    Returns:
+        The same net.
+
+    Raises:
+        GraphError: The fork is not known.
+    """
+    if fork:
+        net.fork = fork_name(fork)
+    _choose_by_blobs(net, blob_counts or {})
+    return net
+
+
+def fork_name(text: str) -> str:
+    """Return the name in `FORKS` that a text means: "SegNet", "segnet".
+
+    Raises:
+        GraphError: It means none.
+    """
+    plain = text.lower().replace("_", "-").replace(" ", "-")
+    name = _ALIASES.get(plain, plain)
+    if name not in FORKS:
+        raise GraphError(f"fork '{text}' is not known.{did_you_mean(name, FORKS)} Known: {', '.join(FORKS)}.")
+    return name
+
+
+def _choose_by_blobs(net: caffe_pb2.NetParameter, counts: Mapping[str, int]) -> None:
+    """Let the weights say what the file leaves open: BN has 2 or 4 blobs, a BatchNorm of 5 has a scale and a bias."""
+    by_count = {2: "segnet", 4: "pspnet"}
+    for layer in net.layer:
+        count = counts.get(layer.name, 0)
+        if layer.type == "BN" and not layer.fork and not _bn_by_fields(layer) and count in by_count:
+            layer.fork = by_count[count]
+            _log.info("layer '%s': BN as in %s: %d blobs.", layer.name, FORKS[layer.fork], count)
+        elif layer.type == "BatchNorm" and count == 5 and not layer.batch_norm_param.HasField("scale_bias"):
+            layer.batch_norm_param.scale_bias = True
+            _log.info("layer '%s': BatchNorm with scale and bias, as NVIDIA's: 5 blobs.", layer.name)
+
+
+def choose_forks(net: caffe_pb2.NetParameter) -> None:
+    """Write into each layer of an ambiguous type whose it is, where that is said or follows; log a line for each kind.
+
+    Args:
+        net: An upgraded net of one phase, which is changed. A plain net of Caffe 1.0 stays as it is.
+
+    Raises:
+        GraphError: a `fork` that is not known.
+    """
+    fork = fork_name(net.fork) if net.fork else ""
+    kinds = {layer.type for layer in net.layer}
+    said: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+    for layer in net.layer if kinds & _MEANINGS.keys() else ():
+        meanings = _MEANINGS.get(layer.type)
+        if meanings is None:
+            continue
+        if layer.fork:
+            if layer.fork != TO_ASK:
+                layer.fork = _meaning(meanings, fork_name(layer.fork)) or layer.fork
+            continue
+        meaning, reason = _FIELDS[layer.type](layer) if layer.type in _FIELDS else ("", "")
+        if not meaning and fork:
+            meaning, reason = _meaning(meanings, fork), "as asked"
+        if not meaning:
+            meaning, reason = _from_neighbours(layer, net.layer, kinds)
+        if meaning not in ("", "bvlc"):  # a plain net stays as it is
+            layer.fork = meaning
+            said[layer.type, meaning, reason] += 1
+    for (kind, meaning, reason), count in said.items():
+        if meaning != TO_ASK:
+            layers = "1 layer" if count == 1 else f"{count} layers"
+            _log.info("net '%s': %s as in %s: %s (%s).", net.name, kind, FORKS[meaning], reason, layers)
+
+
+def _meaning(meanings: Mapping[str, tuple[str, ...]], fork: str) -> str:
+    return next((name for name, forks in meanings.items() if fork in forks), "")
+
+
+# -- what a layer's own fields say -------------------------------------------------------------------------------------
+
+
+def _bn_by_fields(layer: caffe_pb2.LayerParameter) -> str:
+    for meaning, fields in (("segnet", _SEGNET_BN), ("pspnet", _PSPNET_BN)):
+        if any(layer.bn_param.HasField(field) for field in fields):
+            return meaning
+    return ""
+
+
+def _bn(layer: caffe_pb2.LayerParameter) -> tuple[str, str]:
+    if meaning := _bn_by_fields(layer):
+        fields = _SEGNET_BN if meaning == "segnet" else _PSPNET_BN
+        return meaning, next(field for field in fields if layer.bn_param.HasField(field))
+    if len(layer.top) > 1:
+        return "segnet", f"{len(layer.top)} tops"
+    counts = {2: "segnet", 4: "pspnet"}
+    for what, count in (("blobs", len(layer.blobs)), ("param blocks", len(layer.param))):
+        if count in counts:
+            return counts[count], f"{count} {what}"
+    return "", ""
+
+
+def _crop(layer: caffe_pb2.LayerParameter) -> tuple[str, str]:
+    return ("bvlc", "crop_param") if layer.HasField("crop_param") else ("", "")
+
+
+def _smooth_l1(layer: caffe_pb2.LayerParameter) -> tuple[str, str]:
+    if len(layer.bottom) == 4:
+        return "faster-rcnn", "4 bottoms"
+    if layer.HasField("smooth_l1_loss_param"):
+        return "faster-rcnn", "smooth_l1_loss_param"
+    if len(layer.top) == 2:
+        return "rfcn", "2 tops"
+    return ("rfcn", "loss_param") if layer.HasField("loss_param") else ("", "")
+
+
+def _softmax_loss(layer: caffe_pb2.LayerParameter) -> tuple[str, str]:
+    if layer.HasField("softmaxloss_param"):
+        return "deeplab1", "softmaxloss_param"
+    options = layer.loss_param
+    if options.HasField("weight_by_label_freqs"):
+        return "segnet", "weight_by_label_freqs"
+    return ("segnet", "class_weighting") if options.class_weighting else ("", "")
+
+
+_FIELDS: dict[str, Callable[[caffe_pb2.LayerParameter], tuple[str, str]]] = {
+    "BN": _bn,
+    "Crop": _crop,
+    "SmoothL1Loss": _smooth_l1,
+    "SoftmaxWithLoss": _softmax_loss,
+}
+
+
+# -- what its neighbours say -------------------------------------------------------------------------------------------
+
+
+def _from_neighbours(
+    layer: caffe_pb2.LayerParameter, layers: Iterable[caffe_pb2.LayerParameter], kinds: set[str]
+) -> tuple[str, str]:
+    """Return what a layer is by the others of its net, and why."""
+    if layer.type == "BN":
+        return _bn_from_neighbours(layers, kinds)
+    if layer.type == "Accuracy":
+        return _from_segnet(layers, kinds)
+    if layer.type in ("Crop", "SigmoidCrossEntropyLoss", "ImageLabelmapData") and "AutoCrop" in kinds:
+        meaning = {"Crop": "hed"}.get(layer.type, "rcf")
+        return meaning, "an AutoCrop layer in the net"
+    if layer.type == "Crop" and "ImageLabelmapData" in kinds:
+        return "hed", "an ImageLabelmapData layer in the net"
+    if layer.type == "SigmoidCrossEntropyLoss" and "SigmoidCrossEntropyBalanceLoss" in kinds:
+        return "bvlc", "a SigmoidCrossEntropyBalanceLoss in the net"
+    if layer.type in ("SigmoidCrossEntropyLoss", "SoftmaxWithLoss") and "ImageLabelmapData" in kinds:
+        return TO_ASK, ""
+    return "", ""
+
+
+def _bn_from_neighbours(layers: Iterable[caffe_pb2.LayerParameter], kinds: set[str]) -> tuple[str, str]:
+    """A net is of one fork: the other BN say it; or layers that only one of the two kinds of fork has."""
+    others = {_bn(other)[0] or other.fork for other in layers if other.type == "BN"} - {""}
+    if len(others) == 1:
+        return others.pop(), "as other BN of the net"
+    segnet, _ = _from_segnet(layers, kinds)
+    pspnet = kinds & {"Interp", "SegAccuracy"}
+    if segnet and not pspnet:
+        return segnet, "its neighbours are SegNet's"
+    return ("pspnet", f"{min(pspnet)} in the net") if pspnet and not segnet else ("", "")
+
+
+def _from_segnet(layers: Iterable[caffe_pb2.LayerParameter], kinds: set[str]) -> tuple[str, str]:
+    if "DenseImageData" in kinds:
+        return "segnet", "a DenseImageData layer in the net"
+    for other in layers:
+        if other.type == "BN" and "segnet" in (_bn(other)[0], other.fork):
+            return "segnet", "SegNet's BN in the net"
+        if other.type == "Upsample" and len(other.bottom) == 2:
+            return "segnet", "SegNet's Upsample in the net"
+        if other.type == "SoftmaxWithLoss" and _softmax_loss(other)[0] == "segnet":
+            return "segnet", "SegNet's class weights in the net"
+    return "", ""
