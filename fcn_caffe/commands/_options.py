@@ -55,6 +55,11 @@ def positive(text: str) -> int:
     return _number(text, int, lambda number: number >= 1, "a whole number, at least 1")
 
 
+def tile(text: str) -> int:
+    """Read an argument that is a number of columns to run at once; 0 and none mean all."""
+    return 0 if text == "none" else _number(text, int, lambda number: number >= 0, "a whole number, or none")
+
+
 def seed(text: str) -> int:
     """Read an argument that starts random numbers: what both torch and numpy take."""
     return _number(text, int, lambda number: 0 <= number < 2**32, f"a whole number from 0 to {2**32 - 1}")
@@ -95,6 +100,17 @@ def paths_with_data(data: Path | None, root: Path = Path()) -> Paths:
     if not data.is_dir():
         raise DataError(f"--data {data}: no such folder. Give the folder that holds the data sets.")
     return Paths(root, data.resolve())
+
+
+def add_tile_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--tile`."""
+    parser.add_argument(
+        "--tile",
+        type=tile,
+        metavar="N",
+        help="run images in parts, at most N pixels wide, in little memory and to the same numbers; 0 or none: never "
+        "(default: where the whole would take more than 2 GiB, or than is free)",
+    )
 
 
 # -- the state of a net ------------------------------------------------------------------------------------------------

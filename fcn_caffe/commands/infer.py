@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import net_or_solver, new_parser
+from fcn_caffe.commands._options import add_tile_option, net_or_solver, new_parser
 from fcn_caffe.errors import DataError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     add("--voc-results", type=Path, help=f"also write the answers as the VOC test server takes them: DIR/{VOC_LAYOUT}")
     add("--mean", type=float, nargs=3, metavar=("B", "G", "R"), help="default: the net's data layer's")
     add("--score", default="score", help="blob of class scores (default: score)")
+    add_tile_option(options)
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
     add("--ignore-preprocessing", action="store_true", help="run even if the weights were made for other inputs")
     return options
@@ -49,7 +50,7 @@ def _segmenter(arguments: argparse.Namespace) -> tuple[Segmenter, Net]:
     if not arguments.ignore_preprocessing:
         check_preprocessing(arguments.weights, arguments.net, mean)
     net = trained_net(arguments.net, arguments.weights, stages=("deploy",), device=arguments.device)
-    return Segmenter(net, mean, arguments.score), net
+    return Segmenter(net, mean, arguments.score, arguments.tile), net
 
 
 def _folders(arguments: argparse.Namespace, net: Net) -> list[Path]:
@@ -75,8 +76,8 @@ def _class_names(net: str) -> list[str]:
 
 def _shares(label: UInt8, names: Sequence[str]) -> str:
     """What part of the picture each class takes, the largest first."""
-    counts = {int(index): int((label == index).sum()) for index in set(label.ravel().tolist())}
-    ranked = sorted(counts.items(), key=lambda item: -item[1])[:5]
+    counts = {index: int((label == index).sum()) for index in range(256)}
+    ranked = sorted(((index, count) for index, count in counts.items() if count), key=lambda item: -item[1])[:5]
     return ", ".join(
         f"{names[index] if index < len(names) else index} {count / label.size:.1%}" for index, count in ranked
     )

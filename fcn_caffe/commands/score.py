@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import DATA_HELP, net_or_solver, new_parser, paths_with_data, positive
+from fcn_caffe.commands._options import (
+    DATA_HELP,
+    add_tile_option,
+    net_or_solver,
+    new_parser,
+    paths_with_data,
+    positive,
+)
 from fcn_caffe.commands.infer import VOC_LAYOUT
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write
@@ -39,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     add("--leave-out-absent", action="store_true", help="leave classes without ground truth out of the means")
     _add_class_options(options)
     add("--stage", action="append", default=[], help="NetState stage (repeatable)")
+    add_tile_option(options)
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
     add("--ignore-preprocessing", action="store_true", help="run even if the weights were made for other inputs")
     add("--csv", type=Path, help="append the scores to this CSV file")
@@ -182,9 +190,9 @@ def _score(
     only = _only(arguments, net, heads)
     writers = _writers(arguments, net, heads, only)
 
-    def write(iteration: int, blobs: Mapping[str, Tensor]) -> None:
+    def write(iteration: int, classes: Mapping[str, Tensor]) -> None:
         for writer in writers:
-            writer(iteration, blobs)
+            writer(iteration, classes)
 
     scores = score_heads(
         net,
@@ -193,7 +201,8 @@ def _score(
         # The paper leaves classes that the SIFT Flow test images never show out of the means.
         leave_out_absent=arguments.leave_out_absent or is_scored_without_absent(net),
         only=only,
-        on_image=write if writers else None,
+        on_answers=write if writers else None,
+        tile=arguments.tile,
     )
     return scores, only, writers
 

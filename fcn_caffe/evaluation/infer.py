@@ -14,10 +14,12 @@ from torch import Tensor
 from fcn_caffe.data.readers.image_files import IMAGE_SUFFIXES, image_blob, read_image
 from fcn_caffe.errors import DataError, WeightsError
 from fcn_caffe.evaluation.net_inputs import photograph_mean
+from fcn_caffe.evaluation.tiles import parts
 from fcn_caffe.host.paths import Paths
 from fcn_caffe.host.text import show
 from fcn_caffe.net.graph import read_net
 from fcn_caffe.net.net import Net
+from fcn_caffe.net.strips import Strips
 from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.weights.transfer import copy_weights, load_weights
 
@@ -86,11 +88,13 @@ class Segmenter:
         net: a TEST net with one Input blob (1, 3, H, W).
         mean: the BGR mean to subtract.
         score: the blob of class scores.
+        tile: how many columns to run at once at most, 0 for all; by default an image that would take too much memory
+            is run in parts, see `tiles.parts`.
     Raises:
         DataError: the net has no such blobs.
     """
 
-    def __init__(self, net: Net, mean: Sequence[float], score: str = "score") -> None:
+    def __init__(self, net: Net, mean: Sequence[float], score: str = "score", tile: int | None = None) -> None:
         if len(net.graph.inputs) != 1:
             raise DataError(
                 f"net '{net.name}': expected one input blob in its deploy form, it has "
@@ -101,22 +105,42 @@ class Segmenter:
                 f"net '{net.name}' has no blob '{score}' to read scores from. "
                 f"Its outputs: {', '.join(net.graph.outputs)}."
             )
-        self.net, self.mean, self.score = net, tuple(mean), score
+        self.net, self.mean, self.score, self.tile = net, tuple(mean), score, tile
         self.input = net.graph.inputs[0]
 
     @torch.no_grad()
     def __call__(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Segment an image. Shapes: (H, W, 3) RGB -> (H, W) class indices."""
+        run = parts(self.net, {self.input: (1, 3, *rgb.shape[:2])}, [self.score], self.tile)
+        if run is not None:
+            return self._in_parts(run, rgb)
         blob = torch.from_numpy(image_blob(rgb, self.mean))
         scores: Tensor = self.net({self.input: blob}, keep=(self.score,))[self.score]
-        if tuple(scores.shape[2:]) != rgb.shape[:2]:
+        self._check(tuple(scores.shape), rgb)
+        return np.asarray(scores[0].argmax(0).to(torch.uint8).cpu().numpy())
+
+    def _in_parts(self, run: Strips, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Segment an image whose scores are never held whole."""
+        self._check(run.shape(self.score), rgb)
+        labels = np.empty(rgb.shape[:2], np.uint8)
+        read = {self.input: lambda rows, columns: _part_blob(rgb[slice(*rows), slice(*columns)], self.mean)}
+        for piece in run.pieces(read):
+            classes = piece.values[0].argmax(0).to(torch.uint8).cpu().numpy()
+            labels[slice(*piece.rows), slice(*piece.columns)] = classes
+        return labels
+
+    def _check(self, scores: Sequence[int], rgb: npt.NDArray[np.uint8]) -> None:
+        if tuple(scores[2:]) != rgb.shape[:2]:
             raise DataError(
-                f"net '{self.net.name}': blob '{self.score}' is {show(scores.shape)} for an image of "
+                f"net '{self.net.name}': blob '{self.score}' is {show(scores)} for an image of "
                 f"{show(rgb.shape[:2])}. It should have the image's height and width."
             )
-        return np.asarray(scores[0].argmax(0).to(torch.uint8).cpu().numpy())
 
     def read(self, path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         """Read an image file and segment it; return image and labels. Raises: DataError naming the file."""
         rgb = read_image(path)
         return rgb, self(rgb)
+
+
+def _part_blob(rgb: npt.NDArray[np.uint8], mean: Sequence[float]) -> Tensor:
+    return torch.from_numpy(image_blob(rgb, mean))

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from fcn_caffe.errors import DataError
-from fcn_caffe.evaluation.score import best_classes, data_layer
+from fcn_caffe.evaluation.score import data_layer
 from fcn_caffe.host import pictures
 from fcn_caffe.net.net import Net
 
@@ -23,7 +23,7 @@ MOST_CLASSES = 255  # a palette PNG has 256 values, and 255 is void
 
 
 class PredictionWriter:
-    """An `on_image` of score_heads that writes FOLDER/NAME.png; with several heads FOLDER/HEAD/NAME.png.
+    """An `on_answers` of score_heads that writes FOLDER/NAME.png; with several heads FOLDER/HEAD/NAME.png.
 
     A pixel is a class index in the VOC palette. NAME is the data layer's, or a number where it has none.
 
@@ -47,10 +47,10 @@ class PredictionWriter:
             if net.blob_shapes[head][1] > MOST_CLASSES:
                 raise DataError(f"score blob '{head}' has {net.blob_shapes[head][1]} classes: a palette PNG holds 255.")
 
-    def __call__(self, iteration: int, blobs: Mapping[str, Tensor]) -> None:
-        """Write the predictions of one pass."""
+    def __call__(self, iteration: int, classes: Mapping[str, Tensor]) -> None:
+        """Write the predictions of one pass: the classes (N, H, W) of each head."""
         for head, folder in self.folders.items():
-            answers = best_classes(blobs[head], self.only).cpu().numpy()
+            answers = classes[head].cpu().numpy()
             if self.only is not None:
                 answers = np.asarray(self.only)[answers]
             for place, answer in enumerate(answers):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,13 @@ from torch import Tensor
 
 from fcn_caffe.data.readers.labels import read_classes
 from fcn_caffe.data.sets.siftflow_layers import SIFTFlowSegDataLayer
-from fcn_caffe.errors import DataError
+from fcn_caffe.errors import DataError, GraphError
 from fcn_caffe.evaluation.metrics import ConfusionMatrix, Scores
+from fcn_caffe.evaluation.tiles import RunningLoss, loss_steps, parts, read_part, source_blobs
 from fcn_caffe.host.tables import Table, print_tables
 from fcn_caffe.host.text import nearest_names, show
 from fcn_caffe.net.net import Net
+from fcn_caffe.net.strips import Strips
 
 __all__ = [
     "best_classes",
@@ -34,6 +37,7 @@ __all__ = [
 ]
 
 OnImage = Callable[[int, Mapping[str, Tensor]], None]
+OnAnswers = Callable[[int, Mapping[str, Tensor]], None]
 
 
 def data_layer(net: Net) -> Sized | None:
@@ -90,12 +94,16 @@ class _Head:
         """Return the scores of the pixels that were counted."""
         return self.matrix.scores(leave_out_absent=leave_out_absent, loss=loss)
 
-    def add(self, blobs: Mapping[str, Tensor]) -> None:
-        """Count the pixels of one pass. Raises: DataError for a label of another size than the score."""
-        prediction, label = best_classes(blobs[self.score], self.only), blobs[self.label]
+    def add(self, scores: Tensor, label: Tensor) -> Tensor:
+        """Count the pixels of a pass or of a part of it; return their classes, indices into `only`.
+
+        Raises:
+            DataError: the label is of another size than the score.
+        """
+        prediction = best_classes(scores, self.only)
         if label.numel() != prediction.numel():
             raise DataError(
-                f"net '{self.net_name}': score '{self.score}' is {show(blobs[self.score].shape)} and label "
+                f"net '{self.net_name}': score '{self.score}' is {show(scores.shape)} and label "
                 f"'{self.label}' {show(label.shape)}. The score should have the label's height and width."
             )
         truth = label.reshape(prediction.shape).cpu().numpy()
@@ -103,6 +111,7 @@ class _Head:
             is_class = (truth >= 0) & (truth < len(self.rows))
             truth = np.where(is_class, self.rows[np.where(is_class, truth, 0).astype(np.int64)], -1)
         self.matrix.add(truth, prediction.cpu().numpy())
+        return prediction
 
 
 def _count_classes(net: Net, score: str, label: str) -> int:
@@ -140,6 +149,8 @@ def score_heads(
     leave_out_absent: bool = False,
     only: Sequence[int] | None = None,
     on_image: OnImage | None = None,
+    on_answers: OnAnswers | None = None,
+    tile: int | None = None,
 ) -> dict[str, Scores]:
     """Score several heads in one pass over the images.
 
@@ -156,29 +167,91 @@ def score_heads(
         leave_out_absent: leave classes that the ground truth never shows out of the means.
         only: score these classes as a task of their own. Other pixels are void, the prediction is the best of these,
             and the scores are in their order.
-        on_image: a function that gets the iteration and the blobs of each pass: scores, labels, and `data`.
+        on_image: a function that gets the iteration and the blobs of each pass: scores, labels, `data`; run whole then.
+        on_answers: a function that gets the iteration and, by score blob, the predicted classes (N, H, W) of each pass.
+        tile: how many columns to run at once at most; see `tiles.parts`.
     Returns:
         The scores of each score blob.
     Raises:
         DataError: the net lacks a blob, or a score and its label differ in size.
+        GraphError: `tile` is asked for, and the net cannot be run in parts.
     """
     heads = heads or {"score": "label"}
     counters = {score: _Head(net, score, label, only) for score, label in heads.items()}
     iterations = _count_iterations(net, iterations)
     losses = _losses(net, heads, loss)
     sums = dict.fromkeys(losses.values(), 0.0)
-    keep = {*heads, *heads.values(), *sums, *({"data"} & net.blob_shapes.keys() if on_image is not None else ())}
+    run = _Pass(net, counters, sums, tile)
     with _eval_mode(net):
         for iteration in range(iterations):
-            blobs = net(keep=keep)
-            for head in counters.values():
-                head.add(blobs)
-            for blob in sums:
-                sums[blob] += float(blobs[blob].sum())
-            if on_image is not None:
-                on_image(iteration, blobs)
+            answers, blobs = run(on_image is not None, on_answers is not None)
+            for call, seen in ((on_image, blobs), (on_answers, answers)):
+                if call is not None:
+                    call(iteration, seen)
     means = {score: sums[blob] / iterations for score, blob in losses.items()}
     return {score: head.scores(leave_out_absent, means.get(score)) for score, head in counters.items()}
+
+
+class _Pass:
+    """A pass over the next images: it counts their pixels in each head and adds up the losses.
+
+    Args:
+        net: the net.
+        counters: the heads.
+        sums: the sum of each loss blob, which grows.
+        tile: see `score_heads`.
+    """
+
+    def __init__(self, net: Net, counters: Mapping[str, _Head], sums: dict[str, float], tile: int | None) -> None:
+        self.net, self.counters, self.sums, self.tile = net, counters, sums, tile
+        self.losses = loss_steps(net, list(sums), list(counters))
+
+    def __call__(self, keeps: bool, answers: bool) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
+        """Run; return the classes of each head where `answers`, and the blobs, with `data` where `keeps`."""
+        given = source_blobs(self.net)
+        run = None if keeps else self._parts(given)
+        if run is not None:
+            return self._in_parts(run, given, answers), {}
+        labels = [head.label for head in self.counters.values()]
+        data = {"data"} & self.net.blob_shapes.keys() if keeps else set()
+        blobs = self.net(given, keep={*self.counters, *labels, *self.sums, *data})
+        classes = {name: head.add(blobs[name], blobs[head.label]) for name, head in self.counters.items()}
+        for blob in self.sums:
+            self.sums[blob] += float(blobs[blob].sum())
+        return classes, blobs
+
+    def _parts(self, given: Mapping[str, Tensor]) -> Strips | None:
+        """Return how to run images of this size in parts; None for whole."""
+        labels = {head.label for head in self.counters.values()}
+        if self.losses is None or not labels <= given.keys():
+            if self.tile:
+                raise GraphError(f"net '{self.net.name}': labels or loss are not of the kind that is scored in parts.")
+            return None
+        return parts(
+            self.net, {name: tuple(blob.shape) for name, blob in given.items()}, list(self.counters), self.tile
+        )
+
+    def _in_parts(self, run: Strips, given: Mapping[str, Tensor], answers: bool) -> dict[str, Tensor]:
+        assert self.losses is not None
+        losses = {blob: RunningLoss(step) for blob, step in self.losses.items()}
+        classes: dict[str, Tensor] = {}
+        if answers:
+            kind = torch.uint8 if all(head.matrix.classes <= 256 for head in self.counters.values()) else torch.int64
+            for name in self.counters:
+                count, _, *size = run.shape(name)
+                classes[name] = torch.empty((count, *size), dtype=kind)
+        for piece in run.pieces({name: partial(read_part, blob) for name, blob in given.items()}):
+            head = self.counters[piece.blob]
+            label = read_part(given[head.label], piece.rows, piece.columns)
+            made = head.add(piece.values, label)
+            if answers:
+                read_part(classes[piece.blob][:, None], piece.rows, piece.columns)[:, 0] = made
+            for loss in losses.values():
+                if loss.step.bottoms[0] == piece.blob:
+                    loss.add(run, piece, read_part(given[loss.step.bottoms[1]], piece.rows, piece.columns))
+        for blob, loss in losses.items():
+            self.sums[blob] += loss.value()
+        return classes
 
 
 def _count_iterations(net: Net, iterations: int | None) -> int:

@@ -19,6 +19,7 @@ __all__ = ["VOID_COLOUR", "colour", "overlay", "palette", "panel", "save_image",
 UInt8 = npt.NDArray[np.uint8]
 
 VOID_COLOUR = (224, 224, 192)  # what PASCAL VOC paints 255 with
+OVERLAY_ROWS = 256  # painted at once
 
 
 def palette(count: int = 256) -> UInt8:
@@ -63,8 +64,12 @@ def overlay(image: UInt8, label: npt.NDArray[Any], opacity: float = 0.55, colour
         raise DataError(
             f"the image is {show(image.shape[:2])}, the labels are {show(label.shape)}: they should be of one size."
         )
-    painted = image.astype(np.float32) * (1 - opacity) + colour(label, colours).astype(np.float32) * opacity
-    result: UInt8 = np.where((label == 0)[:, :, None], image, painted.astype(np.uint8))
+    result: UInt8 = np.empty_like(image)
+    for start in range(0, len(label), OVERLAY_ROWS):  # as numbers, a large image would take ten times its memory
+        rows = slice(start, start + OVERLAY_ROWS)
+        classes = colour(label[rows], colours).astype(np.float32)
+        painted = image[rows].astype(np.float32) * (1 - opacity) + classes * opacity
+        result[rows] = np.where((label[rows] == 0)[:, :, None], image[rows], painted.astype(np.uint8))
     edge = np.zeros(label.shape, dtype=np.bool_)
     edge[1:] |= label[1:] != label[:-1]
     edge[:, 1:] |= label[:, 1:] != label[:, :-1]

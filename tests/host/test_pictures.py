@@ -66,3 +66,12 @@ def test_errors(call, message):
     with pytest.raises(DataError) as error:
         call()
     assert message in str(error.value)
+
+
+def test_overlay_of_many_rows_is_the_overlay_of_its_parts(monkeypatch):
+    generator = np.random.default_rng(0)
+    image = generator.integers(0, 256, (11, 6, 3)).astype(np.uint8)
+    label = generator.integers(0, 3, (11, 6)).astype(np.uint8)
+    whole = pictures.overlay(image, label)
+    monkeypatch.setattr(pictures, "OVERLAY_ROWS", 4)
+    assert (pictures.overlay(image, label) == whole).all()
