@@ -76,9 +76,20 @@ CASES: dict[str, list[tuple[tuple[tuple[int, ...], ...], str]]] = {
         (IMAGE, "mvn_param { across_channels: true }"),
         (IMAGE, "mvn_param { normalize_variance: false }"),
     ],
+    "MultiStageMeanfield": [
+        (((2, 3, 3, 5),) * 3, "multi_stage_meanfield_param { num_iterations: 3 theta_beta: 0.5 }"),
+    ],
     "MultinomialLogisticLoss": [(((4, 3), (4,)), "")],
     "PReLU": [(IMAGE, ""), (IMAGE, "prelu_param { channel_shared: true }")],
     "Parameter": [((), "parameter_param { shape { dim: 2 dim: 3 } }")],
+    "Normalize": [
+        *((IMAGE, f"norm_param {{ {more} }}") for more in ("", "across_spatial: false", "channel_shared: false")),
+        *((IMAGE, f'normalize_param {{ normalize_type: "{norm}" }}') for norm in ("L1", "L2")),
+    ],
+    "PSROIPooling": [
+        (((2, 8, 4, 5), (3, 5)), "psroi_pooling_param { spatial_scale: 0.7 output_dim: 2 group_size: 2 }")
+    ],
+    "Permute": [(IMAGE, "permute_param { order: 0 order: 2 }")],
     "Pooling": [
         (IMAGE, "pooling_param { kernel_size: 3 stride: 2 }"),
         (IMAGE, "pooling_param { kernel_size: 3 stride: 2 pad: 1 pool: AVE }"),
@@ -90,6 +101,7 @@ CASES: dict[str, list[tuple[tuple[tuple[int, ...], ...], str]]] = {
         (((3, 2, 4), (3, 2), (2, 3)), "recurrent_param { num_output: 2 }"),
         (((3, 2, 4), (3, 2), (1, 2, 2)), "recurrent_param { num_output: 2 expose_hidden: true }"),
     ],
+    "ROIPooling": [(((2, 3, 4, 5), (3, 5)), "roi_pooling_param { pooled_h: 2 pooled_w: 3 spatial_scale: 1.5 }")],
     "ReLU": [(IMAGE, ""), (IMAGE, "relu_param { negative_slope: 0.1 }")],
     "Reduction": [
         (IMAGE, f"reduction_param {{ operation: {name} axis: {axis} coeff: 2 }}")
@@ -101,6 +113,11 @@ CASES: dict[str, list[tuple[tuple[tuple[int, ...], ...], str]]] = {
     "Sigmoid": [(IMAGE, "")],
     "SigmoidCrossEntropyLoss": [(((4, 3), (4, 3)), "loss_param { ignore_label: 1 normalization: VALID }")],
     "Slice": [(IMAGE, "slice_param { slice_point: 1 }")],
+    "SmoothL1Loss": [
+        (((4, 3), (4, 3)), ""),
+        (((4, 3), (4, 3), (4, 3), (4, 3)), "smooth_l1_loss_param { sigma: 2 }"),
+        (((2, 3, 2, 2), (2, 3, 2, 2), (2, 3, 2, 2)), "loss_param { normalization: BATCH_SIZE }"),
+    ],
     "Softmax": [(IMAGE, "softmax_param { axis: -1 }")],
     "SoftmaxWithLoss": [
         (((2, 3, 2, 2), (2, 1, 2, 2)), f"loss_param {{ {more} }}")
@@ -114,12 +131,19 @@ CASES: dict[str, list[tuple[tuple[tuple[int, ...], ...], str]]] = {
 WITHOUT_GRADIENT: dict[str, list[tuple[tuple[tuple[int, ...], ...], str]]] = {
     "Accuracy": [(((4, 3), (4,)), "")],
     "ArgMax": [(IMAGE, "argmax_param { axis: 1 top_k: 2 }"), (IMAGE, "argmax_param { out_max_val: true }")],
+    "DetectionOutput": [
+        (((2, 8), (2, 4), (1, 2, 8)), "detection_output_param { num_classes: 2 confidence_threshold: 0.5 }")
+    ],
+    "PriorBox": [((IMAGE[0], (2, 3, 20, 30)), "prior_box_param { min_size: 4 aspect_ratio: 2 }")],
     "Silence": [(IMAGE, "")],
     "Threshold": [(IMAGE, "")],
 }
 TWO_TOPS = {"Slice", "Split", "Filter"}
 # Beginnings and ends of nets, and other people's code: no gradient, and nothing that a compiler could see into.
 OUTSIDE = {"Data", "DummyData", "HDF5Data", "HDF5Output", "ImageData", "Input", "MemoryData", "Python", "WindowData"}
+
+# Layers whose work depends on their bottoms' numbers.
+UNTRACED = {"DetectionOutput", "MultiStageMeanfield", "ROIPooling"}
 
 
 def build(type: str, shapes: tuple[tuple[int, ...], ...], options: str) -> tuple[Net, dict[str, torch.Tensor]]:

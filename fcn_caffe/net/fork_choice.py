@@ -206,13 +206,13 @@ def _crop(layer: caffe_pb2.LayerParameter) -> tuple[str, str]:
 
 
 def _smooth_l1(layer: caffe_pb2.LayerParameter) -> tuple[str, str]:
+    if len(layer.top) == 2:  # R-FCN does not read sigma: it may be there
+        return "rfcn", "2 tops"
+    if layer.HasField("loss_param"):
+        return "rfcn", "loss_param"
     if len(layer.bottom) == 4:
         return "faster-rcnn", "4 bottoms"
-    if layer.HasField("smooth_l1_loss_param"):
-        return "faster-rcnn", "smooth_l1_loss_param"
-    if len(layer.top) == 2:
-        return "rfcn", "2 tops"
-    return ("rfcn", "loss_param") if layer.HasField("loss_param") else ("", "")
+    return ("faster-rcnn", "smooth_l1_loss_param") if layer.HasField("smooth_l1_loss_param") else ("", "")
 
 
 def _softmax_loss(layer: caffe_pb2.LayerParameter) -> tuple[str, str]:

@@ -157,7 +157,12 @@ LAYERS = {
 }
 
 # Those of LAYERS that run here: `layers/forks/` and `data/layers/` have them.
-RUNS = frozenset[str]()
+RUNS = frozenset(
+    (
+        *("DetectionOutput", "MultiStageMeanfield", "Normalize", "PSROIPooling", "Permute", "PriorBox", "ROIPooling"),
+        "SmoothL1Loss",
+    )
+)
 
 # Words of the old `layers { type: … }` that Caffe 1.0 has not, with the modern name of the type.
 # The first FCN release's Crop, which has no options: its offset comes from the coordinate map of the net.

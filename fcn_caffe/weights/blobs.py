@@ -55,7 +55,7 @@ class Fit(IntEnum):
 
     NONE = 0
     COUNT = 1  # as many numbers, in another shape
-    LEGACY = 2  # the blob's shape behind 1s: old Caffes write every blob with 4 axes
+    LEGACY = 2  # the blob's shape behind 1s: old Caffes write every blob with 4 axes, and other tools a scalar as (1)
     SHAPE = 3
 
 
@@ -68,7 +68,7 @@ def fit(array: Shaped, target: Shaped) -> Fit:
     have, want = tuple(array.shape), tuple(target.shape)
     if have == want:
         return Fit.SHAPE
-    if len(have) == 4 and have == (1,) * (4 - len(want)) + want:
+    if (len(have) == 4 and have == (1,) * (4 - len(want)) + want) or (have, want) == ((1,), ()):
         return Fit.LEGACY
     return Fit.COUNT if prod(have) == prod(want) else Fit.NONE
 

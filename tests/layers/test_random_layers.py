@@ -108,6 +108,10 @@ CONVOLUTION = {
         ["", "axis: 1", "axis: 2", "axis: -2"],
     ]
 }
+SCORES = {"multi_stage_meanfield_param": [["num_iterations: 2", "num_iterations: 3", ""], ["", "theta_beta: 0.5"]]}
+REGIONS = st.tuples(
+    st.tuples(st.just(2), st.just(4), st.integers(2, 5), st.integers(2, 5)), st.tuples(SIZES, st.just(5))
+)
 CLASSES = st.lists(SIZES, min_size=1, max_size=3).map(lambda sizes: (sizes[0], 3, *sizes[1:]))
 
 KINDS: dict[str, Kind] = {
@@ -157,6 +161,17 @@ KINDS: dict[str, Kind] = {
         {"crop_param": [AXES, ["", "offset: 1", "offset: 2", "offset: 1 offset: 0"]]},
     ),
     "Deconvolution": Kind(alone(SPATIAL), CONVOLUTION),
+    "DetectionOutput": Kind(
+        st.just(((2, 8), (2, 4), (1, 2, 8))),
+        {
+            "detection_output_param": [
+                ["num_classes: 2", ""],
+                ["", "confidence_threshold: 0.3", "confidence_threshold: 9"],
+                ["", "code_type: CENTER_SIZE", "share_location: false"],
+                ["", "keep_top_k: 1"],
+            ]
+        },
+    ),
     "Dropout": neuron(dropout_param=[["", "dropout_ratio: 0.3", "dropout_ratio: 1"]]),
     "ELU": neuron(elu_param=[["", "alpha: 0.3", "alpha: -0.5"]]),
     "Eltwise": Kind(
@@ -212,8 +227,16 @@ KINDS: dict[str, Kind] = {
         {"mvn_param": [["", "normalize_variance: false"], ["", "across_channels: true"], ["", "eps: 1e-05"]]},
         in_place=True,
     ),
+    "MultiStageMeanfield": Kind(IMAGES.map(lambda one: (one, one, (one[0], 3, *one[2:]))), SCORES),
     "MultinomialLogisticLoss": Kind(CLASSES.map(lambda shape: (shape, shape[:1])), indices={1: 3}),
     "PReLU": neuron(prelu_param=[["", "channel_shared: true"]]),
+    "Normalize": Kind(alone(ANY), {"norm_param": [["", "across_spatial: false"], ["", "eps: 0.1"]]}),
+    "PSROIPooling": Kind(
+        REGIONS,
+        {"psroi_pooling_param": [["spatial_scale: 1", "spatial_scale: 0.7"], ["output_dim: 1"], ["group_size: 2", ""]]},
+        indices={1: 2},
+    ),
+    "Permute": Kind(alone(ANY), {"permute_param": [["", "order: 0", "order: 1 order: 0", "order: 2"]]}),
     "Pooling": Kind(
         alone(IMAGES),
         {
@@ -229,6 +252,19 @@ KINDS: dict[str, Kind] = {
         power_param=[["", "power: 2", "power: 0", "power: 3"], ["", "scale: 0.5", "scale: 0"], ["", "shift: 4"]]
     ),
     "RNN": recurrent(1),
+    "PriorBox": Kind(
+        IMAGES.map(lambda one: (one, (1, 3, 20, 30))),
+        {
+            "prior_box_param": [
+                ["min_size: 4", "min_size: 4.5 max_size: 7", ""],
+                ["", "aspect_ratio: 2"],
+                ["", "clip: true"],
+            ]
+        },
+    ),
+    "ROIPooling": Kind(
+        REGIONS, {"roi_pooling_param": [["pooled_h: 2", "pooled_h: 1", ""], ["pooled_w: 2"]]}, indices={1: 2}
+    ),
     "ReLU": neuron(relu_param=[["", "negative_slope: 0.2", "negative_slope: -0.5"]]),
     "Reduction": Kind(
         alone(ANY),
@@ -247,6 +283,10 @@ KINDS: dict[str, Kind] = {
     "Sigmoid": neuron(),
     "SigmoidCrossEntropyLoss": Kind(alike(ANY, 2, 2), {"loss_param": NORMALISERS}, indices={1: 2}),
     "Slice": Kind(alone(ANY), {"slice_param": [[*AXES, "slice_dim: 1"], ["", "slice_point: 1"]]}, st.integers(1, 3)),
+    "SmoothL1Loss": Kind(
+        st.one_of(alike(st.tuples(SIZES, SIZES), 2, 2), alike(IMAGES, 4, 4)),
+        {"smooth_l1_loss_param": [["", "sigma: 2"]]},
+    ),
     "Softmax": Kind(alone(ANY), {"softmax_param": [AXES]}, in_place=True),
     "SoftmaxWithLoss": Kind(
         labelled(CLASSES), {"loss_param": NORMALISERS, "softmax_param": [["", "axis: 1"]]}, indices={1: 3}

@@ -700,9 +700,19 @@ def test_super_resolution_gives_caffes_output() -> None:
         oracle.assert_close(made, golden["fc"], 1e-5, "fc")
 
 
-def test_a_net_of_another_caffe_names_its_type() -> None:
+def test_strict_refuses_a_net_of_another_caffe() -> None:
     with pytest.raises(PrototxtError, match=r"detect\.prototxt:2078:3: 16 layers have what Caffe 1.0 has not:\n"):
-        Net(real("wechat/detect.prototxt"))
+        Net(real("wechat/detect.prototxt"), strict=True)
+
+
+def test_a_detector_of_ssds_caffe_finds_opencvs_boxes() -> None:
+    net = Net(real("wechat/detect.prototxt"))
+    assert not copy_weights(net, load_weights(real("wechat/detect.caffemodel"))).missing
+    folder = real("forks/wechat_qrcode_detect")
+    with np.load(folder / "inputs.npz") as inputs, np.load(folder / "expected.npz") as expected, torch.no_grad():
+        found = net(data=torch.from_numpy(inputs["data"]))["detection_output"][0, 0]
+        rows = expected["detection_output"][0, 0]
+        oracle.assert_close(found, rows[rows.any(1)], 1e-5, "detection_output")  # OpenCV fills up with rows of zeros
 
 
 def test_weights_of_2014_in_every_form(tmp_path: Path) -> None:
