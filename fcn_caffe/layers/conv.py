@@ -196,10 +196,14 @@ class Convolution(_ConvolutionBase):
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
-        # The sizes of a bottom that hold one window.
+        self.set_pad(self.pad)
+
+    def set_pad(self, pad: tuple[int, ...]) -> None:
+        """Pad by so much on each axis, and work out the sizes of a bottom that hold one window."""
+        self.pad = pad
         self.least = [
-            dilation * (kernel - 1) + 1 - 2 * pad
-            for dilation, kernel, pad in zip(self.dilation, self.kernel, self.pad, strict=True)
+            dilation * (kernel - 1) + 1 - 2 * size
+            for dilation, kernel, size in zip(self.dilation, self.kernel, pad, strict=True)
         ]
         self.holds_any = all(size <= 1 for size in self.least)
 

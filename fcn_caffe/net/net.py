@@ -125,6 +125,7 @@ class Net(nn.Module):
         if phase == TRAIN:
             check_gradients(self.param, self.graph, self.layers_in_order)
         self.steps: tuple[Step, ...] = make_steps(self.graph, self.layers_in_order, param.force_backward)
+        self.late_steps: dict[str, Step] = {}  # what makes a blob that the steps do not, only where it is kept
         self.debug = DebugInfo(self.graph.nodes, self.layers_in_order) if debug_info else None
         self.train(phase == TRAIN)
 
@@ -297,7 +298,7 @@ class Net(nn.Module):
             replace(item, blob=self.layers_in_order[item.node].blobs[item.index]) for item in self.learnable_params
         ]
 
-    def with_steps(self, steps: Sequence[Step]) -> Net:
+    def with_steps(self, steps: Sequence[Step], late_steps: Mapping[str, Step] | None = None) -> Net:
         """Return a net that runs other steps over the same blobs: what a rewrite that runs faster gives.
 
         The two share parameters, data layers and everything that is said of the net (`param`, `graph`, `blob_shapes`);
@@ -306,6 +307,8 @@ class Net(nn.Module):
         Args:
             steps: the steps in the order that they run in. Their `frees` are worked out here. A layer of this net is
                 copied, its parameters are not.
+            late_steps: by blob, the step of one bottom and one top that makes it at the end of a pass, where the blob
+                is asked for by `keep` and the steps do not make it; by default those that this net has.
         """
         twin = copy.copy(self)
         copies = {id(layer): copy.copy(layer) if layer.bottoms else layer for layer in self.layers_in_order}
@@ -317,6 +320,7 @@ class Net(nn.Module):
         twin.learnable_params = list(self.learnable_params)
         used = [replace(step, layer=copies.get(id(step.layer), step.layer)) for step in steps]
         twin.steps = free_early(used, self.graph.outputs)
+        twin.late_steps = dict(self.late_steps if late_steps is None else late_steps)
         return twin
 
     def data_state(self) -> dict[str, Any]:

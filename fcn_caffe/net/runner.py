@@ -123,6 +123,8 @@ class Runner:
             if name not in net.blob_shapes:
                 raise GraphError(f"net '{net.name}' has no blob '{name}'. Its inputs: {', '.join(net.graph.inputs)}.")
         self.inputs = inputs
+        late = [net.late_steps[name] for name in keep if name in net.late_steps] if net.late_steps else []
+        held = {*keep, *(step.bottoms[0] for step in late)} if late else keep
         blobs: dict[str, Tensor] = {}
         self.blobs = blobs
         run_step = self.run_step
@@ -137,8 +139,10 @@ class Runner:
                     blobs[name] = tops[0].reshape(blobs[name].shape)
             del tops
             for name in step.frees:
-                if name not in keep:
+                if name not in held:
                     del blobs[name]
+        for step in late:
+            blobs[step.tops[0]] = run_step(step, [blobs[step.bottoms[0]]])[0]
         wanted = {*keep, *net.graph.outputs}  # a union of frozensets is beyond the compiler of PyTorch 2.5
         return {name: blob for name, blob in blobs.items() if name in wanted}
 
