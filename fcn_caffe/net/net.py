@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -77,6 +78,8 @@ class Net(nn.Module):
     Source: Caffe Net::Init.
     """
 
+    late_steps: Mapping[str, Step] = MappingProxyType({})  # see `with_steps`
+
     def __init__(
         self,
         source: PathLike | caffe_pb2.NetParameter,
@@ -125,7 +128,6 @@ class Net(nn.Module):
         if phase == TRAIN:
             check_gradients(self.param, self.graph, self.layers_in_order)
         self.steps: tuple[Step, ...] = make_steps(self.graph, self.layers_in_order, param.force_backward)
-        self.late_steps: dict[str, Step] = {}  # what makes a blob that the steps do not, only where it is kept
         self.debug = DebugInfo(self.graph.nodes, self.layers_in_order) if debug_info else None
         self.train(phase == TRAIN)
 
@@ -320,7 +322,7 @@ class Net(nn.Module):
         twin.learnable_params = list(self.learnable_params)
         used = [replace(step, layer=copies.get(id(step.layer), step.layer)) for step in steps]
         twin.steps = free_early(used, self.graph.outputs)
-        twin.late_steps = dict(self.late_steps if late_steps is None else late_steps)
+        twin.late_steps = self.late_steps if late_steps is None else late_steps
         return twin
 
     def data_state(self) -> dict[str, Any]:
