@@ -17,6 +17,7 @@ from fcn_caffe.host.program import tool_call
 if TYPE_CHECKING:
     import torch
 
+    from fcn_caffe.evaluation.crf import DenseCrf
     from fcn_caffe.net.net import Net
 
 DATA_HELP = "where the data sets lie: data/NAME in a net is found in DIR/NAME (default: $FCN_CAFFE_DATA)"
@@ -111,6 +112,43 @@ def add_tile_option(parser: argparse.ArgumentParser) -> None:
         help="run images in parts, at most N pixels wide, in little memory and to the same numbers; 0 or none: never "
         "(default: where the whole would take more than 2 GiB, or than is free)",
     )
+
+
+_CRF_OPTIONS = {
+    "iterations": "steps (default: 10)",
+    "pos_w": "weight of pixels that are close (default: 3)",
+    "pos_xy_std": "how far that reaches, in pixels (default: 3)",
+    "bi_w": "weight of pixels that are close and of a like colour (default: 4)",
+    "bi_xy_std": "how far that reaches, in pixels (default: 49)",
+    "bi_rgb_std": "how like colours are, in values of 255 (default: 5)",
+}
+
+
+def add_crf_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--crf` and the numbers of the CRF, by DeepLab's names."""
+    group = parser.add_argument_group(
+        "dense CRF",
+        "refine the scores by what close pixels of like colours are, as DeepLab did; a number asks for it too",
+    )
+    group.add_argument("--crf", action="store_true", help="refine")
+    for name, text in _CRF_OPTIONS.items():
+        kind = positive if name == "iterations" else float
+        group.add_argument(f"--crf-{name.replace('_', '-')}", type=kind, metavar="N", help=text)
+
+
+def requested_crf(arguments: argparse.Namespace) -> DenseCrf | None:
+    """Return the CRF that the options ask for, if they do.
+
+    Raises:
+        DataError: A number makes no sense.
+    """
+    numbers = {name: getattr(arguments, f"crf_{name}") for name in _CRF_OPTIONS}
+    given = {name: number for name, number in numbers.items() if number is not None}
+    if not (given or arguments.crf):
+        return None
+    from fcn_caffe.evaluation.crf import DenseCrf
+
+    return DenseCrf(**given)
 
 
 # -- the state of a net ------------------------------------------------------------------------------------------------

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import add_tile_option, net_or_solver, new_parser
+from fcn_caffe.commands._options import (
+    add_crf_options,
+    add_tile_option,
+    net_or_solver,
+    new_parser,
+    requested_crf,
+)
 from fcn_caffe.errors import DataError
 
 if TYPE_CHECKING:
@@ -34,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     add_tile_option(options)
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
     add("--ignore-preprocessing", action="store_true", help="run even if the weights were made for other inputs")
+    add_crf_options(options)
     return options
 
 
@@ -50,7 +57,7 @@ def _segmenter(arguments: argparse.Namespace) -> tuple[Segmenter, Net]:
     if not arguments.ignore_preprocessing:
         check_preprocessing(arguments.weights, arguments.net, mean)
     net = trained_net(arguments.net, arguments.weights, stages=("deploy",), device=arguments.device)
-    return Segmenter(net, mean, arguments.score, arguments.tile), net
+    return Segmenter(net, mean, arguments.score, arguments.tile, requested_crf(arguments)), net
 
 
 def _folders(arguments: argparse.Namespace, net: Net) -> list[Path]:

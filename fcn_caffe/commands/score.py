@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 from fcn_caffe.commands import command
 from fcn_caffe.commands._options import (
     DATA_HELP,
+    add_crf_options,
     add_tile_option,
     net_or_solver,
     new_parser,
     paths_with_data,
     positive,
+    requested_crf,
 )
 from fcn_caffe.commands.infer import VOC_LAYOUT
 from fcn_caffe.errors import DataError
@@ -56,6 +58,8 @@ def parser() -> argparse.ArgumentParser:
     add("--save-predictions", type=Path, help="write every answer to this folder, as palette PNG")
     server = f"write every answer as the VOC test server takes it: under DIR/{VOC_LAYOUT}"
     add("--voc-results", type=Path, help=server)
+    add_crf_options(options)
+    add("--crf-image", default="data", metavar="BLOB", help="blob of the images that --crf looks at (default: data)")
     return options
 
 
@@ -184,11 +188,13 @@ def _score(
     arguments: argparse.Namespace, net: Net
 ) -> tuple[dict[str, Scores], list[int] | None, list[PredictionWriter]]:
     """Run the net over its data; returns the scores by head, the classes that --only names, and who wrote answers."""
+    from fcn_caffe.evaluation.crf import Refiner
     from fcn_caffe.evaluation.score import is_scored_without_absent, score_heads
 
     heads = _heads(arguments, net)
     only = _only(arguments, net, heads)
     writers = _writers(arguments, net, heads, only)
+    crf = requested_crf(arguments)
 
     def write(iteration: int, classes: Mapping[str, Tensor]) -> None:
         for writer in writers:
@@ -203,6 +209,7 @@ def _score(
         only=only,
         on_answers=write if writers else None,
         tile=arguments.tile,
+        refine=None if crf is None else Refiner(crf, arguments.crf_image),
     )
     return scores, only, writers
 

@@ -19,6 +19,7 @@ from fcn_caffe.host.lazy import import_name
 
 if TYPE_CHECKING:
     from fcn_caffe.evaluation.confusion_picture import draw_confusion
+    from fcn_caffe.evaluation.crf import DenseCrf, Refiner
     from fcn_caffe.evaluation.features import extract_features
     from fcn_caffe.evaluation.infer import Segmenter, find_images, net_mean, trained_net
     from fcn_caffe.evaluation.metrics import METRICS, NAMES, ConfusionMatrix, Scores
@@ -30,7 +31,9 @@ __all__ = [
     "METRICS",
     "NAMES",
     "ConfusionMatrix",
+    "DenseCrf",
     "PredictionWriter",
+    "Refiner",
     "Scores",
     "Segmenter",
     "check_preprocessing",
@@ -54,7 +57,9 @@ _MODULES = {
     "METRICS": "metrics",
     "NAMES": "metrics",
     "ConfusionMatrix": "metrics",
+    "DenseCrf": "crf",
     "PredictionWriter": "predictions",
+    "Refiner": "crf",
     "Scores": "metrics",
     "Segmenter": "infer",
     "check_preprocessing": "net_inputs",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fcn_caffe.data.readers.image_files import IMAGE_SUFFIXES, image_blob, read_image
 from fcn_caffe.errors import DataError, WeightsError
+from fcn_caffe.evaluation.crf import DenseCrf, refuse_tile
 from fcn_caffe.evaluation.net_inputs import photograph_mean
 from fcn_caffe.evaluation.tiles import parts
 from fcn_caffe.host.paths import Paths
@@ -90,11 +91,19 @@ class Segmenter:
         score: the blob of class scores.
         tile: how many columns to run at once at most, 0 for all; by default an image that would take too much memory
             is run in parts, see `tiles.parts`.
+        crf: what refines the scores; the image is run whole then.
     Raises:
-        DataError: the net has no such blobs.
+        DataError: the net has no such blobs, or `tile` and `crf` are both asked for.
     """
 
-    def __init__(self, net: Net, mean: Sequence[float], score: str = "score", tile: int | None = None) -> None:
+    def __init__(
+        self,
+        net: Net,
+        mean: Sequence[float],
+        score: str = "score",
+        tile: int | None = None,
+        crf: DenseCrf | None = None,
+    ) -> None:
         if len(net.graph.inputs) != 1:
             raise DataError(
                 f"net '{net.name}': expected one input blob in its deploy form, it has "
@@ -105,18 +114,23 @@ class Segmenter:
                 f"net '{net.name}' has no blob '{score}' to read scores from. "
                 f"Its outputs: {', '.join(net.graph.outputs)}."
             )
-        self.net, self.mean, self.score, self.tile = net, tuple(mean), score, tile
+        if crf is not None:
+            refuse_tile(tile)
+        self.net, self.mean, self.score, self.tile, self.crf = net, tuple(mean), score, tile, crf
         self.input = net.graph.inputs[0]
 
     @torch.no_grad()
     def __call__(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Segment an image. Shapes: (H, W, 3) RGB -> (H, W) class indices."""
-        run = parts(self.net, {self.input: (1, 3, *rgb.shape[:2])}, [self.score], self.tile)
+        whole = self.crf is not None
+        run = None if whole else parts(self.net, {self.input: (1, 3, *rgb.shape[:2])}, [self.score], self.tile)
         if run is not None:
             return self._in_parts(run, rgb)
         blob = torch.from_numpy(image_blob(rgb, self.mean))
         scores: Tensor = self.net({self.input: blob}, keep=(self.score,))[self.score]
         self._check(tuple(scores.shape), rgb)
+        if self.crf is not None:
+            scores = self.crf(scores, blob.to(scores.device))
         return np.asarray(scores[0].argmax(0).to(torch.uint8).cpu().numpy())
 
     def _in_parts(self, run: Strips, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

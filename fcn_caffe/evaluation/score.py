@@ -16,6 +16,7 @@ from torch import Tensor
 from fcn_caffe.data.readers.labels import read_classes
 from fcn_caffe.data.sets.siftflow_layers import SIFTFlowSegDataLayer
 from fcn_caffe.errors import DataError, GraphError
+from fcn_caffe.evaluation.crf import Refiner
 from fcn_caffe.evaluation.metrics import ConfusionMatrix, Scores
 from fcn_caffe.evaluation.tiles import RunningLoss, loss_steps, parts, read_part, source_blobs
 from fcn_caffe.host.tables import Table, print_tables
@@ -151,6 +152,7 @@ def score_heads(
     on_image: OnImage | None = None,
     on_answers: OnAnswers | None = None,
     tile: int | None = None,
+    refine: Refiner | None = None,
 ) -> dict[str, Scores]:
     """Score several heads in one pass over the images.
 
@@ -165,15 +167,14 @@ def score_heads(
         heads: the label blob of each score blob; by default `label` of `score`.
         loss: the loss blob of heads without a loss of their own, unless it is another head's.
         leave_out_absent: leave classes that the ground truth never shows out of the means.
-        only: score these classes as a task of their own. Other pixels are void, the prediction is the best of these,
-            and the scores are in their order.
+        only: score these classes as a task of their own, in this order. Pixels of others are void.
         on_image: a function that gets the iteration and the blobs of each pass: scores, labels, `data`; run whole then.
         on_answers: a function that gets the iteration and, by score blob, the predicted classes (N, H, W) of each pass.
         tile: how many columns to run at once at most; see `tiles.parts`.
-    Returns:
-        The scores of each score blob.
+        refine: changes the scores before the prediction, not before the loss; run whole then.
+    Returns: the scores of each score blob.
     Raises:
-        DataError: the net lacks a blob, or a score and its label differ in size.
+        DataError: the net lacks a blob, sizes differ, or `tile` and `refine` are both asked for.
         GraphError: `tile` is asked for, and the net cannot be run in parts.
     """
     heads = heads or {"score": "label"}
@@ -181,7 +182,7 @@ def score_heads(
     iterations = _count_iterations(net, iterations)
     losses = _losses(net, heads, loss)
     sums = dict.fromkeys(losses.values(), 0.0)
-    run = _Pass(net, counters, sums, tile)
+    run = _Pass(net, counters, sums, tile, refine)
     with _eval_mode(net):
         for iteration in range(iterations):
             answers, blobs = run(on_image is not None, on_answers is not None)
@@ -200,22 +201,35 @@ class _Pass:
         counters: the heads.
         sums: the sum of each loss blob, which grows.
         tile: see `score_heads`.
+        refine: what changes the scores, if anything.
     """
 
-    def __init__(self, net: Net, counters: Mapping[str, _Head], sums: dict[str, float], tile: int | None) -> None:
-        self.net, self.counters, self.sums, self.tile = net, counters, sums, tile
+    def __init__(
+        self,
+        net: Net,
+        counters: Mapping[str, _Head],
+        sums: dict[str, float],
+        tile: int | None,
+        refine: Refiner | None,
+    ) -> None:
+        self.net, self.counters, self.sums, self.tile, self.refine = net, counters, sums, tile, refine
+        if refine is not None:
+            refine.check(net, tile)
         self.losses = loss_steps(net, list(sums), list(counters))
 
     def __call__(self, keeps: bool, answers: bool) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
         """Run; return the classes of each head where `answers`, and the blobs, with `data` where `keeps`."""
         given = source_blobs(self.net)
-        run = None if keeps else self._parts(given)
+        run = None if keeps or self.refine else self._parts(given)
         if run is not None:
             return self._in_parts(run, given, answers), {}
         labels = [head.label for head in self.counters.values()]
         data = {"data"} & self.net.blob_shapes.keys() if keeps else set()
+        if self.refine:
+            data.add(self.refine.image)
         blobs = self.net(given, keep={*self.counters, *labels, *self.sums, *data})
-        classes = {name: head.add(blobs[name], blobs[head.label]) for name, head in self.counters.items()}
+        scores = {name: self.refine(name, blobs) if self.refine else blobs[name] for name in self.counters}
+        classes = {name: head.add(scores[name], blobs[head.label]) for name, head in self.counters.items()}
         for blob in self.sums:
             self.sums[blob] += float(blobs[blob].sum())
         return classes, blobs

@@ -1,0 +1,133 @@
+"""A dense CRF behind a net: the formula, what it does to a noisy score, and the options of infer and score."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import input_layer, layer, make_net
+from PIL import Image
+
+from fcn_caffe.commands import infer, score
+from fcn_caffe.commands._options import _CRF_OPTIONS
+from fcn_caffe.errors import DataError
+from fcn_caffe.evaluation import DenseCrf, Refiner, Segmenter, score_heads
+from fcn_caffe.layers.forks.permutohedral import PixelFilter, bilateral_features, position_features
+from fcn_caffe.weights.transfer import save_weights
+
+SIDE = 24
+# Class 1 by blue above 0, in noise that the scores have and the colours have not.
+NET = """
+layer {{ name: "data" type: "Python" top: "data" top: "label" include {{ not_stage: "deploy" }}
+  python_param {{ module: "folder_layers" layer: "FolderSegData" param_str: "{param}" }} }}
+layer {{ name: "data" type: "Input" top: "data" include {{ stage: "deploy" }}
+  input_param {{ shape {{ dim: 1 dim: 3 dim: 8 dim: 8 }} }} }}
+layer {{ name: "score" type: "Convolution" bottom: "data" top: "score"
+  convolution_param {{ num_output: 2 kernel_size: 1 }} }}
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A photograph whose halves differ in red and, with noise, in blue, which the net goes by."""
+    rng = np.random.default_rng(0)
+    truth = np.zeros((SIDE, SIDE), np.uint8)
+    truth[:, 10:] = 1
+    image = np.zeros((SIDE, SIDE, 3), np.uint8)
+    image[..., 0] = 200 * truth
+    image[..., 2] = np.clip(128 + 4 * (truth - 0.5) + rng.normal(0, 4, truth.shape), 0, 255).round()
+    for folder, array in (("images", image), ("labels", truth)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(array).save(tmp_path / folder / "a.png")
+    (tmp_path / "val.txt").write_text("a\n")
+    options = {"images": str(tmp_path / "images"), "labels": str(tmp_path / "labels"), "split": "val.txt"}
+    param = repr({**options, "split": str(tmp_path / "val.txt"), "mean": (128, 0, 0)})
+    (tmp_path / "net.prototxt").write_text(NET.format(param=param))
+    weights = np.array([[-0.2, 0, 0], [0.2, 0, 0]], np.float32).reshape(2, 3, 1, 1)
+    save_weights(tmp_path / "net.caffemodel", {"score": [weights, np.zeros(2, np.float32)]})
+    return tmp_path
+
+
+def right(place: Path, *options: str) -> float:
+    """The share of pixels that infer gets right."""
+    command = [str(place / "images"), "--net", str(place / "net.prototxt"), "--weights", str(place / "net.caffemodel")]
+    assert infer.main([*command, "--out", str(place / "out"), *options]) == 0
+    with Image.open(place / "out" / "a.png") as made, Image.open(place / "labels" / "a.png") as truth:
+        return float((np.asarray(made) == np.asarray(truth)).mean())
+
+
+def test_infer_refines(place: Path) -> None:
+    assert right(place) < 0.8
+    assert right(place, "--crf") > 0.99
+    assert right(place, "--crf-bi-w", "0", "--crf-pos-w", "0") == right(place)
+    assert right(place, "--crf-bi-xy-std", "20", "--crf-iterations", "3") > 0.99
+
+
+def test_score_refines_the_answers_and_leaves_the_loss(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [str(place / "net.prototxt"), "--weights", str(place / "net.caffemodel")]
+    said = []
+    for options in ([], ["--crf"]):
+        assert score.main([*command, *options]) == 0
+        said.append(capsys.readouterr().out)
+    plain, refined = (float(text.split("pixel accuracy")[1].split()[0]) for text in said)
+    assert plain < 80
+    assert refined > 99
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--crf", "--tile", "32"], "needs images whole"),
+        (["--crf-bi-rgb-std", "0"], "bi_rgb_std is 0: give a number above 0"),
+        (["--crf-pos-w", "-1"], "pos_w is -1: give a number 0 or more"),
+    ],
+)
+def test_refusals_of_both_commands(
+    place: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    files = ["--weights", str(place / "net.caffemodel"), *options]
+    assert infer.main([str(place / "images"), "--net", str(place / "net.prototxt"), *files]) == 1
+    assert words in capsys.readouterr().err
+    assert score.main([str(place / "net.prototxt"), *files]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_score_names_the_images_blob(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [str(place / "net.prototxt"), "--weights", str(place / "net.caffemodel"), "--crf", "--crf-image"]
+    assert score.main([*command, "hha"]) == 1
+    assert "has no blob 'hha' that a CRF could look at" in capsys.readouterr().err
+    assert score.main([*command, "label"]) == 0  # any image of that size
+
+
+def test_help_says_the_defaults() -> None:
+    defaults = {field.name: field.default for field in dataclasses.fields(DenseCrf)}
+    assert list(_CRF_OPTIONS) == list(defaults)
+    for name, text in _CRF_OPTIONS.items():
+        assert f"(default: {defaults[name]:g})" in text
+
+
+def test_a_step_is_the_formula() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores, image = torch.randn(1, 3, 6, 5, generator=generator), torch.rand(1, 3, 6, 5, generator=generator) * 99
+    crf = DenseCrf(iterations=1, pos_w=2, pos_xy_std=3, bi_w=5, bi_xy_std=8, bi_rgb_std=20)
+    close = PixelFilter.of(position_features(6, 5, 3, image.device))
+    alike = PixelFilter.of(bilateral_features(image[0], 8, 20))
+    probabilities = scores[0].softmax(0).flatten(1).T.contiguous()
+    wanted = probabilities.log() + 2 * close(probabilities) + 5 * alike(probabilities)
+    torch.testing.assert_close(crf(scores, image)[0].flatten(1).T, wanted)
+
+
+def test_sizes_must_agree() -> None:
+    with pytest.raises(DataError, match="scores are 1x2x4x4 and images 1x3x4x5"):
+        DenseCrf()(torch.zeros(1, 2, 4, 4), torch.zeros(1, 3, 4, 5))
+
+
+def test_refiner_and_segmenter_refuse_parts() -> None:
+    net = make_net(input_layer("data", 1, 3, 4, 4), layer("score", "Power", "data"))
+    with pytest.raises(DataError, match="needs images whole"):
+        Segmenter(net, (0, 0, 0), tile=8, crf=DenseCrf())
+    with pytest.raises(DataError, match="needs images whole"):
+        score_heads(net, 1, {"score": "data"}, tile=8, refine=Refiner(DenseCrf()))
