@@ -13,8 +13,19 @@ IMAGE = ((2, 3, 4, 3),)
 # type -> cases of (bottom shapes, options)
 CASES: dict[str, list[tuple[tuple[tuple[int, ...], ...], str]]] = {
     "AbsVal": [(IMAGE, "")],
+    "AutoCrop": [(((2, 3, 5, 4), (2, 3, 2, 3)), "crop_param { offset: 1 }")],
+    "Axpy": [(((2, 3), (2, 3, 2, 4), (2, 3, 2, 4)), ""), (((2, 3, 1, 1), (2, 3, 2, 2), (2, 3, 2, 2)), "")],
+    "BN": [
+        (IMAGE, "bn_param { scale_filler { value: 1 } }"),
+        (IMAGE, "bn_param { bn_mode: INFERENCE }"),
+        (IMAGE, "bn_param { eps: 0.1 }"),
+        (IMAGE, "bn_param { frozen: true }"),
+    ],
     "BNLL": [(IMAGE, "")],
-    "BatchNorm": [(IMAGE, "batch_norm_param { use_global_stats: false }"), (IMAGE, "")],
+    "BatchNorm": [
+        (IMAGE, f"batch_norm_param {{ {more} }}")
+        for more in ("use_global_stats: false", "", "scale_bias: true", "engine: MKLDNN relu: true")
+    ],
     "BatchReindex": [(((3, 2), (5,)), "")],
     "Bias": [(IMAGE, ""), (((2, 3, 4), (3, 4)), "bias_param { axis: 1 }")],
     "BorderCopy": [
@@ -33,13 +44,17 @@ CASES: dict[str, list[tuple[tuple[tuple[int, ...], ...], str]]] = {
         (((1, 2, 3, 4, 3),), "convolution_param { num_output: 2 kernel_size: 2 }"),
         (((2, 2, 3, 5),), "convolution_param { num_output: 2 kernel_size: 2 axis: 2 }"),
     ],
+    "ConvolutionDepthwise": [(IMAGE, "convolution_param { kernel_size: 3 pad: 1 stride: 2 }")],
     "Crop": [(((2, 3, 5, 4), (2, 3, 2, 3)), "crop_param { offset: 1 }")],
     "Deconvolution": [
         (((2, 4, 3, 2),), "convolution_param { num_output: 2 kernel_size: 4 stride: 2 pad: 1 group: 2 }"),
         (((2, 2, 3),), "convolution_param { num_output: 3 kernel_size: 3 dilation: 2 }"),
         (((1, 2, 2, 2, 3),), "convolution_param { num_output: 1 kernel_size: 2 stride: 2 }"),
     ],
-    "Dropout": [(IMAGE, "")],
+    "DepthwiseConvolution": [(IMAGE, "convolution_param { num_output: 3 group: 3 kernel_size: 3 pad: 1 }")],
+    "Dropout": [
+        (IMAGE, f"dropout_param {{ {more} }}") for more in ("", "scale_train: false", "sample_weights_test: true")
+    ],
     "ELU": [(IMAGE, "elu_param { alpha: 0.7 }")],
     "Eltwise": [
         (((2, 3), (2, 3), (2, 3)), f"eltwise_param {{ {more} }}")
@@ -61,6 +76,10 @@ CASES: dict[str, list[tuple[tuple[tuple[int, ...], ...], str]]] = {
         (IMAGE, "inner_product_param { num_output: 3 }"),
         (IMAGE, "inner_product_param { num_output: 3 axis: -2 transpose: true }"),
     ],
+    "Interp": [
+        (IMAGE, f"interp_param {{ {more} }}")
+        for more in ("height: 3 width: 7", "zoom_factor: 2", "shrink_factor: 2", "zoom_factor: 1 pad_beg: -1")
+    ],
     "LRN": [
         (IMAGE, "lrn_param { local_size: 3 alpha: 0.5 }"),
         (IMAGE, "lrn_param { local_size: 3 alpha: 0.5 norm_region: WITHIN_CHANNEL }"),
@@ -81,6 +100,7 @@ CASES: dict[str, list[tuple[tuple[tuple[int, ...], ...], str]]] = {
     ],
     "MultinomialLogisticLoss": [(((4, 3), (4,)), "")],
     "PReLU": [(IMAGE, ""), (IMAGE, "prelu_param { channel_shared: true }")],
+    "Padding": [(IMAGE, "padding_param { pad_beg: 1 pad_end: 2 }"), (IMAGE, "padding_param { pad_beg: -1 }")],
     "Parameter": [((), "parameter_param { shape { dim: 2 dim: 3 } }")],
     "Normalize": [
         *((IMAGE, f"norm_param {{ {more} }}") for more in ("", "across_spatial: false", "channel_shared: false")),
@@ -103,6 +123,7 @@ CASES: dict[str, list[tuple[tuple[tuple[int, ...], ...], str]]] = {
     ],
     "ROIPooling": [(((2, 3, 4, 5), (3, 5)), "roi_pooling_param { pooled_h: 2 pooled_w: 3 spatial_scale: 1.5 }")],
     "ReLU": [(IMAGE, ""), (IMAGE, "relu_param { negative_slope: 0.1 }")],
+    "ReLU6": [(IMAGE, ""), (IMAGE, "relu6_param { negative_slope: 0.1 }")],
     "Reduction": [
         (IMAGE, f"reduction_param {{ operation: {name} axis: {axis} coeff: 2 }}")
         for name, axis in (("SUM", 0), ("ASUM", 1), ("SUMSQ", -1), ("MEAN", 2))
@@ -110,8 +131,16 @@ CASES: dict[str, list[tuple[tuple[tuple[int, ...], ...], str]]] = {
     "Reshape": [(IMAGE, "reshape_param { shape { dim: 0 dim: -1 } }")],
     "SPP": [(IMAGE, f"spp_param {{ pyramid_height: 2 pool: {pool} }}") for pool in ("MAX", "AVE")],
     "Scale": [(IMAGE, "scale_param { bias_term: true }"), (((2, 3, 4), (3,)), "")],
+    "ShuffleChannel": [(((2, 6, 2, 2),), "shuffle_channel_param { group: 3 }")],
     "Sigmoid": [(IMAGE, "")],
-    "SigmoidCrossEntropyLoss": [(((4, 3), (4, 3)), "loss_param { ignore_label: 1 normalization: VALID }")],
+    "SigmoidCrossEntropyBalanceLoss": [(((4, 5), (4, 5)), "")],
+    "SigmoidCrossEntropyLoss": [
+        (((4, 5), (4, 5)), more)
+        for more in (
+            "loss_param { ignore_label: 1 normalization: VALID }",
+            *(f'fork: "{fork}"' for fork in ("hed", "rcf", "deepskeleton")),
+        )
+    ],
     "Slice": [(IMAGE, "slice_param { slice_point: 1 }")],
     "SmoothL1Loss": [
         (((4, 3), (4, 3)), ""),
@@ -120,13 +149,28 @@ CASES: dict[str, list[tuple[tuple[tuple[int, ...], ...], str]]] = {
     ],
     "Softmax": [(IMAGE, "softmax_param { axis: -1 }")],
     "SoftmaxWithLoss": [
-        (((2, 3, 2, 2), (2, 1, 2, 2)), f"loss_param {{ {more} }}")
-        for more in ("", "ignore_label: 1", "normalization: FULL", "normalization: NONE", "normalize: false")
+        (((2, 3, 2, 2), (2, 1, 2, 2)), more)
+        for more in (
+            "",
+            *(f"loss_param {{ normalization: {name} }}" for name in ("FULL", "NONE")),
+            "loss_param { ignore_label: 1 }",
+            "loss_param { normalize: false }",
+            "loss_param { weight_by_label_freqs: true class_weighting: [0.5, 2, 1] ignore_label: 1 }",
+            "loss_param { weight_by_label_freqs: true class_weighting: [0.5, 2, 1] normalize: false }",
+            "loss_param { weight_by_label_freqs: true class_weighting: [0.5, 2, 1] normalization: BATCH_SIZE }",
+            "softmaxloss_param { ignore_label: 1 }",
+            'fork: "deepskeleton" loss_param { normalize: false ignore_label: 1 }',
+        )
     ],
     "Split": [(IMAGE, "")],
     "Swish": [(IMAGE, "swish_param { beta: 1.5 }")],
     "TanH": [(IMAGE, "")],
     "Tile": [(IMAGE, "tile_param { axis: 2 tiles: 3 }")],
+    "Unpooling": [
+        (((1, 2, 2, 3),), f"unpooling_param {{ unpool: {mode} kernel_size: 3 stride: 2 unpool_h: 4 unpool_w: 7 }}")
+        for mode in ("MAX", "AVE", "TILE")
+    ],
+    "Upsample": [(((1, 2, 2, 3),), "upsample_param { scale: 3 }")],
 }
 WITHOUT_GRADIENT: dict[str, list[tuple[tuple[tuple[int, ...], ...], str]]] = {
     "Accuracy": [(((4, 3), (4,)), "")],
@@ -135,6 +179,7 @@ WITHOUT_GRADIENT: dict[str, list[tuple[tuple[tuple[int, ...], ...], str]]] = {
         (((2, 8), (2, 4), (1, 2, 8)), "detection_output_param { num_classes: 2 confidence_threshold: 0.5 }")
     ],
     "PriorBox": [((IMAGE[0], (2, 3, 20, 30)), "prior_box_param { min_size: 4 aspect_ratio: 2 }")],
+    "SegAccuracy": [(((2, 3, 2, 2), (2, 1, 2, 2)), "")],
     "Silence": [(IMAGE, "")],
     "Threshold": [(IMAGE, "")],
 }
@@ -156,7 +201,7 @@ def build(type: str, shapes: tuple[tuple[int, ...], ...], options: str) -> tuple
     net = make_net(inputs, layer("l", type, " ".join(names), top, options), phase=TRAIN if type == "Dropout" else TEST)
     randomise(net)
     module = net.layer("l")
-    if type == "BatchNorm":
+    if type in ("BatchNorm", "BN"):
         for blob in module.blobs:
             blob.detach().abs_()  # a variance
     generator = torch.Generator().manual_seed(7)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from places import ROOT
 
 import fcn_caffe.net  # noqa: F401  every type a net may name
-from fcn_caffe.layers.base import REGISTRY, Layer
+from fcn_caffe.layers.base import REGISTRY, VARIANTS, Layer
 
 PAGE = ROOT / "docs" / "layers.md"
 
@@ -27,7 +27,9 @@ Written by `python tests/layers_table.py` from the registry; a test compares.
 FORKS = """
 ## Of Caffe's forks
 
-What other Caffes added and nets of the family use. `Net(strict=True)` and `--strict` refuse them.
+What other Caffes added and nets of the family use. `Net(strict=True)` and `--strict` refuse them. A type of several
+rows, or of Caffe 1.0, too, means several things: where fields, blobs and neighbours do not say which one, `Net(fork=…)`
+and `--fork` do.
 
 | type | forks | bottoms | tops | compiles | restrictions | file |
 |---|---|---|---|---|---|---|
@@ -37,7 +39,10 @@ What other Caffes added and nets of the family use. `Net(strict=True)` and `--st
 def page() -> str:
     """Return the text of docs/layers.md."""
     plain = [row(name, REGISTRY[name]) for name in sorted(REGISTRY) if not REGISTRY[name].forks]
-    forks = [fork_row(name, REGISTRY[name]) for name in sorted(REGISTRY) if REGISTRY[name].forks]
+    varied = {name for name, _ in VARIANTS}
+    kinds = [(name, layer) for name, layer in REGISTRY.items() if layer.forks and name not in varied]
+    kinds += [(name, layer) for (name, fork), layer in VARIANTS.items() if fork != "?"]
+    forks = [fork_row(name, layer) for name, layer in sorted(kinds, key=lambda kind: (kind[0], kind[1].forks))]
     return HEAD + "".join(f"{line}\n" for line in plain) + FORKS + "".join(f"{line}\n" for line in forks)
 
 

@@ -14,7 +14,7 @@ To add a layer, write its class in the file of its family, or in a new file of t
 it is there: `@register("Type", bottoms=…, tops=…)`, options and `add_blob` in `__init__`, arithmetic in `forward`.
 `Layer` shows a whole one. A layer of your own may live in any module that is imported before the net is built; a type
 that is registered already is an error, unless `register` is told `replace=True`. Layers that read data are in
-`fcn_caffe.data.layers`.
+`fcn_caffe.data.layers`, those that Caffe's forks added in `forks`.
 """
 
 from fcn_caffe.layers.base import Layer, import_families, known_types, layer_class, register

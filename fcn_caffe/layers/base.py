@@ -201,6 +201,7 @@ def of_shape(*shape: int) -> Tensor:
 
 
 REGISTRY: dict[str, type[Layer]] = {}
+VARIANTS: dict[tuple[str, str], type[Layer]] = {}  # (type, `fork` of the layer) -> what that fork means by the type
 
 
 LayerClass = TypeVar("LayerClass", bound=type[Layer])
@@ -242,7 +243,35 @@ def register(
             )
         cls.layer_type, cls.bottoms, cls.tops, cls.restrictions = type, bottoms, tops, restrictions
         cls.forks = forks
+        if known is not None:  # the new class is what every net means by the type
+            for key in [key for key in VARIANTS if key[0] == type]:
+                del VARIANTS[key]
         REGISTRY[type] = cls
+        return cls
+
+    return enter
+
+
+def variant(
+    type: str, fork: str, forks: str, bottoms: Count = 1, tops: Count = 1, restrictions: str = ""
+) -> Callable[[LayerClass], LayerClass]:
+    """Make a Layer class known as what a fork of Caffe means by a type that others have, too.
+
+    Args:
+        type: the type; `register` knows its class for layers without a `fork`.
+        fork: `fork` of the layer, as `choose_forks` writes it.
+        forks: as in `register`.
+        bottoms: as in `register`.
+        tops: as in `register`.
+        restrictions: as in `register`.
+
+    Returns:
+        A decorator of the class, which it leaves as it is.
+    """
+
+    def enter(cls: LayerClass) -> LayerClass:
+        cls.layer_type, cls.bottoms, cls.tops, cls.restrictions, cls.forks = type, bottoms, tops, restrictions, forks
+        VARIANTS[type, fork] = cls
         return cls
 
     return enter
@@ -272,7 +301,7 @@ def layer_class(param: caffe_pb2.LayerParameter) -> type[Layer]:
     Raises:
         LayerError: for an unknown type or a wrong number of bottoms or tops.
     """
-    cls = REGISTRY.get(param.type)
+    cls = (VARIANTS.get((param.type, param.fork)) if param.fork else None) or REGISTRY.get(param.type)
     if cls is None:
         raise LayerError(type_problem(param.type), param.name, param.type)
     for kind, count, names in (("bottom", cls.bottoms, param.bottom), ("top", cls.tops, param.top)):

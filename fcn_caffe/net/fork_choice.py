@@ -70,8 +70,10 @@ _MEANINGS: dict[str, dict[str, tuple[str, ...]]] = {
         "segnet": ("segnet", "enet", "deconvnet"),
         "pspnet": ("pspnet", "icnet", "davsod", "tsn", "happynear", "deeplab"),
     },
+    "BatchNorm": {"nvidia": ("nvidia",), "intel": ()},
     "Crop": {"hed": _DERIVING, "bvlc": ("bvlc", "osvos")},
     "DenseImageData": {"segnet": ("segnet",), "enet": ("enet",)},
+    "Dropout": {"segnet": (), "fast-rcnn": ()},
     "ImageLabelmapData": {"hed": ("hed",), "rcf": ("rcf",), "deepskeleton": ("deepskeleton",)},
     "ImageSegData": {"deeplab": ("deeplab", "deeplab1", "pspnet", "icnet"), "deconvnet": ("deconvnet",)},
     "SigmoidCrossEntropyLoss": {
@@ -224,9 +226,28 @@ def _softmax_loss(layer: caffe_pb2.LayerParameter) -> tuple[str, str]:
     return ("segnet", "class_weighting") if options.class_weighting else ("", "")
 
 
+def _batch_norm(layer: caffe_pb2.LayerParameter) -> tuple[str, str]:
+    """NVIDIA's has a scale where a field asks for one; Intel's has one with its own engines."""
+    options = layer.batch_norm_param
+    engines = caffe_pb2.BatchNormParameter
+    if options.HasField("engine") and options.engine in (engines.MKL2017, engines.MKLDNN):
+        return "intel", "its engine"
+    if options.scale_bias or options.HasField("scale_filler") or options.HasField("bias_filler"):
+        return "nvidia", "scale_bias or its fillers"
+    return "", ""
+
+
+def _dropout(layer: caffe_pb2.LayerParameter) -> tuple[str, str]:
+    if layer.dropout_param.HasField("sample_weights_test"):
+        return "segnet", "sample_weights_test"
+    return ("fast-rcnn", "scale_train") if layer.dropout_param.HasField("scale_train") else ("", "")
+
+
 _FIELDS: dict[str, Callable[[caffe_pb2.LayerParameter], tuple[str, str]]] = {
     "BN": _bn,
+    "BatchNorm": _batch_norm,
     "Crop": _crop,
+    "Dropout": _dropout,
     "SmoothL1Loss": _smooth_l1,
     "SoftmaxWithLoss": _softmax_loss,
 }

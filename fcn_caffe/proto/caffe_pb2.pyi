@@ -749,6 +749,12 @@ class ConcatParameter(Message):
     ) -> None: ...
 
 class BatchNormParameter(Message):
+    BatchNormEngine: ClassVar[_Enum]
+    DEFAULT: ClassVar[int]
+    CAFFE: ClassVar[int]
+    CUDNN: ClassVar[int]
+    MKL2017: ClassVar[int]
+    MKLDNN: ClassVar[int]
     use_global_stats: bool
     moving_average_fraction: float
     eps: float
@@ -762,6 +768,7 @@ class BatchNormParameter(Message):
     @property
     def filler(self) -> FillerParameter: ...
     relu: bool
+    engine: int
     def __init__(
         self,
         *,
@@ -775,6 +782,7 @@ class BatchNormParameter(Message):
         bias_term: bool | None = ...,
         filler: FillerParameter | None = ...,
         relu: bool | None = ...,
+        engine: int | str | None = ...,
     ) -> None: ...
 
 class BiasParameter(Message):

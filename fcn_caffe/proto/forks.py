@@ -158,10 +158,29 @@ LAYERS = {
 
 # Those of LAYERS that run here: `layers/forks/` and `data/layers/` have them.
 RUNS = frozenset(
-    (
-        *("DetectionOutput", "MultiStageMeanfield", "Normalize", "PSROIPooling", "Permute", "PriorBox", "ROIPooling"),
+    {
+        "AutoCrop",
+        "Axpy",
+        "BN",
+        "ConvolutionDepthwise",
+        "DepthwiseConvolution",
+        "DetectionOutput",
+        "Interp",
+        "MultiStageMeanfield",
+        "Normalize",
+        "Padding",
+        "Permute",
+        "PriorBox",
+        "PSROIPooling",
+        "ReLU6",
+        "ROIPooling",
+        "SegAccuracy",
+        "ShuffleChannel",
+        "SigmoidCrossEntropyBalanceLoss",
         "SmoothL1Loss",
-    )
+        "Unpooling",
+        "Upsample",
+    }
 )
 
 # Words of the old `layers { type: … }` that Caffe 1.0 has not, with the modern name of the type.

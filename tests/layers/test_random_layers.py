@@ -123,6 +123,17 @@ KINDS: dict[str, Kind] = {
         {1: 3},
     ),
     "ArgMax": Kind(alone(ANY), {"argmax_param": [AXES, ["", "top_k: 2"], ["", "out_max_val: true"]]}),
+    "AutoCrop": Kind(
+        IMAGES.map(lambda shape: (tuple(size + 2 for size in shape), shape)),
+        {"crop_param": [["offset: 1", "offset: 2", "offset: 1 offset: 0", "offset: 3"]]},
+    ),
+    "Axpy": Kind(IMAGES.map(lambda shape: (shape[:2], shape, shape))),
+    "BN": Kind(
+        alone(IMAGES),
+        {"bn_param": [["scale_filler { value: 1 }", "bn_mode: INFERENCE", "frozen: true", "frozen: true eps: 0.1"]]},
+        in_place=True,
+        phases=(TEST, TRAIN),
+    ),
     "BNLL": neuron(),
     "BatchNorm": Kind(
         alone(ANY),
@@ -156,6 +167,9 @@ KINDS: dict[str, Kind] = {
         indices={2: 2},
     ),
     "Convolution": Kind(alone(SPATIAL), CONVOLUTION),
+    "ConvolutionDepthwise": Kind(
+        alone(IMAGES), {"convolution_param": [*WINDOW, ["", "dilation: 2"], ["", "bias_term: false"]]}
+    ),
     "Crop": Kind(
         ANY.map(lambda shape: (tuple(size + 2 for size in shape), shape)),
         {"crop_param": [AXES, ["", "offset: 1", "offset: 2", "offset: 1 offset: 0"]]},
@@ -172,6 +186,7 @@ KINDS: dict[str, Kind] = {
             ]
         },
     ),
+    "DepthwiseConvolution": Kind(alone(SPATIAL), CONVOLUTION),
     "Dropout": neuron(dropout_param=[["", "dropout_ratio: 0.3", "dropout_ratio: 1"]]),
     "ELU": neuron(elu_param=[["", "alpha: 0.3", "alpha: -0.5"]]),
     "Eltwise": Kind(
@@ -207,6 +222,16 @@ KINDS: dict[str, Kind] = {
         alone(ANY),
         {"inner_product_param": [["num_output: 2"], AXES, ["", "transpose: true"], ["", "bias_term: false"]]},
     ),
+    "Interp": Kind(
+        alone(IMAGES),
+        {
+            "interp_param": [
+                ["", "height: 3 width: 5", "height: 1 width: 2"],
+                ["", "zoom_factor: 2", "shrink_factor: 2", "shrink_factor: 2 zoom_factor: 3"],
+                ["", "pad_beg: -1", "pad_end: -1"],
+            ]
+        },
+    ),
     "LRN": Kind(
         alone(IMAGES),
         {
@@ -237,6 +262,7 @@ KINDS: dict[str, Kind] = {
         indices={1: 2},
     ),
     "Permute": Kind(alone(ANY), {"permute_param": [["", "order: 0", "order: 1 order: 0", "order: 2"]]}),
+    "Padding": Kind(alone(IMAGES), {"padding_param": [["", "pad_beg: 1", "pad_end: 2", "pad_beg: -1"]]}),
     "Pooling": Kind(
         alone(IMAGES),
         {
@@ -266,6 +292,7 @@ KINDS: dict[str, Kind] = {
         REGIONS, {"roi_pooling_param": [["pooled_h: 2", "pooled_h: 1", ""], ["pooled_w: 2"]]}, indices={1: 2}
     ),
     "ReLU": neuron(relu_param=[["", "negative_slope: 0.2", "negative_slope: -0.5"]]),
+    "ReLU6": neuron(relu6_param=[["", "negative_slope: 0.2"]]),
     "Reduction": Kind(
         alone(ANY),
         {"reduction_param": [AXES, ["", "operation: ASUM", "operation: SUMSQ", "operation: MEAN"], ["", "coeff: -2"]]},
@@ -280,7 +307,14 @@ KINDS: dict[str, Kind] = {
         {"scale_param": [AXES, ["", "num_axes: 0", "num_axes: 2", "num_axes: -1"], ["", "bias_term: true"]]},
         in_place=True,
     ),
+    "SegAccuracy": Kind(
+        IMAGES.map(lambda shape: ((shape[0], 3, *shape[2:]), (shape[0], 1, *shape[2:]))),
+        {"seg_accuracy_param": [["", "ignore_label: 1", "ignore_label: [0, 1]"]]},
+        indices={1: 2},
+    ),
+    "ShuffleChannel": Kind(alone(IMAGES), {"shuffle_channel_param": [["", "group: 2"]]}),
     "Sigmoid": neuron(),
+    "SigmoidCrossEntropyBalanceLoss": Kind(alike(ANY, 2, 2), indices={1: 2}),
     "SigmoidCrossEntropyLoss": Kind(alike(ANY, 2, 2), {"loss_param": NORMALISERS}, indices={1: 2}),
     "Slice": Kind(alone(ANY), {"slice_param": [[*AXES, "slice_dim: 1"], ["", "slice_point: 1"]]}, st.integers(1, 3)),
     "SmoothL1Loss": Kind(
@@ -295,6 +329,18 @@ KINDS: dict[str, Kind] = {
     "TanH": neuron(),
     "Threshold": neuron(threshold_param=[["", "threshold: 0.3"]]),
     "Tile": Kind(alone(ANY), {"tile_param": [AXES, ["tiles: 1", "tiles: 3"]]}),
+    "Unpooling": Kind(
+        alone(IMAGES),
+        {
+            "unpooling_param": [
+                ["unpool: MAX", "unpool: AVE"],
+                ["kernel_size: 2", "kernel_size: 3", ""],
+                ["stride: 2", ""],
+                ["unpool_size: 5", "unpool_h: 3 unpool_w: 6"],
+            ]
+        },
+    ),
+    "Upsample": Kind(alone(IMAGES), {"upsample_param": [["scale: 2", "scale: 3", ""]]}),
 }
 WITHOUT_NUMBERS = {"Parameter", "Silence", "Split"}  # nothing to draw
 
@@ -356,7 +402,7 @@ def draw_layer(data: st.DataObject, type: str) -> Drawn:
             f'layer {{ name: "q{i}" type: "Power" bottom: "{top}" top: "r{i}" loss_weight: {1 + i} '
             "power_param { power: 2 scale: 0.7 } }"
             for i, top in enumerate(tops[:1] if states else tops)
-            if type not in ("Accuracy", "ArgMax", "Threshold")
+            if type not in ("Accuracy", "ArgMax", "SegAccuracy", "Threshold")
         ]
     learned = tuple(f"x{i}" for i in range(len(shapes)) if i not in blocked)
     return Drawn("\n".join(lines), data.draw(st.sampled_from(kind.phases)), bottoms, in_place, learned)
@@ -369,7 +415,7 @@ def fill(net: Net) -> None:
     with torch.no_grad():
         for blob in layer.blobs:
             blob.copy_(torch.randn(blob.shape, generator=generator) * 0.5)
-            if layer.layer_type == "BatchNorm":
+            if layer.layer_type in ("BN", "BatchNorm"):
                 blob.abs_().add_(0.5)
 
 

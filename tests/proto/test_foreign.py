@@ -78,11 +78,24 @@ def test_a_type_of_nobody_is_not_taken_for_another(type: str) -> None:
 
 
 def test_two_foreign_types_without_fields() -> None:
-    text = 'layer { name: "a" type: "ReLU6" top: "a" } layer { name: "b" type: "Axpy" bottom: "a" top: "b" }'
+    text = 'layer { name: "a" type: "Mish" top: "a" } layer { name: "b" type: "Nms" bottom: "a" top: "b" }'
     with pytest.raises(
-        LayerError, match=r"^2 layers have what Caffe 1.0 has not:\n  layer 'a' \(ReLU6\).*\n  layer 'b'"
+        LayerError, match=r"^2 layers have what Caffe 1.0 has not:\n  layer 'a' \(Mish\).*\n  layer 'b'"
     ):
         Net(parse_text(text, caffe_pb2.NetParameter))
+
+
+def test_strict_refuses_what_runs() -> None:
+    text = """layer { name: "a" type: "Input" top: "a" input_param { shape { dim: [1, 2, 3, 3] } } }
+    layer { name: "b" type: "ReLU6" bottom: "a" top: "b" }
+    layer { name: "c" type: "Dropout" bottom: "b" top: "c" dropout_param { scale_train: false } }"""
+    param = parse_text(text, caffe_pb2.NetParameter)
+    assert Net(param).blob_shapes["c"] == (1, 2, 3, 3)
+    with pytest.raises(LayerError) as caught:
+        Net(param, strict=True)
+    message = str(caught.value)
+    assert "layer 'b' (ReLU6): the type is of MobileNet's Caffe, not of Caffe 1.0. Write ReLU, then Clip" in message
+    assert "layer 'c' (Dropout): dropout_param.scale_train is of Fast R-CNN's, Faster R-CNN's and R-FCN's" in message
 
 
 @pytest.mark.parametrize(

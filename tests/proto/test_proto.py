@@ -28,7 +28,7 @@ FORK_MESSAGES = {
     *("ReLU6Parameter", "SegAccuracyParameter", "ShuffleChannelParameter", "SmoothL1LossParameter"),
     *("SoftmaxLossParameter", "UnpoolingParameter", "UpsampleParameter"),
 }
-FORK_ENUMS = {"LabelType"}
+FORK_ENUMS = {"BatchNormEngine", "LabelType"}
 OURS = {"BorderCopyParameter"}  # what Caffe does not have
 
 
