@@ -34,6 +34,15 @@ def write_images(folder: Path, pictures: Sequence[Array]) -> Path:
     return folder / "list.txt"
 
 
+def write_pairs(folder: Path, pictures: Sequence[Array], labels: Sequence[Array]) -> Path:
+    """Files 0.png, 1.png ..., label0.png, label1.png ... of grey labels (H, W), and list.txt, which pairs them."""
+    write_images(folder, pictures)
+    for index, label in enumerate(labels):
+        Image.fromarray(label).save(folder / f"label{index}.png")
+    (folder / "list.txt").write_text("".join(f"{index}.png label{index}.png\n" for index in range(len(pictures))))
+    return folder / "list.txt"
+
+
 def write_database(path: Path, pictures: Sequence[Array], backend: str = "lmdb") -> Path:
     """Raw Datums in which the label of image i is 10 i."""
     datums = [datum_of_image(picture, 10 * index) for index, picture in enumerate(pictures)]
@@ -52,7 +61,10 @@ def data_net(
     """A net of one data layer `l`; `options` is the body of its own message, `more` what else the layer has."""
     message = {
         "Data": "data_param",
+        "DenseImageData": "dense_image_data_param",
         "ImageData": "image_data_param",
+        "ImageLabelmapData": "image_data_param",
+        "ImageSegData": "image_data_param",
         "HDF5Data": "hdf5_data_param",
         "MemoryData": "memory_data_param",
         "WindowData": "window_data_param",

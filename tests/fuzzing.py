@@ -63,6 +63,7 @@ class Bench:
         write_blob(self.folder / "mean.binaryproto", blobs(pictures).mean(0))
         self.put("windows.txt", b"# 0\n0.png\n3 8 9\n2\n1 0.9 0 0 6 6\n0 0.1 1 1 5 7\n")
         self.put("h5.txt", b"rows.h5\n")
+        self.put("pairs.txt", b"0.png 1.png\n2.png 3.png\n4.png 5.png\n")
         with h5py.File(self.folder / "rows.h5", "w") as file:
             file["data"], file["label"] = blobs(pictures), np.arange(6)
         for backend in ("lmdb", "leveldb"):
@@ -90,6 +91,16 @@ _DATA_LAYERS = (
     ("HDF5Data", 'hdf5_data_param { source: "h5.txt" batch_size: 4 shuffle: true }'),
     ("ImageData", f'image_data_param {{ source: "list.txt" batch_size: 2 shuffle: true rand_skip: 2 }} {_TRANSFORM}'),
     ("ImageData", f'image_data_param {{ source: "list.txt" batch_size: 2 new_height: 7 new_width: 7 }} {_MEAN}'),
+    (
+        "DenseImageData",
+        'dense_image_data_param { source: "pairs.txt" batch_size: 2 new_height: 7 new_width: 6 mirror: true }',
+    ),
+    (
+        "ImageSegData",
+        'top: "dim" image_data_param { source: "pairs.txt" batch_size: 2 label_type: PIXEL } '
+        "transform_param { crop_size: 5 mirror: true mean_value: 1 scale_factors: 1 scale_factors: 1.5 }",
+    ),
+    ("ImageLabelmapData", f'image_data_param {{ source: "pairs.txt" batch_size: 2 }} {_TRANSFORM} fork: "hed"'),
     ("WindowData", f'window_data_param {{ source: "windows.txt" batch_size: 4 context_pad: 1 }} {_TRANSFORM}'),
     ("WindowData", f'window_data_param {{ source: "windows.txt" batch_size: 2 crop_mode: "square" }} {_MEAN}'),
     ("Data", f'data_param {{ source: "lmdb" backend: LMDB batch_size: 2 rand_skip: 3 prefetch: 1 }} {_TRANSFORM}'),

@@ -186,6 +186,7 @@ WITHOUT_GRADIENT: dict[str, list[tuple[tuple[tuple[int, ...], ...], str]]] = {
 TWO_TOPS = {"Slice", "Split", "Filter"}
 # Beginnings and ends of nets, and other people's code: no gradient, and nothing that a compiler could see into.
 OUTSIDE = {"Data", "DummyData", "HDF5Data", "HDF5Output", "ImageData", "Input", "MemoryData", "Python", "WindowData"}
+OUTSIDE |= {"DenseImageData", "ImageLabelmapData", "ImageSegData"}
 
 # Layers whose work depends on their bottoms' numbers.
 UNTRACED = {"DetectionOutput", "MultiStageMeanfield", "ROIPooling"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,9 +18,10 @@ import numpy.typing as npt
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.text import show
 
-__all__ = ["Arrays", "Batch", "Prefetch", "Source", "State", "draws", "fill_batch"]
+__all__ = ["Arrays", "Batch", "Prefetch", "Sample", "Source", "State", "draws", "fill_batch"]
 
 Arrays = list[npt.NDArray[np.float32]]
+Sample = Sequence[npt.NDArray[np.float32] | float]  # an image, then its label or label picture
 State = dict[str, Any]
 Batch = tuple[Arrays, State]  # the tops, and the state after them
 
@@ -47,25 +48,27 @@ def draws(seed: int, *stream: int) -> np.random.Generator:
     return np.random.default_rng([seed, *stream])
 
 
-def fill_batch(size: int, items: Iterable[tuple[npt.NDArray[np.float32], float, str]]) -> Arrays:
-    """Put images into one array and labels into another; an item is an image, its label and its name.
+def fill_batch(size: int, samples: Iterable[tuple[Sample, str]]) -> Arrays:
+    """Put the parts of samples into an array for each part; a sample comes with its name.
 
-    Shapes: (C, H, W) each -> (size, C, H, W), (size,).
+    Shapes: (C, H, W), () each -> (size, C, H, W), (size,).
 
     Raises:
         DataError: for an image of another shape.
     """
-    labels, data = np.empty(size, np.float32), np.empty(0, np.float32)
-    for index, (image, label, name) in enumerate(items):
+    arrays: Arrays = []
+    for index, (parts, name) in enumerate(samples):
         if index == 0:
-            data = np.empty((size, *image.shape), np.float32)
-        if image.shape != data.shape[1:]:
+            arrays = [np.empty((size, *np.shape(part)), np.float32) for part in parts]
+        image, shape = parts[0], arrays[0].shape[1:]
+        if np.shape(image) != shape:
             raise DataError(
-                f"{name}: the image is {show(image.shape)}, the first of its batch {show(data.shape[1:])}. "
+                f"{name}: the image is {show(np.shape(image))}, the first of its batch {show(shape)}. "
                 "Resize or crop them to one size, or set batch_size to 1."
             )
-        data[index], labels[index] = image, label
-    return [data, labels]
+        for array, part in zip(arrays, parts, strict=True):
+            array[index] = part
+    return arrays
 
 
 class Prefetch:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +17,10 @@ from fcn_caffe.host.text import show
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.phases import TRAIN
 
-__all__ = ["Transformer", "read_means"]
+__all__ = ["Transformer", "Window", "draw_window", "read_means"]
 
 Float32 = npt.NDArray[np.float32]
+Pixels = TypeVar("Pixels", np.uint8, np.float32)
 _log = logging.getLogger("fcn_caffe.data")
 
 
@@ -37,6 +39,46 @@ def read_means(
     if param.mean_value:
         return None, np.array(param.mean_value, np.float32)[:, None, None]
     return None, None
+
+
+@dataclass(frozen=True)
+class Window:
+    """What is cut out of an image (C, H, W) and of its label picture, and whether it is mirrored."""
+
+    rows: slice
+    columns: slice
+    mirrored: bool
+
+    def cut(self, image: npt.NDArray[Pixels]) -> npt.NDArray[Pixels]:
+        """Return the window of an image, not mirrored: a view."""
+        return image[:, self.rows, self.columns]
+
+    def mirror(self, image: npt.NDArray[Pixels]) -> npt.NDArray[Pixels]:
+        """Return an image mirrored where the window is: a view."""
+        return image[:, :, ::-1] if self.mirrored else image
+
+
+def draw_window(
+    size: tuple[int, int], crop: tuple[int, int], random: np.random.Generator, *, is_random: bool, mirror: bool
+) -> Window:
+    """Draw whether an image is mirrored, then where the crop lies in it.
+
+    Args:
+        size: Height and width of the image.
+        crop: Height and width of the crop; (0, 0) for the whole image.
+        random: What it is drawn from.
+        is_random: Whether the crop lies at random; else in the centre.
+        mirror: Whether half of the images are mirrored.
+    """
+    mirrored = mirror and bool(random.integers(2))
+    if crop == (0, 0):
+        return Window(slice(None), slice(None), mirrored)
+    top, left = size[0] - crop[0], size[1] - crop[1]
+    if is_random:
+        top, left = int(random.integers(top + 1)), int(random.integers(left + 1))
+    else:
+        top, left = top // 2, left // 2
+    return Window(slice(top, top + crop[0]), slice(left, left + crop[1]), mirrored)
 
 
 class Transformer:
@@ -96,22 +138,20 @@ class Transformer:
             DataError: as `check`.
         """
         self.check(image.shape, name)
-        mirrored = self.mirror and bool(random.integers(2))
-        mean = self.mean_image if self.mean_image is not None else self.mean_values
-        if self.crop:
-            top, left = image.shape[1] - self.crop, image.shape[2] - self.crop
-            if self.random_crop:
-                top, left = int(random.integers(top + 1)), int(random.integers(left + 1))
-            else:
-                top, left = top // 2, left // 2
-            window = slice(None), slice(top, top + self.crop), slice(left, left + self.crop)
-            image = image[window]
-            if self.mean_image is not None:
-                mean = self.mean_image[window]
-        result: Float32 = image.astype(np.float32)
+        return self.at(self.draw(image.shape, random), image)
+
+    def draw(self, shape: tuple[int, ...], random: np.random.Generator) -> Window:
+        """Draw the window of an image of this shape, (C, H, W), that passes `check`."""
+        size, crop = (shape[1], shape[2]), (self.crop, self.crop)
+        return draw_window(size, crop, random, is_random=self.random_crop, mirror=self.mirror)
+
+    def at(self, window: Window, image: npt.NDArray[Any]) -> Float32:
+        """Return (x - mean) * scale in a window of an image that passes `check`."""
+        mean = self.mean_values if self.mean_image is None else window.cut(self.mean_image)
+        result: Float32 = window.cut(image).astype(np.float32)
         with np.errstate(all="ignore"):  # an absurd mean or scale gives infinite pixels, as in Caffe
             if mean is not None:
                 result -= mean
             if self.scale != 1:
                 result *= self.scale
-        return result[:, :, ::-1] if mirrored else result
+        return window.mirror(result)

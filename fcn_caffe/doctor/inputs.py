@@ -196,8 +196,8 @@ def _out_of_range(source: Node, head: _Labels, image: int, refused: list[int]) -
     if head.loss.type in _LABELLED:
         advice += ", or raise the number of classes"
     advice += "."
-    if refused == [VOID]:
-        advice += f" Give loss_param {{ ignore_label: {VOID} }} if it means void."
+    if refused in ([VOID], [head.classes]):  # behind the last class lies void in some data sets: SegNet's CamVid, 11
+        advice += f" Give loss_param {{ ignore_label: {refused[0]} }} if it means void."
         if head.classes == 2:
             advice += " In 0/255 masks map 255 to 1 (mapping option, `255: 1`)."
     void = "" if head.ignore is None else f" and {head.ignore} (void)"

@@ -12,6 +12,7 @@ from fcn_caffe.errors import FcnCaffeError, PrototxtError
 from fcn_caffe.host.paths import Paths
 from fcn_caffe.net.graph import Graph, Node, filter_net, read_net
 from fcn_caffe.net.net import Net
+from fcn_caffe.net.rewrite.deploy_form import picture_size
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.proto.upgrade import upgrade_net
@@ -23,7 +24,8 @@ _COMMENT = re.compile("#.*")
 _SOLVER_FIELD = re.compile(r"(?:^|\s)(net|train_net|net_param|train_net_param|base_lr|lr_policy)\s*[:{]")
 # A data set that is not there is no fault of the net; anything else that its data layer says is.
 _ABSENT = re.compile(r"is not there|no such|has no file|cannot be opened|does not exist|No such file", re.IGNORECASE)
-_DATA = ("Python", "Data", "ImageData", "HDF5Data", "MemoryData", "WindowData")
+_LABELLED = ("DenseImageData", "ImageLabelmapData", "ImageSegData")  # their tops: a picture, its label, its size
+_DATA = ("Python", "Data", "ImageData", "HDF5Data", "MemoryData", "WindowData", *_LABELLED)
 DEPLOY, SIDE = "deploy", 500  # pixels; the size of the released deploy nets, for nets that name none
 LOSSES_OF_LABELS = ("SoftmaxWithLoss", "InfogainLoss", "MultinomialLogisticLoss", "Accuracy")
 
@@ -153,13 +155,15 @@ class Subject:
                 sizes *= len(node.tops) if len(sizes) == 1 else 1
                 known.update(zip(node.tops, sizes, strict=False))
         side = next((shape[2:] for shape in known.values() if len(shape) == 4), None)
-        crop = next((node.param.transform_param.crop_size for node in nodes if node.type != "Python"), 0)
-        height, width = self.size or side or ((crop, crop) if crop else (SIDE, SIDE))
+        crop = next((picture_size(node.param) for node in nodes if node.type != "Python"), ())
+        height, width = self.size or side or crop or (SIDE, SIDE)
         shapes: dict[str, tuple[int, ...]] = {}
         for node in nodes:
             for top in node.tops:
                 if other is not None and top in other.blob_shapes and self.size is None:
                     shapes[top] = other.blob_shapes[top]
+                elif node.type in _LABELLED and top != node.tops[0]:
+                    shapes[top] = (1, 1, height, width) if top == node.tops[1] else (1, 1, 1, 2)
                 elif top in labels:
                     shapes[top] = (1, 1, height, width) if dense else (1,)
                 else:

@@ -14,7 +14,7 @@ from torch import Tensor
 from fcn_caffe.data.readers.image_files import IMAGE_SUFFIXES, image_blob, read_image
 from fcn_caffe.errors import DataError, WeightsError
 from fcn_caffe.evaluation.crf import DenseCrf, refuse_tile
-from fcn_caffe.evaluation.net_inputs import photograph_mean
+from fcn_caffe.evaluation.net_inputs import photograph_mean, picture_mean
 from fcn_caffe.evaluation.tiles import parts
 from fcn_caffe.host.paths import Paths
 from fcn_caffe.host.text import show
@@ -54,16 +54,20 @@ def trained_net(
 
 
 def net_mean(path: str | os.PathLike[str], paths: Paths | None = None) -> tuple[float, ...] | None:
-    """The BGR mean that the net's data layer subtracts, from its param_str or its module's MEAN; None if unknown.
+    """The BGR mean that the net's data layer subtracts; None if unknown.
+
+    A Python layer says it in its param_str or its module's MEAN, a layer of image files in transform_param.
 
     paths: what a relative path starts from.
+    Raises: DataError for a layer of image files that scales them.
     """
-    place = (paths or Paths()).from_root(path)
+    paths = paths or Paths()
+    place = paths.from_root(path)
     for phase in (TEST, TRAIN):
         for layer in read_net(place, phase).layer:
-            if layer.type != "Python" or layer.bottom:
+            if layer.bottom:
                 continue
-            mean = photograph_mean(layer, place)
+            mean = photograph_mean(layer, place) if layer.type == "Python" else picture_mean(layer, place, paths)
             if mean is not None:
                 return mean
     return None

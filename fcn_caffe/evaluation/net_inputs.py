@@ -25,9 +25,11 @@ __all__ = [
     "known_preprocessing",
     "net_preprocessing",
     "photograph_mean",
+    "picture_mean",
 ]
 
-_CAFFE_IMAGES = ("ImageData", "WindowData")  # read as BGR; databases hold what was put there
+# Read as BGR; databases hold what was put there.
+_CAFFE_IMAGES = ("DenseImageData", "ImageData", "ImageLabelmapData", "ImageSegData", "WindowData")
 _PHOTOGRAPHS = ("data", "color")  # what Python data layers call the top that is one
 _DATA = (*_CAFFE_IMAGES, "Data", "MemoryData")
 
@@ -115,6 +117,24 @@ def photograph_mean(layer: caffe_pb2.LayerParameter, net: PathLike) -> tuple[flo
         if mean is None:
             mean = getattr(module, "MEAN", None)
     return None if mean is None else read_mean(mean, who)
+
+
+def picture_mean(layer: caffe_pb2.LayerParameter, net: PathLike, paths: Paths) -> tuple[float, ...] | None:
+    """Return what a layer that reads image files subtracts from them, for B, G and R; None for another layer.
+
+    Raises:
+        DataError: the layer scales its images, which `infer` does not; or the mean file cannot be read.
+    """
+    if layer.type not in _CAFFE_IMAGES:
+        return None
+    known = _data_layer(layer, Path(net), paths)
+    if known.scale != 1:
+        raise DataError(
+            f"{os.fspath(net)}: layer '{layer.name}' ({layer.type}) multiplies images by scale {known.scale:g}; only a "
+            "mean can be subtracted here. Fold the scale into the first convolution's weights, or run the net yourself."
+        )
+    mean = known.mean or (0.0,)
+    return mean if len(mean) == 3 else mean * 3
 
 
 def check_preprocessing(

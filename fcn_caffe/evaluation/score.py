@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fcn_caffe.data.layers.listed import ListSource
 from fcn_caffe.data.readers.labels import read_classes
 from fcn_caffe.data.sets.siftflow_layers import SIFTFlowSegDataLayer
 from fcn_caffe.errors import DataError, GraphError
@@ -271,14 +272,25 @@ class _Pass:
 def _count_iterations(net: Net, iterations: int | None) -> int:
     """Return the number of passes, by default one over the data layer's images."""
     if iterations is None:
-        source = data_layer(net)
+        source = data_layer(net) or _list_source(net)
         batch = getattr(source, "batch", 1)
         iterations = -(-len(source) // batch) if source is not None else 0
+        if isinstance(source, ListSource) and len(source) % batch:
+            raise DataError(
+                f"net '{net.name}': its list has {len(source)} images, which batches of {batch} do not divide: some "
+                "would count twice. Set batch_size: 1, or give the number of iterations."
+            )
     if iterations < 1:
         raise DataError(
             f"net '{net.name}': how many iterations to score is not known from its data layer. Give their number."
         )
     return iterations
+
+
+def _list_source(net: Net) -> ListSource | None:
+    """Return what reads the list of the net's first data layer that has one, or None."""
+    sources = (getattr(layer, "source", None) for layer in net.layers.values())
+    return next((source for source in sources if isinstance(source, ListSource)), None)
 
 
 def _losses(net: Net, heads: Mapping[str, str], other: str) -> dict[str, str]:

@@ -24,7 +24,10 @@ _BLOB, _IN_PLACE, _OTHER = "#E0E0E0", "#90EE90", "#6495ED"
 _COLORS = {"Convolution": "#FF5050", "Deconvolution": "#FF5050", "Pooling": "#FF9900", "InnerProduct": "#CC33FF"}
 _BATCH_FIELDS = {
     "Data": "data_param",
+    "DenseImageData": "dense_image_data_param",
     "ImageData": "image_data_param",
+    "ImageLabelmapData": "image_data_param",
+    "ImageSegData": "image_data_param",
     "HDF5Data": "hdf5_data_param",
     "WindowData": "window_data_param",
     "MemoryData": "memory_data_param",

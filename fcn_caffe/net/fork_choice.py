@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Mapping
 from fcn_caffe.errors import GraphError
 from fcn_caffe.host.text import did_you_mean
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.upgrade import TO_ASK
 
 __all__ = ["FORKS", "choose_forks", "fork_name", "with_fork"]
 
-TO_ASK = "?"  # `fork` of a layer of Caffe 1.0's own types whose net is of a fork that may have changed the type
 _log = logging.getLogger("fcn_caffe.net")
 
 # The names that --fork takes, with the Caffes that they stand for.
@@ -158,9 +158,8 @@ def choose_forks(net: caffe_pb2.NetParameter) -> None:
         meanings = _MEANINGS.get(layer.type)
         if meanings is None:
             continue
-        if layer.fork:
-            if layer.fork != TO_ASK:
-                layer.fork = _meaning(meanings, fork_name(layer.fork)) or layer.fork
+        if layer.fork not in ("", TO_ASK):
+            layer.fork = _meaning(meanings, fork_name(layer.fork)) or layer.fork
             continue
         meaning, reason = _FIELDS[layer.type](layer) if layer.type in _FIELDS else ("", "")
         if not meaning and fork:
@@ -207,6 +206,17 @@ def _crop(layer: caffe_pb2.LayerParameter) -> tuple[str, str]:
     return ("bvlc", "crop_param") if layer.HasField("crop_param") else ("", "")
 
 
+def _image_seg_data(layer: caffe_pb2.LayerParameter) -> tuple[str, str]:
+    for meaning, options, fields in (
+        ("deconvnet", layer.image_data_param, ("has_label", "max_labels", "other_object_label")),
+        ("deeplab", layer.transform_param, ("crop_height", "crop_width")),
+    ):
+        for field in fields:
+            if options.HasField(field):
+                return meaning, field
+    return ("deeplab", "scale_factors") if layer.transform_param.scale_factors else ("", "")
+
+
 def _smooth_l1(layer: caffe_pb2.LayerParameter) -> tuple[str, str]:
     if len(layer.top) == 2:  # R-FCN does not read sigma: it may be there
         return "rfcn", "2 tops"
@@ -248,6 +258,7 @@ _FIELDS: dict[str, Callable[[caffe_pb2.LayerParameter], tuple[str, str]]] = {
     "BatchNorm": _batch_norm,
     "Crop": _crop,
     "Dropout": _dropout,
+    "ImageSegData": _image_seg_data,
     "SmoothL1Loss": _smooth_l1,
     "SoftmaxWithLoss": _softmax_loss,
 }

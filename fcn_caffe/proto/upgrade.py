@@ -40,6 +40,7 @@ _SOLVER_TYPES = {
 _log = logging.getLogger("fcn_caffe.proto")
 
 _TYPE = "type: "
+TO_ASK = "?"  # `fork` of a layer that may be of several forks, and whose fields do not tell
 # Kept with a Crop layer whose offset is still to be derived; `filter_net` and `upgrade_whole_net` do it.
 CROP_TO_DERIVE = "# V1's CROP: its offset comes from the coordinate map"
 _DATA_OPTIONS = {"Data": "data_param", "ImageData": "image_data_param", "WindowData": "window_data_param"}
@@ -136,6 +137,8 @@ def _modern_layer(old: caffe_pb2.V1LayerParameter) -> caffe_pb2.LayerParameter:
     for field, value in old.ListFields():
         if field.name.endswith("_param"):  # all options of the V1 form exist under the same name
             getattr(new, field.name).CopyFrom(value)
+    if new.type == "ImageSegData" and new.image_data_param.new_height:
+        new.fork = TO_ASK  # DeepLab v1 and DeconvNet resize labels differently
     return new
 
 

@@ -253,6 +253,13 @@ SOURCES = [
         'type: "ImageData" image_data_param { new_height: 6 new_width: 5 } transform_param { crop_size: 4 }',
         [1, 3, 4, 4],
     ),
+    ('type: "DenseImageData" dense_image_data_param { new_height: 6 new_width: 5 is_color: false }', [1, 1, 6, 5]),
+    (
+        'type: "DenseImageData" dense_image_data_param { new_height: 6 new_width: 5 crop_height: 4 crop_width: 3 }',
+        [1, 3, 4, 3],
+    ),
+    ('type: "ImageSegData" top: "dim" transform_param { crop_height: 4 crop_width: 3 }', [1, 3, 4, 3]),
+    ('type: "ImageLabelmapData" image_data_param { new_height: 6 new_width: 5 }', [1, 3, 6, 5]),
     ('type: "MemoryData" memory_data_param { batch_size: 8 channels: 2 height: 7 width: 6 }', [1, 2, 7, 6]),
     ('type: "DummyData" dummy_data_param { shape { dim: 8 dim: 2 dim: 5 dim: 4 } shape { dim: 8 } }', [1, 2, 5, 4]),
     ('type: "Data" transform_param { crop_size: 5 force_gray: true }', [1, 1, 5, 5]),

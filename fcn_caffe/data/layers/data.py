@@ -53,7 +53,7 @@ class DatumSource:
             while True:
                 random = draws(seed, _TRANSFORM, batch)
                 taken = _Last(islice(records, self.size))
-                arrays = fill_batch(self.size, ((*self._image(value, name, random), name) for _, name, value in taken))
+                arrays = fill_batch(self.size, ((self._image(value, name, random), name) for _, name, value in taken))
                 batch += 1
                 yield arrays, {"seed": seed, "batch": batch, "key": taken.key.hex()}
 

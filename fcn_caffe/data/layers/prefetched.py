@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from fcn_caffe.data.prefetch import Prefetch, Source, State
 from fcn_caffe.errors import DataError
 from fcn_caffe.layers.base import Layer
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.foreign import set_fork_fields
 
 
 class PrefetchedLayer(Layer):
@@ -24,12 +25,17 @@ class PrefetchedLayer(Layer):
     """
 
     untraced = "batches come from a thread"
+    fork_fields: ClassVar[frozenset[str]] = frozenset()  # of its options and transform_param, those that it reads
 
     source: Source
     top_shapes: list[tuple[int, ...]]
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
+        for name, foreign in set_fork_fields(param):
+            if "." in name and name not in self.fork_fields:
+                owners = f" of {foreign.owners} Caffe" if foreign else ""
+                raise DataError(f"{name}{owners} is nothing that {self.layer_type} reads. Leave it out.")
         self.depth = int(param.data_param.prefetch)
         self._feed: Prefetch | None = None
         self._finalizer: Any = None

@@ -1,4 +1,4 @@
-"""Lists of images as ImageData and convert_imageset read them: a path, a space, an integer."""
+"""Lists of images: a path, a space, an integer, as ImageData and convert_imageset read them; or two paths."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fcn_caffe.errors import DataError
 
-__all__ = ["read_image_list", "read_lines"]
+__all__ = ["read_image_list", "read_lines", "read_picture_pairs", "read_words"]
 
 
 def read_lines(path: str | os.PathLike[str], what: str) -> list[tuple[int, str]]:
@@ -43,3 +43,29 @@ def read_image_list(path: str | os.PathLike[str]) -> list[tuple[str, int]]:
         if not name:
             raise DataError(f'{os.fspath(path)}:{number}: expected "PATH LABEL" with an integer label, got {line!r}.')
     return images
+
+
+def read_words(path: str | os.PathLike[str]) -> list[tuple[str, list[str]]]:
+    """Return the words of each line that is not blank, with its place, "list.txt:3".
+
+    Raises:
+        DataError: as `read_lines`.
+    """
+    lines = read_lines(path, "list of pictures")
+    return [(f"{os.fspath(path)}:{number}", line.split()) for number, line in lines]
+
+
+def read_picture_pairs(path: str | os.PathLike[str]) -> list[tuple[str, list[str]]]:
+    """Return the two words of each line, a picture and a label picture, with its place.
+
+    Raises:
+        DataError: for a line of more or fewer words; as `read_lines`.
+    """
+    lines = read_words(path)
+    for place, words in lines:
+        if len(words) != 2:
+            raise DataError(
+                f'{place}: expected "PICTURE LABEL_PICTURE", got {len(words)} '
+                f"word{'' if len(words) == 1 else 's'}: {' '.join(words)!r}. Names hold no blanks here."
+            )
+    return lines

@@ -1,4 +1,4 @@
-"""OpenCV's bilinear resize of 8-bit images, to the bit: its fixed-point weights and its truncating sums.
+"""OpenCV's resizing of 8-bit images, to the bit: of the bilinear one its fixed-point weights and truncating sums.
 
 Pillow and torch give results that differ by a grey level in places. Databases that Caffe's tools made, and nets trained
 on them, have OpenCV's.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["resize"]
+__all__ = ["resize", "resize_nearest"]
 
 UInt8 = npt.NDArray[np.uint8]
 Int32 = npt.NDArray[np.int32]
@@ -45,6 +45,23 @@ def resize(image: UInt8, height: int, width: int) -> UInt8:
     below = (mixed[position[len(top) :]] * bottom_weight.reshape(-1, 1, *trailing)) >> 16
     resized: UInt8 = ((above + below + 2) >> 2).astype(np.uint8)
     return resized
+
+
+def resize_nearest(image: UInt8, height: int, width: int) -> UInt8:
+    """Resize as cv2.resize(image, (width, height)) does, INTER_NEAREST.
+
+    Shapes: (H, W) or (H, W, C), uint8 -> (height, width) or (height, width, C).
+    Source: OpenCV's resizeNN: the old pixel of a new one is the whole part of its number times the scale.
+    """
+    rows, columns = _nearest(image.shape[0], height), _nearest(image.shape[1], width)
+    resized: UInt8 = image[rows[:, None], columns]
+    return resized
+
+
+def _nearest(old: int, new: int) -> npt.NDArray[np.int64]:
+    scale = 1.0 / (new / old)  # as in `_positions`
+    places: npt.NDArray[np.int64] = np.floor(np.arange(new) * scale).astype(np.int64).clip(0, old - 1)
+    return places
 
 
 def _positions(old: int, new: int) -> tuple[Int32, npt.NDArray[np.float32]]:

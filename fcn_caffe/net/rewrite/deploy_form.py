@@ -159,18 +159,25 @@ def _data_shape(
         memory = layer.memory_data_param
         crop = transform.crop_size
         return memory.channels, crop or memory.height, crop or memory.width
-    if not size and layer.type == "ImageData" and not transform.crop_size:
-        resized = layer.image_data_param
-        size = (resized.new_height, resized.new_width) if resized.new_height and resized.new_width else ()
+    size = size or picture_size(layer)
     if not size:
-        if not transform.crop_size:
-            raise LayerError(
-                "does not say how large the image is: it has no crop_size. Give --input-size HxW.",
-                layer.name,
-                layer.type,
-            )
-        size = (transform.crop_size, transform.crop_size)
+        raise LayerError(
+            "does not say how large the image is: it has no crop_size. Give --input-size HxW.", layer.name, layer.type
+        )
     return size if len(size) == 3 else (_channels(layer, param, size, weights), *size)
+
+
+def picture_size(layer: caffe_pb2.LayerParameter) -> tuple[int, ...]:
+    """Return the height and the width that a data layer crops or resizes its pictures to; () where it does neither."""
+    transform, dense = layer.transform_param, layer.dense_image_data_param
+    sizes = [(transform.crop_size, transform.crop_size)]
+    if layer.type == "ImageSegData":
+        sizes.append((transform.crop_height, transform.crop_width))
+    if layer.type == "DenseImageData":
+        sizes = [(dense.crop_height, dense.crop_width), (dense.new_height, dense.new_width)]
+    if layer.type in ("ImageData", "ImageLabelmapData", "ImageSegData"):
+        sizes.append((layer.image_data_param.new_height, layer.image_data_param.new_width))
+    return next((size for size in sizes if all(size)), ())
 
 
 def _channels(
@@ -190,6 +197,6 @@ def _channels(
             outputs = int(reader.inner_product_param.num_output)
             return max(1, arrays[0].size // (outputs * size[0] * size[1]))
     transform = layer.transform_param
-    if transform.force_gray:
+    if transform.force_gray or not (layer.image_data_param.is_color and layer.dense_image_data_param.is_color):
         return 1
     return len(transform.mean_value) if len(transform.mean_value) > 1 else 3
