@@ -151,6 +151,18 @@ def requested_crf(arguments: argparse.Namespace) -> DenseCrf | None:
     return DenseCrf(**given)
 
 
+def add_thrift_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--checkpoint` and `--amp`."""
+    parser.add_argument(
+        "--checkpoint",
+        action="store_true",
+        help="keep few blobs for backward and run parts of the net again there: less memory, the same numbers",
+    )
+    parser.add_argument(
+        "--amp", choices=["bf16"], help="run convolutions and inner products in bfloat16; weights stay float32"
+    )
+
+
 # -- the state of a net ------------------------------------------------------------------------------------------------
 
 

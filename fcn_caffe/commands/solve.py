@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import INTERRUPTED, command
-from fcn_caffe.commands._options import DATA_HELP, new_parser, paths_with_data, positive
+from fcn_caffe.commands._options import DATA_HELP, add_thrift_options, new_parser, paths_with_data, positive
 from fcn_caffe.errors import SolverError
 from fcn_caffe.host.paths import Paths, checkout, shipped
 from fcn_caffe.host.program import tool_words
@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     add("--max-iter", type=positive, help="train each stage for so many iterations instead of the solver's")
     add("--resume", action="store_true", help="go on from the newest snapshot, bit for bit as if never stopped")
     add("--device", help="cpu, cuda or cuda:N (default: what the solver says)")
+    add_thrift_options(options)
     add("--data", type=Path, metavar="DIR", help=DATA_HELP)
     add("--ignore-preprocessing", action="store_true", help="start even from weights made for other inputs")
     add("--dry-run", action="store_true", help="print which stages would run and what is missing; write nothing")
@@ -85,7 +86,7 @@ def _print_scores(stages: Sequence[Stage]) -> None:
     print_tables(f"\n{markdown}\n", [table])
 
 
-def _train(planned: Planned, device: str | None, screen: Screen) -> bool:
+def _train(planned: Planned, arguments: argparse.Namespace, screen: Screen) -> bool:
     """Run one stage with its log and its bar; returns whether it came to its end."""
     from fcn_caffe.host.progress import duration, logging_to, report
     from fcn_caffe.training.stage import Training
@@ -99,7 +100,14 @@ def _train(planned: Planned, device: str | None, screen: Screen) -> bool:
         def show(solver: Solver) -> None:
             bar.update(solver.iter, solver.smoothed_loss, solver.rate)
 
-        training = Training(stage, device, on_step=show, resume=planned.action == "resume")
+        training = Training(
+            stage,
+            arguments.device,
+            on_step=show,
+            resume=planned.action == "resume",
+            checkpoint=arguments.checkpoint,
+            amp=arguments.amp,
+        )
         done = training.run()
         report(f"{stage.name}: {'done' if done else 'stopped'} after {duration(time.monotonic() - started)}")
     return done
@@ -166,7 +174,7 @@ def _check_inputs(stages: Iterable[Stage], paths: Paths) -> None:
             check_preprocessing(source, stage.net, starts=True, paths=paths)
 
 
-def _run(plan: Plan, device: str | None) -> bool:
+def _run(plan: Plan, arguments: argparse.Namespace) -> bool:
     """Run the stages of a plan; returns whether all came to their end."""
     from fcn_caffe.host.progress import Screen
 
@@ -176,7 +184,7 @@ def _run(plan: Plan, device: str | None) -> bool:
             planned.stage.forget_snapshots()
     screen, stages = Screen(), {planned.stage.result: planned.stage for planned in plan.stages}
     for planned in plan.to_run:
-        if not _train(planned, device, screen):
+        if not _train(planned, arguments, screen):
             return False
         _warn_if_worse(planned.stage, stages)
     return True
@@ -210,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise SolverError("cannot start: " + "; ".join(missing))
     if not arguments.ignore_preprocessing:
         _check_inputs((planned.stage for planned in plan.to_run), paths)
-    if not _run(plan, arguments.device):
+    if not _run(plan, arguments):
         print(f"stopped. To go on: {_command_to_resume(arguments, words)}", file=sys.stderr)
         return INTERRUPTED
     _show_scores(plan)

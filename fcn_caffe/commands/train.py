@@ -17,6 +17,7 @@ from fcn_caffe.commands import INTERRUPTED, command
 from fcn_caffe.commands._options import (
     add_device_options,
     add_state_options,
+    add_thrift_options,
     names,
     net_or_solver,
     new_parser,
@@ -47,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     add_device_options(options)
     add("-phase", "--phase", choices=["TRAIN"], help="accepted for Caffe's sake: training runs the TRAIN phase")
     add_state_options(options)
+    add_thrift_options(options)
     for name, default in (("sigint", "stop"), ("sighup", "snapshot")):
         meaning = f"what {name.upper()} does (default: {default})"
         add(f"-{name}_effect", f"--{name}_effect", choices=EFFECTS, default=default, help=meaning)
@@ -96,7 +98,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     param, screen, snapshots = _settings(arguments), Screen(), [arguments.snapshot]
     with logging_to(arguments.log, screen) if arguments.log else nullcontext():
-        solver = Solver(param, requested_device(arguments), path=arguments.solver)
+        solver = Solver(
+            param,
+            requested_device(arguments),
+            path=arguments.solver,
+            checkpoint=arguments.checkpoint,
+            amp=arguments.amp,
+        )
         solver.on_snapshot.append(lambda solver, state: snapshots.append(str(state)))
         gpu = solver.device.type == "cuda"
         say("caffe.cpp:197", f"Using GPUs {solver.device.index}" if gpu else "Use CPU.")

@@ -59,6 +59,17 @@ def without_cuda() -> str:
     return f"torch {torch.__version__} (CUDA {torch.version.cuda}) finds no usable NVIDIA driver or GPU"
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Say whether a device computes in bfloat16 quickly; a CPU without AVX-512 takes many times as long as in float32.
+
+    Where torch does not say, it is taken to.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    ask = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return ask is None or bool(ask())
+
+
 def describe(number: int) -> dict[str, str]:
     """Return what torch knows of a CUDA device: titles and values, as far as this version of torch has them."""
     properties: Any = torch.cuda.get_device_properties(number)

@@ -17,7 +17,7 @@ from fcn_caffe.net.runner import Shape, Step, infer_tops
 if TYPE_CHECKING:
     from fcn_caffe.net.net import Net
 
-__all__ = ["forward_bytes", "infer_shapes"]
+__all__ = ["forward_bytes", "infer_shapes", "kept_bytes", "shape_bytes", "working_bytes"]
 
 FLOAT = 4  # bytes
 
@@ -68,9 +68,9 @@ def working_bytes(layer: Layer, bottoms: Sequence[int], tops: Sequence[Shape]) -
     Measured with torch 2.13 on a CPU: oneDNN copies a convolution's bottom, then its top, and its weights into an order
     of its own; a maximum is found with its position, of 8 bytes.
     """
-    made = sum(map(_bytes, tops))
+    made = sum(map(shape_bytes, tops))
     if layer.layer_type in ("Convolution", "Deconvolution"):
-        weights = sum(_bytes(blob.shape) for blob in layer.blobs)
+        weights = sum(shape_bytes(blob.shape) for blob in layer.blobs)
         return weights + (2 * made if isinstance(layer, Deconvolution) else max(made, sum(bottoms)))
     if isinstance(layer, Pooling):
         return 2 * made
@@ -92,14 +92,14 @@ class _Ledger:
         for name, shape in zip(step.tops, tops, strict=False):
             shares = owner is not None and (step.layer.layer_type in _VIEWS or step.layer.inplace)
             if not shares:
-                self._memories.append((_bytes(shape), 0))
-                self.total += _bytes(shape)
+                self._memories.append((shape_bytes(shape), 0))
+                self.total += shape_bytes(shape)
             memory = owner if shares and owner is not None else len(self._memories) - 1
             size, count = self._memories[memory]
             self._memories[memory] = size, count + 1
             if name in self._owners:
                 self.free([name])
-            self._owners[name], self.sizes[name] = memory, _bytes(shape)
+            self._owners[name], self.sizes[name] = memory, shape_bytes(shape)
 
     def free(self, names: Iterable[str]) -> None:
         """Count blobs no longer."""
@@ -111,5 +111,16 @@ class _Ledger:
                 self.total -= size
 
 
-def _bytes(shape: Sequence[int]) -> int:
+def kept_bytes(step: Step, tops: Sequence[Shape]) -> int:
+    """Return about how many bytes a step's forward adds to what is kept for its backward."""
+    made = sum(map(shape_bytes, tops))
+    if step.layer.layer_type in _VIEWS or step.layer.inplace:
+        return 0
+    if step.layer.layer_type == "Dropout":
+        return 2 * made  # and its mask
+    return made
+
+
+def shape_bytes(shape: Sequence[int]) -> int:
+    """Return the bytes of a blob."""
     return prod(shape) * FLOAT

@@ -79,6 +79,7 @@ class Net(nn.Module):
     """
 
     late_steps: Mapping[str, Step] = MappingProxyType({})  # see `with_steps`
+    make_runner: Callable[[Net], Runner] = Runner  # what runs a pass where there is no `debug`
 
     def __init__(
         self,
@@ -381,8 +382,8 @@ class Net(nn.Module):
         return loss, kept
 
     def runner(self) -> Runner:
-        """Return a runner for one pass over this net; it says debug lines where the net has `debug`."""
-        return Runner(self) if self.debug is None else DebugRunner(self, self.debug)
+        """Return a runner for one pass over this net: of `make_runner`; where the net has `debug`, one that logs."""
+        return self.make_runner(self) if self.debug is None else DebugRunner(self, self.debug)
 
 
 def _use_inputs(param: caffe_pb2.NetParameter, shapes: Mapping[str, Sequence[int]]) -> None:

@@ -127,8 +127,16 @@ class Runner:
         held = {*keep, *(step.bottoms[0] for step in late)} if late else keep
         blobs: dict[str, Tensor] = {}
         self.blobs = blobs
+        self.run_steps(net.steps, blobs, frozenset(held))
+        for step in late:
+            blobs[step.tops[0]] = self.run_step(step, [blobs[step.bottoms[0]]])[0]
+        wanted = {*keep, *net.graph.outputs}  # a union of frozensets is beyond the compiler of PyTorch 2.5
+        return {name: blob for name, blob in blobs.items() if name in wanted}
+
+    def run_steps(self, steps: Sequence[Step], blobs: dict[str, Tensor], keep: frozenset[str]) -> None:
+        """Run steps over blobs: add their tops, and free what nothing reads any more, but for `keep`."""
         run_step = self.run_step
-        for step in net.steps:
+        for step in steps:
             tops = run_step(step, [blobs[name] for name in step.bottoms])
             if len(step.tops) == 1:
                 blobs[step.tops[0]] = tops[0]
@@ -139,12 +147,8 @@ class Runner:
                     blobs[name] = tops[0].reshape(blobs[name].shape)
             del tops
             for name in step.frees:
-                if name not in held:
+                if name not in keep:
                     del blobs[name]
-        for step in late:
-            blobs[step.tops[0]] = run_step(step, [blobs[step.bottoms[0]]])[0]
-        wanted = {*keep, *net.graph.outputs}  # a union of frozensets is beyond the compiler of PyTorch 2.5
-        return {name: blob for name, blob in blobs.items() if name in wanted}
 
     def run_step(self, step: Step, bottoms: list[Tensor]) -> Sequence[Tensor]:
         """Run one step and return its tops."""

@@ -188,19 +188,27 @@ class Training:
         device: the device, as Solver takes it.
         on_step: a function that gets the solver after each iteration.
         resume: continue from the newest snapshot.
+        checkpoint, amp: as Solver takes them.
     Raises:
         SolverError, WeightsError, DataError: the stage cannot start.
     """
 
     def __init__(
-        self, stage: Stage, device: str | None = None, *, on_step: OnStep | None = None, resume: bool = False
+        self,
+        stage: Stage,
+        device: str | None = None,
+        *,
+        on_step: OnStep | None = None,
+        resume: bool = False,
+        checkpoint: bool = False,
+        amp: str | None = None,
     ) -> None:
         self.stage = stage
         param = caffe_pb2.SolverParameter()
         param.CopyFrom(stage.param)
         param.ClearField("weights")  # start_from copies them, and turns inner products into convolutions
         param.snapshot_prefix = str(stage.prefix)
-        self.solver = Solver(param, device=device, path=stage.solver, paths=stage.paths)
+        self.solver = Solver(param, device=device, path=stage.solver, paths=stage.paths, checkpoint=checkpoint, amp=amp)
         if on_step is not None:
             self.solver.on_step.append(on_step)
         self.scores = ScoreTable(stage.folder / "scores.csv")

@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 
 from fcn_caffe.errors import FcnCaffeError, SolverError
-from fcn_caffe.host.devices import torch_device
+from fcn_caffe.host.devices import has_bfloat16, torch_device
 from fcn_caffe.host.glog import logger
 from fcn_caffe.host.paths import PathLike, Paths
 from fcn_caffe.host.text import did_you_mean
 from fcn_caffe.net.net import Net
+from fcn_caffe.net.training_runner import Thrift
 from fcn_caffe.proto import caffe_pb2, read_text
 from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.proto.upgrade import upgrade_solver
@@ -279,6 +280,25 @@ class Settings:
             )
         except SolverError as error:
             raise error.named(self.place) from None
+
+    def thrift(self, net: Net, checkpoint: bool, amp: str | None) -> Thrift:
+        """Return what lets a train net run in less memory.
+
+        Raises:
+            SolverError: `amp` is unknown; or debug_info is on, which looks at every blob.
+        """
+        if amp not in (None, "bf16"):
+            raise self.error(f"amp {amp!r} is unknown. Use bf16, or leave it out.")
+        if net.debug is not None:
+            raise self.error(
+                "debug_info looks at every blob, checkpoint and amp do not keep them. Take one of them out."
+            )
+        if amp is not None and not has_bfloat16(net.device):
+            logger.warning(
+                "%s: this %s has no bfloat16 arithmetic: --amp bf16 saves memory, and takes many times as long.",
+                *(self.place, "CPU" if net.device.type == "cpu" else "GPU"),
+            )
+        return Thrift(checkpoint, half=amp is not None)
 
     def device(self, asked: str | torch.device | None) -> torch.device:
         """Return the device to run on: `asked`, else the one of solver_mode where CUDA is present, else the CPU.

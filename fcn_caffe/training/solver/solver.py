@@ -55,6 +55,8 @@ class Solver:
         path: the file that a SolverParameter was read from.
         paths: what relative paths start from, in the solver and in its nets; the working directory by default. A file
             that is not there is looked for beside the solver file, then in the folder above it.
+        checkpoint: keep few blobs for backward, and run parts of the net again there: less memory, equal gradients.
+        amp: "bf16" trains with convolutions and inner products in bfloat16; weights and losses stay float32.
     Attributes:
         net: the net that is trained.
         test_nets: the nets that are tested; they share the blobs of `net`.
@@ -81,6 +83,8 @@ class Solver:
         path: PathLike | None = None,
         *,
         paths: Paths | None = None,
+        checkpoint: bool = False,
+        amp: str | None = None,
     ) -> None:
         show_log()
         if paths is None:
@@ -92,6 +96,8 @@ class Solver:
         if self.param.random_seed >= 0:
             snapshot.seed(self.param.random_seed)
         self.net: Net = settings.train_net(self.device)
+        if checkpoint or amp is not None:
+            self.net.make_runner = settings.thrift(self.net, checkpoint, amp)
         self.optimizer = settings.update_rule(self.net)
         self.test_nets: list[Net] = settings.test_nets(self.device)
         for test_net in self.test_nets:
