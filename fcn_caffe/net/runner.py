@@ -5,7 +5,7 @@ The only calls of a layer stand in this file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -127,13 +127,13 @@ class Runner:
         held = {*keep, *(step.bottoms[0] for step in late)} if late else keep
         blobs: dict[str, Tensor] = {}
         self.blobs = blobs
-        self.run_steps(net.steps, blobs, frozenset(held))
+        self.run_steps(net.steps, blobs, held)
         for step in late:
             blobs[step.tops[0]] = self.run_step(step, [blobs[step.bottoms[0]]])[0]
         wanted = {*keep, *net.graph.outputs}  # a union of frozensets is beyond the compiler of PyTorch 2.5
         return {name: blob for name, blob in blobs.items() if name in wanted}
 
-    def run_steps(self, steps: Sequence[Step], blobs: dict[str, Tensor], keep: frozenset[str]) -> None:
+    def run_steps(self, steps: Sequence[Step], blobs: dict[str, Tensor], keep: Set[str]) -> None:
         """Run steps over blobs: add their tops, and free what nothing reads any more, but for `keep`."""
         run_step = self.run_step
         for step in steps:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -83,7 +83,7 @@ class TrainingRunner(Runner):
             blobs = super().run(inputs, keep)
         return {name: _full(blob) for name, blob in blobs.items()}
 
-    def run_steps(self, steps: Sequence[Step], blobs: dict[str, Tensor], keep: frozenset[str]) -> None:
+    def run_steps(self, steps: Sequence[Step], blobs: dict[str, Tensor], keep: Set[str]) -> None:
         if not self.segments or not torch.is_grad_enabled():
             super().run_steps(steps, blobs, keep)
             return
@@ -103,7 +103,7 @@ class TrainingRunner(Runner):
                 blobs.pop(name, None)
 
     def _run_segment(
-        self, segment: Segment, tops: Sequence[str], keep: frozenset[str], runs: list[None], *bottoms: Tensor
+        self, segment: Segment, tops: Sequence[str], keep: Set[str], runs: list[None], *bottoms: Tensor
     ) -> tuple[Tensor, ...]:
         """Run a segment; a run after the first leaves statistics as they are, so that each batch counts once."""
         layers = [step.layer for step in segment.steps if isinstance(step.layer, BatchNorm)] if runs else []
