@@ -323,8 +323,38 @@ class Net(nn.Module):
         twin.learnable_params = list(self.learnable_params)
         used = [replace(step, layer=copies.get(id(step.layer), step.layer)) for step in steps]
         twin.steps = free_early(used, self.graph.outputs)
-        twin.late_steps = self.late_steps if late_steps is None else late_steps
+        twin.late_steps = dict(self.late_steps if late_steps is None else late_steps)
         return twin
+
+    def frozen(self) -> Net:
+        """Return this net for inference, faster: weights packed, ReLUs fused, what does nothing left out.
+
+        It shares this net's blobs and gives the same blobs by name. Scores differ by rounding (1e-6 of the largest).
+        A weight that changes afterwards is followed where PyTorch counts the change: not one that is written through
+        `.data` or NumPy. A pass that needs gradients computes as this net. A net in train(), or one with debug_info,
+        comes back as it is.
+        """
+        from fcn_caffe.net.rewrite.frozen import freeze  # it makes nets
+
+        return freeze(self)
+
+    def tuned(self, shape: Sequence[int] | None = None, within: float = 1e-4) -> Net:
+        """Return this net with each convolution in the quickest way that this machine has, within a bound.
+
+        The ways are measured once for a machine, a net and a shape, on data, and kept in the user's cache folder. The
+        whole net is compared with this one; ways are taken back until it is within the bound. In train() the gradients
+        have ways too; else the net is `frozen` first. Images of other sizes run by the same ways.
+
+        Args:
+            shape: the shape of the first input to measure for; by default the one the net was built with.
+            within: the largest difference allowed, as a share of the largest score.
+
+        Raises:
+            GraphError: `within` or `shape` cannot be.
+        """
+        from fcn_caffe.net.rewrite.tuned import tune  # it makes nets
+
+        return tune(self, shape, within).net
 
     def data_state(self) -> dict[str, Any]:
         """Return the states of the data layers that have one, by layer name; JSON can hold them."""

@@ -1,0 +1,363 @@
+"""A net whose convolutions are computed in the quickest way that this machine has, within a bound."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fcn_caffe.errors import GraphError
+from fcn_caffe.host.atomic import atomic_write
+from fcn_caffe.layers.conv import Convolution
+from fcn_caffe.layers.convolution_ways import PLAIN, WAYS, ConvolveBy, Way, Window, ways_for
+from fcn_caffe.net.rewrite.frozen import can_choose, convolve_by, freeze, fuse_relus
+from fcn_caffe.net.runner import Runner, Step
+
+if TYPE_CHECKING:
+    from fcn_caffe.net.net import Net
+
+_log = logging.getLogger("fcn_caffe.net")
+
+_PART = 128  # a layer is timed on so many rows and columns of its bottom at most
+_SMALL = 24  # and first on so many, which tells the hopeless
+_ROUNDS = 2
+_GAIN = 0.95  # another way than PyTorch's own has to take this share of its time, or less
+
+
+@dataclass
+class Choice:
+    """The ways of one convolution, by name; error: the largest of theirs, as a share of the largest value."""
+
+    layer: str
+    forward: str = PLAIN
+    bottom: str = PLAIN
+    weight: str = PLAIN
+    error: float = 0.0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all is computed as PyTorch does."""
+        return {self.forward, self.bottom, self.weight} == {PLAIN}
+
+
+@dataclass
+class Tuning:
+    """What was chosen for a net, and what it costs.
+
+    difference: the largest between the net and the plain one, as a share of the blob's largest value.
+    classes: the share of places where both have the same largest channel; 1 where the net has no scores.
+    """
+
+    within: float
+    choices: list[Choice]
+    difference: float = 0.0
+    classes: float = 1.0
+    net: Net = field(repr=False, default=None)  # type: ignore[assignment] # filled by `tune`
+
+    def __str__(self) -> str:
+        changed = sum(not choice.is_plain for choice in self.choices)
+        return (
+            f"fast: {changed} of {len(self.choices)} convolutions in another way than PyTorch's; largest difference "
+            f"{self.difference:.1e} of the largest score (bound {self.within:.0e}), {self.classes:.3%} of the places "
+            "have the same class"
+        )
+
+
+def tune(net: Net, shape: Sequence[int] | None = None, within: float = 1e-4) -> Tuning:
+    """Choose the quickest way for each convolution of a net; see `Net.tuned`.
+
+    Args:
+        net: the net; in train() its gradients get ways too.
+        shape: that of its first input; by default the one that it was built with.
+        within: the bound.
+
+    Returns:
+        The choices, and the net that computes by them.
+
+    Raises:
+        GraphError: the bound is not above 0, or `shape` has other axes than the net's input.
+    """
+    if not within > 0:
+        raise GraphError(f"net '{net.name}': the bound is {within:g}: give one above 0, such as 1e-4.")
+    base = net if net.training else freeze(net)
+    if net.debug is not None or net.device.type != "cpu":
+        return Tuning(within, [], net=base)
+    inputs = _sample_inputs(net, shape)
+    place, key = _cache_place(net, inputs, within)
+    choices, checks = _read_cache(place, key)
+    if choices is None:
+        choices = _choose(base, inputs, within)
+    tuning, weights = Tuning(within, choices), _fingerprint(net)
+    tuning.net = _with_choices(base, choices)
+    if weights in checks:
+        tuning.difference, tuning.classes = checks[weights]
+    else:
+        _hold_bound(net, base, tuning, inputs)
+        checks[weights] = tuning.difference, tuning.classes
+        _write_cache(place, key, choices, checks)
+    return tuning
+
+
+# -- choosing ----------------------------------------------------------------------------------------------------------
+
+
+class _Choosing(Runner):
+    """Runs a net and measures, at each convolution, the ways on the bottom that arrives."""
+
+    def __init__(self, net: Net, within: float) -> None:
+        super().__init__(net)
+        self.within = within
+        self.choices: list[Choice] = []
+
+    def call_layer(self, step: Step, bottoms: Sequence[Tensor]) -> Sequence[Tensor]:
+        if can_choose(step.layer) and len(bottoms) == 1 and bottoms[0].ndim == 4:
+            assert isinstance(step.layer, Convolution)
+            is_first = any(step.bottoms[0] in other.tops for other in self.net.steps if not other.bottoms)
+            self.choices.append(_choose_ways(step.layer, bottoms[0], self.within, self.net.training, is_first))
+        return super().call_layer(step, bottoms)
+
+
+@torch.no_grad()
+def _choose(net: Net, inputs: Mapping[str, Tensor], within: float) -> list[Choice]:
+    _log.info("net '%s': measuring the ways of its convolutions, once for this machine and shape", net.name)
+    with torch.random.fork_rng(devices=[]):
+        runner = _Choosing(net, within)
+        runner.run(inputs)
+    return runner.choices
+
+
+def _choose_ways(layer: Convolution, bottom: Tensor, within: float, learns: bool, is_first: bool) -> Choice:
+    """Measure the ways of one layer; learns: those of its gradients too; is_first: no gradient goes below it."""
+    weight, bias, choice = layer.weight.detach(), layer.bias, Choice(layer.name)
+    window = Window(layer.stride, layer.pad, layer.dilation, layer.group)
+    parts = [_Part(bottom[..., :size, :size].contiguous(), weight, bias, window) for size in (_SMALL, _PART)]
+    least = [reach + 1 - 2 * pad for reach, pad in zip(window.reach(weight), window.pad, strict=True)]
+    if any(size < needed for size, needed in zip(parts[0].bottom.shape[2:], least, strict=True)):
+        return choice
+    for name in ("forward", "bottom", "weight") if learns else ("forward",):
+        if name == "bottom" and is_first:
+            continue
+        ways = ways_for(bottom, weight, window, name, learns)
+        for part in parts:
+            ways, error = _quickest(ways, functools.partial(part.run, name), within, final=part is parts[-1])
+        setattr(choice, name, ways[0].name)
+        choice.error = max(choice.error, error)
+    return choice
+
+
+@dataclass
+class _Part:
+    """A piece of a layer's bottom, on which its ways are run."""
+
+    bottom: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    window: Window
+
+    @functools.cached_property
+    def top(self) -> Tensor:
+        """A gradient that could arrive at the top."""
+        top = Way().convolve(self.bottom, self.weight, self.bias, self.window)
+        return torch.randn(top.shape, generator=torch.Generator().manual_seed(0))
+
+    def run(self, what: str, way: Way) -> Tensor:
+        """Compute the top, or the gradient of `bottom` or `weight`."""
+        if what == "forward":
+            return way.convolve(self.bottom, self.weight, self.bias, self.window)
+        gradient = way.bottom_gradient if what == "bottom" else way.weight_gradient
+        return gradient(self.top, self.bottom, self.weight, self.window)
+
+
+def _quickest(ways: Sequence[Way], run: Callable[[Way], Tensor], within: float, final: bool) -> tuple[list[Way], float]:
+    """Return the ways that are exact enough and not slow, the quickest alone if `final`, with the largest error.
+
+    Processor time, in turn: what else runs on the machine then slows all alike.
+    """
+    plain, wanted = ways[0], run(ways[0])
+    errors = {way.name: largest_difference(run(way), wanted) for way in ways}  # this run packs and warms up
+    left = [way for way in ways if errors[way.name] <= within]
+    seconds = {way.name: float("inf") for way in left}
+    for _ in range(_ROUNDS if len(left) > 1 else 0):
+        for way in left:
+            seconds[way.name] = min(seconds[way.name], _seconds(run, way))
+    limit = seconds[plain.name]
+    if final:
+        best = min(left, key=lambda way: seconds[way.name])
+        left = [best if seconds[best.name] < _GAIN * limit else plain]
+    else:
+        left = [way for way in left if seconds[way.name] <= 2.5 * limit]
+    return left, max(errors[way.name] for way in left)
+
+
+def _seconds(run: Callable[[Way], Tensor], way: Way) -> float:
+    start = time.process_time()
+    run(way)
+    return time.process_time() - start
+
+
+def _with_choices(net: Net, choices: Sequence[Choice]) -> Net:
+    """Return a net that computes by the choices."""
+    by_layer = {choice.layer: choice for choice in choices}
+    steps = []
+    for step in net.steps:
+        choice, layer = by_layer.get(step.node.name), step.layer
+        if choice is None or choice.is_plain or not isinstance(layer, Convolution):
+            steps.append(step)
+            continue
+        chosen = ConvolveBy(WAYS[choice.forward]())
+        if net.training:
+            chosen = replace(chosen, bottom=WAYS[choice.bottom](), weight=WAYS[choice.weight]())
+        steps.append(replace(step, layer=convolve_by(layer, chosen)))
+    return net.with_steps(steps if net.training else fuse_relus(steps))
+
+
+# -- the bound ---------------------------------------------------------------------------------------------------------
+
+
+def largest_difference(ours: Tensor, plain: Tensor) -> float:
+    """Return the largest difference between two tensors as a share of the largest value of the second."""
+    if not plain.numel():
+        return 0.0
+    scale, apart = float(plain.abs().max()), float((ours - plain).abs().max())
+    return apart / scale if scale and apart == apart else (0.0 if apart == 0 else float("inf"))
+
+
+def _hold_bound(net: Net, base: Net, tuning: Tuning, inputs: Mapping[str, Tensor]) -> None:
+    """Compare the whole net with the plain one; take choices back, the least exact first, until the bound holds."""
+    plain = _answers(net, inputs)
+    while True:
+        tuning.difference, tuning.classes = _compare(_answers(tuning.net, inputs), plain)
+        changed = [choice for choice in tuning.choices if not choice.is_plain]
+        if tuning.difference <= tuning.within or not changed:
+            return
+        worst = max(changed, key=lambda choice: choice.error)
+        worst.forward = worst.bottom = worst.weight = PLAIN
+        worst.error = 0.0
+        tuning.net = _with_choices(base, tuning.choices)
+
+
+@torch.no_grad()
+def _answers(net: Net, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The net's outputs, and the scores that its losses read."""
+    scores = {node.bottoms[0] for node in net.graph.nodes if net.layer(node).loss}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # Dropout draws the same
+        answers: dict[str, Tensor] = net(inputs, keep=scores)
+    return answers
+
+
+def _compare(ours: Mapping[str, Tensor], plain: Mapping[str, Tensor]) -> tuple[float, float]:
+    difference, classes = 0.0, 1.0
+    for name, blob in plain.items():
+        if not blob.is_floating_point():
+            continue
+        difference = max(difference, largest_difference(ours[name], blob))
+        if blob.ndim > 1 and blob.shape[1] > 1:
+            classes = min(classes, float((ours[name].argmax(1) == blob.argmax(1)).float().mean()))
+    return difference, classes
+
+
+def _sample_inputs(net: Net, shape: Sequence[int] | None) -> dict[str, Tensor]:
+    """Blobs for the layers without bottoms: numbers as of an image without its mean, labels of class 0."""
+    sources = [(step, name) for step in net.steps if not step.bottoms for name in step.tops]
+    if not sources:
+        raise GraphError(f"net '{net.name}' has no input to measure it with: give it an Input or a data layer.")
+    labels = {
+        step.bottoms[place] for step in net.steps for place in step.layer.undifferentiable if step.bottoms[place:]
+    }
+    first = net.blob_shapes[sources[0][1]]
+    if shape is not None and len(shape) != len(first):
+        raise GraphError(
+            f"net '{net.name}': its input '{sources[0][1]}' has {len(first)} axes, the shape to tune for has "
+            f"{len(shape)}. Give a shape such as {', '.join(map(str, first))}."
+        )
+    generator, blobs = torch.Generator().manual_seed(0), {}
+    for position, (_, name) in enumerate(sources):
+        size = list(net.blob_shapes[name])
+        if shape is not None and (position == 0 or size[2:] == list(first[2:])):
+            size = [*(shape if position == 0 else (shape[0], *size[1:2], *shape[2:]))]
+        blobs[name] = torch.zeros(size) if name in labels else torch.randn(size, generator=generator) * 50
+    return blobs
+
+
+# -- the cache ---------------------------------------------------------------------------------------------------------
+
+_Checks = dict[str, tuple[float, float]]
+
+
+def cache_folder() -> Path:
+    """Return the user's folder for what is found out once for a machine."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcn_caffe" / "ways"
+
+
+def _cache_place(net: Net, inputs: Mapping[str, Tensor], within: float) -> tuple[Path, dict[str, Any]]:
+    """The file of a net's choices, and what they hold for."""
+    layers = [
+        [step.node.name, list(step.layer.weight.shape), step.layer.stride, step.layer.pad, step.layer.dilation]
+        for step in net.steps
+        if isinstance(step.layer, Convolution)
+    ]
+    key = {
+        "processor": processor_name(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "net": hashlib.sha256(net.param.SerializeToString(deterministic=True)).hexdigest(),
+        "layers": hashlib.sha256(json.dumps(layers).encode()).hexdigest(),
+        "training": net.training,
+        "inputs": {name: list(blob.shape) for name, blob in inputs.items()},
+        "within": within,
+        "ways": sorted(WAYS),
+    }
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+    return cache_folder() / f"{name}.json", key
+
+
+def processor_name() -> str:
+    """Return the processor's name and what it can do, as PyTorch sees it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()}, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _fingerprint(net: Net) -> str:
+    """Two sums of each blob: they change when the net's weights do."""
+    sums = [
+        float(part) for item in net.learnable_params for part in (item.blob.detach().sum(), item.blob.detach().norm())
+    ]
+    return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:32]
+
+
+def _read_cache(place: Path, key: Mapping[str, Any]) -> tuple[list[Choice] | None, _Checks]:
+    """What is known; nothing, where the file is not there, cannot be read or is of something else."""
+    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        found = json.loads(place.read_text(encoding="utf-8"))
+        if found["for"] == key:
+            choices = [Choice(**choice) for choice in found["choices"]]
+            checks = {name: (float(pair[0]), float(pair[1])) for name, pair in found["checks"].items()}
+            if all({choice.forward, choice.bottom, choice.weight} <= WAYS.keys() for choice in choices):
+                return choices, checks
+    return None, {}
+
+
+def _write_cache(place: Path, key: Mapping[str, Any], choices: Sequence[Choice], checks: _Checks) -> None:
+    """Write what is known; without a folder that can be written to it is measured again next time."""
+    kept = dict(list(checks.items())[-20:])
+    with suppress(OSError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(place, "w") as file:
+            json.dump({"for": key, "choices": [asdict(choice) for choice in choices], "checks": kept}, file, indent=1)
+            file.write("\n")
