@@ -14,8 +14,10 @@ from fcn_caffe.commands import command
 from fcn_caffe.commands._options import (
     PHASES,
     add_device_options,
+    add_plain_option,
     add_state_options,
     fill,
+    make_faster,
     names,
     net_or_solver,
     new_parser,
@@ -43,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     add("device_id", nargs="?", type=int, default=0, help="number of the GPU")
     add("--phase", choices=PHASES, default="TEST", help="default: %(default)s")
     add_state_options(options)
+    add_plain_option(options)
     add_device_options(options)
     return options
 
@@ -70,7 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     phase = phase_number(arguments.phase)
     net = Net(arguments.net, phase, stages=arguments.stage, level=arguments.level, device=device)
     fill(net, arguments.weights)
-    counts = extract_features(net, arguments.blobs, arguments.outputs, arguments.batches, formats)
+    counts = extract_features(
+        make_faster(net, arguments), arguments.blobs, arguments.outputs, arguments.batches, formats
+    )
     for blob, output, images in zip(arguments.blobs, arguments.outputs, counts, strict=True):
         print(f"wrote '{blob}' of {images} images to {output}")
     return 0

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from fcn_caffe.commands import command
 from fcn_caffe.commands._options import (
     add_crf_options,
+    add_plain_option,
     add_tile_option,
+    make_faster,
     net_or_solver,
     new_parser,
     requested_crf,
@@ -38,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     add("--mean", type=float, nargs=3, metavar=("B", "G", "R"), help="default: the net's data layer's")
     add("--score", default="score", help="blob of class scores (default: score)")
     add_tile_option(options)
+    add_plain_option(options)
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
     add("--ignore-preprocessing", action="store_true", help="run even if the weights were made for other inputs")
     add_crf_options(options)
@@ -57,6 +60,7 @@ def _segmenter(arguments: argparse.Namespace) -> tuple[Segmenter, Net]:
     if not arguments.ignore_preprocessing:
         check_preprocessing(arguments.weights, arguments.net, mean)
     net = trained_net(arguments.net, arguments.weights, stages=("deploy",), device=arguments.device)
+    net = make_faster(net, arguments)
     return Segmenter(net, mean, arguments.score, arguments.tile, requested_crf(arguments)), net
 
 

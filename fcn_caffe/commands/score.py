@@ -14,7 +14,9 @@ from fcn_caffe.commands import command
 from fcn_caffe.commands._options import (
     DATA_HELP,
     add_crf_options,
+    add_plain_option,
     add_tile_option,
+    make_faster,
     net_or_solver,
     new_parser,
     paths_with_data,
@@ -49,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     _add_class_options(options)
     add("--stage", action="append", default=[], help="NetState stage (repeatable)")
     add_tile_option(options)
+    add_plain_option(options)
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
     add("--ignore-preprocessing", action="store_true", help="run even if the weights were made for other inputs")
     add("--csv", type=Path, help="append the scores to this CSV file")
@@ -227,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments.ignore_preprocessing:
         check_preprocessing(arguments.weights, arguments.net, paths=paths)
     net = trained_net(arguments.net, arguments.weights, stages=arguments.stage, device=arguments.device, paths=paths)
-    scores_of, only, writers = _score(arguments, net)
+    scores_of, only, writers = _score(arguments, make_faster(net, arguments))
     records, several = [], len(scores_of) > 1
     for head, scores in scores_of.items():
         names = class_names(net, net.blob_shapes[head][1])

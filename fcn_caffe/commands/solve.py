@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import INTERRUPTED, command
-from fcn_caffe.commands._options import DATA_HELP, add_thrift_options, new_parser, paths_with_data, positive
+from fcn_caffe.commands._options import (
+    DATA_HELP,
+    add_plain_option,
+    add_thrift_options,
+    new_parser,
+    paths_with_data,
+    positive,
+    rewrite,
+)
 from fcn_caffe.errors import SolverError
 from fcn_caffe.host.paths import Paths, checkout, shipped
 from fcn_caffe.host.program import tool_words
@@ -47,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     add("--device", help="cpu, cuda or cuda:N (default: what the solver says)")
     add_thrift_options(options)
     add("--data", type=Path, metavar="DIR", help=DATA_HELP)
+    add_plain_option(options)
     add("--ignore-preprocessing", action="store_true", help="start even from weights made for other inputs")
     add("--dry-run", action="store_true", help="print which stages would run and what is missing; write nothing")
     return options
@@ -88,6 +97,7 @@ def _print_scores(stages: Sequence[Stage]) -> None:
 
 def _train(planned: Planned, arguments: argparse.Namespace, screen: Screen) -> bool:
     """Run one stage with its log and its bar; returns whether it came to its end."""
+    from fcn_caffe.host.glog import logger
     from fcn_caffe.host.progress import duration, logging_to, report
     from fcn_caffe.training.stage import Training
 
@@ -107,6 +117,7 @@ def _train(planned: Planned, arguments: argparse.Namespace, screen: Screen) -> b
             resume=planned.action == "resume",
             checkpoint=arguments.checkpoint,
             amp=arguments.amp,
+            rewrite=rewrite(arguments, logger.info),
         )
         done = training.run()
         report(f"{stage.name}: {'done' if done else 'stopped'} after {duration(time.monotonic() - started)}")

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 from fcn_caffe.commands import INTERRUPTED, command
 from fcn_caffe.commands._options import (
     add_device_options,
+    add_plain_option,
     add_state_options,
     add_thrift_options,
     names,
     net_or_solver,
     new_parser,
     requested_device,
+    rewrite,
 )
 from fcn_caffe.errors import SolverError
 from fcn_caffe.host.program import tool_words
@@ -49,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     add("-phase", "--phase", choices=["TRAIN"], help="accepted for Caffe's sake: training runs the TRAIN phase")
     add_state_options(options)
     add_thrift_options(options)
+    add_plain_option(options)
     for name, default in (("sigint", "stop"), ("sighup", "snapshot")):
         meaning = f"what {name.upper()} does (default: {default})"
         add(f"-{name}_effect", f"--{name}_effect", choices=EFFECTS, default=default, help=meaning)
@@ -92,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.snapshot and not Path(arguments.snapshot).is_file():
         raise SolverError(f"{arguments.snapshot}: no such solver state. Check the path.")
 
-    from fcn_caffe.host.glog import say
+    from fcn_caffe.host.glog import logger, say
     from fcn_caffe.host.progress import Screen, logging_to
     from fcn_caffe.training.solver import Solver
 
@@ -104,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             path=arguments.solver,
             checkpoint=arguments.checkpoint,
             amp=arguments.amp,
+            rewrite=rewrite(arguments, logger.info),
         )
         solver.on_snapshot.append(lambda solver, state: snapshots.append(str(state)))
         gpu = solver.device.type == "cuda"

@@ -189,6 +189,7 @@ class Training:
         on_step: a function that gets the solver after each iteration.
         resume: continue from the newest snapshot.
         checkpoint, amp: as Solver takes them.
+        rewrite: as Solver takes it.
     Raises:
         SolverError, WeightsError, DataError: the stage cannot start.
     """
@@ -202,13 +203,22 @@ class Training:
         resume: bool = False,
         checkpoint: bool = False,
         amp: str | None = None,
+        rewrite: Callable[[Net], Net] = lambda net: net,
     ) -> None:
         self.stage = stage
         param = caffe_pb2.SolverParameter()
         param.CopyFrom(stage.param)
         param.ClearField("weights")  # start_from copies them, and turns inner products into convolutions
         param.snapshot_prefix = str(stage.prefix)
-        self.solver = Solver(param, device=device, path=stage.solver, paths=stage.paths, checkpoint=checkpoint, amp=amp)
+        self.solver = Solver(
+            param,
+            device=device,
+            path=stage.solver,
+            paths=stage.paths,
+            checkpoint=checkpoint,
+            amp=amp,
+            rewrite=rewrite,
+        )
         if on_step is not None:
             self.solver.on_step.append(on_step)
         self.scores = ScoreTable(stage.folder / "scores.csv")

@@ -58,7 +58,7 @@ def small_fcn(*, phase: int = TRAIN) -> Net:
 
 def always_rewritten(monkeypatch: pytest.MonkeyPatch, copy_cost: int = 0) -> None:
     """Let every net be rewritten, and copy as often as it can."""
-    monkeypatch.setattr(borders, "LEAST_GAIN", -1)
+    monkeypatch.setattr(borders, "LEAST_GAIN", float("-inf"))
     monkeypatch.setattr(borders, "_COPY", copy_cost)
 
 
@@ -300,10 +300,10 @@ def test_the_rewritten_net_exports_for_any_size() -> None:
 
     net = make_net(
         input_layer("data", 1, 1, 32, 32),
-        convolution("conv1", "data", "kernel_size: 3 pad: 24"),
+        convolution("conv1", "data", "kernel_size: 3 pad: 24", 16),
         layer("relu1", "ReLU", "conv1", "conv1"),
         pooling("pool1", "conv1", "kernel_size: 2 stride: 2"),
-        convolution("conv2", "pool1", "kernel_size: 3 pad: 1"),
+        convolution("conv2", "pool1", "kernel_size: 3 pad: 1", 16),
         convolution("fc", "conv2", "kernel_size: 7"),
     )
     randomise(net)

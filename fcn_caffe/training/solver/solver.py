@@ -57,6 +57,7 @@ class Solver:
             that is not there is looked for beside the solver file, then in the folder above it.
         checkpoint: keep few blobs for backward, and run parts of the net again there: less memory, equal gradients.
         amp: "bf16" trains with convolutions and inner products in bfloat16; weights and losses stay float32.
+        rewrite: makes of each net one over the same blobs that runs instead, such as `borders_once`.
     Attributes:
         net: the net that is trained.
         test_nets: the nets that are tested; they share the blobs of `net`.
@@ -85,6 +86,7 @@ class Solver:
         paths: Paths | None = None,
         checkpoint: bool = False,
         amp: str | None = None,
+        rewrite: Callable[[Net], Net] = lambda net: net,
     ) -> None:
         show_log()
         if paths is None:
@@ -95,11 +97,11 @@ class Solver:
         self.device = settings.device(device)
         if self.param.random_seed >= 0:
             snapshot.seed(self.param.random_seed)
-        self.net: Net = settings.train_net(self.device)
+        self.net: Net = rewrite(settings.train_net(self.device))
         if checkpoint or amp is not None:
             self.net.make_runner = settings.thrift(self.net, checkpoint, amp)
         self.optimizer = settings.update_rule(self.net)
-        self.test_nets: list[Net] = settings.test_nets(self.device)
+        self.test_nets: list[Net] = [rewrite(net) for net in settings.test_nets(self.device)]
         for test_net in self.test_nets:
             test_net.share_with(self.net)
         self.iter = 0
