@@ -23,7 +23,18 @@ __all__ = ["Segment", "Thrift", "TrainingRunner", "cut_segments"]
 
 # Layers that keep the 8 bits of a bfloat16 as they are, or that autocast runs in it. All others get float32.
 _HALF = {
-    *("Concat", "Convolution", "Crop", "Deconvolution", "Dropout", "Eltwise", "InnerProduct", "Pooling", "ReLU"),
+    *(
+        "BorderCopy",
+        "Concat",
+        "Convolution",
+        "Crop",
+        "Deconvolution",
+        "Dropout",
+        "Eltwise",
+        "InnerProduct",
+        "Pooling",
+        "ReLU",
+    ),
     *("Silence", "Slice", "Split"),
 }
 # Layers that are not repeatable, but whose second run can be made like the first: random states are put back.

@@ -57,6 +57,16 @@ def test_a_snapshot_of_either_is_resumed_by_the_other(tmp_path: Path, faster: bo
     assert all(mine.blob is theirs.blob for mine, theirs in shared)
 
 
+def test_parts_that_run_again_learn_the_same(tmp_path: Path) -> None:
+    param = parse_text(TEXT.replace("PREFIX", str(tmp_path / "s")), caffe_pb2.SolverParameter)
+    solvers = []
+    for checkpoint in (False, True):
+        solvers.append(Solver(param, rewrite=borders_once, checkpoint=checkpoint))
+        solvers[-1].step(2)
+    for one, other in zip(*(solver.net.learnable_params for solver in solvers), strict=True):
+        assert torch.equal(one.blob, other.blob)
+
+
 def test_plain_turns_the_rewrite_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser()
     add_plain_option(parser)
