@@ -7,6 +7,7 @@ and the shell's completion do without PyTorch, which takes seconds to load.
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import importlib
 import os
@@ -76,7 +77,7 @@ def command(main: Main) -> Callable[..., int]:
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
         try:
-            status = main(argv)
+            status: int = contextvars.copy_context().run(main, argv)
             sys.stdout.flush()
             return status
         except FcnCaffeError as error:

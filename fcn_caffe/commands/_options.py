@@ -201,11 +201,47 @@ def add_state_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_fork_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--fork` and `--strict`; `use_fork` makes them count."""
+    parser.add_argument(
+        "--fork",
+        default="",
+        metavar="NAME",
+        help="whose Caffe the net is of, where it does not say: segnet, pspnet, hed …",
+    )
+    parser.add_argument("--strict", action="store_true", help="refuse layers and fields that BVLC's Caffe 1.0 has not")
+
+
+def use_fork(arguments: argparse.Namespace) -> None:
+    """Let what `--fork` and `--strict` say count for every net that the command reads.
+
+    Raises:
+        GraphError: There is no such fork.
+    """
+    if not (arguments.fork or arguments.strict):
+        return
+    from fcn_caffe.net.fork_choice import fork_name
+    from fcn_caffe.proto.dialect import use_dialect
+
+    use_dialect(fork_name(arguments.fork) if arguments.fork else "", arguments.strict)
+
+
 def phase_number(name: str) -> int:
     """Return the number that Caffe gives to a phase of `PHASES`."""
     from fcn_caffe.proto.phases import TEST, TRAIN
 
     return {"TEST": TEST, "TRAIN": TRAIN}[name]
+
+
+def blob_counts(files: Sequence[str]) -> dict[str, int]:
+    """Return how many blobs each layer has in weight files, which tells forks of Caffe apart.
+
+    Raises:
+        WeightsError: A file cannot be read.
+    """
+    from fcn_caffe.weights.transfer import load_weights
+
+    return {layer: len(blobs) for file in files for layer, blobs in load_weights(file).items()}
 
 
 def fill(net: Net, files: Sequence[str]) -> None:

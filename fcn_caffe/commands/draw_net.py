@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import PHASES, add_state_options, net_or_solver, new_parser, phase_number
+from fcn_caffe.commands._options import (
+    PHASES,
+    add_fork_options,
+    add_state_options,
+    net_or_solver,
+    new_parser,
+    phase_number,
+    use_fork,
+)
 
 RANKDIRS = ("LR", "TB", "BT", "RL")
 
@@ -30,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="show the shapes of blobs; the net is built for that, so its data must be there (needs --phase)",
     )
+    add_fork_options(options)
     return options
 
 
@@ -38,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     options = parser()
     arguments = options.parse_args(argv)
+    use_fork(arguments)
     if arguments.phase == "ALL" and (arguments.stage or arguments.level or arguments.shapes):
         options.error("--stage, --level and --shapes are of one phase: give --phase TRAIN or TEST.")
 
@@ -47,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fcn_caffe.proto.upgrade import upgrade_net
 
     phase = None if arguments.phase == "ALL" else phase_number(arguments.phase)
-    net = upgrade_net(read_text(arguments.net, caffe_pb2.NetParameter, keep_foreign=True), arguments.net)
+    net = upgrade_net(
+        read_text(arguments.net, caffe_pb2.NetParameter, keep_foreign=not arguments.strict), arguments.net
+    )
     shapes = None
     if arguments.shapes:
         built = Net(arguments.net, phase or 0, stages=arguments.stage, level=arguments.level, device="meta")

@@ -14,8 +14,10 @@ from fcn_caffe.commands import command
 from fcn_caffe.commands._options import (
     PHASES,
     add_device_options,
+    add_fork_options,
     add_plain_option,
     add_state_options,
+    blob_counts,
     fill,
     make_faster,
     names,
@@ -24,6 +26,7 @@ from fcn_caffe.commands._options import (
     phase_number,
     positive,
     requested_device,
+    use_fork,
 )
 from fcn_caffe.errors import DataError
 
@@ -47,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     add_state_options(options)
     add_plain_option(options)
     add_device_options(options)
+    add_fork_options(options)
     return options
 
 
@@ -61,6 +65,7 @@ def _format(output: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     arguments = parser().parse_args(argv)
+    use_fork(arguments)
     formats = [arguments.type or _format(output) for output in arguments.outputs]
 
     from fcn_caffe.evaluation.features import extract_features
@@ -71,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if device is None:
         device = torch_device(f"cuda:{arguments.device_id}" if arguments.mode == "GPU" else "cpu")
     phase = phase_number(arguments.phase)
-    net = Net(arguments.net, phase, stages=arguments.stage, level=arguments.level, device=device)
+    known = blob_counts(arguments.weights)
+    net = Net(arguments.net, phase, stages=arguments.stage, level=arguments.level, device=device, blob_counts=known)
     fill(net, arguments.weights)
     counts = extract_features(
         make_faster(net, arguments), arguments.blobs, arguments.outputs, arguments.batches, formats

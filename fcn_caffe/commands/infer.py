@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from fcn_caffe.commands import command
 from fcn_caffe.commands._options import (
     add_crf_options,
+    add_fork_options,
     add_plain_option,
     add_tile_option,
     make_faster,
     net_or_solver,
     new_parser,
     requested_crf,
+    use_fork,
 )
 from fcn_caffe.errors import DataError
 
@@ -44,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
     add("--ignore-preprocessing", action="store_true", help="run even if the weights were made for other inputs")
     add_crf_options(options)
+    add_fork_options(options)
     return options
 
 
@@ -98,6 +101,7 @@ def _shares(label: UInt8, names: Sequence[str]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     arguments = parser().parse_args(argv)
+    use_fork(arguments)
 
     from fcn_caffe.evaluation.infer import find_images
     from fcn_caffe.host import pictures

@@ -14,6 +14,7 @@ from fcn_caffe.commands import command
 from fcn_caffe.commands._options import (
     DATA_HELP,
     add_crf_options,
+    add_fork_options,
     add_plain_option,
     add_tile_option,
     make_faster,
@@ -22,6 +23,7 @@ from fcn_caffe.commands._options import (
     paths_with_data,
     positive,
     requested_crf,
+    use_fork,
 )
 from fcn_caffe.commands.infer import VOC_LAYOUT
 from fcn_caffe.errors import DataError
@@ -63,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     add("--voc-results", type=Path, help=server)
     add_crf_options(options)
     add("--crf-image", default="data", metavar="BLOB", help="blob of the images that --crf looks at (default: data)")
+    add_fork_options(options)
     return options
 
 
@@ -221,6 +224,7 @@ def _score(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     arguments = parser().parse_args(argv)
+    use_fork(arguments)
     paths = paths_with_data(arguments.data)
 
     from fcn_caffe.evaluation.infer import trained_net

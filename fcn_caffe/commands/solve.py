@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING
 from fcn_caffe.commands import INTERRUPTED, command
 from fcn_caffe.commands._options import (
     DATA_HELP,
+    add_fork_options,
     add_plain_option,
     add_thrift_options,
     new_parser,
     paths_with_data,
     positive,
     rewrite,
+    use_fork,
 )
 from fcn_caffe.errors import SolverError
 from fcn_caffe.host.paths import Paths, checkout, shipped
@@ -58,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     add_plain_option(options)
     add("--ignore-preprocessing", action="store_true", help="start even from weights made for other inputs")
     add("--dry-run", action="store_true", help="print which stages would run and what is missing; write nothing")
+    add_fork_options(options)
     return options
 
 
@@ -219,6 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when all stages are there, 130 when interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(words)
+    use_fork(arguments)
     solver, paths = _find_solver(Path(arguments.solver), arguments.data)
     plan = _make_plan(arguments, solver, paths)
     plan.print()

@@ -10,7 +10,9 @@ from fcn_caffe.commands import command
 from fcn_caffe.commands._options import (
     PHASES,
     add_device_options,
+    add_fork_options,
     add_state_options,
+    blob_counts,
     fill,
     names,
     net_or_solver,
@@ -18,6 +20,7 @@ from fcn_caffe.commands._options import (
     phase_number,
     positive,
     requested_device,
+    use_fork,
 )
 from fcn_caffe.errors import DataError, WeightsError
 from fcn_caffe.host.program import tool_call
@@ -41,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     add("-phase", "--phase", choices=PHASES, default="TEST", help="default: %(default)s")
     add_state_options(options)
     add_device_options(options)
+    add_fork_options(options)
     return options
 
 
@@ -77,6 +81,7 @@ def _run(net: Net, iterations: int) -> tuple[float, Sums]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     arguments = parser().parse_args(argv)
+    use_fork(arguments)
     if not arguments.weights:
         raise WeightsError("--weights names no file: give the weights to test.")
 
@@ -84,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fcn_caffe.net.net import Net
 
     phase, device = phase_number(arguments.phase), requested_device(arguments) or "cpu"
-    net = Net(arguments.model, phase, stages=arguments.stage, level=arguments.level, device=device)
+    counts = blob_counts(arguments.weights)
+    net = Net(arguments.model, phase, stages=arguments.stage, level=arguments.level, device=device, blob_counts=counts)
     fill(net, arguments.weights)
     loss, sums = _run(net, arguments.iterations)
     print(f"Loss: {number(loss / arguments.iterations)}")

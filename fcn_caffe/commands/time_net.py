@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from fcn_caffe.commands import command
 from fcn_caffe.commands._options import (
     PHASES,
+    add_fork_options,
     add_state_options,
     fill,
     names,
@@ -22,6 +23,7 @@ from fcn_caffe.commands._options import (
     new_parser,
     phase_number,
     positive,
+    use_fork,
 )
 from fcn_caffe.host.atomic import atomic_write, check_place
 from fcn_caffe.host.tables import Table, print_tables
@@ -52,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     add_state_options(options)
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
     add("--csv", type=Path, help="write the table to this CSV file")
+    add_fork_options(options)
     return options
 
 
@@ -101,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     options = parser()
     arguments = options.parse_args(argv)
+    use_fork(arguments)
     if (arguments.net is None) == (arguments.model is None):
         options.error("give the net once, as NET or --model NET.")
     path = arguments.net or arguments.model

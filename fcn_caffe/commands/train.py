@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from fcn_caffe.commands import INTERRUPTED, command
 from fcn_caffe.commands._options import (
     add_device_options,
+    add_fork_options,
     add_plain_option,
     add_state_options,
     add_thrift_options,
@@ -24,6 +25,7 @@ from fcn_caffe.commands._options import (
     new_parser,
     requested_device,
     rewrite,
+    use_fork,
 )
 from fcn_caffe.errors import SolverError
 from fcn_caffe.host.program import tool_words
@@ -56,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
         meaning = f"what {name.upper()} does (default: {default})"
         add(f"-{name}_effect", f"--{name}_effect", choices=EFFECTS, default=default, help=meaning)
     add("--log", type=Path, help="write the log to the end of this file too; a terminal then shows a bar instead")
+    add_fork_options(options)
     return options
 
 
@@ -90,6 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when training came to its end, 130 when a signal stopped it."""
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(words)
+    use_fork(arguments)
     if arguments.snapshot and arguments.weights:
         raise SolverError("give --snapshot to go on with training or --weights to start from, not both.")
     if arguments.snapshot and not Path(arguments.snapshot).is_file():

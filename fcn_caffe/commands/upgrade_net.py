@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import new_parser
+from fcn_caffe.commands._options import add_fork_options, new_parser, use_fork
 
 if TYPE_CHECKING:
     from fcn_caffe.proto import caffe_pb2
@@ -57,6 +57,7 @@ def upgrade_parser(tool: str, description: str | None, what: str) -> argparse.Ar
     form = options.add_mutually_exclusive_group()
     form.add_argument("--text", action="store_true", help="write text")
     form.add_argument("--binary", action="store_true", help="write binary")
+    add_fork_options(options)
     return options
 
 
@@ -85,7 +86,7 @@ def upgrade(
     from fcn_caffe.proto.files import read_message, replace, write_message
 
     source, target = arguments.source, arguments.target
-    message, was_binary = read_message(source, message_class, keep_foreign=True)
+    message, was_binary = read_message(source, message_class, keep_foreign=not arguments.strict)
     binary = arguments.binary or (was_binary and not arguments.text)
     old = old_forms(message)
     make_modern(message, source)
@@ -102,6 +103,7 @@ def upgrade(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 also when there was nothing to upgrade."""
     arguments = parser().parse_args(argv)
+    use_fork(arguments)
 
     from fcn_caffe.net.graph import upgrade_whole_net
     from fcn_caffe.proto import caffe_pb2

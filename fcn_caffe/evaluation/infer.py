@@ -43,8 +43,10 @@ def trained_net(
     """
     paths = paths or Paths()
     weights = paths.from_root(weights)
-    net = Net(path, TEST, stages=stages, paths=paths)
-    report = copy_weights(net, load_weights(weights), source=weights)
+    arrays = load_weights(weights)
+    counts = {layer: len(blobs) for layer, blobs in arrays.items()}
+    net = Net(path, TEST, stages=stages, paths=paths, blob_counts=counts)
+    report = copy_weights(net, arrays, source=weights)
     if report.missing:
         raise WeightsError(
             f"{weights}: has no weights for layer {', '.join(map(str, report.missing))} of {net.path}. "

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -126,6 +127,10 @@ class Layer(nn.Module):
     def blobs(self) -> list[nn.Parameter]:
         """Return the parameter blobs in Caffe's order."""
         return [getattr(self, name) for name in self.blob_names]
+
+    def adapt_arrays(self, arrays: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Return the arrays of a weight file as this layer's blobs: a fork may keep them in another form."""
+        return arrays
 
     def infer(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return the tops' shapes: meta tensors for bottoms that are meta tensors.

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from fcn_caffe.errors import GraphError
 from fcn_caffe.host.text import did_you_mean
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.dialect import dialect
 from fcn_caffe.proto.upgrade import TO_ASK
 
 __all__ = ["FORKS", "choose_forks", "fork_name", "with_fork"]
@@ -101,7 +102,7 @@ def with_fork(
 
     Args:
         net: The net, which is changed.
-        fork: Its fork; "" leaves what the net says.
+        fork: Its fork; "" for what the command says, or the net itself.
         blob_counts: How many blobs each layer has in the weights.
 
     Returns:
@@ -110,6 +111,7 @@ def with_fork(
     Raises:
         GraphError: The fork is not known.
     """
+    fork = fork or dialect().fork
     if fork:
         net.fork = fork_name(fork)
     _choose_by_blobs(net, blob_counts or {})

@@ -24,7 +24,7 @@ def read_net(
     level: int = 0,
     *,
     fork: str = "",
-    strict: bool = False,
+    strict: bool | None = None,
     blob_counts: Mapping[str, int] | None = None,
 ) -> caffe_pb2.NetParameter:
     """Read a net file, upgrade old forms, and keep the layers of one phase, level and set of stages.

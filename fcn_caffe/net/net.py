@@ -28,6 +28,7 @@ from fcn_caffe.net.parameters import LearnableParam, create_params
 from fcn_caffe.net.rewrite.splits import insert_splits
 from fcn_caffe.net.runner import FAILURES, Blob, Runner, Shape, Step, free_early, infer_tops, make_steps, name_failure
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.dialect import dialect
 from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.proto.upgrade import upgrade_net
 
@@ -67,7 +68,8 @@ class Net(nn.Module):
         paths: what relative paths start from, the net's own and those of its data; by default the working directory.
         fork: whose Caffe the net is of, where the file does not say and forks mean different things by one type:
             "segnet", "pspnet", "hed" …; see `fork_choice.FORKS`.
-        strict: whether layers and fields of other Caffes than BVLC's 1.0 are errors.
+        strict: whether layers and fields of other Caffes than BVLC's 1.0 are errors; None for what the command that
+            runs says, and False outside of commands.
         blob_counts: how many blobs each layer has in the weights that will fill the net; they, too, tell forks apart.
 
     Raises:
@@ -93,7 +95,7 @@ class Net(nn.Module):
         debug_info: bool = False,
         paths: Paths | None = None,
         fork: str = "",
-        strict: bool = False,
+        strict: bool | None = None,
         blob_counts: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
@@ -108,7 +110,7 @@ class Net(nn.Module):
             upgrade_net(mine, f"net '{mine.name}'")
             param = filter_net(with_fork(mine, fork, blob_counts), phase, stages, level)
         _use_inputs(param, input_shapes or {})
-        refuse_foreign_layers(param.layer, strict)
+        refuse_foreign_layers(param.layer, dialect().strict if strict is None else strict)
         _name_automatic_tops(param)
         debug_info = debug_info or param.debug_info
         self.param = insert_splits(param) if debug_info else param
@@ -254,6 +256,13 @@ class Net(nn.Module):
             if layer.blob_names and layer.name not in params:
                 params[layer.name] = list(layer.blobs)
         return params
+
+    def adapt_weights(self, weights: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        """Return weights in the form of the layers that they are for; see `Layer.adapt_arrays`."""
+        firsts = {layer.name: layer for layer in reversed(self.layers_in_order) if layer.blob_names}
+        return {
+            name: firsts[name].adapt_arrays(arrays) if name in firsts else arrays for name, arrays in weights.items()
+        }
 
     def all_params(self) -> list[tuple[str, str, list[Tensor]]]:
         """Return name, type and blobs of every layer that has blobs, in file order: also where a name is repeated."""

@@ -17,6 +17,7 @@ from fcn_caffe.errors import PrototxtError
 from fcn_caffe.host.text import decode_text, did_you_mean
 from fcn_caffe.host.wrong_file import HEAD, wrong_file
 from fcn_caffe.proto import caffe_pb2, foreign, hints
+from fcn_caffe.proto.dialect import dialect
 from fcn_caffe.proto.foreign import ForeignPart
 from fcn_caffe.proto.fork_fields import foreign_field, foreign_value
 from fcn_caffe.proto.forks import RUNS, V1_CROP, V1_WORDS, Foreign
@@ -55,7 +56,7 @@ _BETWEEN = re.compile(r"\s|#[^\n]*")  # what may stand between a minus and its n
 
 
 def read_text(
-    path: str | os.PathLike[str], message_class: type[M], *, keep_foreign: bool = False, strict: bool = False
+    path: str | os.PathLike[str], message_class: type[M], *, keep_foreign: bool = False, strict: bool | None = None
 ) -> M:
     """Read the message in a text file, which is UTF-8.
 
@@ -93,7 +94,7 @@ def parse_text(
     path: str | os.PathLike[str] = "<string>",
     *,
     keep_foreign: bool = False,
-    strict: bool = False,
+    strict: bool | None = None,
 ) -> M:
     """Read the message that a text spells.
 
@@ -104,7 +105,7 @@ def parse_text(
         keep_foreign: Whether fields of other Caffes that do not run here stay as lines of text, which `write_text`
             writes again. Otherwise those that change no number are left out, which is said once in the log, and the
             rest is an error, all of it one.
-        strict: Whether every field of another Caffe than BVLC's 1.0 is an error.
+        strict: Whether every field of another Caffe than BVLC's 1.0 is an error; None for what the command says.
 
     Raises:
         PrototxtError: Says line and column, what was expected, what came, and the nearest known name.
@@ -112,7 +113,7 @@ def parse_text(
     Source: the text format specification of protobuf; Caffe reads its nets with the C++ parser.
     """
     message = message_class()
-    parser = _Parser(text, path, keep_foreign, strict)
+    parser = _Parser(text, path, keep_foreign, dialect().strict if strict is None else strict)
     about = describe(message.DESCRIPTOR)
     (parser.read_layer if about.name in hints.LAYERS else parser.read_message)(message, about, [])
     parser.check_foreign()

@@ -50,7 +50,15 @@ class Net:
         file, phase, level, stages, weights = net_arguments(arguments, options)
         find_caffe()
         with raise_as_raised():
-            core = CoreNet(check_file(file), phase, stages=stages, level=level, device=modes.current_device())
+            arrays = {} if weights is None else load_weights(check_file(weights))
+            core = CoreNet(
+                check_file(file),
+                phase,
+                stages=stages,
+                level=level,
+                device=modes.current_device(),
+                blob_counts={layer: len(blobs) for layer, blobs in arrays.items()},
+            )
         self._start(core)
         if weights is not None:
             self.copy_from(weights)

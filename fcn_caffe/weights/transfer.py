@@ -214,7 +214,8 @@ def copy_weights(
         WeightsError: Names the layer, the blob and both shapes.
     """
     name = os.fspath(source)
-    report, pairs, problems = _pair_up(net, weights)
+    adapt = getattr(net, "adapt_weights", None)  # a Net has it
+    report, pairs, problems = _pair_up(net, weights if adapt is None else adapt(weights))
     if problems:
         more = f" ({_count(len(problems) - 1, 'more blob')} also do not fit.)" if len(problems) > 1 else ""
         raise WeightsError(f"{name}: {problems[0]}{more}")

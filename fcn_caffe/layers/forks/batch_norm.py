@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -196,6 +200,21 @@ class NvidiaBatchNorm(SameShapeLayer):
             param.param.add()
         for index, spec in enumerate(param.param):
             spec.lr_mult = spec.decay_mult = float(index > 2)
+
+    def adapt_arrays(self, arrays: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Divide BVLC's statistics by their factor, which then is 1; put the first DIGITS' blobs in today's order.
+
+        A scale and a bias that are missing are 1 and 0. The first DIGITS had scale, bias, mean, variance and a number.
+        """
+        if len(arrays) == 5 and arrays[4].size == 1 < self.channels:
+            scale, bias, mean, variance, one = arrays
+            return [mean, variance, np.ones_like(one), scale, bias]
+        if len(arrays) != 3 or any(array.size == 0 for array in arrays):
+            return arrays
+        mean, variance, factor = arrays
+        divisor = float(factor.reshape(-1)[0]) or 1.0
+        plain = [mean / divisor, variance / divisor, np.ones_like(factor)]
+        return [*plain, np.ones_like(mean), np.zeros_like(mean)] if self.affine else plain
 
     def is_repeatable(self) -> bool:
         return not self.training  # else the statistics move
