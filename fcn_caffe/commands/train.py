@@ -113,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             amp=arguments.amp,
             rewrite=rewrite(arguments, logger.info),
         )
+        solver.refuse_too_large()
         solver.on_snapshot.append(lambda solver, state: snapshots.append(str(state)))
         gpu = solver.device.type == "cuda"
         say("caffe.cpp:197", f"Using GPUs {solver.device.index}" if gpu else "Use CPU.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import prod
 
 import torch
 
@@ -13,6 +12,7 @@ from fcn_caffe.host.free_memory import free_bytes, show_bytes
 from fcn_caffe.host.text import show
 from fcn_caffe.net.coord_map import FIRST_SPATIAL_AXIS, crop_offset
 from fcn_caffe.net.graph import Graph
+from fcn_caffe.net.memory import forward_bytes, solver_bytes, training_bytes
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2
 
@@ -21,7 +21,6 @@ __all__ = ["CROP_OFFSET", "batch_statistics", "crop_offsets", "crop_text", "memo
 CROP_OFFSET = "crop offset"  # the check's name
 
 FLOAT = 4  # bytes
-_TWO_HISTORIES = ("Adam", "AdaDelta")
 
 
 def crop_offsets(param: caffe_pb2.NetParameter) -> Iterator[Finding]:
@@ -94,23 +93,15 @@ def memory_needed(net: Net, training: bool, solver_type: str = "SGD") -> Iterato
     """Estimate the memory of parameters and blobs; in training of gradients and histories too."""
     counted: dict[int, int] = {id(item.blob): item.blob.numel() for item in net.learnable_params}
     parameters = sum(counted.values()) * FLOAT
-    learning = sum(item.blob.numel() for item in net.learnable_params if item.lr_mult) * FLOAT
-    sizes = {name: prod(shape) * FLOAT for name, shape in net.blob_shapes.items()}
     if training:
-        # Every blob is kept for backward; in-place layers on top of layers that need their top keep one more.
-        blobs = sum(sizes.values())
-        histories = 2 if solver_type in _TWO_HISTORIES else 1
-        total = parameters + learning * (1 + histories) + blobs + max(sizes.values(), default=0)
-        parts = (
-            f"parameters {show_bytes(parameters)}, their gradients and history {show_bytes(learning * (1 + histories))}"
-        )
-        parts += f", blobs kept for backward {show_bytes(blobs)}"
+        learning, blobs = solver_bytes(net, solver_type), training_bytes(net)
+        total = parameters + learning + blobs
+        parts = f"parameters {show_bytes(parameters)}, their gradients and history {show_bytes(learning)}"
+        parts += f", blobs kept for backward and working memory {show_bytes(blobs)}"
     else:
-        blobs = _peak(net, sizes)
-        total, parts = (
-            parameters + blobs,
-            f"parameters {show_bytes(parameters)}, blobs at their most {show_bytes(blobs)}",
-        )
+        blobs = forward_bytes(net)
+        total = parameters + blobs
+        parts = f"parameters {show_bytes(parameters)}, blobs and working memory at their most {show_bytes(blobs)}"
     shape = next((net.blob_shapes[node.tops[0]] for node in net.graph.nodes if node.tops), ())
     what = f"{'training' if training else 'one forward pass'} on {show(shape)}"
     yield Finding(
@@ -118,7 +109,7 @@ def memory_needed(net: Net, training: bool, solver_type: str = "SGD") -> Iterato
         "memory",
         net.name or "net",
         f"{what} takes about {show_bytes(total)} ({parts}).",
-        "An estimate: convolutions take working memory besides.",
+        "An estimate: other libraries than torch's own take other working memory.",
     )
     free = free_bytes(torch.device("cpu"))
     if free is not None and total > free:
@@ -127,19 +118,8 @@ def memory_needed(net: Net, training: bool, solver_type: str = "SGD") -> Iterato
             "memory",
             net.name or "net",
             f"{what} takes about {show_bytes(total)}, this machine has {show_bytes(free)} free.",
-            "Use smaller images, a narrower net, or a machine with more memory.",
+            "Use smaller images, a narrower net, or a machine with more memory; solve and train have --checkpoint.",
         )
-
-
-def _peak(net: Net, sizes: dict[str, int]) -> int:
-    """Return the most bytes of blobs alive at once in a forward pass that frees each after its last reader."""
-    alive: set[str] = set()
-    most = 0
-    for step in net.steps:
-        alive.update(step.tops)
-        most = max(most, sum(sizes[name] for name in alive))
-        alive.difference_update(step.frees)
-    return most
 
 
 def _show(offsets: list[int], between: str = ", ") -> str:

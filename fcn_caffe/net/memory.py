@@ -16,10 +16,20 @@ from fcn_caffe.net.runner import Shape, Step, infer_tops
 
 if TYPE_CHECKING:
     from fcn_caffe.net.net import Net
+    from fcn_caffe.net.training_runner import Segment
 
-__all__ = ["forward_bytes", "infer_shapes", "kept_bytes", "shape_bytes", "working_bytes"]
+__all__ = [
+    "forward_bytes",
+    "infer_shapes",
+    "kept_bytes",
+    "shape_bytes",
+    "solver_bytes",
+    "training_bytes",
+    "working_bytes",
+]
 
 FLOAT = 4  # bytes
+TWO_HISTORIES = ("Adam", "AdaDelta")
 
 _VIEWS = {"Crop", "Flatten", "Reshape", "Slice", "Split"}  # their tops are in the memory of their first bottom
 
@@ -60,6 +70,42 @@ def forward_bytes(net: Net, sources: Mapping[str, Shape] | None = None) -> int:
         most = max(most, ledger.total + working)
         ledger.free(step.frees)
     return most
+
+
+def training_bytes(net: Net, segments: Sequence[Segment] = ()) -> int:
+    """Return about how many bytes a training step takes at its most, besides parameters, their gradients and histories.
+
+    Args:
+        net: a train net, with the shapes that it was built for.
+        segments: how it is cut for `--checkpoint`; none for a plain step.
+    """
+    shapes = infer_shapes(net.steps, net.blob_shapes)
+    sizes = {
+        name: shape_bytes(shape)
+        for step, tops in zip(net.steps, shapes, strict=True)
+        for name, shape in zip(step.tops, tops, strict=False)
+    }
+    tops_of = {id(step): tops for step, tops in zip(net.steps, shapes, strict=True)}
+    before = most = 0  # before: what earlier segments keep
+    for steps, left in [(segment.steps, segment.tops if segment.repeats else None) for segment in segments] or [
+        (net.steps, None)
+    ]:
+        kept = 0
+        for step in steps:
+            tops, bottoms = tops_of[id(step)], [sizes[name] for name in step.bottoms]
+            kept += kept_bytes(step, tops)
+            # Backward has the gradients of tops and bottoms, and finds that of the weights in an array of its own.
+            gradients = sum(map(shape_bytes, tops)) + sum(bottoms)
+            weights = sum(shape_bytes(blob.shape) for blob in step.layer.blobs)
+            most = max(most, before + kept + gradients + weights + working_bytes(step.layer, bottoms, tops))
+        before += kept if left is None else sum(sizes[name] for name in left)
+    return most
+
+
+def solver_bytes(net: Net, solver_type: str) -> int:
+    """Return the bytes of the gradients and of the histories of what a net learns."""
+    learned = {id(item.blob): item.blob.numel() for item in net.learnable_params if item.lr_mult}
+    return sum(learned.values()) * FLOAT * (3 if solver_type in TWO_HISTORIES else 2)
 
 
 def working_bytes(layer: Layer, bottoms: Sequence[int], tops: Sequence[Shape]) -> int:

@@ -188,7 +188,8 @@ class Training:
         device: the device, as Solver takes it.
         on_step: a function that gets the solver after each iteration.
         resume: continue from the newest snapshot.
-        checkpoint, amp: as Solver takes them.
+        checkpoint: as Solver takes it.
+        amp: as Solver takes it.
         rewrite: as Solver takes it.
     Raises:
         SolverError, WeightsError, DataError: the stage cannot start.
@@ -219,6 +220,7 @@ class Training:
             amp=amp,
             rewrite=rewrite,
         )
+        self.solver.refuse_too_large()
         if on_step is not None:
             self.solver.on_step.append(on_step)
         self.scores = ScoreTable(stage.folder / "scores.csv")

@@ -1,6 +1,7 @@
 """The preflight: every fault it knows, made on purpose, is found with its layer; what is shipped has none."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -380,9 +381,11 @@ def test_memory_is_an_estimate_that_grows_with_the_images(at):
         return found(at(net_text(), solver_text(), size=size), NOTE, "memory")[0]
 
     assert "training on 1x3x48x64" in line((48, 64)) and "An estimate" in line((48, 64))
-    # conv 8, data 3, upscore 6 and score 6 channels at full size, pool and score_fr at half: in floats, by hand
-    blobs = 4 * (480 * 640 * (3 + 1 + 8 + 6) + 240 * 320 * (8 + 6) + 482 * 642 * 6 + 1)
-    assert f"blobs kept for backward {blobs / 2**20:.4g} MiB" in line((480, 640))
+    # conv 8, data 3, upscore 6 channels at full size, pool and score_fr at half, in floats, by hand: what is kept. The
+    # peak is at the upsampling or after it, with its gradients and working memory besides.
+    kept = 4 * (480 * 640 * (3 + 1 + 8) + 240 * 320 * (8 + 6) + 482 * 642 * 6)
+    shown = re.search(r"blobs kept for backward and working memory ([\d.]+) MiB", line((480, 640)))
+    assert shown and kept / 2**20 < float(shown[1]) < 2.5 * kept / 2**20
 
 
 # -- inputs ----------------------------------------------------------------------------------------------------------

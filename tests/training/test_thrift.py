@@ -7,6 +7,7 @@ import pytest
 
 from fcn_caffe.commands.train import main
 from fcn_caffe.errors import SolverError
+from fcn_caffe.net.memory import solver_bytes, training_bytes
 from fcn_caffe.proto import caffe_pb2, parse_text
 from fcn_caffe.training.solver import Solver, settings
 
@@ -66,3 +67,24 @@ def test_refusals():
         Solver(solver_param(), amp="fp16")
     with pytest.raises(SolverError, match="debug_info looks at every blob"):
         Solver(solver_param("debug_info: true"), checkpoint=True)
+
+
+def test_a_net_that_cannot_fit_is_refused_before_it_starts(tmp_path, monkeypatch, capsys):
+    param = solver_param()
+    param.net_param.layer[4].convolution_param.num_output = 64  # the peak is where the first stage is only kept
+    solver = Solver(param)
+    solver.refuse_too_large()
+    need = solver_bytes(solver.net, "SGD") + training_bytes(solver.net)
+    monkeypatch.setattr(settings, "free_bytes", lambda device: need - 1)
+    with pytest.raises(SolverError, match=r"a training step on 2x3x12x12 takes about .* --checkpoint takes about"):
+        solver.refuse_too_large()
+    Solver(param, checkpoint=True).refuse_too_large()
+    monkeypatch.setattr(settings, "free_bytes", lambda device: 1000)
+    for checkpoint in (False, True):
+        with pytest.raises(SolverError, match=r"1000 bytes are free\. Use smaller images or batches, or free memory\."):
+            Solver(param, checkpoint=checkpoint).refuse_too_large()
+    (tmp_path / "net.prototxt").write_text(NET)
+    (tmp_path / "run.prototxt").write_text(SOLVER % (tmp_path / "run"))
+    assert main(["--solver", str(tmp_path / "run.prototxt")]) == 1
+    assert "1000 bytes are free" in capsys.readouterr().err
+    assert not list(tmp_path.glob("run_iter*"))

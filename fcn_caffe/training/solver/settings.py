@@ -9,11 +9,13 @@ import torch
 
 from fcn_caffe.errors import FcnCaffeError, SolverError
 from fcn_caffe.host.devices import has_bfloat16, torch_device
+from fcn_caffe.host.free_memory import free_bytes, show_bytes
 from fcn_caffe.host.glog import logger
 from fcn_caffe.host.paths import PathLike, Paths
-from fcn_caffe.host.text import did_you_mean
+from fcn_caffe.host.text import did_you_mean, show
+from fcn_caffe.net.memory import solver_bytes, training_bytes
 from fcn_caffe.net.net import Net
-from fcn_caffe.net.training_runner import Thrift
+from fcn_caffe.net.training_runner import Thrift, cut_segments
 from fcn_caffe.proto import caffe_pb2, read_text
 from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.proto.upgrade import upgrade_solver
@@ -299,6 +301,27 @@ class Settings:
                 *(self.place, "CPU" if net.device.type == "cpu" else "GPU"),
             )
         return Thrift(checkpoint, half=amp is not None)
+
+    def refuse_too_large(self, net: Net, checkpoint: bool) -> None:
+        """Refuse to train a net that takes more memory than is free.
+
+        Raises:
+            SolverError: it does; says how much, and whether `--checkpoint` would help.
+        """
+        free = free_bytes(net.device)
+        learning = solver_bytes(net, self.param.type)
+        need = learning + training_bytes(net, cut_segments(net) if checkpoint else ())
+        if free is None or need <= free:
+            return
+        cure = ""
+        if not checkpoint and (less := learning + training_bytes(net, cut_segments(net))) <= free:
+            cure = f" --checkpoint takes about {show_bytes(less)}."
+        shape = next((net.blob_shapes[node.tops[0]] for node in net.graph.nodes if node.tops), ())
+        raise self.error(
+            f"a training step on {show(shape)} takes about {show_bytes(need)} besides the weights (gradients and "
+            f"history {show_bytes(learning)}), {show_bytes(free)} are free.{cure} "
+            "Use smaller images or batches, or free memory."
+        )
 
     def device(self, asked: str | torch.device | None) -> torch.device:
         """Return the device to run on: `asked`, else the one of solver_mode where CUDA is present, else the CPU.

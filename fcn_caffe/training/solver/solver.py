@@ -100,6 +100,7 @@ class Solver:
         self.net: Net = rewrite(settings.train_net(self.device))
         if checkpoint or amp is not None:
             self.net.make_runner = settings.thrift(self.net, checkpoint, amp)
+        self._checkpoint = checkpoint
         self.optimizer = settings.update_rule(self.net)
         self.test_nets: list[Net] = [rewrite(net) for net in settings.test_nets(self.device)]
         for test_net in self.test_nets:
@@ -169,6 +170,10 @@ class Solver:
                     say("solver.cpp:295", "Optimization stopped early.")
                     return
             say("solver.cpp:317", "Optimization Done.")
+
+    def refuse_too_large(self) -> None:
+        """Refuse a net that takes more memory than is free. Raises: SolverError, which says how much."""
+        self._settings.refuse_too_large(self.net, self._checkpoint)
 
     def step(self, count: int) -> None:
         """Run `count` iterations, with the tests, displays and snapshots that are due. SIGINT ends it early."""
