@@ -30,6 +30,8 @@ from fcn_caffe.host.tables import Table, print_tables
 from fcn_caffe.host.text import show
 
 if TYPE_CHECKING:
+    from fcn_caffe.net.net import Net
+    from fcn_caffe.net.rewrite.tuned import Tuning
     from fcn_caffe.net.timing import NetTimes
 
 COLUMNS = ("layer", "type", "tops", "parameters", "forward_ms", "backward_ms")
@@ -55,7 +57,18 @@ def parser() -> argparse.ArgumentParser:
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
     add("--csv", type=Path, help="write the table to this CSV file")
     add_fork_options(options)
+    add("--fast", action="store_true", help="time each convolution in the quickest way that keeps scores within 1e-4")
+    add("--ways", action="store_true", help="print these ways first; without --fast, time the net as it is")
     return options
+
+
+def ways_table(tuning: Tuning) -> Table:
+    """The way of each convolution and its gradients, and the largest error of these."""
+    columns = ("convolution", "forward", "bottom's gradient", "weight's gradient", "error")
+    rows = [
+        (choice.layer, choice.forward, choice.bottom, choice.weight, f"{choice.error:.1e}") for choice in tuning.choices
+    ]
+    return Table(columns, rows)
 
 
 def times_table(times: NetTimes) -> Table:
@@ -77,12 +90,14 @@ def times_table(times: NetTimes) -> Table:
     return Table(("layer", "type", "tops", "parameters", "forward ms", "backward ms"), rows)
 
 
-def _plain(table: Table) -> str:
-    """A table of times as lines of text."""
+def _plain(table: Table, words: int = 3) -> str:
+    """A table as lines of text; words: how many of its first columns are no numbers."""
     rows = [table.columns, *table.rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(table.columns))]
     lines = [
-        "  ".join(cell.ljust(width) if place < 3 else cell.rjust(width) for place, (cell, width) in enumerate(cells))
+        "  ".join(
+            cell.ljust(width) if place < words else cell.rjust(width) for place, (cell, width) in enumerate(cells)
+        )
         for cells in (list(zip(row, widths, strict=True)) for row in rows)
     ]
     return "\n".join(lines)
@@ -97,6 +112,18 @@ def _write_csv(path: Path, times: NetTimes) -> None:
             writer.writerow(
                 (layer.name, layer.type, tops, layer.parameters, f"{layer.forward:.6f}", f"{layer.backward:.6f}")
             )
+
+
+def _tuned(net: Net, arguments: argparse.Namespace) -> Net:
+    """The net to time, after what --ways and --fast print."""
+    from fcn_caffe.net.rewrite.tuned import tune
+
+    tuning = tune(net)
+    if arguments.ways:
+        table = ways_table(tuning)
+        print_tables(_plain(table, 4), [table])
+    print(tuning, end="\n\n")
+    return tuning.net if arguments.fast else net
 
 
 @command
@@ -118,6 +145,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = torch_device(arguments.device)
     net = Net(path, phase_number(arguments.phase), stages=arguments.stage, level=arguments.level, device=device)
     fill(net, arguments.weights)
+    if arguments.fast or arguments.ways:
+        net = _tuned(net, arguments)
     times = time_net(net, arguments.iterations, warm_up=arguments.warm_up)
     table = times_table(times)
     print_tables(_plain(table), [table])

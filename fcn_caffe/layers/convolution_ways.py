@@ -327,9 +327,10 @@ def ways_for(bottom: Tensor, weight: Tensor, window: Window, part: str, learns: 
 
 
 def _is_ordinary(bottom: Tensor, weight: Tensor) -> bool:
-    return bottom.ndim == 4 and all(
-        blob.device.type == "cpu" and blob.dtype == torch.float32 for blob in (bottom, weight)
-    )
+    """Whether the ways know these: float32 on the CPU, which autocast leaves alone."""
+    blobs = (bottom, weight)
+    is_plain = bottom.ndim == 4 and all(blob.device.type == "cpu" and blob.dtype == torch.float32 for blob in blobs)
+    return is_plain and not torch.is_autocast_enabled("cpu")
 
 
 @dataclass

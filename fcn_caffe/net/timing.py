@@ -77,6 +77,7 @@ class _TimedRunner(Runner):
         super().__init__(net)
         self.clock = clock
         self.runs: list[_Run] = []
+        self.makers: dict[str, int] = {}  # blob -> the layer that made its present version
 
     def run_step(self, step: Step, bottoms: list[Tensor]) -> Sequence[Tensor]:
         leaves: list[tuple[Version, Tensor]] = []
@@ -85,12 +86,13 @@ class _TimedRunner(Runner):
             leaf = blob.detach()
             if blob.requires_grad and position not in step.blocked:
                 leaf.requires_grad_()
-            leaves.append(((name, self.net.graph.producers[step.node.index, position]), leaf))
+            leaves.append(((name, self.makers[name]), leaf))
             # A leaf may not be overwritten; a copy of it may, and its backward hands the gradient through.
             copies.append(leaf.clone() if step.layer.inplace else leaf)
         with self.clock(step.node.name):
             tops = self.call_layer(step, copies) if copies else self.source(step)
         self.runs.append(_Run(step, leaves, tops))
+        self.makers.update(dict.fromkeys(step.tops, step.node.index))
         return tops
 
 

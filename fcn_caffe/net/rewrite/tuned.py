@@ -140,7 +140,8 @@ def _choose(net: Net, inputs: Mapping[str, Tensor], within: float) -> list[Choic
 
 def _choose_ways(layer: Convolution, bottom: Tensor, within: float, learns: bool, is_first: bool) -> Choice:
     """Measure the ways of one layer; learns: those of its gradients too; is_first: no gradient goes below it."""
-    weight, bias, choice = layer.weight.detach(), layer.bias, Choice(layer.name)
+    weight, bias, choice = _some_numbers(layer.weight.detach()), layer.bias, Choice(layer.name)
+    bottom = _some_numbers(bottom)
     window = Window(layer.stride, layer.pad, layer.dilation, layer.group)
     parts = [_Part(bottom[..., :size, :size].contiguous(), weight, bias, window) for size in (_SMALL, _PART)]
     least = [reach + 1 - 2 * pad for reach, pad in zip(window.reach(weight), window.pad, strict=True)]
@@ -155,6 +156,11 @@ def _choose_ways(layer: Convolution, bottom: Tensor, within: float, learns: bool
         setattr(choice, name, ways[0].name)
         choice.error = max(choice.error, error)
     return choice
+
+
+def _some_numbers(blob: Tensor) -> Tensor:
+    """The blob; random numbers in its shape where it is all zeros, of which every way makes the same."""
+    return blob if blob.any() else torch.randn(blob.shape, generator=torch.Generator().manual_seed(0))
 
 
 @dataclass
