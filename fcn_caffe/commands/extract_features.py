@@ -15,7 +15,7 @@ from fcn_caffe.commands._options import (
     PHASES,
     add_device_options,
     add_fork_options,
-    add_plain_option,
+    add_speed_options,
     add_state_options,
     blob_counts,
     fill,
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     add("device_id", nargs="?", type=int, default=0, help="number of the GPU")
     add("--phase", choices=PHASES, default="TEST", help="default: %(default)s")
     add_state_options(options)
-    add_plain_option(options)
+    add_speed_options(options)
     add_device_options(options)
     add_fork_options(options)
     return options

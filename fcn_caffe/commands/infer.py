@@ -12,7 +12,7 @@ from fcn_caffe.commands import command
 from fcn_caffe.commands._options import (
     add_crf_options,
     add_fork_options,
-    add_plain_option,
+    add_speed_options,
     add_tile_option,
     make_faster,
     net_or_solver,
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     add("--mean", type=float, nargs=3, metavar=("B", "G", "R"), help="default: the net's data layer's")
     add("--score", default="score", help="blob of class scores (default: score)")
     add_tile_option(options)
-    add_plain_option(options)
+    add_speed_options(options)
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
     add("--ignore-preprocessing", action="store_true", help="run even if the weights were made for other inputs")
     add_crf_options(options)

@@ -15,7 +15,7 @@ from fcn_caffe.commands._options import (
     DATA_HELP,
     add_crf_options,
     add_fork_options,
-    add_plain_option,
+    add_speed_options,
     add_tile_option,
     make_faster,
     net_or_solver,
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     _add_class_options(options)
     add("--stage", action="append", default=[], help="NetState stage (repeatable)")
     add_tile_option(options)
-    add_plain_option(options)
+    add_speed_options(options)
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
     add("--ignore-preprocessing", action="store_true", help="run even if the weights were made for other inputs")
     add("--csv", type=Path, help="append the scores to this CSV file")
