@@ -18,6 +18,7 @@ Float = npt.NDArray[np.floating]
 Int = npt.NDArray[np.int64]
 
 CORNER, CENTER_SIZE, CORNER_SIZE = 1, 2, 3  # code_type: what the offsets are offsets of
+_BLOCK = 128  # how many boxes are compared with each other at once
 _SHARPENED_FROM = 0.5  # eta lowers the threshold while it is above this
 
 
@@ -139,23 +140,42 @@ class DetectionOutput(Layer):
     def _without_overlap(self, corners: Float) -> Int:
         """Return the places of the boxes that overlap none before them that stays. Shapes: (boxes, 4)."""
         edges = np.ascontiguousarray(corners.T)
-        size = np.maximum(edges[2:] - edges[:2], 0)
-        area = size[0] * size[1]
-        worst = np.full(len(corners), -np.inf, corners.dtype)  # each box's largest overlap with those that stay
-        threshold, stay = self.overlap, []
-        for place in range(len(corners)):
-            if worst[place] > threshold:
-                continue
-            stay.append(place)
-            common = np.minimum(edges[2:, place:], edges[2:, place, None])
-            common -= np.maximum(edges[:2, place:], edges[:2, place, None])
-            shared = np.where((common > 0).all(0), common[0] * common[1], 0)
-            union = area[place] + area[place:] - shared
-            overlap = np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
-            np.maximum(worst[place:], overlap, out=worst[place:])
-            if self.eta < 1 and threshold > _SHARPENED_FROM:
-                threshold *= self.eta
+        threshold = self.overlap
+        stay: list[int] = []
+        lowest = threshold if self.eta == 1 else min(threshold, _SHARPENED_FROM * self.eta)
+        for start in range(0, len(corners), _BLOCK):
+            block = edges[:, start : start + _BLOCK]
+            count = block.shape[1]
+            # with the boxes of earlier blocks that stay, and within the block
+            worst = _overlaps(edges.take(stay, 1), block).max(0).tolist() if stay else [0.0] * count
+            within = _overlaps(block, block)
+            rivals: list[list[tuple[int, float]]] = [[] for _ in range(count)]
+            pairs = np.nonzero(within > lowest)
+            for better, place, overlap in zip(*(part.tolist() for part in (*pairs, within[pairs])), strict=True):
+                if better < place:
+                    rivals[place].append((better, overlap))
+            stays = [False] * count
+            for place in range(count):
+                if worst[place] <= threshold and all(share <= threshold for i, share in rivals[place] if stays[i]):
+                    stays[place] = True
+                    if self.eta < 1 and threshold > _SHARPENED_FROM:
+                        threshold *= self.eta
+            stay += [start + place for place, is_kept in enumerate(stays) if is_kept]
         return np.array(stay, np.int64)
+
+
+def _overlaps(first: Float, second: Float) -> Float:
+    """Return intersection over union of all pairs of boxes. Shapes: (4, A), (4, B) -> (A, B)."""
+    areas = []
+    for edges in (first, second):
+        width, height = np.maximum(edges[2:] - edges[:2], 0)
+        areas.append(width * height)
+    common = np.minimum(first[2:, :, None], second[2:, None]) - np.maximum(first[:2, :, None], second[:2, None])
+    np.maximum(common, 0, out=common)
+    shared = common[0] * common[1]
+    union = areas[0][:, None] + areas[1] - shared
+    overlaps: Float = shared / np.maximum(union, np.finfo(shared.dtype).tiny)
+    return overlaps
 
 
 def _best_of_all(kept: Mapping[int, Int], scores: Float, most: int) -> dict[int, Int]:
