@@ -67,7 +67,7 @@ LAYERS = {
     "DeformableConvolution": Foreign("Deformable ConvNets'"),
     "DeformablePSROIPooling": Foreign("Deformable ConvNets'"),
     "DenseBlock": Foreign("DenseNet's"),
-    "DenseCRF": Foreign(DEEPLAB, "Take it out and refine the scores outside of the net."),
+    "DenseCRF": Foreign(DEEPLAB, "Take it out: infer --crf and score --crf refine the scores."),
     "DenseImageData": Foreign(SEGNET, "Write a Python layer that reads the images, or give an Input layer."),
     "DepthwiseConvolution": Foreign("MobileNet's", 'Write type: "Convolution": its options and weights are the same.'),
     "DetectNetTransformation": Foreign("NVIDIA's", "Only training needs it."),
