@@ -280,6 +280,8 @@ def _from_neighbours(
     if layer.type in ("Crop", "SigmoidCrossEntropyLoss", "ImageLabelmapData") and "AutoCrop" in kinds:
         meaning = {"Crop": "hed"}.get(layer.type, "rcf")
         return meaning, "an AutoCrop layer in the net"
+    if layer.type == "ImageSegData" and layer.fork == TO_ASK:
+        return _image_seg_data_from_neighbours(kinds)
     if layer.type == "Crop" and "ImageLabelmapData" in kinds:
         return "hed", "an ImageLabelmapData layer in the net"
     if layer.type == "SigmoidCrossEntropyLoss" and "SigmoidCrossEntropyBalanceLoss" in kinds:
@@ -299,6 +301,13 @@ def _bn_from_neighbours(layers: Iterable[caffe_pb2.LayerParameter], kinds: set[s
     if segnet and not pspnet:
         return segnet, "its neighbours are SegNet's"
     return ("pspnet", f"{min(pspnet)} in the net") if pspnet and not segnet else ("", "")
+
+
+def _image_seg_data_from_neighbours(kinds: set[str]) -> tuple[str, str]:
+    deconvnet, deeplab = kinds & {"Unpooling", "BN"}, kinds & {"Interp", "SegAccuracy"}
+    if deconvnet and not deeplab:
+        return "deconvnet", f"{max(deconvnet)} in the net"
+    return ("deeplab", f"{min(deeplab)} in the net") if deeplab and not deconvnet else ("", "")
 
 
 def _from_segnet(layers: Iterable[caffe_pb2.LayerParameter], kinds: set[str]) -> tuple[str, str]:

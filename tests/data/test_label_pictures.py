@@ -219,6 +219,17 @@ def test_seg_old_net_that_resizes_labels_asks_whose_it_is(tmp_path: Path) -> Non
     assert filter_net(read_net(path)).layer[0].fork == "?"
     assert np.array_equal(pull(Net(path, fork="deconvnet"))[0]["label"][0, 0], resize_nearest(marks[0], 5, 7))
     assert np.array_equal(pull(Net(path, fork="DeepLab v1"))[0]["label"][0, 0], resize(marks[0], 5, 7))
+    unpooling = """layers { name: "p" type: POOLING bottom: "data" top: "p" top: "mask"
+      pooling_param { kernel_size: 2 stride: 2 } }
+      layers { name: "u" type: UNPOOLING bottom: "p" bottom: "mask" top: "u" unpooling_param { unpool: MAX
+      kernel_size: 2
+      stride: 2 } }"""
+    for neighbours, fork in (
+        ("layers { name: 'i' type: INTERP bottom: 'data' top: 'i' interp_param { zoom_factor: 2 } }", "deeplab"),
+        (unpooling, "deconvnet"),
+    ):
+        path.write_text(text.replace("LABEL", "label_type: PIXEL") + neighbours)
+        assert filter_net(read_net(path)).layer[0].fork == fork
     path.write_text(text.replace("LABEL", "label_type: NONE"))
     assert (pull(Net(path))[0]["label"] == 255).all()
 

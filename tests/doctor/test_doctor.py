@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from datum_fixtures import write_pairs
 from helpers import input_layer, layer
 from places import ROOT
 
@@ -575,3 +576,47 @@ def test_files_that_cannot_be_read(at, tmp_path):
     with pytest.raises(WeightsError, match="nowhere"):
         at(net_text(), weights=tmp_path / "nowhere.caffemodel")
     assert "layer 'a' (Nothing)" in found(at(layer("a", "Nothing", top="a")), ERROR, "build")[0]
+
+
+# -- data layers of forks: label pictures ------------------------------------------------------------------------------
+
+
+def label_pictures(folder, value, type="DenseImageData", options="", count=2):
+    """Write black pictures of 48 x 48 with labels of one value; return the data layer that reads them."""
+    write_pairs(folder, [np.zeros((48, 48, 3), np.uint8)] * count, [np.full((48, 48), value, np.uint8)] * count)
+    message, dim = ("dense_image_data_param", "") if type == "DenseImageData" else ("image_data_param", 'top: "dim"')
+    places = f'source: "{folder}/list.txt" root_folder: "{folder}/" batch_size: 1 {options}'
+    return f'layer {{ name: "data" type: "{type}" top: "data" top: "label" {dim} {message} {{ {places} }} }}'
+
+
+def test_the_label_behind_the_last_class_may_be_void(at, tmp_path):
+    """SegNet's CamVid: 11 classes, and 11 where nothing is known."""
+    text = net_text(source=label_pictures(tmp_path, 11), loss="normalize: true").replace(
+        "num_output: 6", "num_output: 11"
+    )
+    (line,) = found(at(text), ERROR, "label ranges")
+    assert "holds 11" in line and "takes 0 to 10" in line and "ignore_label: 11 }" in line
+    void = text.replace("normalize: true", "ignore_label: 11")
+    assert "are all void (11)" in found(at(void), ERROR, "label ranges")[0]
+
+
+def test_label_pictures_that_label_type_does_not_read(at, tmp_path):
+    source = label_pictures(tmp_path, 1, "ImageSegData")
+    (line, *_) = found(at(net_text(source=source)), ERROR, "data")
+    assert "label_type is IMAGE, the default" in line and "Write label_type: PIXEL" in line
+    source = label_pictures(tmp_path, 1, "ImageSegData", "label_type: PIXEL")
+    assert at(net_text(source=source)).count(ERROR) == 0
+
+
+@pytest.mark.parametrize("type", ["DenseImageData", "ImageLabelmapData", "ImageSegData"])
+def test_label_pictures_that_are_not_there(at, tmp_path, type):
+    """The net is examined with pictures of an assumed size: labels of one channel, and ImageSegData's third top."""
+    source = label_pictures(tmp_path, 1, type, "new_height: 40 new_width: 30")
+    source = source.replace(f"{tmp_path}/list.txt", "none.txt").replace(f"{tmp_path}/", "")
+    if type == "ImageLabelmapData":
+        source = source.replace('top: "dim"', 'fork: "hed"')
+    judge = layer("edges", "SigmoidCrossEntropyLoss", "score label", more='fork: "hed"')
+    text = "\n".join([source, convolution("score", "data", classes=1), judge, layer("q", "Silence", "dim", "")])
+    examination = at(text if type == "ImageSegData" else text[: text.index('layer { name: "q"')])
+    assert examination.count(ERROR) == 0
+    assert any("no such list of pictures" in why for _, why in examination.not_checked)

@@ -98,6 +98,22 @@ def test_mean_is_read_from_the_net(place):
     assert net_mean(place / "bare.prototxt") is None
 
 
+@pytest.mark.parametrize("type", ["DenseImageData", "ImageData", "ImageLabelmapData", "ImageSegData"])
+def test_mean_of_layers_of_image_files(place, type):
+    def mean(transform):
+        text = f'layer {{ name: "data" type: "{type}" top: "data" top: "label" transform_param {{ {transform} }} }}'
+        (place / "files.prototxt").write_text(text)
+        return net_mean(place / "files.prototxt")
+
+    assert mean("mean_value: 1 mean_value: 2 mean_value: 3.5") == (1, 2, 3.5)
+    assert mean("mean_value: 7") == (7, 7, 7)
+    assert mean("mirror: true") == (0, 0, 0)
+    with pytest.raises(
+        DataError, match=rf"files\.prototxt: layer 'data' \({type}\) multiplies images by scale 0\.5; only"
+    ):
+        mean("scale: 0.5")
+
+
 @pytest.mark.parametrize(
     ("what", "message"),
     [

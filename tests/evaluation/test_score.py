@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from datum_fixtures import write_pairs
 
 from fcn_caffe import TEST, Net
 from fcn_caffe.commands.score import main
@@ -166,3 +167,26 @@ def test_command_refuses(net, net_file, tmp_path, capsys, what, message):
     assert main([str(path), "--weights", str(weights), *options]) == 1
     printed = capsys.readouterr()
     assert printed.err.startswith("error: ") and message in printed.err and printed.out == ""
+
+
+def test_lists_of_label_pictures_are_scored_once_over(tmp_path):
+    random = np.random.RandomState(0)
+    pictures = [random.randint(0, 256, (5, 6, 3)).astype(np.uint8) for _ in range(4)]
+    marks = [random.randint(0, 3, (5, 6)).astype(np.uint8) for _ in range(4)]
+    write_pairs(tmp_path, pictures, marks)
+    text = f"""layer {{ name: "data" type: "DenseImageData" top: "data" top: "label" dense_image_data_param {{
+      source: "{tmp_path}/list.txt" root_folder: "{tmp_path}/" batch_size: 2 }} }}
+    layer {{ name: "score" type: "Convolution" bottom: "data" top: "score"
+      convolution_param {{ num_output: 3 kernel_size: 1 weight_filler {{ type: "gaussian" }} }} }}
+    layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "score" bottom: "label" top: "loss" }}"""
+    (tmp_path / "net.prototxt").write_text(text)
+    net = Net(tmp_path / "net.prototxt", TEST)
+    weight, bias = net.params["score"]
+    matrix = ConfusionMatrix(3)
+    for picture, mark in zip(pictures, marks, strict=True):
+        image = torch.from_numpy(picture.transpose(2, 0, 1).astype(np.float32))[None]
+        matrix.add(mark, torch.nn.functional.conv2d(image, weight, bias).argmax(1)[0].numpy())
+    assert score_net(net).mean_iu == matrix.scores().mean_iu
+    (tmp_path / "net.prototxt").write_text(text.replace("batch_size: 2", "batch_size: 3"))
+    with pytest.raises(DataError, match="its list has 4 images, which batches of 3 do not divide"):
+        score_net(Net(tmp_path / "net.prototxt", TEST))
