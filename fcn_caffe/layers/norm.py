@@ -118,6 +118,8 @@ class BatchNorm(SameShapeLayer):
 
     @torch.no_grad()
     def _move(self, bottom: Tensor) -> None:
+        if not bottom.numel():  # no values, no statistics
+            return
         axes = [axis for axis in range(bottom.ndim) if axis != 1]
         count = bottom.numel() / bottom.shape[1]
         variance, mean = torch.var_mean(bottom, axes, correction=0)

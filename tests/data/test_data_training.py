@@ -14,7 +14,14 @@ SOURCES = {
     "Data": 'data_param {{ source: "{folder}/db" batch_size: 3 backend: LMDB prefetch: {prefetch} }}',
     "ImageData": 'data_param {{ prefetch: {prefetch} }} image_data_param {{ source: "{folder}/list.txt" '
     'root_folder: "{folder}/" batch_size: 3 shuffle: true }}',
+    "ImageSegData": 'top: "dim" data_param {{ prefetch: {prefetch} }} image_data_param {{ source: "{folder}/list.txt" '
+    'root_folder: "{folder}/" batch_size: 3 shuffle: true }}',
 }
+# One score for each image, or one for each pixel.
+SCORES = (
+    'type: "InnerProduct" inner_product_param { num_output: 61 weight_filler { type: "xavier" } }',
+    'type: "Convolution" convolution_param { num_output: 61 kernel_size: 1 weight_filler { type: "xavier" } }',
+)
 
 
 def make_solver(folder: Path, type: str, prefetch: int = 4) -> Solver:
@@ -27,8 +34,7 @@ def make_solver(folder: Path, type: str, prefetch: int = 4) -> Solver:
     (folder / "net.prototxt").write_text(f"""
 layer {{ name: "data" type: "{type}" top: "data" top: "label" {source}
   transform_param {{ crop_size: 4 mirror: true scale: 0.01 mean_value: 128 }} }}
-layer {{ name: "score" type: "InnerProduct" bottom: "data" top: "score"
-  inner_product_param {{ num_output: 61 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "score" bottom: "data" top: "score" {SCORES[type == "ImageSegData"]} }}
 layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "score" bottom: "label" top: "loss" }}
 """)
     (folder / "solver.prototxt").write_text(f"""

@@ -343,6 +343,7 @@ def test_labelmap_asks_whose_it_is(tmp_path: Path) -> None:
 DENSE, SEG, MAP = "DenseImageData", "ImageSegData", "ImageLabelmapData"
 PIXEL = "batch_size: 1 label_type: PIXEL"
 REFUSED = [
+    (SEG, PIXEL, "transform_param { scale_factors: 1e38 crop_size: 3 }", r"scale_factors 1e\+38 makes .* or too large"),
     *((type, "batch_size: 0", "", "batch_size must be given and positive") for type in (DENSE, SEG, MAP)),
     *((type, "batch_size: 1 new_width: 3", "", "new_height and new_width go together") for type in (DENSE, SEG, MAP)),
     (DENSE, "batch_size: 1 crop_width: 3", "", "crop_height and crop_width go together"),
@@ -373,7 +374,7 @@ REFUSED = [
         SEG,
         PIXEL,
         "transform_param { scale_factors: 0.1 crop_size: 3 }",
-        "scale_factors 0.1 leaves nothing of a picture",
+        "scale_factors 0.1 makes a picture of 4x5 too small",
     ),
     (SEG, PIXEL, "transform_param { mean_value: 1 mean_value: 2 }", "mean_value is given 2 times"),
     (

@@ -226,6 +226,12 @@ def test_batch_norm_without_eps_in_training() -> None:
     assert give(lone, torch.ones(1, 2)).isnan().all()
 
 
+def test_batch_norm_of_no_values_keeps_its_statistics() -> None:
+    net = one_layer("BatchNorm", (0, 2, 3), phase=TRAIN)
+    assert give(net, torch.ones(0, 2, 3)).shape == (0, 2, 3)
+    assert all((blob == 0).all() for blob in net.params["l"])
+
+
 @pytest.mark.parametrize(("ratio", "message"), [("1.5", "got 1.5"), ("-0.5", "got -0.5")])
 def test_dropout_ratios_that_are_no_probability(ratio: str, message: str) -> None:
     net = one_layer("Dropout", (2,), options=f"dropout_param {{ dropout_ratio: {ratio} }}", phase=TRAIN)

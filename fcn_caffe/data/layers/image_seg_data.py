@@ -14,12 +14,14 @@ from fcn_caffe.data.readers.image_list import read_words
 from fcn_caffe.data.readers.resize import resize, resize_nearest
 from fcn_caffe.data.transformer import Transformer, draw_window
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import register
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.phases import TRAIN
 
 _Options = caffe_pb2.ImageDataParameter
 _BYTE = 255
+_LONGEST = 1 << 16  # no side of a scaled picture may be longer
 _UNREAD = ("has_label", "max_labels", "other_object_label")  # DeconvNet's, for other layers
 _log = logging.getLogger("fcn_caffe.data")
 
@@ -68,9 +70,12 @@ class ImageSegSource(LabelPictureSource):
         factor = self.scale_factors[random.integers(len(self.scale_factors))]
         if factor == 1:
             return picture, label
-        height, width = (int(np.float32(size) * factor) for size in picture.shape[:2])
-        if height < 1 or width < 1:
-            raise DataError(f"scale_factors {factor:g} leaves nothing of a picture. Give larger ones.")
+        with np.errstate(over="ignore"):
+            sides = np.array(picture.shape[:2], np.float32) * factor
+        if not (sides.min() >= 1 and sides.max() <= _LONGEST):
+            shown = show(picture.shape[:2])
+            raise DataError(f"scale_factors {factor:g} makes a picture of {shown} too small or too large.")
+        height, width = (int(side) for side in sides)
         return resize(picture, height, width), resize_nearest(label, height, width)
 
     def _cropped(
