@@ -16,7 +16,7 @@ WIDE = 61  # more channels than any of the paper's nets has classes
 PLENTY = 1 << 30
 
 
-def narrow(name, width=5):
+def narrow(name, width=6):
     """Return a paper's net with few channels, filled at random."""
     param = paper_net(name)
     for each in param.layer:
