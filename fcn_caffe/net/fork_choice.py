@@ -168,7 +168,9 @@ def choose_forks(net: caffe_pb2.NetParameter) -> None:
             meaning, reason = _meaning(meanings, fork), "as asked"
         if not meaning:
             meaning, reason = _from_neighbours(layer, net.layer, kinds)
-        if meaning not in ("", "bvlc"):  # a plain net stays as it is
+        if meaning == "bvlc" and fork:
+            layer.fork = meaning
+        elif meaning not in ("", "bvlc"):  # a plain net stays as it is
             layer.fork = meaning
             said[layer.type, meaning, reason] += 1
     for (kind, meaning, reason), count in said.items():

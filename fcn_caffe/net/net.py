@@ -159,6 +159,7 @@ class Net(nn.Module):
             blobs.update(zip(node.tops, tops, strict=False))
             self.blob_shapes.update((name, tuple(blobs[name].shape)) for name in node.tops)
             self._add(node, layer)
+        _warn_of_crops(self.graph)
 
     def _make_layer(
         self, node: Node, bottoms: list[Tensor], surroundings: Surroundings
@@ -423,6 +424,24 @@ class Net(nn.Module):
     def runner(self) -> Runner:
         """Return a runner for one pass over this net: of `make_runner`; where the net has `debug`, one that logs."""
         return self.make_runner(self) if self.debug is None else DebugRunner(self, self.debug)
+
+
+def _warn_of_crops(graph: Graph) -> None:
+    """Say where a Crop without options would have another offset in HED's, CRF-RNN's or the first FCN's Caffe."""
+    for node in graph.nodes:
+        if node.type != "Crop" or node.param.HasField("crop_param") or node.param.fork:
+            continue
+        try:
+            offsets = crop_offset(graph, *node.bottoms)
+        except GraphError:
+            continue
+        if any(offsets):
+            _log.warning(
+                "%s has no crop_param: its offset is 0, as in Caffe 1.0. HED, CRF-RNN, DeconvNet and the first release "
+                "of FCN derive it: %s here. Where the net is theirs say --fork hed, or Net(…, fork='hed').",
+                *(node, ", ".join(map(str, offsets))),
+            )
+            return  # the other crops of the net are alike
 
 
 def _use_inputs(param: caffe_pb2.NetParameter, shapes: Mapping[str, Sequence[int]]) -> None:

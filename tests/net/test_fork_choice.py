@@ -128,7 +128,7 @@ def test_softmax_asks_where_deepskeleton_may_have_changed_it() -> None:
     loss = layer("l", "SoftmaxWithLoss", "x y", "l")
     with pytest.raises(LayerError, match="deepskeleton"):
         make_net(EDGES[0], loss, input_shapes=SHAPES)
-    assert make_net(EDGES[0], loss, input_shapes=SHAPES, fork="hed").layer("l").param.fork == ""
+    assert make_net(EDGES[0], loss, input_shapes=SHAPES, fork="hed").layer("l").param.fork == "bvlc"
 
 
 CROPPED = (
@@ -147,6 +147,36 @@ def test_crop_without_options_is_derived_in_forks(fork: str) -> None:
     assert list(make_net(*CROPPED, crop, fork="osvos").layer("crop").offsets) == [0, 0]
     given = layer("crop", "Crop", "u x", "crop", "crop_param { offset: 3 }")
     assert list(make_net(*CROPPED, given, fork=fork).layer("crop").offsets) == [3, 3]
+
+
+def test_a_crop_that_forks_would_derive_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    crops = (layer("crop", "Crop", "u x", "a"), layer("crop", "Crop", "u x", "b"))
+    make_net(*CROPPED, *crops)
+    assert [record.getMessage() for record in caplog.records] == [
+        "layer 'crop' (Crop) has no crop_param: its offset is 0, as in Caffe 1.0. HED, CRF-RNN, DeconvNet and the "
+        "first release of FCN derive it: 10 here. Where the net is theirs say --fork hed, or Net(…, fork='hed')."
+    ]
+    caplog.clear()
+    for options in ({"fork": "hed"}, {"fork": "bvlc"}):
+        make_net(*CROPPED, *crops, **options)
+    make_net(*CROPPED, layer("crop", "Crop", "u x", "a", "crop_param { axis: 2 }"))
+    make_net(input_layer("u", 1, 1, 3, 3), input_layer("x", 1, 1, 2, 2), crops[0])
+    assert not caplog.records
+
+
+def test_a_solver_says_it_for_its_nets(tmp_path: Path) -> None:
+    from fcn_caffe.training import Solver
+
+    net = tmp_path / "net.prototxt"
+    net.write_text(
+        'layer { name: "x" type: "DummyData" top: "x" dummy_data_param { shape { dim: [2, 4, 3, 3] } } }'
+        + BN
+        + layer("l", "Reduction", "b", "l", "loss_weight: 1")
+    )
+    (tmp_path / "s.prototxt").write_text(
+        f'net: "{net}" fork: "pspnet" base_lr: 0.1 lr_policy: "fixed" snapshot_prefix: "{tmp_path}/s"'
+    )
+    assert len(Solver(tmp_path / "s.prototxt").net.params["b"]) == 4
 
 
 def test_autocrop_is_derived_always_and_upgrading_leaves_it() -> None:

@@ -234,6 +234,7 @@ class Settings:
             device=device,
             debug_info=debug_info,
             paths=self.paths,
+            fork=self.param.fork,
         )
 
     def state(
