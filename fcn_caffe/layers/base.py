@@ -11,6 +11,13 @@ from typing import Any, ClassVar, TypeVar
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
+from torch.nn.modules.module import (
+    _global_backward_hooks,
+    _global_backward_pre_hooks,
+    _global_forward_hooks,
+    _global_forward_pre_hooks,
+)
 
 from fcn_caffe.errors import LayerError
 from fcn_caffe.host.paths import Surroundings
@@ -94,6 +101,20 @@ class Layer(nn.Module):
         """Where the layer finds its files; for a layer made without a net, from the working directory."""
         return Surroundings()
 
+    def __call__(self, *bottoms: Tensor) -> Any:  # noqa: ANN401 (as nn.Module has it)
+        """Run forward; by way of nn.Module's call, which shows in small nets, only where there are hooks to call."""
+        if self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks:
+            return super().__call__(*bottoms)
+        if (
+            _global_forward_hooks
+            or _global_forward_pre_hooks
+            or _global_backward_hooks
+            or _global_backward_pre_hooks
+            or is_compiling()
+        ):
+            return super().__call__(*bottoms)
+        return self.forward(*bottoms)
+
     def add_blob(self, name: str, shape: Sequence[int], filler: caffe_pb2.FillerParameter | None = None) -> None:
         """Add a parameter blob, on the meta device until the net fills it.
 
@@ -117,6 +138,9 @@ class Layer(nn.Module):
         self.blob_views[name] = owner, owner_name, shape
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (as nn.Module has it)
+        parameters = self.__dict__.get("_parameters")
+        if parameters and name in parameters:  # asked for in each pass
+            return parameters[name]
         views = self.__dict__.get("blob_views")
         if views and name in views:
             owner, owner_name, shape = views[name]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import NOT_IMPLEMENTED, Layer, SameShapeLayer, of_shape, register
-from fcn_caffe.layers.gradients import with_value
+from fcn_caffe.layers.gradients import is_known, with_value
 from fcn_caffe.proto import caffe_pb2
 
 NO_LABEL = -(1 << 40)  # PyTorch always ignores one value: where Caffe ignores none, this one, which no label has
@@ -94,7 +94,7 @@ class SoftmaxWithLoss(LossLayer):
         labels = label.detach().reshape(places).long()
         if labels.is_cuda:
             self._check(labels, score.shape[self.dim])  # CUDA would end the process at a label out of range
-        counted = None if self.ignore_label is None else labels != self.ignore_label
+        counted = self._counted(labels)
         logs = torch.log_softmax(self._class_rows(score, counted), min(1, score.ndim - 1))
         try:
             ignored = NO_LABEL if self.ignore_label is None else self.ignore_label
@@ -107,6 +107,13 @@ class SoftmaxWithLoss(LossLayer):
         valid = (labels.numel() if counted is None else counted.sum()) if self.by_valid else 0
         loss = total / self.normalizer(valid, prod(places[: self.dim]), prod(places[self.dim :]))
         return loss if self.top_count == 1 else (loss, torch.softmax(score.detach(), self.dim))
+
+    def _counted(self, labels: Tensor) -> Tensor | None:
+        """Return where labels count; None if they all do, unless it takes a wait for a GPU to know."""
+        if self.ignore_label is None:
+            return None
+        counted = labels != self.ignore_label
+        return None if labels.device.type == "cpu" and is_known(labels) and bool(counted.all()) else counted
 
     def _check(self, labels: Tensor, classes: int) -> None:
         known = labels if self.ignore_label is None else labels[labels != self.ignore_label]

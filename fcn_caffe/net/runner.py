@@ -31,7 +31,7 @@ Blob = Tensor | npt.NDArray[np.generic]
 FAILURES = (RuntimeError, ValueError, IndexError, TypeError, ArithmeticError, MemoryError)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Step:
     """One layer in its place in the net.
 
@@ -137,7 +137,7 @@ class Runner:
         """Run steps over blobs: add their tops, and free what nothing reads any more, but for `keep`."""
         run_step = self.run_step
         for step in steps:
-            tops = run_step(step, [blobs[name] for name in step.bottoms])
+            tops = run_step(step, list(map(blobs.__getitem__, step.bottoms)))
             if len(step.tops) == 1:
                 blobs[step.tops[0]] = tops[0]
             else:
