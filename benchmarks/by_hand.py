@@ -178,7 +178,9 @@ class Forms:
         source = caffe_pb2.LayerParameter(name="data", type="Input", top=list(shapes))
         for shape in shapes.values():
             source.input_param.shape.add(dim=shape)
-        layers = [layer for layer in param.layer if layer.bottom and (phase == TRAIN or layer.type != "SoftmaxWithLoss")]
+        layers = [
+            layer for layer in param.layer if layer.bottom and (phase == TRAIN or layer.type != "SoftmaxWithLoss")
+        ]
         del param.layer[:]
         param.layer.extend([source, *layers])
         return param

@@ -37,7 +37,7 @@ from torch import Tensor
 from fcn_caffe import Net
 from fcn_caffe.evaluation.infer import Segmenter
 from fcn_caffe.net.rewrite.borders import borders_once
-from fcn_caffe.proto import format_text
+from fcn_caffe.proto import write_text
 from fcn_caffe.training.solver import Solver
 from fcn_caffe.weights.transfer import net_weights, save_weights
 
@@ -151,7 +151,7 @@ def write_models(arguments: argparse.Namespace) -> None:
     hand, data = forms.hand(), forms.data()
     np.save(folder / "image.npy", data.numpy())
     net = forms.net(hand)
-    (folder / "net.prototxt").write_text(format_text(net.param))
+    (folder / "net.prototxt").write_text(write_text(net.param))
     save_weights(folder / "net.caffemodel", net_weights(net), net.name)
     if importlib.util.find_spec("onnxscript"):
         names = {"input_names": ["data"], "output_names": ["score"]}
@@ -220,7 +220,7 @@ def measure_all(arguments: argparse.Namespace, folder: Path) -> list[dict[str, A
         write_models(argparse.Namespace(**{**vars(arguments), "folder": folder}))
     for turn in range(arguments.rounds):
         for case in cases if turn % 2 == 0 else list(reversed(cases)):
-            if case in taken and taken[case] is None or (case.what == "memory" and turn):
+            if (case in taken and taken[case] is None) or (case.what == "memory" and turn):
                 continue
             try:
                 taken.setdefault(case, []).append(run_in_process(case, arguments, folder))
@@ -234,9 +234,7 @@ def measure_all(arguments: argparse.Namespace, folder: Path) -> list[dict[str, A
     return rows
 
 
-def make_row(
-    case: Case, figures: list[dict[str, Any]], rows: list[dict[str, Any]], folder: Path
-) -> dict[str, Any]:
+def make_row(case: Case, figures: list[dict[str, Any]], rows: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
     """Make the row of a case: medians of its rounds, compared with the form by hand."""
     row: dict[str, Any] = {"engine": case.engine, "what": case.what, "mode": case.mode}
     if "version" in figures[0]:
