@@ -37,13 +37,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             NEEDS[mark.name](*mark.args)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def keep_cache_apart(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let `--fast` remember nothing in the person's own cache, here and in the processes that tests start."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def keep_layer_types() -> Iterator[None]:
     """Take out again the layer types that a test registers."""
     importlib.import_module("fcn_caffe.data.layers")  # all types are there; only now, for this loads PyTorch
-    from fcn_caffe.layers.base import REGISTRY
+    from fcn_caffe.layers.base import REGISTRY, VARIANTS
 
-    types = dict(REGISTRY)
+    tables = [(table, dict(table)) for table in (REGISTRY, VARIANTS)]
     yield
-    REGISTRY.clear()
-    REGISTRY.update(types)
+    for table, before in tables:
+        table.clear()
+        table.update(before)
