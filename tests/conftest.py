@@ -49,8 +49,9 @@ def keep_layer_types() -> Iterator[None]:
     importlib.import_module("fcn_caffe.data.layers")  # all types are there; only now, for this loads PyTorch
     from fcn_caffe.layers.base import REGISTRY, VARIANTS
 
-    tables = [(table, dict(table)) for table in (REGISTRY, VARIANTS)]
+    types, variants = dict(REGISTRY), dict(VARIANTS)
     yield
-    for table, before in tables:
-        table.clear()
-        table.update(before)
+    REGISTRY.clear()
+    REGISTRY.update(types)
+    VARIANTS.clear()
+    VARIANTS.update(variants)
