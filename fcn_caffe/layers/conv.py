@@ -209,9 +209,11 @@ class Convolution(_ConvolutionBase):
         self.is_plain = self.holds_any and not self.by_taps and self.channel_axis == 1
 
     def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
-        if self.is_plain and len(bottoms) == 1:  # nearly always: each call on the way shows in small nets
+        if self.is_plain and len(bottoms) == 1 and not self.blob_views:  # nearly always: calls show in small nets
             assert self.convolve is not None
-            return self.convolve(bottoms[0], self.weight, self.bias, self.stride, self.pad, self.dilation, self.group)
+            blobs = self._parameters  # an attribute that is a parameter costs a call
+            bias = blobs["bias"] if len(blobs) > 1 else None
+            return self.convolve(bottoms[0], blobs["weight"], bias, self.stride, self.pad, self.dilation, self.group)
         return super().forward(*bottoms)
 
     def compute(self, bottom: Tensor) -> Tensor:

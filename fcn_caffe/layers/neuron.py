@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import NOT_IMPLEMENTED, SameShapeLayer, register
@@ -32,7 +33,7 @@ class ReLU(SameShapeLayer):
     def forward(self, bottom: Tensor) -> Tensor:
         if not self.negative_slope:
             # As in Caffe, and unlike relu, this has no gradient at a NaN, and makes one of -infinity.
-            return F.relu(bottom) if torch.compiler.is_compiling() else F.leaky_relu(bottom, 0.0, self.inplace)
+            return F.relu(bottom) if is_compiling() else F.leaky_relu(bottom, 0.0, self.inplace)
         if bottom.requires_grad and not is_finite(bottom):
             bottom = torch.where(bottom.isnan(), bottom.detach(), bottom)
         # Overwriting needs the sign of the input to survive in the output.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,6 +47,11 @@ class Step:
     frees: tuple[str, ...]
     blocked: tuple[int, ...]
     changes: tuple[str, ...] = ()
+    is_simple: bool = field(init=False)  # one bottom to one top, and nothing besides
+
+    def __post_init__(self) -> None:
+        simple = len(self.bottoms) == len(self.tops) == 1 and not self.blocked and not self.changes
+        object.__setattr__(self, "is_simple", simple)
 
     @classmethod
     def of(cls, node: Node, layer: Layer, forced: bool = False) -> Step:
@@ -136,16 +141,23 @@ class Runner:
     def run_steps(self, steps: Sequence[Step], blobs: dict[str, Tensor], keep: Set[str]) -> None:
         """Run steps over blobs: add their tops, and free what nothing reads any more, but for `keep`."""
         run_step = self.run_step
+        watched = type(self).run_step is not Runner.run_step or type(self).call_layer is not Runner.call_layer
         for step in steps:
-            tops = run_step(step, list(map(blobs.__getitem__, step.bottoms)))
-            if len(step.tops) == 1:
-                blobs[step.tops[0]] = tops[0]
+            if step.is_simple and not watched:  # nearly always: each call on the way shows in small nets
+                bottom = blobs[step.bottoms[0]]
+                try:
+                    top = step.layer(bottom)
+                except (FcnCaffeError, *FAILURES) as error:
+                    raise self.failure(step, [bottom], error) from _cause(error)
+                blobs[step.tops[0]] = top if isinstance(top, Tensor) else top[0]
+                del bottom, top
             else:
+                tops = run_step(step, list(map(blobs.__getitem__, step.bottoms)))
                 blobs.update(zip(step.tops, tops, strict=False))
-            for name in step.changes:
-                if name in blobs:
-                    blobs[name] = tops[0].reshape(blobs[name].shape)
-            del tops
+                for name in step.changes:
+                    if name in blobs:
+                        blobs[name] = tops[0].reshape(blobs[name].shape)
+                del tops
             for name in step.frees:
                 if name not in keep:
                     del blobs[name]
@@ -163,10 +175,8 @@ class Runner:
         """Call the layer and return its tops."""
         try:
             tops = step.layer(*bottoms)
-        except FcnCaffeError as error:
-            raise self.failure(step, bottoms, error) from error.__cause__
-        except FAILURES as error:
-            raise self.failure(step, bottoms, error) from error
+        except (FcnCaffeError, *FAILURES) as error:
+            raise self.failure(step, bottoms, error) from _cause(error)
         return (tops,) if isinstance(tops, Tensor) else tops
 
     def failure(self, step: Step, bottoms: Sequence[Tensor], error: Exception) -> FcnCaffeError:
@@ -209,6 +219,11 @@ class Runner:
         if not isinstance(blob, Tensor):
             raise GraphError(f"blob '{name}' was given as {type(blob).__name__}, wanted a tensor or an array.")
         return blob.to(self.device)
+
+
+def _cause(error: Exception) -> BaseException | None:
+    """What an error that takes this one's place comes from: errors of this package are told once."""
+    return error.__cause__ if isinstance(error, FcnCaffeError) else error
 
 
 def infer_tops(layer: Layer, bottoms: Sequence[Tensor]) -> Sequence[Tensor]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fcn_caffe.commands._options import add_plain_option, make_faster
+from fcn_caffe.commands._options import add_speed_options, make_faster
 from fcn_caffe.net.rewrite.borders import borders_once
 from fcn_caffe.proto import caffe_pb2, parse_text
 from fcn_caffe.training.solver import Solver
@@ -69,7 +69,7 @@ def test_parts_that_run_again_learn_the_same(tmp_path: Path) -> None:
 
 def test_plain_turns_the_rewrite_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser()
-    add_plain_option(parser)
+    add_speed_options(parser)
     net = make_solver(tmp_path, False).net
     capsys.readouterr()
     assert make_faster(net, parser.parse_args(["--plain"])) is net

@@ -108,7 +108,8 @@ class UpdateRule(torch.optim.Optimizer):
             with torch.enable_grad():
                 result = closure()
         groups = [(group, [param for param in group["params"] if param.requires_grad]) for group in self.param_groups]
-        self._scale([_gradient(param) for _, params in groups for param in params])
+        if self.clip_gradients >= 0 or self.iter_size > 1:
+            self._scale([_gradient(param) for _, params in groups for param in params])
         for group, all_params in groups:
             for params in _chunks(all_params):
                 grads = [_gradient(param) for param in params]
