@@ -35,15 +35,15 @@ MIXED = {
 }
 
 
-def refusal(path: Path) -> str:
+def refusal(path: Path, strict: bool = False) -> str:
     with pytest.raises(FcnCaffeError) as caught:
-        Net(path)
+        Net(path, strict=strict)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("name", FORK_LAYERS)
 def test_layers_of_forks_are_named_as_such(name: str) -> None:
-    message = refusal(REPORTS / "misleading_hint_fork_layer" / f"{name}.prototxt")
+    message = refusal(REPORTS / "misleading_hint_fork_layer" / f"{name}.prototxt", strict=True)
     assert FORK_LAYERS[name] in message and "Did you mean" not in message
 
 

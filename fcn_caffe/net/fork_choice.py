@@ -77,6 +77,7 @@ _MEANINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "Dropout": {"segnet": (), "fast-rcnn": ()},
     "ImageLabelmapData": {"hed": ("hed",), "rcf": ("rcf",), "deepskeleton": ("deepskeleton",)},
     "ImageSegData": {"deeplab": ("deeplab", "deeplab1", "pspnet", "icnet"), "deconvnet": ("deconvnet",)},
+    "Normalize": {"ssd": ("ssd", "nvidia", "intel"), "happynear": ("happynear",)},
     "SigmoidCrossEntropyLoss": {
         "hed": ("hed",),
         "rcf": ("rcf",),
@@ -92,6 +93,7 @@ _MEANINGS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 _SEGNET_BN = ("bn_mode", "scale_filler", "shift_filler")
+_BN_BY_COUNT = {2: "segnet", 4: "pspnet"}
 _PSPNET_BN = ("slope_filler", "bias_filler", "momentum", "eps", "frozen", "engine")
 
 
@@ -132,13 +134,23 @@ def fork_name(text: str) -> str:
 
 
 def _choose_by_blobs(net: caffe_pb2.NetParameter, counts: Mapping[str, int]) -> None:
-    """Let the weights say what the file leaves open: BN has 2 or 4 blobs, a BatchNorm of 5 has a scale and a bias."""
-    by_count = {2: "segnet", 4: "pspnet"}
+    """Let the weights say what the file leaves open, by the blobs that a layer has in them.
+
+    BN has 2 or 4, Normalize 1 in SSD's form. BatchNorm of 5 has a scale and a bias, which Intel's has where the net is
+    said to be Intel's; of 4 it is Intel's without a bias.
+    """
     for layer in net.layer:
         count = counts.get(layer.name, 0)
-        if layer.type == "BN" and not layer.fork and not _bn_by_fields(layer) and count in by_count:
-            layer.fork = by_count[count]
+        if layer.type == "BN" and not layer.fork and not _bn_by_fields(layer) and count in _BN_BY_COUNT:
+            layer.fork = _BN_BY_COUNT[count]
             _log.info("layer '%s': BN as in %s: %d blobs.", layer.name, FORKS[layer.fork], count)
+        elif layer.type == "Normalize" and count == 1 and not layer.fork and not _normalize(layer)[0]:
+            layer.fork = "ssd"
+            _log.info("layer '%s': Normalize as in SSD: 1 blob.", layer.name)
+        elif layer.type == "BatchNorm" and (count == 4 or (count == 5 and net.fork == "intel")) and not layer.fork:
+            layer.fork = "intel"
+            layer.batch_norm_param.bias_term = count == 5
+            _log.info("layer '%s': BatchNorm as in Intel: %d blobs.", layer.name, count)
         elif layer.type == "BatchNorm" and count == 5 and not layer.batch_norm_param.HasField("scale_bias"):
             layer.batch_norm_param.scale_bias = True
             _log.info("layer '%s': BatchNorm with scale and bias, as NVIDIA's: 5 blobs.", layer.name)
@@ -199,11 +211,14 @@ def _bn(layer: caffe_pb2.LayerParameter) -> tuple[str, str]:
         return meaning, next(field for field in fields if layer.bn_param.HasField(field))
     if len(layer.top) > 1:
         return "segnet", f"{len(layer.top)} tops"
-    counts = {2: "segnet", 4: "pspnet"}
-    for what, count in (("blobs", len(layer.blobs)), ("param blocks", len(layer.param))):
-        if count in counts:
-            return counts[count], f"{count} {what}"
-    return "", ""
+    count = len(layer.blobs)
+    return (_BN_BY_COUNT[count], f"{count} blobs") if count in _BN_BY_COUNT else ("", "")
+
+
+def _bn_by_param(layer: caffe_pb2.LayerParameter) -> tuple[str, str]:
+    """Count the `param` blocks: a hint, as PSPNet's last two may be left out. What a person says goes before it."""
+    count = len(layer.param)
+    return (_BN_BY_COUNT[count], f"{count} param blocks") if count in _BN_BY_COUNT else ("", "")
 
 
 def _crop(layer: caffe_pb2.LayerParameter) -> tuple[str, str]:
@@ -229,6 +244,14 @@ def _smooth_l1(layer: caffe_pb2.LayerParameter) -> tuple[str, str]:
     if len(layer.bottom) == 4:
         return "faster-rcnn", "4 bottoms"
     return ("faster-rcnn", "smooth_l1_loss_param") if layer.HasField("smooth_l1_loss_param") else ("", "")
+
+
+def _normalize(layer: caffe_pb2.LayerParameter) -> tuple[str, str]:
+    if layer.HasField("norm_param"):
+        return "ssd", "norm_param"
+    if layer.HasField("normalize_param"):
+        return "happynear", "normalize_param"
+    return ("happynear", "2 tops") if len(layer.top) > 1 else ("", "")
 
 
 def _softmax_loss(layer: caffe_pb2.LayerParameter) -> tuple[str, str]:
@@ -263,6 +286,7 @@ _FIELDS: dict[str, Callable[[caffe_pb2.LayerParameter], tuple[str, str]]] = {
     "Crop": _crop,
     "Dropout": _dropout,
     "ImageSegData": _image_seg_data,
+    "Normalize": _normalize,
     "SmoothL1Loss": _smooth_l1,
     "SoftmaxWithLoss": _softmax_loss,
 }
@@ -276,7 +300,10 @@ def _from_neighbours(
 ) -> tuple[str, str]:
     """Return what a layer is by the others of its net, and why."""
     if layer.type == "BN":
-        return _bn_from_neighbours(layers, kinds)
+        by_param = _bn_by_param(layer)
+        return by_param if by_param[0] else _bn_from_neighbours(layers, kinds)
+    if layer.type == "Normalize" and (found := kinds & {"DetectionOutput", "MultiBoxLoss", "PriorBox"}):
+        return "ssd", f"{min(found)} in the net"
     if layer.type == "Accuracy":
         return _from_segnet(layers, kinds)
     if layer.type in ("Crop", "SigmoidCrossEntropyLoss", "ImageLabelmapData") and "AutoCrop" in kinds:
@@ -295,7 +322,7 @@ def _from_neighbours(
 
 def _bn_from_neighbours(layers: Iterable[caffe_pb2.LayerParameter], kinds: set[str]) -> tuple[str, str]:
     """A net is of one fork: the other BN say it; or layers that only one of the two kinds of fork has."""
-    others = {_bn(other)[0] or other.fork for other in layers if other.type == "BN"} - {""}
+    others = {_bn(other)[0] or other.fork or _bn_by_param(other)[0] for other in layers if other.type == "BN"} - {""}
     if len(others) == 1:
         return others.pop(), "as other BN of the net"
     segnet, _ = _from_segnet(layers, kinds)
@@ -316,7 +343,7 @@ def _from_segnet(layers: Iterable[caffe_pb2.LayerParameter], kinds: set[str]) ->
     if "DenseImageData" in kinds:
         return "segnet", "a DenseImageData layer in the net"
     for other in layers:
-        if other.type == "BN" and "segnet" in (_bn(other)[0], other.fork):
+        if other.type == "BN" and (_bn(other)[0] or other.fork or _bn_by_param(other)[0]) == "segnet":
             return "segnet", "SegNet's BN in the net"
         if other.type == "Upsample" and len(other.bottom) == 2:
             return "segnet", "SegNet's Upsample in the net"

@@ -6,7 +6,6 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from fcn_caffe.errors import GraphError, PrototxtError
 from fcn_caffe.host.text import did_you_mean
@@ -44,7 +43,9 @@ def read_net(
     """
     if os.path.isdir(path):
         raise PrototxtError("is a folder. Give the net file in it.", path)
-    if not Path(path).is_file():
+    if "{" in os.fspath(path) and not os.path.isfile(path):
+        raise PrototxtError("expected the path of a net file, got a net's text. Write it into a file.")
+    if not os.path.isfile(path):
         raise PrototxtError(
             "no such net file. Check the path; net paths in a solver are relative to where you run it.", path
         )

@@ -99,7 +99,7 @@ LAYERS = {
     "MarginInnerProduct": Foreign("SphereFace's", "In a deploy net write InnerProduct."),
     "LargeMarginInnerProduct": Foreign("L-Softmax's", "In a deploy net write InnerProduct."),
     "MatRead": Foreign(DEEPLAB),
-    "MatWrite": Foreign(DEEPLAB, "Take it out: it writes a file, and no layer reads it."),
+    "MatWrite": Foreign(DEEPLAB, "Take it out: it writes a file, and no layer reads it.", harmless=True),
     "Mish": Foreign("YOLO ports'"),
     "MultiBoxLoss": Foreign(SSD, "Only training needs it."),
     "MultiStageMeanfield": Foreign("CRF-RNN's", "The scores are its first bottom: take it out to have them."),

@@ -20,7 +20,7 @@ from fcn_caffe.proto import caffe_pb2, foreign, hints
 from fcn_caffe.proto.dialect import dialect
 from fcn_caffe.proto.foreign import ForeignPart
 from fcn_caffe.proto.fork_fields import foreign_field, foreign_value
-from fcn_caffe.proto.forks import RUNS, V1_CROP, V1_WORDS, Foreign
+from fcn_caffe.proto.forks import LAYERS, RUNS, V1_CROP, V1_WORDS, Foreign
 from fcn_caffe.proto.kept import keep_line
 from fcn_caffe.proto.layer_types import OPTIONS
 from fcn_caffe.proto.schema import Field, Message, Scalar, describe
@@ -161,6 +161,7 @@ class _Parser:
         self.fork_parts: list[ForeignPart] = []
         self.fork_start: int | None = None  # the first that the schema has no place for
         self.ignored: dict[str, Foreign] = {}  # the harmless ones that are left out
+        self.left_out: caffe_pb2.Message | None = None  # the last layer of a harmless type
         self.tokens = _TOKEN.finditer(text)
         self.take()
 
@@ -238,6 +239,8 @@ class _Parser:
             self.take()
             read = self.read_layer if field.message.name in hints.LAYERS else self.read_message
             read(inner, field.message, [*outer, opened])
+            if inner is self.left_out:
+                del getattr(message, field.name)[-1]
             if not listed:
                 return
             self.next_in_list(field)
@@ -402,12 +405,17 @@ class _Parser:
             if other != form:
                 self.fail(hints.both_forms(form, other, self.place(place)[0]), first)
         outside, self.layer, self.fork_fields, self.fork_type = self.fork_fields, layer, [], ""
+        fork_start = self.fork_start
         self.read_message(layer, about, outer)
         type = self.fork_type or hints.layer_type(layer)
         for name, owner, field_start in self.fork_fields:
             if owner is None and (not type or type in OPTIONS):  # the type came behind the field
                 self.fail_unknown(name, about, outer[:-1], field_start)
-        if self.fork_fields or foreign.is_foreign(type, self.strict):
+        owner = LAYERS.get(type)
+        if owner is not None and owner.harmless and not (self.strict or self.keep_foreign):
+            self.left_out, self.fork_start = layer, fork_start
+            self.ignored[f"layers of type {type}"] = owner
+        elif self.fork_fields or foreign.is_foreign(type, self.strict):
             fields = tuple((name, owner) for name, owner, _ in self.fork_fields)
             self.fork_parts.append(ForeignPart(getattr(layer, "name"), type, fields, self.place(start)[0]))  # noqa: B009
         self.layer, self.fork_fields = None, outside

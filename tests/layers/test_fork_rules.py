@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from helpers import input_layer, layer, make_net, randomise
 from torch import Tensor
 
-from fcn_caffe import TEST, TRAIN, DataError, LayerError, Net
+from fcn_caffe import TEST, TRAIN, DataError, LayerError, Net, WeightsError
+from fcn_caffe.weights.transfer import copy_weights
 
 
 def one(shape: tuple[int, ...], type: str, more: str, phase: int = TEST, **options: object) -> Net:
@@ -164,6 +165,16 @@ def test_pspnet_bn() -> None:
     torch.testing.assert_close(cudnn.params["l"][2], 0.25 * x.mean((0, 2, 3), keepdim=True))
     torch.testing.assert_close(cudnn.params["l"][3], 0.25 * x.var((0, 2, 3), keepdim=True))
     assert [item.lr_mult for item in cudnn.learnable_params] == [1, 1, 0, 0]
+
+
+def test_pspnet_bn_takes_tsns_blobs_of_fewer_axes() -> None:
+    net = one((2, 3, 4, 5), "BN", "bn_param { frozen: true }")
+    for shape in ((1, 3), (3,)):
+        numbers = np.random.rand(4, 3).astype(np.float32)
+        copy_weights(net, {"l": [row.reshape(shape) for row in numbers]})
+        assert [blob.flatten().tolist() for blob in net.params["l"]] == numbers.tolist()
+    with pytest.raises(WeightsError, match="the net wants 1x3x1x1"):
+        copy_weights(net, {"l": [np.zeros((3, 1), np.float32)] * 4})
 
 
 def test_pspnet_bn_in_test_has_the_batch_gradient_where_caffe_is_followed() -> None:

@@ -94,7 +94,7 @@ def test_normalize_of_zeros_is_zero() -> None:
 
 
 def test_normalize_loads_a_scale_that_is_written_as_one_value() -> None:
-    net = one_layer("Normalize", "", IMAGE)
+    net = one_layer("Normalize", "norm_param { }", IMAGE)
     copy_weights(net, {"l": [np.array([5.0], np.float32)]})
     assert net.params["l"][0].item() == 5
 

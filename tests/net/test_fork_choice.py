@@ -75,6 +75,33 @@ def test_bn_asks(caplog: pytest.LogCaptureFixture) -> None:
         blobs(BN, fork="ssd")  # has no BN
 
 
+def test_what_a_person_says_goes_before_the_number_of_param_blocks() -> None:
+    two = layer("b", "BN", "x", more="param { } param { }")
+    assert blobs(two) == 2
+    assert blobs(two, fork="pspnet") == 4
+    assert blobs(two, blob_counts={"b": 4}) == 4
+
+
+def test_normalize_without_options_asks() -> None:
+    plain, x = layer("b", "Normalize", "x"), torch.rand(1, 4, 6, 6)
+    with pytest.raises(LayerError, match=r"ssd \(over the picture, times a blob\) or happynear"):
+        make_net(IMAGE, plain)
+    whole, place = (x.square().sum(axes, keepdim=True).sqrt() for axes in ((1, 2, 3), (1,)))
+    for norm, options in (
+        (whole, {"fork": "nvidia"}),
+        (whole, {"blob_counts": {"b": 1}}),
+        (place, {"fork": "happynear"}),
+    ):
+        torch.testing.assert_close(make_net(IMAGE, plain, **options)(x=x)["b"], x / norm)
+    two = make_net(IMAGE, layer("b", "Normalize", "x", "b n"))({"x": x})
+    torch.testing.assert_close(two["b"], x / place)
+    torch.testing.assert_close(two["n"], place)
+    head = layer("p", "PriorBox", "b x", "p", "prior_box_param { min_size: 2 }")
+    torch.testing.assert_close(make_net(IMAGE, plain, head)({"x": x}, keep=["b"])["b"], x / whole)
+    said = layer("b", "Normalize", "x", more="norm_param { }")
+    assert make_net(IMAGE, said, fork="happynear").layer("b").blob_names == ["scale"]
+
+
 def test_a_fork_that_nobody_knows() -> None:
     with pytest.raises(GraphError, match=r"fork 'segnot' is not known\. Did you mean 'segnet'\? Known: bvlc, cob"):
         make_net(IMAGE, BN, fork="segnot")
@@ -232,6 +259,14 @@ def test_weights_say_what_batch_norm_is() -> None:
     copy_weights(net, {"n": [array.astype(np.float32) for array in today]})
     assert [blob.reshape(-1)[0].item() for blob in net.params["n"]] == [1, 2, 3, 4, 5]
     assert len(make_net(IMAGE, norm).layer("n").blobs) == 3
+    # Intel's divides by the third blob; of its five the last may be missing.
+    arrays = [np.full(4, 6.0), np.full(4, 12.0), np.full(1, 3.0), np.full(4, 4.0), np.full(4, 5.0)]
+    x = torch.rand(1, 4, 6, 6)
+    for count, options in ((4, {}), (5, {"fork": "intel"})):
+        intel = make_net(IMAGE, norm, blob_counts={"n": count}, **options)
+        copy_weights(intel, {"n": [array.astype(np.float32) for array in arrays[:count]]})
+        wanted = (x - 2) / (4 + 1e-5) ** 0.5 * 4 + (5 if count == 5 else 0)
+        torch.testing.assert_close(intel(x=x)["n"], wanted)
 
 
 def test_commands_take_fork_and_strict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -159,6 +159,8 @@ def test_unknown_field_and_missing_file(tmp_path: Path) -> None:
     path.write_text(DATA + 'layer {\n  name: "c" type: "Convolution"\n  convolution_param { kernl_size: 3 }\n}')
     with pytest.raises(PrototxtError, match=r'x\.prototxt:4:23: .*"kernl_size".*Did you mean "kernel_size"'):
         read_net(path)
+    with pytest.raises(PrototxtError, match="expected the path of a net file, got a net's text"):
+        read_net('name: "net" ' + 'layer { type: "Input" }' * 99)
     with pytest.raises(PrototxtError, match="no such net file"):
         read_net(tmp_path / "none.prototxt")
 

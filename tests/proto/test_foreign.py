@@ -60,7 +60,7 @@ def test_all_of_a_net_is_one_message() -> None:
     )
 
 
-@pytest.mark.parametrize("type", sorted(set(LAYERS) - RUNS))
+@pytest.mark.parametrize("type", sorted(set(LAYERS) - RUNS - {"MatWrite"}))  # it is left out
 def test_a_foreign_type_is_never_taken_for_another(type: str) -> None:
     with pytest.raises(LayerError) as caught:
         Net(parse_text(f'layer {{ name: "x" type: "{type}" top: "x" }}', caffe_pb2.NetParameter))
@@ -225,6 +225,32 @@ def test_what_changes_no_number_is_said_and_left_out(caplog: pytest.LogCaptureFi
     assert "relu is of Intel's" in refusal(
         'layer { type: "Convolution" convolution_param { relu: true } }', strict=False
     )
+
+
+@pytest.mark.parametrize(
+    ("first", "write"),
+    [
+        (
+            'layer { name: "r" type: "ReLU" bottom: "x" top: "r" }',
+            'layer { name: "m" type: "MatWrite" bottom: "x" mat_write_param { prefix: "a" } }',
+        ),
+        (
+            'layers { name: "r" type: RELU bottom: "x" top: "r" }',
+            'layers { name: "m" type: MAT_WRITE bottom: "x" mat_write_param { prefix: "a" } }',
+        ),
+    ],
+)
+def test_layers_that_only_write_a_file_are_left_out(first: str, write: str, caplog: pytest.LogCaptureFixture) -> None:
+    net = parse_text(write + first, caffe_pb2.NetParameter, "x.prototxt")
+    assert net == parse_text(first, caffe_pb2.NetParameter)
+    (record,) = caplog.records
+    assert "x.prototxt: ignored, as it changes no number here: " in record.getMessage()
+    assert "layers of type MatWrite (DeepLab's, PSPNet's)" in record.getMessage()
+    assert "of DeepLab's and PSPNet's Caffe" in refusal(write)
+    kept = parse_text(write, caffe_pb2.NetParameter, keep_foreign=True)
+    assert 'prefix: "a"' in write_text(kept)
+    with pytest.raises(PrototxtError, match="relu is of Intel's"):
+        parse_text(write + first.replace("top", "convolution_param { relu: true } top"), caffe_pb2.NetParameter)
 
 
 HINTS = [

@@ -140,6 +140,11 @@ class PSPNetBN(_ChannelNorm):
         for spec in param.param[0 if self.frozen else 2 : 4]:
             spec.lr_mult = spec.decay_mult = 0
 
+    def adapt_arrays(self, arrays: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Give the blobs of TSN, which are 1 x C, or C, the axes of PSPNet's."""
+        flat = ((self.channels,), (1, self.channels))
+        return [array.reshape(1, self.channels, 1, 1) if array.shape in flat else array for array in arrays]
+
     def is_repeatable(self) -> bool:
         return not self.training or self.frozen  # else the running statistics move
 

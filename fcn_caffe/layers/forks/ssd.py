@@ -65,8 +65,9 @@ class Normalize(SameShapeLayer):
     Gradient: to the bottom and the scale. SSD multiplies by the scale of each channel after it has projected the
     gradient, which is wrong where the scales differ; the `caffe` face gives that, training elsewhere the true one.
     happynear's norm passes a gradient on with bp_norm alone.
-    Raises: LayerError for a bottom without channels, an unknown normalize_type, options of both forks, a second top of
-    SSD's; and for happynear's fix_gradient in TRAIN, whose rule is not known here.
+    Which one is meant: by the options; without any, a second top is happynear's, or the layer's `fork` says it.
+    Raises: LayerError for a bottom without channels, an unknown normalize_type, options of both forks or of none, a
+    second top of SSD's; and for happynear's fix_gradient in TRAIN, whose rule is not known here.
     Source: SSD's NormalizeLayer (weiliu89/caffe); NormalizeLayer of happynear/caffe-windows.
     """
 
@@ -76,7 +77,10 @@ class Normalize(SameShapeLayer):
         super().__init__(param, *bottoms)
         if bottoms[0].ndim < 2:
             raise self.error(f"needs a bottom N x C x ..., got {show(bottoms[0].shape)}.")
-        self.happynear = param.HasField("normalize_param")
+        by_ssd = param.HasField("norm_param")
+        if not by_ssd and not param.HasField("normalize_param") and param.fork not in ("ssd", "happynear"):
+            raise self.ask_fork("ssd (over the picture, times a blob)", "happynear (over the channels, no blob)")
+        self.happynear = param.HasField("normalize_param") or (param.fork == "happynear" and not by_ssd)
         if self.happynear:
             self._read_happynear(param.normalize_param)
             return
