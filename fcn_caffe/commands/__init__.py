@@ -50,6 +50,7 @@ COMMANDS = {
     },
     "Nets and weights": {
         "convolutionalize": "turn a classifier into its fully convolutional form",
+        "merge_bn": "merge batch normalisations into convolutions",
         "port_weights": "turn weights of any form into any other",
         "draw_net": "draw a net",
         "upgrade_net": "make an old net modern",

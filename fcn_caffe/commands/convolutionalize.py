@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import command
 from fcn_caffe.commands._options import new_parser
-from fcn_caffe.errors import PrototxtError, WeightsError
-from fcn_caffe.host.atomic import atomic_write, check_place
+from fcn_caffe.commands._rewritten import RewriteFiles, fill_wholly, write_rewritten
 from fcn_caffe.host.text import show
 
 if TYPE_CHECKING:
     from fcn_caffe.net.net import Net
     from fcn_caffe.net.rewrite.convolutionalize import Conversion
     from fcn_caffe.proto import caffe_pb2
-    from fcn_caffe.weights.record import Preprocessing
     from fcn_caffe.weights.transfer import Weights
 
 _EPILOG = """
@@ -59,31 +54,6 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-class _Files:
-    """The files of the command line. The weights are None with --no-weights."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self.source, self.out = (names[0], names[1]) if len(names) == 2 else (names[0], names[2])
-        self.weights = names[1] if len(names) == 4 else None
-        self.weights_out = names[3] if len(names) == 4 else None
-
-    def check_outputs(self) -> None:
-        """Refuse early what would fail, or destroy the classifier, in the end."""
-        from fcn_caffe.weights.formats import format_to_write
-
-        outputs = [name for name in (self.out, self.weights_out) if name]
-        inputs = [name for name in (self.source, self.weights) if name]
-        for output in outputs:
-            check_place(output)
-            for name in (*inputs, *(other for other in outputs if other is not output)):
-                if os.path.realpath(output) == os.path.realpath(name):
-                    raise PrototxtError(
-                        "is named twice and would be overwritten. Give the output its own name.", output
-                    )
-        if self.weights_out:
-            format_to_write(self.weights_out)
-
-
 def _joined(argv: Sequence[str]) -> list[str]:
     """The arguments with the suffix joined to its option: argparse takes `-conv` alone for an option."""
     joined = list(argv)
@@ -93,7 +63,9 @@ def _joined(argv: Sequence[str]) -> list[str]:
     return joined
 
 
-def _read(files: _Files, arguments: argparse.Namespace) -> tuple[caffe_pb2.NetParameter, Weights | None, list[str]]:
+def _read(
+    files: RewriteFiles, arguments: argparse.Namespace
+) -> tuple[caffe_pb2.NetParameter, Weights | None, list[str]]:
     """Read the classifier: its deploy form, its weights, and the layers that its deploy form leaves out."""
     from fcn_caffe.net.graph import read_net
     from fcn_caffe.net.rewrite.deploy_form import deploy_form, keep_outputs
@@ -119,27 +91,19 @@ def _print_steps(source: str, conversion: Conversion, left_out: Sequence[str]) -
         print(f"  {step}")
 
 
-def _filled(deployed: caffe_pb2.NetParameter, weights: Weights | None, files: _Files, seed: int) -> Net:
+def _filled(deployed: caffe_pb2.NetParameter, weights: Weights | None, files: RewriteFiles, seed: int) -> Net:
     """Build the classifier and fill it, at random where there are no weights.
 
     Raises: WeightsError where the weights lack a layer.
     """
     from fcn_caffe.net.net import Net
     from fcn_caffe.net.rewrite.convolution_proof import fill_at_random
-    from fcn_caffe.weights.transfer import copy_weights
 
     classifier = Net(deployed)
     if weights is None:
         fill_at_random(classifier, seed)
         return classifier
-    report = copy_weights(classifier, weights, str(files.weights))
-    if report.missing:
-        raise WeightsError(
-            f"{files.weights}: has no weights for layer {', '.join(report.missing)} of {files.source}. "
-            "Use the classifier's own weights, or keep one head with --output."
-        )
-    if report.ignored:
-        print(f"weights of layers that the net lacks: {', '.join(report.ignored)}")
+    fill_wholly(classifier, weights, str(files.weights), files.source, " or keep one head with --output")
     return classifier
 
 
@@ -174,36 +138,6 @@ def _print_answers(conversion: Conversion, larger: Sequence[int] | None) -> None
         print(f"  {answer.blob}: {show(answer.size)}, {sees}")
 
 
-def _write(files: _Files, conversion: Conversion, net: Net) -> None:
-    """Write the net, the weights, and the record of how their images are made."""
-    from fcn_caffe.proto import write_text
-    from fcn_caffe.weights.record import write_preprocessing
-    from fcn_caffe.weights.transfer import net_weights, save_weights
-
-    with atomic_write(files.out, "w") as file:
-        made_of = f"# Made of {Path(files.source).name} by tools/convolutionalize.py.\n"
-        file.write(made_of + write_text(conversion.net))
-        if files.weights_out:
-            # The net's file takes its place only when the weights are whole.
-            types = {node.name: node.type for node in net.graph.nodes}
-            save_weights(files.weights_out, net_weights(net), net.name, types)
-    print(f"wrote {files.out}")
-    if files.weights and files.weights_out:
-        record = _record(files.weights)
-        print(f"wrote {files.weights_out}\nwrote {write_preprocessing(files.weights_out, record)}: {record}")
-
-
-def _record(source: str) -> Preprocessing:
-    """How the images are made that the weights are for: as for the classifier's."""
-    from fcn_caffe.evaluation.net_inputs import known_preprocessing
-    from fcn_caffe.weights.formats import format_of
-    from fcn_caffe.weights.record import Preprocessing, read_preprocessing, sha256_of
-
-    checksum = sha256_of(source)
-    known = known_preprocessing(source, checksum).with_facts_of(read_preprocessing(source) or Preprocessing())
-    return replace(known, source=os.path.basename(source), sha256=checksum, format=format_of(source).name)
-
-
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
@@ -212,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     expected = 2 if arguments.no_weights else 4
     if len(arguments.files) != expected:
         options.error(f"{expected} files are expected, got {len(arguments.files)}: see --help")
-    files = _Files(arguments.files)
+    files = RewriteFiles(arguments.files)
     files.check_outputs()
 
     from fcn_caffe.net.net import Net
@@ -228,5 +162,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     transplant(net, convolutional_weights(conversion, net_weights(classifier)))
     _print_proof(conversion, classifier, net, arguments.seed)
     _print_answers(conversion, arguments.larger)
-    _write(files, conversion, net)
+    write_rewritten(files, conversion.net, net_weights(net), "convolutionalize")
     return 0

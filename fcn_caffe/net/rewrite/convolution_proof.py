@@ -17,13 +17,12 @@ from fcn_caffe.net.coord_map import coord_map_from_to, receptive_field
 from fcn_caffe.net.graph import Node
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.rewrite.convolutionalize import Conversion
+from fcn_caffe.net.rewrite.proof import SPREADS, Difference, compare, random_inputs
 
-__all__ = ["Answers", "Difference", "answers_on", "fill_at_random", "image_input", "prove", "prove_places"]
+__all__ = ["Answers", "answers_on", "fill_at_random", "image_input", "prove", "prove_places"]
 
 # A sum of 25,088 products in float32 is good to 1e-6 of the largest; a wrong order of the numbers is off by 1.
 TOLERANCE = 1e-4
-# Standard deviations: of photographs less their mean the second, which saturates nets of sigmoids; hence the first.
-_SPREADS = (1.0, 64.0)
 
 # Layers whose answer at a place depends on a window around it, or the place alone.
 _LOCAL = {
@@ -31,20 +30,6 @@ _LOCAL = {
     *("Exp", "Input", "Log", "LRN", "Pooling", "Power", "PReLU", "ReLU", "Scale", "Sigmoid", "Silence", "Slice"),
     *("Softmax", "Split", "Swish", "TanH", "Threshold"),
 }
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The largest difference between a blob and the classifier's, and the classifier's largest value."""
-
-    blob: str
-    difference: float
-    largest: float
-
-    @property
-    def relative(self) -> float:
-        """The difference divided by the largest value."""
-        return self.difference / self.largest if self.largest else self.difference
 
 
 @dataclass(frozen=True)
@@ -100,8 +85,8 @@ def prove(conversion: Conversion, classifier: Net, net: Net, seed: int = 0) -> l
     bare = blobs.keys() - {node.tops[0] for node in classifier.graph.nodes if node.in_place}
     blobs.update(dict.fromkeys(classifier.graph.outputs))
     worst: dict[str, Difference] = {}
-    for spread in _SPREADS:
-        images = _images(classifier, seed, spread)
+    for spread in SPREADS:
+        images = random_inputs(classifier, classifier.blob_shapes, seed, spread)
         with torch.no_grad():
             answers = classifier(images, keep=blobs)
             converted = net(images, keep=[conversion.blobs[name] for name in blobs])
@@ -146,7 +131,7 @@ def prove_places(conversion: Conversion, classifier: Net, net: Net, seed: int = 
         strides = [int(step) for step in scale] * (len(size) if len(scale) == 1 else 1)
         generator = torch.Generator().manual_seed(seed)
         larger = [extent + step for extent, step in zip(size, strides, strict=True)]
-        picture = torch.randn((1, net.blob_shapes[image][1], *larger), generator=generator) * _SPREADS[1]
+        picture = torch.randn((1, net.blob_shapes[image][1], *larger), generator=generator) * SPREADS[1]
         with torch.no_grad():
             answer = net({image: picture}, keep=[blob])[blob]
         for place in product((0, 1), repeat=len(size)):
@@ -183,31 +168,8 @@ def answers_on(conversion: Conversion, size: Sequence[int]) -> list[Answers]:
     return answers
 
 
-def _images(net: Net, seed: int, spread: float) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    # A Reshape may fix the number of images; without one a single image says as much as a batch.
-    fixed = any(node.type == "Reshape" for node in net.graph.nodes)
-    shapes = {name: net.blob_shapes[name] for name in net.graph.inputs}
-    return {
-        name: torch.randn(shape if fixed else (1, *shape[1:]), generator=generator) * spread
-        for name, shape in shapes.items()
-    }
-
-
 def _compare(blob: str, expected: Tensor, actual: Tensor) -> Difference:
-    if expected.numel() != actual.numel():
-        raise WeightsError(f"proof failed: '{blob}' is {show(actual.shape)}, the classifier's {show(expected.shape)}.")
-    expected, actual = expected.double().flatten(), actual.double().flatten()
-    if not (expected.isfinite().all() and actual.isfinite().all()):
-        raise WeightsError(f"proof failed: '{blob}' is not finite on a random image. Are the weights this net's?")
-    largest = float(expected.abs().max())
-    difference = Difference(blob, float((expected - actual).abs().max()), largest)
-    if difference.relative > TOLERANCE:
-        raise WeightsError(
-            f"proof failed: '{blob}' is off by {difference.difference:.3g} where the classifier's largest is "
-            f"{largest:.3g}. Nothing was written; please report this net."
-        )
-    return difference
+    return compare(blob, expected, actual, TOLERANCE, "the classifier's")
 
 
 def _why_not_local(net: Net, node: Node) -> str | None:
