@@ -14,7 +14,7 @@ from fcn_caffe.doctor.inputs import class_counts, first_labels, preprocessing
 from fcn_caffe.doctor.rates import rates
 from fcn_caffe.doctor.refusals import refusals
 from fcn_caffe.doctor.start import start_files, start_state
-from fcn_caffe.doctor.structure import batch_statistics, crop_offsets, memory_needed
+from fcn_caffe.doctor.structure import batch_statistics, crop_offsets, memory_needed, pooling_masks
 from fcn_caffe.doctor.subject import Built, Subject, read_subject
 from fcn_caffe.doctor.wrong_gradients import overwritten_blobs, scale_gradients
 from fcn_caffe.errors import FcnCaffeError
@@ -78,6 +78,7 @@ def _examine(
     if main is None:
         examination.skip("all other checks", "the net cannot be built")
         return examination
+    examination.add(pooling_masks(main.net))
     _parameters(subject, main, None if weights is None else os.fspath(weights), examination)
     if not main.assumed:
         iter_size = subject.settings.param.iter_size if subject.settings is not None else 1

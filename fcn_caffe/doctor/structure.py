@@ -16,11 +16,20 @@ from fcn_caffe.net.memory import forward_bytes, solver_bytes, training_bytes
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2
 
-__all__ = ["CROP_OFFSET", "batch_statistics", "crop_offsets", "crop_text", "memory_needed", "wrong_crops"]
+__all__ = [
+    "CROP_OFFSET",
+    "batch_statistics",
+    "crop_offsets",
+    "crop_text",
+    "memory_needed",
+    "pooling_masks",
+    "wrong_crops",
+]
 
 CROP_OFFSET = "crop offset"  # the check's name
 
 FLOAT = 4  # bytes
+LEARN = caffe_pb2.BNParameter.LEARN
 
 
 def crop_offsets(param: caffe_pb2.NetParameter) -> Iterator[Finding]:
@@ -53,6 +62,11 @@ def wrong_crops(param: caffe_pb2.NetParameter) -> Iterator[tuple[Finding, int, l
             continue
         if list(dict.fromkeys(right)) != offset:
             given = f"offset {_show(offset)}" if len(node.param.crop_param.offset) else "no offset, which is 0,"
+            old = (
+                " A net for HED's Caffe or the first FCN release's, whose Crop has no options, means it: --fork hed."
+                if not node.param.HasField("crop_param")
+                else ""
+            )
             node.param.crop_param.offset[:] = right
             finding = Finding(
                 ERROR,
@@ -60,7 +74,7 @@ def wrong_crops(param: caffe_pb2.NetParameter) -> Iterator[tuple[Finding, int, l
                 str(node),
                 f"{given} puts '{node.bottoms[0]}' beside '{node.bottoms[1]}', the coordinate map gives "
                 f"{_show(right)}.",
-                f"Set {crop_text(right)}, or let `doctor --fix OUT` write the net with it.",
+                f"Set {crop_text(right)}, or let `doctor --fix OUT` write the net with it.{old}",
             )
             yield finding, node.index, right
 
@@ -75,7 +89,20 @@ def crop_text(offsets: list[int]) -> str:
 
 
 def batch_statistics(param: caffe_pb2.NetParameter) -> Iterator[Finding]:
-    """Find BatchNorm layers that take the statistics of the batch where nothing is trained. param: a net in TEST."""
+    """Find normalisations that take the statistics of the batch where nothing is trained. param: a net in TEST."""
+    learning = [
+        layer for layer in param.layer if (layer.type, layer.fork, layer.bn_param.bn_mode) == ("BN", "segnet", LEARN)
+    ]
+    if learning:
+        yield Finding(
+            WARNING,
+            "batch statistics",
+            ", ".join(f"layer '{layer.name}' ({layer.type})" for layer in learning[:3])
+            + (f" and {len(learning) - 3} more" if len(learning) > 3 else ""),
+            "SegNet's BN in LEARN normalises by the batch in TEST, too: an answer depends on the other images of its "
+            "batch, and on a single image on itself alone.",
+            "For the deploy net write the statistics of the training set into scale and shift, and bn_mode: INFERENCE.",
+        )
     for layer in param.layer:
         options = layer.batch_norm_param
         if layer.type == "BatchNorm" and options.HasField("use_global_stats") and not options.use_global_stats:
@@ -86,6 +113,35 @@ def batch_statistics(param: caffe_pb2.NetParameter) -> Iterator[Finding]:
                 "use_global_stats: false is in force in TEST and in deploy: an answer then depends on the other "
                 "images of its batch, and on a single image on itself alone.",
                 "Leave use_global_stats out, which is right in both phases, or write true here.",
+            )
+
+
+def pooling_masks(net: Net) -> Iterator[Finding]:
+    """Find an Upsample or Unpooling whose mask is that of a pooling which has pooled a blob of another size."""
+    nodes = net.graph.nodes
+    for node in nodes:
+        if node.type not in ("Unpooling", "Upsample") or len(node.bottoms) < 2:
+            continue
+        pooling = nodes[net.graph.producers[node.index, 1]]
+        mask, place = node.bottoms[1], str(node)
+        if pooling.type != "Pooling" or pooling.tops.index(mask) != 1:
+            yield Finding(
+                WARNING,
+                "pooling masks",
+                place,
+                f"its mask '{mask}' is the top of {pooling}, no mask of a Pooling.",
+                "Give it the second top of the MAX Pooling whose size is to come back.",
+            )
+            continue
+        pooled, top = (net.blob_shapes[blob][2:] for blob in (pooling.bottoms[0], node.tops[0]))
+        if pooled != top:
+            yield Finding(
+                ERROR,
+                "pooling masks",
+                place,
+                f"makes {show(top)} by the mask of {pooling}, which has pooled {show(pooled)}: values come to lie at "
+                "other places than they were found at.",
+                f"Give the mask of the pooling of {show(top)}, or upsample to {show(pooled)}.",
             )
 
 

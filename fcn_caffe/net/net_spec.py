@@ -246,7 +246,10 @@ def _assign_option(layer: caffe_pb2.LayerParameter, key: str, value: object) -> 
     elif key in _LAYER_FIELDS:
         _assign(layer, key, value, layer)
     else:
-        raise NoSuchOption(f"layer '{layer.name}' ({layer.type}): no option '{key}'.{did_you_mean(key, own_fields)}")
+        nested = (
+            f" Write it as Caffe does: {own}=dict({key}=…)." if key in own_fields else did_you_mean(key, own_fields)
+        )
+        raise NoSuchOption(f"layer '{layer.name}' ({layer.type}): no option '{key}'.{nested}")
 
 
 def _assign(message: caffe_pb2.Message, key: str, value: object, layer: caffe_pb2.LayerParameter) -> None:

@@ -102,6 +102,7 @@ def assign(value):
 
 MISTAKES = {
     "option": (lambda: L.Convolution(data(), kernl_size=3).to_proto(), "no option 'kernl_size'. Did you mean 'kernel"),
+    "nested": (lambda: L.DetectionOutput(data(), nms_param={}).to_proto(), "Write it as Caffe does: detection_output"),
     "field": (
         lambda: L.ReLU(data(), relu_param={"slope": 1}).to_proto(),
         "layer 'ReLU1' (ReLU): ReLUParameter has no field 'slope'.",
