@@ -155,7 +155,7 @@ def _derive_offsets(param: caffe_pb2.NetParameter) -> None:
         if _is_to_derive(layer):
             above = caffe_pb2.NetParameter(layer=param.layer[:index])
             try:
-                offset = crop_offset(above, *layer.bottom[:2])
+                offset = crop_offset(Graph.from_param(above), *layer.bottom[:2])
             except GraphError as error:
                 raise error.named(f"layer '{layer.name}' ({layer.type})") from None
             _set_crop(layer, caffe_pb2.CropParameter(offset=offset))

@@ -30,6 +30,8 @@ DEEPLAB1 = "DeepLab v1's"
 SEGNET = "SegNet's, ENet's"
 DECONVNET = "DeconvNet's"
 FLOWNET = "FlowNet's"
+SCORED = "Take it out: `fcn-caffe score` has its measures."
+FED = "Give an Input layer or a data layer that runs here in its place: ImageSegData, DenseImageData."
 
 LAYERS = {
     "AdaptiveBiasChannel": Foreign(DEEPLAB1),
@@ -43,7 +45,7 @@ LAYERS = {
     ),
     "BiasChannel": Foreign(DEEPLAB1),
     "BilateralFilter": Foreign("several authors'"),
-    "BinAccuracy": Foreign(DECONVNET),
+    "BinAccuracy": Foreign(DECONVNET, SCORED),
     "BoxAnnotatorOHEM": Foreign("R-FCN's", "Only training needs it."),
     "BoxGroupOutput": Foreign("MS-CNN's"),
     "CReLU": Foreign("several authors'", "Write Power with scale: -1, Concat and ReLU."),
@@ -78,7 +80,7 @@ LAYERS = {
     "DominantChannel": Foreign(DEEPLAB1),
     "Downsample": Foreign(FLOWNET),
     "DropoutChannel": Foreign(DECONVNET),
-    "EltwiseAccuracy": Foreign(DECONVNET),
+    "EltwiseAccuracy": Foreign(DECONVNET, SCORED),
     "FlowWarp": Foreign(FLOWNET),
     "FocalLoss": Foreign("several authors'", "Only training needs it."),
     "GainChannel": Foreign(DEEPLAB1),
@@ -115,7 +117,7 @@ LAYERS = {
     "Pooling3D": Foreign("C3D's"),
     "PriorBox": Foreign(SSD, "Compute the boxes in the script: they depend on shapes alone."),
     "Proposal": Foreign("Faster R-CNN's ports", "py-faster-rcnn has it as a Python layer."),
-    "RedAccuracy": Foreign(DECONVNET),
+    "RedAccuracy": Foreign(DECONVNET, SCORED),
     "RedSoftmaxLoss": Foreign(DECONVNET),
     "ROIAlign": Foreign("Mask R-CNN's ports"),
     "ROIPooling": Foreign(f"{RCNN}, Intel's, TSN's"),
@@ -129,7 +131,7 @@ LAYERS = {
     "Resample": Foreign(FLOWNET),
     "Resize": Foreign("several authors'"),
     "Reverse": Foreign("several authors'"),
-    "SegAccuracy": Foreign(DEEPLAB, "Take it out: `fcn-caffe score` has its measures."),
+    "SegAccuracy": Foreign(DEEPLAB, SCORED),
     "SelectSegBinary": Foreign(DECONVNET),
     "ShuffleChannel": Foreign("ShuffleNet's"),
     "SigmoidCrossEntropyBalanceLoss": Foreign("OSVOS's", "Only training needs it."),
@@ -147,10 +149,10 @@ LAYERS = {
     "VideoData": Foreign("TSN's, C3D's", "Give deploy nets an Input layer."),
     "WarpCTC": Foreign("speech and text recognition's"),
     "WarpCTCLoss": Foreign("speech and text recognition's"),
-    "WindowClsData": Foreign(DECONVNET),
-    "WindowInstSegData": Foreign(DECONVNET),
+    "WindowClsData": Foreign(DECONVNET, FED),
+    "WindowInstSegData": Foreign(DECONVNET, FED),
     "WindowSegBinary": Foreign(DECONVNET),
-    "WindowSegData": Foreign(DECONVNET),
+    "WindowSegData": Foreign(DECONVNET, FED),
     "YoloDetectionOutput": Foreign("YOLO ports'"),
     "Yolov3": Foreign("YOLO ports'"),
     "Yolov3DetectionOutput": Foreign("YOLO ports'"),

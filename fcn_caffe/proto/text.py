@@ -553,6 +553,9 @@ class _Parser:
         if self.kind == _STRING:
             return self.value if len(self.value) < 60 else f"{self.value[:50]}…"
         word = self.value
+        placeholder = re.match(r"\$\{\w+\}", self.text[self.start : self.start + 60])  # of DeepLab's net files
+        if placeholder:
+            return f'"{placeholder[0]}": fill it in, as the script does that this net comes with'
         if self.kind > _END:  # a character that begins no token: show the word it starts
             word = re.split(r"[\s{}<>\[\]:,;]", self.text[self.start : self.start + 60], maxsplit=1)[0] or word
         return '"' + "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in word[:60]) + '"'

@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import input_layer, layer, make_net, net_param
 
-from fcn_caffe import FcnCaffeError, GraphError, LayerError, Net, PrototxtError
+from fcn_caffe import TRAIN, FcnCaffeError, GraphError, LayerError, Net, PrototxtError
 from fcn_caffe.commands import draw_net, infer, time_net, upgrade_net
 from fcn_caffe.net.graph import filter_net
 from fcn_caffe.proto import write_text
@@ -172,6 +172,8 @@ def test_crop_without_options_is_derived_in_forks(fork: str) -> None:
     assert list(make_net(*CROPPED, crop, fork=fork).layer("crop").offsets) == [10, 10]
     assert list(make_net(*CROPPED, crop).layer("crop").offsets) == [0, 0]
     assert list(make_net(*CROPPED, crop, fork="osvos").layer("crop").offsets) == [0, 0]
+    trained = CROPPED[0].replace("input_param", "include { phase: TRAIN } input_param")  # as HED's data layer is
+    assert list(make_net(trained, *CROPPED[1:], crop, phase=TRAIN, fork=fork).layer("crop").offsets) == [10, 10]
     given = layer("crop", "Crop", "u x", "crop", "crop_param { offset: 3 }")
     assert list(make_net(*CROPPED, given, fork=fork).layer("crop").offsets) == [3, 3]
 

@@ -141,6 +141,9 @@ ERRORS = [
      "1:16: type is a known name, got 'Convolution'. In `layers` write type: CONVOLUTION without quotes; or write "
      '`layer` for `layers` in the whole file, and each type as in type: "Convolution".'),
     ("input_dim: 1.5", '1:12: input_dim is a whole number (int32), got "1.5".'),
+    ("input_dim: ${SIZE}",
+     '1:12: input_dim is a whole number (int32), got "${SIZE}": fill it in, as the script does that this net comes '
+     "with."),
     ("input_dim: 3 x", '1:14: Net has no field "x". Known: name, input, input_shape, input_dim, force_backward, '
      "state, debug_info, layer, layers."),
     ("input_dim: 3x", '1:12: input_dim is a whole number (int32), got "3x".'),
