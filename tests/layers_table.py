@@ -29,11 +29,48 @@ FORKS = """
 
 What other Caffes added and nets of the family use. `Net(strict=True)` and `--strict` refuse them. A type of several
 rows, or of Caffe 1.0, too, means several things: where fields, blobs and neighbours do not say which one, `Net(fork=…)`
-and `--fork` do.
+and `--fork` do. *OpenCV* says what OpenCV 4.14 does with the layer, which still reads Caffe's files: as it was run,
+beside an independent computation; it trains nothing and reads no data layers.
 
-| type | forks | bottoms | tops | compiles | restrictions | file |
-|---|---|---|---|---|---|---|
+| type | forks | bottoms | tops | compiles | restrictions | OpenCV | file |
+|---|---|---|---|---|---|---|---|
 """
+
+EQUAL, REFUSED, NOT_RUN = "equal", "refuses the net", "not run: a loss or a measure"
+# By type, and by type and forks where they differ.
+OPENCV = {
+    "Accuracy": NOT_RUN,
+    "AutoCrop": "not tried",
+    "Axpy": "other numbers: the factor multiplies the third bottom",
+    "BN": REFUSED,
+    ("BatchNorm", "Intel"): "not tried",
+    ("BatchNorm", "NVIDIA"): "equal with scale_bias written",
+    "ConvolutionDepthwise": "equal where group and num_output are written",
+    "DenseImageData": "none",
+    "DepthwiseConvolution": REFUSED,
+    "DetectionOutput": "the same rows in another order; no eta, no CORNER_SIZE; fields must be written out",
+    ("Dropout", "Fast R-CNN, Faster R-CNN, R-FCN"): EQUAL,
+    ("Dropout", "SegNet, ENet"): "never samples in TEST",
+    "ImageLabelmapData": "none",
+    "ImageSegData": "none",
+    "Interp": "equal by height and width or zoom_factor; other numbers or none for shrink_factor, pads and mixtures",
+    "MultiStageMeanfield": "none",
+    "Normalize": "equal for SSD's, but for a scale for each channel across places of a batch",
+    "PSROIPooling": EQUAL,
+    "Padding": "not tried",
+    "Permute": "equal where all axes are named",
+    "PriorBox": "equal for whole sizes, variance, clip and flip written; img_size is not read",
+    "ROIPooling": EQUAL,
+    "ReLU6": EQUAL,
+    "SegAccuracy": NOT_RUN,
+    "ShuffleChannel": EQUAL,
+    "SigmoidCrossEntropyBalanceLoss": NOT_RUN,
+    "SigmoidCrossEntropyLoss": NOT_RUN,
+    "SmoothL1Loss": NOT_RUN,
+    "SoftmaxWithLoss": NOT_RUN,
+    "Unpooling": "not tried",
+    "Upsample": "none",
+}
 
 
 def page() -> str:
@@ -57,7 +94,9 @@ def row(name: str, layer: type[Layer]) -> str:
 def fork_row(name: str, layer: type[Layer]) -> str:
     """Return the table's row of a type of a fork."""
     first, rest = row(name, layer).removeprefix("| ").split(" | ", 1)
-    return f"| {first} | {layer.forks} | {rest}"
+    cells, file = rest.rsplit(" | ", 1)
+    opencv = OPENCV.get((name, layer.forks)) or OPENCV[name]
+    return f"| {first} | {layer.forks} | {cells} | {opencv} | {file}"
 
 
 def count(blobs: int | tuple[int, int | None]) -> str:
