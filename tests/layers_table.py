@@ -45,7 +45,7 @@ OPENCV = {
     "BN": REFUSED,
     ("BatchNorm", "Intel"): "not tried",
     ("BatchNorm", "NVIDIA"): "equal with scale_bias written",
-    "ConvolutionDepthwise": "equal where group and num_output are written",
+    "ConvolutionDepthwise": EQUAL,
     "DenseImageData": "none",
     "DepthwiseConvolution": REFUSED,
     "DetectionOutput": "the same rows in another order; no eta, no CORNER_SIZE; fields must be written out",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import new_parser
+from fcn_caffe.commands._options import add_fork_options, new_parser, use_fork
 from fcn_caffe.commands._rewritten import RewriteFiles, fill_wholly, write_rewritten
 from fcn_caffe.host.text import show
 
@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     add("--larger", type=_size, metavar="HxW", help=larger)
     add("--no-weights", action="store_true", help="convert the net alone, proved with random weights")
     add("--seed", type=int, default=0, help="of the random images (and weights) of the proof")
+    add_fork_options(options)
     return options
 
 
@@ -73,7 +74,8 @@ def _read(
     from fcn_caffe.weights.transfer import load_weights
 
     weights = load_weights(files.weights) if files.weights else None
-    net = read_net(files.source, TEST, arguments.stage)
+    counts = {layer: len(blobs) for layer, blobs in (weights or {}).items()}
+    net = read_net(files.source, TEST, arguments.stage, blob_counts=counts)
     deployed, left_out = deploy_form(net, arguments.input_size, weights)
     if arguments.output:
         deployed = keep_outputs(deployed, arguments.output)
@@ -146,6 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     expected = 2 if arguments.no_weights else 4
     if len(arguments.files) != expected:
         options.error(f"{expected} files are expected, got {len(arguments.files)}: see --help")
+    use_fork(arguments)
     files = RewriteFiles(arguments.files)
     files.check_outputs()
 

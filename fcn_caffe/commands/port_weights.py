@@ -75,7 +75,8 @@ def _fit(arguments: argparse.Namespace, weights: Weights) -> tuple[Net, Weights]
     from fcn_caffe.net.net import Net
     from fcn_caffe.weights.transfer import copy_weights, net_weights
 
-    net = Net(arguments.net, stages=arguments.stage or ["deploy"])
+    counts = {layer: len(blobs) for layer, blobs in weights.items()}
+    net = Net(arguments.net, stages=arguments.stage or ["deploy"], blob_counts=counts)
     report = copy_weights(net, weights, arguments.source)
     print(f"{arguments.net}: {report}")
     if not report.copied:

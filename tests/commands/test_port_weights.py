@@ -361,3 +361,15 @@ def test_the_nets_data_layer_fills_in_what_is_not_known(tmp_path: Path) -> None:
     assert port(tmp_path / "x.caffemodel", tmp_path / "y.npz", "--net", net, "--scale", 0.5) == 0
     found = record_of(tmp_path / "y.npz")
     assert (found["channel_order"], found["mean"], found["scale"]) == ("BGR", [10, 20, 30], 0.5)
+
+
+@pytest.mark.parametrize(("blobs", "kind"), [(2, "SegNetBN"), (4, "PSPNetBN")])
+def test_weights_say_whose_bn_a_net_has(tmp_path: Path, blobs: int, kind: str) -> None:
+    """`type: "BN"` without a field: two blobs are SegNet's, four PSPNet's."""
+    (tmp_path / "net.prototxt").write_text(INPUT + 'layer { name: "bn" type: "BN" bottom: "data" top: "bn" }')
+    values = [np.full((1, 3, 1, 1), number, np.float32) for number in range(1, blobs + 1)]
+    save_weights(tmp_path / "a.caffemodel", {"bn": values})
+    assert port(tmp_path / "a.caffemodel", tmp_path / "b.npz", "--net", tmp_path / "net.prototxt") == 0
+    net = Net(tmp_path / "net.prototxt", blob_counts={"bn": blobs})
+    assert type(net.layer("bn")).__name__ == kind
+    assert [float(blob.max()) for blob in load_weights(tmp_path / "b.npz")["bn"]] == list(range(1, blobs + 1))

@@ -356,3 +356,22 @@ def test_refusals(text, error, message):
     with pytest.raises(error) as raised:
         convolutionalize(deploy_form(filter_net(net_param(text)))[0])
     assert message in str(raised.value)
+
+
+def test_layers_of_forks_keep_their_numbers():
+    """PSPNet's BN, a depthwise convolution and ReLU6, as in MobileNets of TSN's Caffe; SegNet's BN sees all places."""
+    text = [
+        input_layer("data", 1, 3, 9, 9),
+        conv("conv1", "data", 6, 3),
+        layer("bn1", "BN", "conv1", "conv1", "bn_param { momentum: 0.9 }"),
+        layer("dw", "ConvolutionDepthwise", "conv1", "dw", "convolution_param { kernel_size: 3 num_output: 6 }"),
+        full("fc2", "dw", 5),
+        layer("relu2", "ReLU6", "fc2", "fc2"),
+        full("fc3", "fc2", 3),
+    ]
+    conversion, classifier, net = converted(*text)
+    assert all(answer.relative < 1e-5 for answer in prove(conversion, classifier, net))
+    places = prove_places(conversion, classifier, net)
+    assert not isinstance(places, str) and len(places) == 4
+    text[2] = layer("bn1", "BN", "conv1", "conv1", "bn_param { bn_mode: LEARN }")
+    assert "(BN) normalises by the statistics of all places" in str(prove_places(*converted(*text)))

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from fcn_caffe.errors import GraphError, WeightsError
 from fcn_caffe.host.text import show
+from fcn_caffe.layers.conv import Convolution
+from fcn_caffe.layers.pooling import Pooling
 from fcn_caffe.net.coord_map import coord_map_from_to, receptive_field
 from fcn_caffe.net.graph import Node
 from fcn_caffe.net.net import Net
@@ -26,10 +28,12 @@ TOLERANCE = 1e-4
 
 # Layers whose answer at a place depends on a window around it, or the place alone.
 _LOCAL = {
-    *("AbsVal", "ArgMax", "BatchNorm", "Bias", "BNLL", "Clip", "Concat", "Convolution", "Dropout", "Eltwise", "ELU"),
+    *("AbsVal", "ArgMax", "BatchNorm", "Bias", "BN", "BNLL", "Clip", "Concat", "Convolution", "ConvolutionDepthwise"),
+    *("DepthwiseConvolution", "Dropout", "Eltwise", "ELU", "ReLU6", "ShuffleChannel"),
     *("Exp", "Input", "Log", "LRN", "Pooling", "Power", "PReLU", "ReLU", "Scale", "Sigmoid", "Silence", "Slice"),
     *("Softmax", "Split", "Swish", "TanH", "Threshold"),
 }
+_STATISTICS = ("mean", "variance", "scale_factor")  # of a batch normalisation; the last divides the others
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,9 @@ def fill_at_random(net: Net, seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, blobs in net.params.items():
-            for index, blob in enumerate(blobs):
-                if net.layer(name).layer_type == "BatchNorm":  # mean, variance, and what both are divided by
-                    values = torch.rand(blob.shape, generator=generator) + (0.5 if index else -0.5)
+            for kind, blob in zip(net.layer(name).blob_names, blobs, strict=True):
+                if kind in _STATISTICS:
+                    values = torch.rand(blob.shape, generator=generator) + (-0.5 if kind == "mean" else 0.5)
                 else:
                     fan_in = blob.numel() // blob.shape[0] if blob.ndim > 1 else 1
                     values = torch.randn(blob.shape, generator=generator) * (2 / fan_in) ** 0.5
@@ -177,8 +181,10 @@ def _why_not_local(net: Net, node: Node) -> str | None:
     if node.type not in _LOCAL:
         return f"{node} looks beyond a window of its bottom"
     layer: Any = net.layer(node)
-    if node.type in ("Convolution", "Pooling") and any(layer.pad):
+    if isinstance(layer, Convolution | Pooling) and any(layer.pad):
         return f"{node} pads: at the edge of a crop it sees zeros, inside a larger image it sees the image"
+    if getattr(layer, "learns", False):
+        return f"{node} normalises by the statistics of all places"
     if node.type == "Pooling":
         sizes = net.blob_shapes[node.bottoms[0]][2:]
         partial = [

@@ -26,7 +26,21 @@ Shape = tuple[int, ...]
 
 # Layers that treat every value alone, so that it does not matter how the values are laid out.
 _ELEMENTWISE = {
-    *("AbsVal", "BNLL", "Clip", "Dropout", "Eltwise", "ELU", "Exp", "Log", "Power", "ReLU", "Sigmoid", "Silence"),
+    *(
+        "AbsVal",
+        "BNLL",
+        "Clip",
+        "Dropout",
+        "Eltwise",
+        "ELU",
+        "Exp",
+        "Log",
+        "Power",
+        "ReLU",
+        "ReLU6",
+        "Sigmoid",
+        "Silence",
+    ),
     *("Split", "Swish", "TanH", "Threshold"),
 }
 # Layers that tell channels apart: on a vector they do what they do on a map of 1x1. The field that holds their axis.
