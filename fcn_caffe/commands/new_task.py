@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import new_parser
+from fcn_caffe.commands._options import new_parser, positive
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fcn_caffe.models.own_task import Training
 
 TRUNKS = ("narrow", "vgg16")
+NETS = ("fcn", "segnet-basic", "segnet", "unet", "deeplab-largefov", "hed")
 STAGES = {"32s": (1e-3, 1200), "16s": (2e-4, 600), "8s": (1e-4, 600)}  # learning rate and iterations
 
 
@@ -57,6 +58,13 @@ def _add_split_options(options: argparse.ArgumentParser) -> None:
 
 def _add_net_options(options: argparse.ArgumentParser) -> None:
     add = options.add_argument_group("nets").add_argument
+    add(
+        "--net",
+        choices=NETS,
+        default="fcn",
+        help="fcn: the paper's three stages; the others are trained in one (default: fcn)",
+    )
+    add("--width", type=positive, help="outputs of the narrowest convolutions of segnet-basic or unet (default: 64)")
     add("--trunk", choices=TRUNKS, default="vgg16", help="convolutional trunk (default: vgg16)")
     add("--weights", type=Path, help="weights the coarsest stage starts from; layers they lack are learned")
     add("--fc-width", type=int, help="outputs of fc6 and fc7 (default: the trunk's)")
@@ -77,8 +85,8 @@ def _add_training_options(options: argparse.ArgumentParser) -> None:
         add(f"--max-iter-{stage}", type=int, default=iterations, help=f"iterations of {stage} (default: {iterations})")
     add("--base-lr", type=float, help="learning rate of every stage")
     add("--max-iter", type=int, help="iterations of every stage")
-    add("--momentum", type=float, default=0.9)
-    add("--weight-decay", type=float, default=5e-4)
+    add("--momentum", type=float, help="default: 0.9")
+    add("--weight-decay", type=float, help="default: 5e-4; what the net's paper has with --net")
     add("--iter-size", type=int, default=1, help="images an update (default: %(default)s)")
     add("--lr-policy", choices=("fixed", "poly"), default="poly")
     add("--head-lr", type=float, default=1.0, help="rate of new layers over the trunk's")
@@ -90,16 +98,18 @@ def training_settings(arguments: argparse.Namespace) -> Training:
     from fcn_caffe.models.own_task import Training
 
     options = vars(arguments)
+    given = {name for name in ("base_lr", "max_iter", "momentum", "weight_decay") if options[name] is not None}
     return Training(
         base_lr={stage: arguments.base_lr or options[f"base_lr_{stage}"] for stage in STAGES},
         max_iter={stage: arguments.max_iter or options[f"max_iter_{stage}"] for stage in STAGES},
-        momentum=arguments.momentum,
-        weight_decay=arguments.weight_decay,
+        momentum=0.9 if arguments.momentum is None else arguments.momentum,
+        weight_decay=5e-4 if arguments.weight_decay is None else arguments.weight_decay,
         iter_size=arguments.iter_size,
         lr_policy=arguments.lr_policy,
         head_lr=arguments.head_lr,
         snapshot=arguments.snapshot,
         seed=arguments.seed,
+        given=frozenset(given),
     )
 
 
@@ -207,6 +217,28 @@ def _task_name(arguments: argparse.Namespace) -> str:
     return str(arguments.name or folder.name)
 
 
+def _has_trunk(net: str) -> bool:
+    """Say whether weights that are given must have layers of the trunk."""
+    from fcn_caffe.models.own_nets import OWN_NETS
+
+    return net == "fcn" or OWN_NETS[net].trunk
+
+
+def _class_weights(net: str, training: Sequence[Pair], plan: ClassPlan, mapping: LabelMap | None) -> tuple[float, ...]:
+    """Return the classes' weights by their pixels in the training images; nothing where the net's loss has none."""
+    from fcn_caffe.data.own.label_check import check_folder
+    from fcn_caffe.models.own_nets import OWN_NETS, median_frequency_weights
+
+    if net == "fcn" or not OWN_NETS[net].weighs_classes:
+        return ()
+    counts = [0] * plan.classes
+    for value, count in check_folder(training, mapping).counts.items():
+        index = plan.mapping.values.get(value, value) if plan.mapping else value
+        if index < plan.classes:
+            counts[index] += count
+    return tuple(median_frequency_weights(counts))
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
@@ -242,10 +274,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         mean=mean,
         trunk=arguments.trunk,
         weights=arguments.weights.resolve() if arguments.weights else None,
-        learned=learned_layers(arguments.trunk, arguments.weights),
+        learned=learned_layers(arguments.trunk, arguments.weights) if _has_trunk(arguments.net) else frozenset(),
         fc_width=arguments.fc_width,
         fc_kernel=arguments.fc_kernel,
         pad=arguments.pad,
+        net=arguments.net,
+        size=next(iter(report.sizes)) if len(report.sizes) == 1 else (0, 0),
+        class_weights=_class_weights(arguments.net, training, plan, mapping),
+        width=arguments.width,
     )
     for path in write_task(task, training_settings(arguments)):
         print(f"wrote {path}")

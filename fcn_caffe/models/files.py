@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fcn_caffe.models.classics import CLASSICS, classic_net, classic_solver
 from fcn_caffe.models.nets import NETS, make_net
 from fcn_caffe.models.published import manifest
 from fcn_caffe.models.recipes import RECIPES, solver_param
@@ -22,6 +23,11 @@ def all_files() -> dict[str, str]:
     for name in NETS:
         files[f"nets/{name}.prototxt"] = _HEADER.format(source="models/nets.py") + write_text(make_net(name))
         files[f"solvers/{name}.prototxt"] = _HEADER.format(source="models/recipes.py") + _solver_text(name)
+    for name, classic in CLASSICS.items():
+        header = _HEADER.format(source=f"models/classics/{classic.file}.py")
+        files[f"nets/{name}.prototxt"] = header + write_text(classic_net(name))
+        header = _HEADER.format(source="models/classics/register.py")
+        files[f"solvers/{name}.prototxt"] = header + write_text(classic_solver(name))
     files["weights/MANIFEST.toml"] = manifest()
     return files
 

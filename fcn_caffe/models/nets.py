@@ -14,7 +14,7 @@ from fcn_caffe.net.net_spec import NetSpec, Top
 from fcn_caffe.net.net_spec import layers as L
 from fcn_caffe.proto import caffe_pb2
 
-__all__ = ["COLOUR_SCALE", "NETS", "DataSource", "classifier", "fcn", "make_net", "without_defaults"]
+__all__ = ["COLOUR_SCALE", "NETS", "VOC", "DataSource", "classifier", "fcn", "make_net", "without_defaults"]
 
 DEPLOY_SIZE = 500
 # A trunk filled at random would make activations as large as colours are.
@@ -34,6 +34,7 @@ class DataSource:
         images: the channels of each top that is an image.
         labels: the tops that are labels.
         last: class and options in testing with the stage "test", for a list that validation must not see.
+        deploy_size: height and width of the deploy form's images.
     """
 
     module: str
@@ -42,6 +43,7 @@ class DataSource:
     images: Mapping[str, int]
     labels: tuple[str, ...] = ("label",)
     last: tuple[str, Mapping[str, Any]] | None = None
+    deploy_size: tuple[int, int] = (DEPLOY_SIZE, DEPLOY_SIZE)
 
     @property
     def tops(self) -> list[str]:
@@ -69,16 +71,22 @@ class DataSource:
         if self.last:
             uses.append((self.last, {"phase": caffe_pb2.TEST, "stage": wanted, "not_stage": ["deploy"]}))
         for (layer, options), rule in uses:
-            data = net.layer.add(name=self.tops[0], type="Python", top=self.tops)
+            data = self.data_layer(layer, options)
             data.include.add(**rule)
-            data.python_param.module, data.python_param.layer = self.module, layer
-            data.python_param.param_str = str(dict(options))
+            net.layer.append(data)
         inputs = net.layer.add(name="input", type="Input", top=list(self.images))
         inputs.include.add(stage=["deploy"])
         for channels in self.images.values():
-            inputs.input_param.shape.add(dim=[1, channels, DEPLOY_SIZE, DEPLOY_SIZE])
-        net.layer.extend(layer for layer in spec.layer if layer.type != "Python")
+            inputs.input_param.shape.add(dim=[1, channels, *self.deploy_size])
+        net.layer.extend(layer for layer in spec.layer if list(layer.top) != self.tops)
         return net
+
+    def data_layer(self, layer: str, options: Mapping[str, Any]) -> caffe_pb2.LayerParameter:
+        """Build one data layer: a class of the Python module with its options."""
+        data = caffe_pb2.LayerParameter(name=self.tops[0], type="Python", top=self.tops)
+        data.python_param.module, data.python_param.layer = self.module, layer
+        data.python_param.param_str = str(dict(options))
+        return data
 
 
 def fcn(
@@ -183,7 +191,7 @@ def without_defaults(net: caffe_pb2.NetParameter, **defaults: int) -> caffe_pb2.
 
 # The options stand in the order in which the released files have them.
 _MEAN = (104.00699, 116.66877, 122.67892)
-_VOC = DataSource(
+VOC = DataSource(
     "voc_layers",
     ("SBDDSegDataLayer", {"sbdd_dir": "../data/sbdd/dataset", "seed": 1337, "split": "train", "mean": _MEAN}),
     ("VOCSegDataLayer", {"voc_dir": "../data/pascal/VOC2011", "seed": 1337, "split": "seg11valid", "mean": _MEAN}),
@@ -231,15 +239,15 @@ _CONTEXT = _same_layer(
 
 def _voc_on(name: str, trunk: Callable[[NetSpec, Top], Top]) -> caffe_pb2.NetParameter:
     """Build a stride-32 net on a trunk whose receptive fields have a middle pixel: its upsampling kernel is odd."""
-    n = _VOC.start()
+    n = VOC.start()
     scores = score(n, trunk(n, n.data), "score_fr", 21)
     loss(n, head(n, scores, n.data, 21, 32, odd=True), n.label, normalize=True)
-    return _VOC.finish(n, name)
+    return VOC.finish(n, name)
 
 
 def _cvpr(name: str, stride: int) -> caffe_pb2.NetParameter:
     """Build a net as the CVPR 2015 text trains it: the loss averaged, the upsampling between skips learned."""
-    return fcn(name, _VOC, 21, stride, normalize=True, learned=True)
+    return fcn(name, VOC, 21, stride, normalize=True, learned=True)
 
 
 def _color_d(name: str) -> caffe_pb2.NetParameter:
@@ -280,10 +288,10 @@ def _siftflow(name: str, stride: int) -> caffe_pb2.NetParameter:
 
 
 NETS: dict[str, Callable[[str], caffe_pb2.NetParameter]] = {
-    "voc-fcn32s": lambda name: fcn(name, _VOC, 21, 32),
-    "voc-fcn16s": lambda name: fcn(name, _VOC, 21, 16),
-    "voc-fcn8s": lambda name: fcn(name, _VOC, 21, 8),
-    "voc-fcn8s-atonce": lambda name: fcn(name, _VOC, 21, 8, at_once=True),
+    "voc-fcn32s": lambda name: fcn(name, VOC, 21, 32),
+    "voc-fcn16s": lambda name: fcn(name, VOC, 21, 16),
+    "voc-fcn8s": lambda name: fcn(name, VOC, 21, 8),
+    "voc-fcn8s-atonce": lambda name: fcn(name, VOC, 21, 8, at_once=True),
     "voc-fcn-alexnet": lambda name: _voc_on(name, trunks.alexnet),
     "voc-fcn-googlenet": lambda name: _voc_on(name, trunks.googlenet),
     "cvpr-fcn32s": lambda name: _cvpr(name, 32),

@@ -19,11 +19,16 @@ from fcn_caffe.host import pictures
 from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.host.program import tool_call
 from fcn_caffe.models import COLOUR_SCALE, VGG16, DataSource, Vgg, fcn, without_defaults
+from fcn_caffe.models.classics.encoder_decoder import Loss
+from fcn_caffe.models.own_nets import OWN_NETS, OwnNet, Wanted
 from fcn_caffe.models.trunks import rates
 from fcn_caffe.proto import caffe_pb2, write_text
 from fcn_caffe.weights.transfer import load_weights
 
-__all__ = ["STAGES", "TRUNKS", "Task", "Training", "learned_layers", "task_net", "task_solver", "write_task"]
+__all__ = [
+    *("STAGES", "TRUNKS", "Task", "Training", "learned_layers", "own_net", "own_solver"),
+    *("task_net", "task_solver", "write_task"),
+]
 
 STAGES = ("32s", "16s", "8s")
 
@@ -57,6 +62,17 @@ class Training:
     head_lr: float = 1.0
     snapshot: int | None = None
     seed: int = 1337
+    given: frozenset[str] = frozenset()  # the settings that a person gave; a net of its own has others for the rest
+
+    def of_one_stage(self, own: OwnNet) -> Training:
+        """Return the settings for a net that is trained in one stage: its kind's, but for those that were given."""
+        kinds: dict[str, Any] = {
+            "base_lr": dict.fromkeys(STAGES, own.base_lr),
+            "max_iter": dict.fromkeys(STAGES, own.max_iter),
+            "momentum": own.momentum,
+            "weight_decay": own.weight_decay,
+        }
+        return replace(self, **{name: value for name, value in kinds.items() if name not in self.given})
 
 
 @dataclass(frozen=True)
@@ -80,6 +96,20 @@ class Task:
     fc_width: int | None = None
     fc_kernel: int | None = None
     pad: int | None = None
+    net: str = "fcn"  # or one of OWN_NETS
+    size: tuple[int, int] = (0, 0)  # height and width of all images; 0 where they differ
+    class_weights: tuple[float, ...] = ()
+    width: int | None = None
+
+    @property
+    def own_net(self) -> OwnNet | None:
+        """The net that is trained in one stage; None for the FCNs."""
+        return OWN_NETS.get(self.net)
+
+    @property
+    def finest(self) -> str:
+        """The name of the last net that is trained."""
+        return self.stage("8s") if self.own_net is None else f"{self.name}-{self.net}"
 
     @property
     def geometry(self) -> str:
@@ -101,11 +131,13 @@ class Task:
 
     def commands(self) -> str:
         """Return the commands to type next, as text."""
-        finest = self.stage("8s")
+        finest = self.finest
         stage = " --stage test" if self.splits.test else ""
+        own = self.own_net
+        how = "now train all three stages, each starting from the one before" if own is None else "now train"
         solve, score, infer = (tool_call(tool, from_elsewhere=True) for tool in ("solve", "score", "infer"))
         return (
-            f"\nnow train all three stages, each starting from the one before:\n"
+            f"\n{how}:\n"
             f"  cd {self.out} && {solve} solvers/{finest}.prototxt\n"
             f"then, there, score and look:\n"
             f"  {score} nets/{finest}.prototxt --weights weights/{finest}.caffemodel{stage}\n"
@@ -144,6 +176,8 @@ def _data(task: Task) -> DataSource:
         }
         if task.label_suffix:
             options["label_suffix"] = task.label_suffix
+        if task.own_net is not None and task.own_net.outlines:
+            options["outlines"] = True
         if task.mapping is not None:
             options["mapping"] = str(task.out.resolve() / "mapping.txt")
         return "FolderSegData", options
@@ -188,6 +222,11 @@ def task_net(task: Task, stage: str, head_lr: float = Training.head_lr) -> caffe
         colour_scale=None if task.weights else COLOUR_SCALE,
         score_rates={"score_fr": head_lr, **SKIP_LR},
     )
+    return _plain_rules(net)
+
+
+def _plain_rules(net: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
+    """Write a net for its reader: one name for data, one form of rule, no option that is Caffe's default."""
     for layer in net.layer:
         if layer.type == "Input":
             layer.name = "data"  # as the layers that it stands for
@@ -199,15 +238,22 @@ def task_net(task: Task, stage: str, head_lr: float = Training.head_lr) -> caffe
 
 def task_solver(task: Task, stage: str, training: Training) -> caffe_pb2.SolverParameter:
     """Build the solver of a stage; `weights:` names what it starts from."""
-    name, place = task.stage(stage), STAGES.index(stage)
-    iterations = training.max_iter[stage]
+    place = STAGES.index(stage)
+    solver = _solver(task, task.stage(stage), training, training.base_lr[stage], training.max_iter[stage])
+    before = f"weights/{task.stage(STAGES[place - 1])}.caffemodel" if place else task.weights
+    if before is not None:
+        solver.weights.append(str(before))
+    return solver
+
+
+def _solver(task: Task, name: str, training: Training, rate: float, iterations: int) -> caffe_pb2.SolverParameter:
     every = training.snapshot or max(iterations // 4, 1)
     solver = caffe_pb2.SolverParameter(
         net=f"nets/{name}.prototxt",
         test_iter=[len(task.splits.val)],
         test_interval=999999999,
         test_initialization=False,
-        base_lr=training.base_lr[stage],
+        base_lr=rate,
         lr_policy=training.lr_policy,
         max_iter=iterations,
         iter_size=training.iter_size,
@@ -221,9 +267,39 @@ def task_solver(task: Task, stage: str, training: Training) -> caffe_pb2.SolverP
     )
     if training.lr_policy == "poly":
         solver.power = training.power
-    before = f"weights/{task.stage(STAGES[place - 1])}.caffemodel" if place else task.weights
-    if before is not None:
-        solver.weights.append(str(before))
+    return solver
+
+
+def own_net(task: Task) -> caffe_pb2.NetParameter:
+    """Build the net of a task that is trained in one stage.
+
+    Raises:
+        DataError: the net cannot take these images or options.
+    """
+    own = OWN_NETS[task.net]
+    if own.needs_one_size and 0 in task.size:
+        raise DataError(
+            f"--net {task.net} takes images of one size, these differ: its upsampling writes each value back to the "
+            "place that its pooling found. Resize images and labels, or take --net unet or an FCN."
+        )
+    if task.width is not None and not own.has_width:
+        raise DataError(f"--width is not for --net {task.net}, whose widths are those of its paper. Leave it out.")
+    loss = Loss(task.ignore, task.class_weights if own.weighs_classes else ())
+    data = _data(task)
+    if 0 not in task.size:
+        data = replace(data, deploy_size=task.size)
+    from_weights = task.weights is not None
+    net = own.build(Wanted(task.finest, data, task.classes, loss, task.size, task.width, from_weights))
+    return _plain_rules(net)
+
+
+def own_solver(task: Task, training: Training) -> caffe_pb2.SolverParameter:
+    """Build the solver of such a net: one stage, by the settings of its kind where options do not say otherwise."""
+    own = OWN_NETS[task.net]
+    options = training.of_one_stage(own)
+    solver = _solver(task, task.finest, options, options.base_lr["8s"], options.max_iter["8s"])
+    if task.weights is not None:
+        solver.weights.append(str(task.weights))
     return solver
 
 
@@ -251,10 +327,13 @@ def write_task(task: Task, training: Training) -> list[Path]:
     if task.mapping is not None:
         texts["mapping.txt"] = task.mapping.write()
     texts["nets/classes.txt"] = _class_card(task)
-    for stage in STAGES:
+    for stage in STAGES if task.own_net is None else ():
         name = task.stage(stage)
         texts[f"nets/{name}.prototxt"] = write_text(task_net(task, stage, training.head_lr))
         texts[f"solvers/{name}.prototxt"] = write_text(task_solver(task, stage, training))
+    if task.own_net is not None:
+        texts[f"nets/{task.finest}.prototxt"] = write_text(own_net(task))
+        texts[f"solvers/{task.finest}.prototxt"] = write_text(own_solver(task, training))
     written = []
     (task.out / "weights").mkdir(parents=True, exist_ok=True)
     for file, text in texts.items():

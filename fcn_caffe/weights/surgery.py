@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fcn_caffe.errors import WeightsError
 from fcn_caffe.host.text import show
-from fcn_caffe.layers.fillers import bilinear_kernel
+from fcn_caffe.layers.fillers import bilinear_kernel, is_zero_filler
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.weights.blobs import Fit, HasParams, Shaped, fit, missing_layers, refuse_meta, set_values
 from fcn_caffe.weights.transfer import Array, CopyReport, net_weights
@@ -159,8 +159,21 @@ def interp(net: SurgeryNet, layer_names: Iterable[str] | None = None) -> list[st
 
 
 def upsampling_layers(net: SurgeryNet) -> list[str]:
-    """Return the layers that `interp` sets by default: every Deconvolution with `up` in its name."""
-    return [node.name for node in net.graph.nodes if node.type == "Deconvolution" and "up" in node.name]
+    """Return the layers that `interp` sets by default: every Deconvolution with `up` in its name.
+
+    One that changes the number of channels and has a filler of its own is learned, as U-Net's are: it is not set.
+    """
+    return [
+        node.name
+        for node in net.graph.nodes
+        if node.type == "Deconvolution" and "up" in node.name and not _is_learned_otherwise(net, node.name)
+    ]
+
+
+def _is_learned_otherwise(net: SurgeryNet, name: str) -> bool:
+    options = next(node.param.convolution_param for node in net.graph.nodes if node.name == name)
+    inputs, outputs = net.params[name][0].shape[:2]
+    return inputs != outputs * options.group and not is_zero_filler(options.weight_filler)
 
 
 def expand_score(net: HasParams, layer: str, source: Source, source_layer: str) -> None:

@@ -12,6 +12,7 @@ from fcn_caffe import TEST, TRAIN, Net
 from fcn_caffe.commands.new_task import main
 from fcn_caffe.data.own.task_folder import Splits
 from fcn_caffe.data.readers.labels import read_classes
+from fcn_caffe.models.own_nets import OWN_NETS, median_frequency_weights
 from fcn_caffe.models.own_task import STAGES, Task, Training, task_net
 from fcn_caffe.proto import caffe_pb2, read_text
 from fcn_caffe.weights.transfer import save_weights
@@ -319,3 +320,67 @@ def test_training_options_reach_the_solver(folder):
     assert solver.momentum == pytest.approx(0.3) and solver.snapshot == 10
     other = read_text(folder / "task/solvers/x-fcn8s.prototxt", caffe_pb2.SolverParameter)
     assert other.max_iter == Training().max_iter["8s"] and other.base_lr == 0.5
+
+
+@pytest.mark.parametrize("net", OWN_NETS)
+def test_a_net_of_one_stage_builds_reads_the_folder_and_takes_a_step(folder, capsys, net):
+    width = ("--width", "4") if OWN_NETS[net].has_width else ()
+    assert run(folder, "--name", "mine", "--net", net, *width) == 0
+    assert f"solvers/mine-{net}.prototxt" in capsys.readouterr().out
+    task = folder / "task"
+    assert not list(task.glob("*/mine-fcn*"))
+    path = task / f"nets/mine-{net}.prototxt"
+    train = Net(path, TRAIN)
+    loss, blobs = train.forward_loss(keep=("label",))
+    loss.backward()
+    assert torch.isfinite(loss)
+    if OWN_NETS[net].outlines:
+        assert set(blobs["label"].unique().tolist()) == {0, 1}
+    deploy = Net(path, TEST, stages=("deploy",), device="meta")
+    for blob in deploy.graph.outputs:
+        if len(deploy.blob_shapes[blob]) == 4 and blob != "fc8_interp":
+            assert deploy.blob_shapes[blob][2:] == deploy.blob_shapes["data"][2:] == (20, 24)
+    solver = read_text(task / f"solvers/mine-{net}.prototxt", caffe_pb2.SolverParameter)
+    kind = OWN_NETS[net]
+    assert (solver.base_lr, solver.max_iter) == pytest.approx((kind.base_lr, kind.max_iter), rel=1e-6)
+    assert solver.net == f"nets/mine-{net}.prototxt" and not solver.weights
+    assert solver.weight_decay == pytest.approx(kind.weight_decay)
+
+
+def test_options_go_before_the_kinds_own_settings(folder):
+    options = ("--max-iter", "7", "--base-lr", "0.5", "--weight-decay", "0", "--momentum", "0.1")
+    assert run(folder, "--name", "x", "--net", "hed", *options) == 0
+    solver = read_text(folder / "task/solvers/x-hed.prototxt", caffe_pb2.SolverParameter)
+    assert (solver.max_iter, solver.base_lr, solver.weight_decay) == (7, 0.5, 0)
+    assert solver.momentum == pytest.approx(0.1)
+
+
+def test_classes_weigh_by_the_median_of_their_frequencies(folder):
+    assert run(folder, "--name", "x", "--net", "segnet-basic", "--width", "2") == 0
+    param = read_text(folder / "task/nets/x-segnet-basic.prototxt", caffe_pb2.NetParameter)
+    (loss,) = (layer for layer in param.layer if layer.type == "SoftmaxWithLoss")
+    names = (folder / "task/train.txt").read_text().split()
+    labels = np.stack([np.asarray(Image.open(folder / "labels" / f"{name}.png")) for name in names])
+    counts = np.bincount(labels.ravel(), minlength=256)[:3]
+    assert list(loss.loss_param.class_weighting) == pytest.approx(np.median(counts) / counts, abs=1e-4)
+    assert loss.loss_param.ignore_label == 255
+    assert median_frequency_weights([4, 0, 2]) == [0.75, 0, 1.5] and median_frequency_weights([0, 0]) == [1, 1]
+
+
+def test_nets_of_one_stage_refuse_what_they_cannot_take(folder, capsys):
+    assert run(folder, "--net", "hed", "--width", "8") == 1
+    assert "--width is not for --net hed" in capsys.readouterr().err
+    write(folder, "photo3", np.zeros((30, 24)))
+    assert run(folder, "--net", "segnet-basic") == 1
+    assert "takes images of one size, these differ" in capsys.readouterr().err
+    assert not (folder / "task" / "nets").exists()
+
+
+def test_weights_must_be_of_the_trunk_where_there_is_one(folder, tmp_path, capsys):
+    weights = tmp_path / "other.caffemodel"
+    save_weights(weights, {"other": [np.zeros(3, np.float32)]})
+    assert run(folder, "--net", "hed", "--weights", weights) == 1
+    assert "has no layer of the vgg16 trunk" in capsys.readouterr().err
+    assert run(folder, "--name", "x", "--net", "unet", "--width", "2", "--weights", weights) == 0
+    solver = read_text(folder / "task/solvers/x-unet.prototxt", caffe_pb2.SolverParameter)
+    assert list(solver.weights) == [str(weights)]

@@ -10,7 +10,7 @@ import torch
 from helpers import input_layer, layer, make_net, randomise
 
 from fcn_caffe import WeightsError
-from fcn_caffe.weights.surgery import expand_score, interp, transplant, upsample_filter, widen
+from fcn_caffe.weights.surgery import expand_score, interp, transplant, upsample_filter, upsampling_layers, widen
 from fcn_caffe.weights.transfer import net_weights
 
 FULL = "inner_product_param { num_output: 5 }"
@@ -204,3 +204,15 @@ def test_a_net_without_memory_is_refused():
         transplant(net, classifier())
     with pytest.raises(WeightsError, match="meta device"):
         expand_score(net, "fc", convolutional(), "fc")
+
+
+def test_a_deconvolution_that_is_learned_from_its_filler_is_not_interpolation():
+    """U-Net's upconv halves the channels: it cannot be set to interpolation, and has a filler of its own."""
+
+    def up(name, outputs, filler=""):
+        more = f"convolution_param {{ num_output: {outputs} kernel_size: 2 stride: 2 weight_filler {{ {filler} }} }}"
+        return layer(name, "Deconvolution", "data", more=more)
+
+    msra = 'type: "msra"'
+    net = make_net(input_layer("data", 1, 4, 3, 3), up("upconv", 2, msra), up("up_same", 4, msra), up("up_zero", 2))
+    assert upsampling_layers(net) == ["up_same", "up_zero"]

@@ -47,12 +47,13 @@ class FileReport:
 
 @dataclass
 class LabelReport:
-    """What all label files hold: pixels by value in `counts`, files by value in `files`."""
+    """What all label files hold: pixels by value in `counts`, files by value in `files`; `sizes` are (H, W)."""
 
     counts: dict[int, int] = field(default_factory=dict)
     files: dict[int, list[str]] = field(default_factory=dict)
     coloured: list[Path] = field(default_factory=list)
     grey: list[Path] = field(default_factory=list)
+    sizes: set[tuple[int, int]] = field(default_factory=set)
 
     def histogram(self) -> str:
         """Return a line for each value: value, share of the pixels, number of files."""
@@ -121,6 +122,7 @@ def check_folder(pairs: Sequence[Pair], mapping: LabelMap | None = None) -> Labe
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for file in pool.map(lambda pair: look(pair, mapping), pairs):
             (report.coloured if file.coloured else report.grey).append(file.pair.label)
+            report.sizes.add(file.size[::-1])
             for value, count in file.counts.items():
                 report.counts[value] = report.counts.get(value, 0) + count
                 report.files.setdefault(value, []).append(str(file.pair.label))

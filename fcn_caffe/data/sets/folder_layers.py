@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from fcn_caffe.data.readers.image_files import (
     LABEL_SUFFIXES,
     VGG_MEAN,
@@ -23,7 +25,21 @@ from fcn_caffe.data.sets.one_image_layer import Array, OneImageLayer
 from fcn_caffe.data.sets.options import read_mean
 from fcn_caffe.errors import DataError
 
-__all__ = ["FolderSegData"]
+__all__ = ["FolderSegData", "outlines"]
+
+
+def outlines(label: Array, ignore: int) -> Array:
+    """Return 1 where a pixel is void, or of another class than its right or lower neighbour; else 0.
+
+    Void is how data sets mark the borders of objects that nobody can tell to the pixel.
+
+    Shapes: (H, W) -> (H, W), uint8.
+    """
+    void = label == ignore
+    edges: Array = void.copy()
+    for near, far in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
+        edges[near] |= (label[near] != label[far]) & ~void[far]
+    return edges.astype(np.uint8)
 
 
 class FolderSegData(OneImageLayer, complete=True):
@@ -34,7 +50,8 @@ class FolderSegData(OneImageLayer, complete=True):
     `split` (a file of names; one whose file name holds "train" is drawn at random), and optionally `mean` (BGR, of
     VGG-16 by default), `seed` (1337), `randomize` (True), `classes` (checked when given), `ignore` (the void value
     among the labels, 255), `mapping` (a file, see data/labels.py), `label_suffix` (what a label's name adds to the
-    image's, such as "_mask").
+    image's, such as "_mask"), `outlines` (False; True makes labels of 1 on the outlines between classes and on void
+    pixels, else 0).
     Raises: DataError naming the file: missing folder or image, empty split, unreadable image, sizes that differ, label
     out of range.
     """
@@ -47,6 +64,7 @@ class FolderSegData(OneImageLayer, complete=True):
         "ignore": 255,
         "mapping": None,
         "label_suffix": "",
+        "outlines": False,
     }
 
     def open(self) -> list[str]:
@@ -76,6 +94,8 @@ class FolderSegData(OneImageLayer, complete=True):
         label = read_label(path, self.mapping)
         if self.options["classes"] is not None:
             check_labels(label, int(self.options["classes"]), self.options["ignore"], path)
+        if self.options["outlines"]:
+            label = outlines(label, int(self.options["ignore"]))
         blob: Array = label_blob(label)[0]
         return blob
 

@@ -1,0 +1,125 @@
+"""The nets that new_task makes besides the FCNs: each is trained in one stage, on one's own images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fcn_caffe.models.classics import dilated, edges, encoder_decoder
+from fcn_caffe.models.classics.encoder_decoder import Loss
+from fcn_caffe.models.nets import COLOUR_SCALE, DataSource
+from fcn_caffe.proto import caffe_pb2
+
+__all__ = ["OWN_NETS", "OwnNet", "Wanted", "median_frequency_weights"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a task asks of a net.
+
+    Attributes:
+        name: the net's name.
+        data: its data layers.
+        classes: the number of classes.
+        loss: the ignored label and the classes' weights.
+        size: height and width of all images, (0, 0) where they differ.
+        width: the outputs of the narrowest convolutions; None for the published.
+        from_weights: whether weights are given to start from.
+    """
+
+    name: str
+    data: DataSource
+    classes: int
+    loss: Loss
+    size: tuple[int, int] = (0, 0)
+    width: int | None = None
+    from_weights: bool = False
+
+
+@dataclass(frozen=True)
+class OwnNet:
+    """One of the nets, and how it is trained unless options say otherwise.
+
+    Attributes:
+        build: makes it.
+        base_lr: the rate at the start.
+        max_iter: the iterations.
+        weighs_classes: rare classes weigh more, by median frequency balancing.
+        needs_one_size: it takes images of one size only.
+        has_width: its width can be chosen.
+        trunk: it starts from VGG-16's convolutions where weights are given.
+        outlines: it learns the outlines between the classes.
+        momentum: of the solver.
+        weight_decay: of the solver.
+    """
+
+    build: Callable[[Wanted], caffe_pb2.NetParameter]
+    base_lr: float
+    max_iter: int
+    weighs_classes: bool = False
+    needs_one_size: bool = False
+    has_width: bool = False
+    trunk: bool = False
+    outlines: bool = False
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+
+def median_frequency_weights(counts: Sequence[int]) -> list[float]:
+    """Return a weight for each class: the median of the classes' pixels over its own; 0 where it has none.
+
+    SegNet divides the pixels of a class by those of the images that show it; here all images count.
+    """
+    present = sorted(count for count in counts if count)
+    if not present:
+        return [1.0] * len(counts)
+    middle = len(present) // 2
+    median = present[middle] if len(present) % 2 else (present[middle - 1] + present[middle]) / 2
+    return [round(median / count, 4) if count else 0.0 for count in counts]
+
+
+def _segnet_basic(wanted: Wanted) -> caffe_pb2.NetParameter:
+    return encoder_decoder.segnet_basic(
+        wanted.name, wanted.data, wanted.classes, wanted.loss, size=wanted.size, width=wanted.width or 64
+    )
+
+
+def _segnet(wanted: Wanted) -> caffe_pb2.NetParameter:
+    return encoder_decoder.segnet(wanted.name, wanted.data, wanted.classes, wanted.loss, size=wanted.size)
+
+
+def _unet(wanted: Wanted) -> caffe_pb2.NetParameter:
+    return encoder_decoder.unet(
+        wanted.name,
+        wanted.data,
+        wanted.classes,
+        wanted.loss,
+        padded=True,
+        scale=COLOUR_SCALE,
+        width=wanted.width or 64,
+    )
+
+
+def _large_fov(wanted: Wanted) -> caffe_pb2.NetParameter:
+    return dilated.large_fov(
+        wanted.name,
+        wanted.data,
+        wanted.classes,
+        wanted.loss,
+        every_pixel=True,
+        filled=True,
+        scale=None if wanted.from_weights else COLOUR_SCALE,
+    )
+
+
+def _hed(wanted: Wanted) -> caffe_pb2.NetParameter:
+    return edges.hed(wanted.name, wanted.data)
+
+
+OWN_NETS: dict[str, OwnNet] = {
+    "segnet-basic": OwnNet(_segnet_basic, 0.05, 2000, weighs_classes=True, needs_one_size=True, has_width=True),
+    "segnet": OwnNet(_segnet, 0.01, 4000, weighs_classes=True, needs_one_size=True, trunk=True),
+    "unet": OwnNet(_unet, 1e-3, 2000, has_width=True),
+    "deeplab-largefov": OwnNet(_large_fov, 1e-3, 2000, trunk=True),
+    "hed": OwnNet(_hed, 1e-6, 2000, trunk=True, outlines=True, weight_decay=2e-4),
+}
