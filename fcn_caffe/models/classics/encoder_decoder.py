@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from fcn_caffe.models.heads import IGNORED
 from fcn_caffe.models.nets import DataSource
-from fcn_caffe.models.trunks import NOT_DEPLOYED, RATES, drop, max_pool
+from fcn_caffe.models.trunks import NOT_DEPLOYED, RATES, conv_relu, drop, max_pool
 from fcn_caffe.net.coord_map import crop
 from fcn_caffe.net.net_spec import NetSpec, Top
 from fcn_caffe.net.net_spec import layers as L
@@ -260,53 +259,58 @@ def unet(
         scale: a factor for the input.
         width: the outputs of the first level; each next level has twice as many.
     """
-    pad = int(padded)
     n = data.start()
     bottom = image = n[data.tops[0]]
     if scale is not None:
-        n.scale_data = L.Scale(image, filler={"type": "constant", "value": scale}, param=[{"lr_mult": 0}])
-        bottom = n.scale_data
-
-    def conv(bottom: Top, name: str, relu: str, outputs: int) -> Top:
-        options = {"num_output": outputs, "pad": pad, "kernel_size": 3, "weight_filler": {"type": "msra"}}
-        n[name] = L.Convolution(bottom, param=RATES, **options)
-        top: Top = L.ReLU(n[name], in_place=True)
-        n[relu] = top
-        return top
-
+        bottom = n.scale_data = L.Scale(image, filler={"type": "constant", "value": scale}, param=[{"lr_mult": 0}])
     widths = [width << level for level in range(5)]
+    down = _unet_down(n, bottom, widths, int(padded))
+    bottom = down[4]
+    for level in range(3, -1, -1):
+        bottom = _unet_up(n, bottom, down[level], level, widths[level], padded)
+    n["conv_u0d-score"] = L.Convolution(
+        bottom, num_output=classes, kernel_size=1, weight_filler={"type": "msra"}, param=RATES
+    )
+    scores, label = n["conv_u0d-score"], n[data.labels[0]]
+    if padded:
+        add_loss(n, scores, label, loss)
+    else:
+        n.label_cut = L.Crop(label, scores, axis=2, offset=[UNET_MARGIN], exclude=NOT_DEPLOYED)
+        # The crop looks at the scores' size, so that Caffe would ask for a gradient by way of the label.
+        add_loss(n, scores, n.label_cut, loss, propagate_down=[True, False])
+    return data.finish(n, name)
+
+
+def _unet_conv(n: NetSpec, bottom: Top, name: str, relu: str, outputs: int, pad: int) -> Top:
+    options = {"num_output": outputs, "pad": pad, "kernel_size": 3, "weight_filler": {"type": "msra"}}
+    return conv_relu(n, bottom, name, relu, param=RATES, **options)
+
+
+def _unet_down(n: NetSpec, bottom: Top, widths: Sequence[int], pad: int) -> list[Top]:
+    """Add the way down; return each level's features."""
     down = []
     for level, outputs in enumerate(widths):
-        bottom = conv(bottom, f"conv_d{level}a-b", f"relu_d{level}b", outputs)
-        bottom = conv(bottom, f"conv_d{level}b-c", f"relu_d{level}c", outputs)
+        bottom = _unet_conv(n, bottom, f"conv_d{level}a-b", f"relu_d{level}b", outputs, pad)
+        bottom = _unet_conv(n, bottom, f"conv_d{level}b-c", f"relu_d{level}c", outputs, pad)
         if level >= 3:
             bottom = drop(n, bottom, f"dropout_d{level}c", 0.5)
         down.append(bottom)
         if level < 4:
             bottom = max_pool(n, bottom, f"pool_d{level}c-{level + 1}a")
-    for above, level in pairwise(range(4, -1, -1)):
-        side = "d4c" if above == 4 else f"u{above}d"
-        options = {"num_output": widths[level], "kernel_size": 2, "stride": 2, "weight_filler": {"type": "msra"}}
-        up = L.Deconvolution(bottom, param=RATES, convolution_param=options)
-        n[f"upconv_{side}_u{level}a"] = up
-        up = n[f"relu_u{level}a"] = L.ReLU(up, in_place=True)
-        beside = down[level]
-        if padded:
-            # Pools round up, so what comes up may be a row larger.
-            up = n[f"crop_u{level}a"] = crop(up, beside)
-        else:
-            beside = n[f"crop_d{level}c-d{level}cc"] = crop(beside, up)
-        n[f"concat_d{level}cc_u{level}a-b"] = L.Concat(up, beside)
-        bottom = conv(n[f"concat_d{level}cc_u{level}a-b"], f"conv_u{level}b-c", f"relu_u{level}c", widths[level])
-        bottom = conv(bottom, f"conv_u{level}c-d", f"relu_u{level}d", widths[level])
-    n["conv_u0d-score"] = L.Convolution(
-        bottom, num_output=classes, kernel_size=1, weight_filler={"type": "msra"}, param=RATES
-    )
-    label = n[data.labels[0]]
+    return down
+
+
+def _unet_up(n: NetSpec, bottom: Top, beside: Top, level: int, outputs: int, padded: bool) -> Top:
+    """Add the way up to a level: twice as large, beside the features of the way down, two convolutions."""
+    below = "d4c" if level == 3 else f"u{level + 1}d"
+    options = {"num_output": outputs, "kernel_size": 2, "stride": 2, "weight_filler": {"type": "msra"}}
+    up = n[f"upconv_{below}_u{level}a"] = L.Deconvolution(bottom, param=RATES, convolution_param=options)
+    up = n[f"relu_u{level}a"] = L.ReLU(up, in_place=True)
     if padded:
-        add_loss(n, n["conv_u0d-score"], label, loss)
+        # Pools round up, so what comes up may be a row larger.
+        up = n[f"crop_u{level}a"] = crop(up, beside)
     else:
-        n.label_cut = L.Crop(label, n["conv_u0d-score"], axis=2, offset=[UNET_MARGIN], exclude=NOT_DEPLOYED)
-        # The crop looks at the scores' size, so that Caffe would ask for a gradient by way of the label.
-        add_loss(n, n["conv_u0d-score"], n.label_cut, loss, propagate_down=[True, False])
-    return data.finish(n, name)
+        beside = n[f"crop_d{level}c-d{level}cc"] = crop(beside, up)
+    joined = n[f"concat_d{level}cc_u{level}a-b"] = L.Concat(up, beside)
+    bottom = _unet_conv(n, joined, f"conv_u{level}b-c", f"relu_u{level}c", outputs, int(padded))
+    return _unet_conv(n, bottom, f"conv_u{level}c-d", f"relu_u{level}d", outputs, int(padded))
