@@ -246,17 +246,6 @@ def phase_number(name: str) -> int:
     return {"TEST": TEST, "TRAIN": TRAIN}[name]
 
 
-def blob_counts(files: Sequence[str]) -> dict[str, int]:
-    """Return how many blobs each layer has in weight files, which tells forks of Caffe apart.
-
-    Raises:
-        WeightsError: A file cannot be read.
-    """
-    from fcn_caffe.weights.transfer import load_weights
-
-    return {layer: len(blobs) for file in files for layer, blobs in load_weights(file).items()}
-
-
 def fill(net: Net, files: Sequence[str]) -> None:
     """Fill a net from weight files, one after the other; warn on stderr of layers that none of them has.
 

@@ -17,7 +17,6 @@ from fcn_caffe.commands._options import (
     add_fork_options,
     add_speed_options,
     add_state_options,
-    blob_counts,
     fill,
     make_faster,
     names,
@@ -71,12 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fcn_caffe.evaluation.features import extract_features
     from fcn_caffe.host.devices import torch_device
     from fcn_caffe.net.net import Net
+    from fcn_caffe.weights.transfer import BlobCounts
 
     device = requested_device(arguments)
     if device is None:
         device = torch_device(f"cuda:{arguments.device_id}" if arguments.mode == "GPU" else "cpu")
     phase = phase_number(arguments.phase)
-    known = blob_counts(arguments.weights)
+    known = BlobCounts(arguments.weights)
     net = Net(arguments.net, phase, stages=arguments.stage, level=arguments.level, device=device, blob_counts=known)
     fill(net, arguments.weights)
     counts = extract_features(

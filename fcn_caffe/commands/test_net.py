@@ -12,7 +12,6 @@ from fcn_caffe.commands._options import (
     add_device_options,
     add_fork_options,
     add_state_options,
-    blob_counts,
     fill,
     names,
     net_or_solver,
@@ -87,9 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from fcn_caffe.host.glog import number
     from fcn_caffe.net.net import Net
+    from fcn_caffe.weights.transfer import BlobCounts
 
     phase, device = phase_number(arguments.phase), requested_device(arguments) or "cpu"
-    counts = blob_counts(arguments.weights)
+    counts = BlobCounts(arguments.weights)
     net = Net(arguments.model, phase, stages=arguments.stage, level=arguments.level, device=device, blob_counts=counts)
     fill(net, arguments.weights)
     loss, sums = _run(net, arguments.iterations)

@@ -141,9 +141,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fcn_caffe.host.devices import torch_device
     from fcn_caffe.net.net import Net
     from fcn_caffe.net.timing import time_net
+    from fcn_caffe.weights.transfer import BlobCounts
 
     device = torch_device(arguments.device)
-    net = Net(path, phase_number(arguments.phase), stages=arguments.stage, level=arguments.level, device=device)
+    net = Net(
+        path,
+        phase_number(arguments.phase),
+        stages=arguments.stage,
+        level=arguments.level,
+        device=device,
+        blob_counts=BlobCounts(arguments.weights),
+    )
     fill(net, arguments.weights)
     if arguments.fast or arguments.ways:
         net = _tuned(net, arguments)

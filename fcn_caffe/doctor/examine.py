@@ -19,6 +19,7 @@ from fcn_caffe.doctor.subject import Built, Subject, read_subject
 from fcn_caffe.doctor.wrong_gradients import overwritten_blobs, scale_gradients
 from fcn_caffe.errors import FcnCaffeError
 from fcn_caffe.proto.phases import TEST, TRAIN
+from fcn_caffe.weights.transfer import BlobCounts
 
 __all__ = ["IMAGES", "examine"]
 
@@ -53,6 +54,8 @@ def _examine(
     path: str | os.PathLike[str], weights: str | os.PathLike[str] | None, size: tuple[int, int] | None, images: int
 ) -> Examination:
     subject = read_subject(path, size)
+    files = [Path(start.weights) for start in start_files(subject, None if weights is None else os.fspath(weights))]
+    subject.blob_counts = BlobCounts(file for file in files if file.is_file())
     examination = Examination(os.fspath(path))
     built: dict[int, Built] = {}
     for phase in (TRAIN, TEST):

@@ -45,7 +45,7 @@ def _check_stage(stage: Stage, results: dict[Path, Net]) -> None:
     LearningRate(stage.param, str(stage.solver))
     try:
         # The memory a net takes is not needed to see that it builds.
-        train, test = (Net(stage.net, phase, device="meta", paths=stage.paths) for phase in (TRAIN, TEST))
+        train, test = (_build(stage, phase) for phase in (TRAIN, TEST))
     except FcnCaffeError as error:
         raise error.named(str(stage.net)) from error.__cause__
     if not heads(test):
@@ -65,6 +65,11 @@ def _check_stage(stage: Stage, results: dict[Path, Net]) -> None:
             _check_fit(path, results[path], train)
     results[stage.result] = train
     _check_room(stage, train)
+
+
+def _build(stage: Stage, phase: int) -> Net:
+    fork, counts = stage.param.fork, stage.blob_counts()
+    return Net(stage.net, phase, device="meta", paths=stage.paths, fork=fork, blob_counts=counts)
 
 
 def _check_fit(path: Path, coarse: Net, fine: Net) -> None:
@@ -90,5 +95,5 @@ def _check_room(stage: Stage, net: Net) -> None:
 
 def is_segmentation(stage: Stage) -> bool:
     """Say whether a stage's net gives scores for every pixel, as a classifier does not."""
-    net = Net(stage.net, TEST, device="meta", paths=stage.paths)
+    net = _build(stage, TEST)
     return any(len(net.blob_shapes[score]) == 4 for score in heads(net))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fcn_caffe.errors import FcnCaffeError, PrototxtError
 from fcn_caffe.host.paths import Paths
+from fcn_caffe.net.fork_choice import with_fork
 from fcn_caffe.net.graph import Graph, Node, filter_net, read_net
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.rewrite.deploy_form import picture_size
@@ -52,7 +54,17 @@ class Built:
 
 @dataclass
 class Subject:
-    """A net, from a file or inside a solver. sources: by phase, a file or a NetParameter; states: their NetState."""
+    """A net, from a file or inside a solver.
+
+    Attributes:
+        path: the file.
+        settings: the solver's, or None.
+        sources: by phase, a file or a NetParameter.
+        size: of the images, (H, W), instead of their own.
+        states: the nets' NetState, by phase.
+        paths: what relative paths start from.
+        blob_counts: how many blobs each layer has in the weights that fill the net; these, too, tell forks apart.
+    """
 
     path: Path
     settings: Settings | None
@@ -60,6 +72,12 @@ class Subject:
     size: tuple[int, int] | None = None
     states: dict[int, caffe_pb2.NetState] = field(default_factory=dict)
     paths: Paths = field(default_factory=Paths)
+    blob_counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def fork(self) -> str:
+        """The fork that the solver names; "" where it names none."""
+        return "" if self.settings is None else str(self.settings.param.fork)
 
     @property
     def net_path(self) -> Path:
@@ -73,11 +91,12 @@ class Subject:
         stages = tuple(state.stage) if stages is None else stages
         param: caffe_pb2.NetParameter
         if isinstance(source, Path):
-            param = read_net(source, phase, stages, state.level)
+            param = read_net(source, phase, stages, state.level, fork=self.fork, blob_counts=self.blob_counts)
         else:
             param = caffe_pb2.NetParameter()
             param.CopyFrom(source)
-            param = filter_net(upgrade_net(param, str(self.path)), phase, stages, state.level)
+            upgrade_net(param, str(self.path))
+            param = filter_net(with_fork(param, self.fork, self.blob_counts), phase, stages, state.level)
         return param
 
     def has_no_net(self, phase: int) -> bool:
@@ -111,6 +130,8 @@ class Subject:
             device="meta",
             input_shapes=shapes,
             paths=self.paths,
+            fork=self.fork,
+            blob_counts=self.blob_counts,
         )
 
     def build(self, phase: int, other: Net | None = None) -> Built:

@@ -22,7 +22,7 @@ from fcn_caffe.net.graph import read_net
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.strips import Strips
 from fcn_caffe.proto.phases import TEST, TRAIN
-from fcn_caffe.weights.transfer import copy_weights, load_weights
+from fcn_caffe.weights.transfer import copy_weights, count_blobs, load_weights
 
 __all__ = ["Segmenter", "find_images", "net_mean", "trained_net"]
 
@@ -34,8 +34,9 @@ def trained_net(
     stages: Sequence[str] = (),
     device: str = "cpu",
     paths: Paths | None = None,
+    fork: str = "",
 ) -> Net:
-    """Build a TEST net and fill it from a weights file. paths: what relative paths start from.
+    """Build a TEST net and fill it from a weights file. paths: what relative paths start from; fork: as in `Net`.
 
     Raises:
         WeightsError: the file does not fit, or lacks a layer of the net. A layer left at its filler would answer
@@ -44,8 +45,7 @@ def trained_net(
     paths = paths or Paths()
     weights = paths.from_root(weights)
     arrays = load_weights(weights)
-    counts = {layer: len(blobs) for layer, blobs in arrays.items()}
-    net = Net(path, TEST, stages=stages, paths=paths, blob_counts=counts)
+    net = Net(path, TEST, stages=stages, paths=paths, fork=fork, blob_counts=count_blobs(arrays))
     report = copy_weights(net, arrays, source=weights)
     if report.missing:
         raise WeightsError(

@@ -116,7 +116,8 @@ def with_fork(
     fork = fork or dialect().fork
     if fork:
         net.fork = fork_name(fork)
-    _choose_by_blobs(net, blob_counts or {})
+    if blob_counts is not None:
+        _choose_by_blobs(net, blob_counts)
     return net
 
 
@@ -140,6 +141,8 @@ def _choose_by_blobs(net: caffe_pb2.NetParameter, counts: Mapping[str, int]) -> 
     said to be Intel's; of 4 it is Intel's without a bias.
     """
     for layer in net.layer:
+        if layer.type not in ("BN", "BatchNorm", "Normalize"):
+            continue
         count = counts.get(layer.name, 0)
         if layer.type == "BN" and not layer.fork and not _bn_by_fields(layer) and count in _BN_BY_COUNT:
             layer.fork = _BN_BY_COUNT[count]

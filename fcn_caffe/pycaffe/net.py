@@ -23,7 +23,7 @@ from fcn_caffe.pycaffe.executor import Executor, Step
 from fcn_caffe.pycaffe.install import find_caffe
 from fcn_caffe.pycaffe.layer import layer_of
 from fcn_caffe.weights.formats import CAFFEMODEL, HDF5
-from fcn_caffe.weights.transfer import copy_weights, load_weights, save_net
+from fcn_caffe.weights.transfer import copy_weights, count_blobs, load_weights, save_net
 
 Array = npt.NDArray[Any]
 
@@ -57,7 +57,7 @@ class Net:
                 stages=stages,
                 level=level,
                 device=modes.current_device(),
-                blob_counts={layer: len(blobs) for layer, blobs in arrays.items()},
+                blob_counts=count_blobs(arrays),
             )
         self._start(core)
         if weights is not None:

@@ -22,6 +22,7 @@ from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.training.solver import read_solver
 from fcn_caffe.training.solver.settings import candidate_paths, find_file, weight_names
 from fcn_caffe.weights.formats import format_of
+from fcn_caffe.weights.transfer import BlobCounts
 
 SOLVERS, WEIGHTS = "solvers", "weights"
 ITERATION = "_iter_"  # between a snapshot's prefix and its iteration, as Caffe names snapshots
@@ -87,6 +88,10 @@ class Stage:
         """The net's file, found as `candidate_paths` says; as the solver names it where it is not there."""
         name = self.param.net or self.param.train_net
         return find_file(name, self.solver, self.paths) or self.paths.from_root(name)
+
+    def blob_counts(self) -> BlobCounts:
+        """Return how many blobs layers have in the files that training starts from, as far as these are there."""
+        return BlobCounts(path for path in self.sources if path.is_file())
 
     def weights(self) -> list[Path]:
         """List the weight files of the snapshots on disk."""

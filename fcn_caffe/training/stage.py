@@ -219,6 +219,7 @@ class Training:
             checkpoint=checkpoint,
             amp=amp,
             rewrite=rewrite,
+            blob_counts=stage.blob_counts(),
         )
         self.solver.refuse_too_large()
         if on_step is not None:

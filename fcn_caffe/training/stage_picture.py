@@ -36,7 +36,7 @@ def draw_stages(stages: Sequence[Stage], images: int = IMAGES) -> Path | None:
     for stage in stages:
         if not stage.result.is_file():
             continue
-        net = trained_net(stage.net, stage.result, paths=stage.paths)
+        net = trained_net(stage.net, stage.result, paths=stage.paths, fork=stage.param.fork)
         if not {"data", "score", "label"} <= net.blob_shapes.keys():
             continue
         mean = np.asarray(net_mean(stage.net) or (0, 0, 0), np.float32)

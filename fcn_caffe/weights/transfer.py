@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from torch import Tensor
 
@@ -33,7 +34,18 @@ from fcn_caffe.weights.formats import (
 )
 from fcn_caffe.weights.formats.caffemodel import write_layers
 
-__all__ = ["ABSENT", "Array", "CopyReport", "Weights", "copy_weights", "load_weights", "net_weights", "save_weights"]
+__all__ = [
+    "ABSENT",
+    "Array",
+    "BlobCounts",
+    "CopyReport",
+    "Weights",
+    "copy_weights",
+    "count_blobs",
+    "load_weights",
+    "net_weights",
+    "save_weights",
+]
 
 
 @dataclass
@@ -117,6 +129,38 @@ def save_weights(
     except OSError as error:
         why = error.strerror or str(error).rstrip(".")
         raise WeightsError(f"{name}: cannot be written: {why}. Nothing was replaced.") from error
+
+
+def count_blobs(weights: Mapping[str, Sequence[Array]]) -> dict[str, int]:
+    """Return how many blobs each layer has: what `Net` takes as `blob_counts`, to tell forks of Caffe apart."""
+    return {layer: len(blobs) for layer, blobs in weights.items()}
+
+
+class BlobCounts(Mapping[str, int]):
+    """How many blobs each layer has in weight files, which are read when a number is asked for.
+
+    Args:
+        files: The files; of a layer that several have the last counts.
+    """
+
+    def __init__(self, files: Iterable[str | os.PathLike[str]]) -> None:
+        self._files = list(files)
+
+    @cached_property
+    def _counts(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for file in self._files:
+            counts.update(count_blobs(load_weights(file)))
+        return counts
+
+    def __getitem__(self, layer: str) -> int:
+        return self._counts[layer]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._counts)
+
+    def __len__(self) -> int:
+        return len(self._counts)
 
 
 def net_weights(net: HasParams, shared: bool = True) -> Weights:

@@ -97,6 +97,21 @@ def test_a_sound_solver_passes_every_check(at):
     assert alarms(examination) == [] and examination.not_checked == []
 
 
+def test_weights_and_the_solver_tell_forks_apart(at, tmp_path):
+    bn = layer("bn", "BN", "conv")
+    net = net_text().replace(POOL, bn + POOL.replace('bottom: "conv"', 'bottom: "bn"'))
+    assert ["--fork segnet" in problem for problem in found(at(net, solver_text()), ERROR, "build")] == [True, True]
+    assert not found(at(net, solver_text(more='fork: "segnet"')), ERROR, "build")
+    numbers = [np.ones((1, 8, 1, 1), np.float32)] * 4
+    save_weights(tmp_path / "w.caffemodel", {"bn": numbers})
+    for examination in (
+        at(net, solver_text(more='weights: "w.caffemodel"')),
+        at(net, solver_text(), weights=tmp_path / "w.caffemodel"),
+        at(net, weights=tmp_path / "w.caffemodel"),
+    ):
+        assert not found(examination, ERROR, "build")
+
+
 # -- dead layers -----------------------------------------------------------------------------------------------------
 
 

@@ -290,12 +290,23 @@ def test_commands_take_fork_and_strict(tmp_path: Path, capsys: pytest.CaptureFix
     assert not (tmp_path / "out").exists()
 
 
+def write_pspnet(folder: Path) -> None:
+    """Write a net whose BN does not say whose it is, and weights of PSPNet's: slope 1, bias 1, mean 0, variance 3."""
+    (folder / "net.prototxt").write_text(IMAGE + BN)
+    one = np.ones((1, 4, 1, 1), np.float32)
+    save_weights(folder / "w.caffemodel", {"b": [one, one, 0 * one, 3 * one]})
+
+
+def test_time_net_looks_at_the_weights(tmp_path: Path) -> None:
+    write_pspnet(tmp_path)
+    net, weights = str(tmp_path / "net.prototxt"), str(tmp_path / "w.caffemodel")
+    assert time_net.main([net, "--weights", weights, "--iterations", "1", "--warm-up", "1"]) == 0
+
+
 def test_infer_looks_at_the_weights(tmp_path: Path) -> None:
     from fcn_caffe.evaluation.infer import trained_net
 
-    (tmp_path / "net.prototxt").write_text(IMAGE + BN)
-    one = np.ones((1, 4, 1, 1), np.float32)
-    save_weights(tmp_path / "w.caffemodel", {"b": [one, one, 0 * one, 3 * one]})
+    write_pspnet(tmp_path)
     net = trained_net(tmp_path / "net.prototxt", tmp_path / "w.caffemodel")
     assert net.layer("b").param.fork == "pspnet"
     x = torch.randn(1, 4, 6, 6)

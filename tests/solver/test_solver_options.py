@@ -9,13 +9,15 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import training_run
 
-from fcn_caffe import FcnCaffeError, SolverError
+from fcn_caffe import FcnCaffeError, LayerError, SolverError
 from fcn_caffe.proto import caffe_pb2, parse_text
 from fcn_caffe.training.solver import Solver, read_solver
+from fcn_caffe.weights.transfer import save_weights
 
 # -- states and sources ------------------------------------------------------------------------------------------
 
@@ -37,6 +39,19 @@ def solver_of(text: str, net: str = STAGED, field: str = "net_param") -> Solver:
     if field:
         getattr(param, field).CopyFrom(parse_text(net, caffe_pb2.NetParameter))
     return Solver(param, device="cpu")
+
+
+def test_weights_and_the_solver_tell_forks_apart(tmp_path: Path) -> None:
+    net = """layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 4 } } }
+    layer { name: "b" type: "BN" bottom: "x" top: "b" loss_weight: 1 }"""
+    with pytest.raises(LayerError, match="Say it: --fork segnet"):
+        solver_of("test_iter: 1 test_interval: 5", net)
+    assert len(solver_of('fork: "segnet"', net).net.params["b"]) == 2
+    numbers = [np.full((1, 3, 1, 1), float(index), np.float32) for index in range(4)]
+    save_weights(tmp_path / "w.caffemodel", {"b": numbers})
+    solver = solver_of(f'weights: "{tmp_path / "w.caffemodel"}" test_iter: 1 test_interval: 5', net)
+    for built in (solver.net, *solver.test_nets):
+        assert [blob.flatten()[0].item() for blob in built.params["b"]] == [0, 1, 2, 3]
 
 
 def test_state_precedence() -> None:

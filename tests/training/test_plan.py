@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from small_stages import write_stages
 
 from fcn_caffe.doctor.stages import check
 from fcn_caffe.errors import FcnCaffeError, SolverError
 from fcn_caffe.training.plan import make_plan, read_stage
+from fcn_caffe.weights.transfer import save_weights
 
 FINE = "solvers/fine.prototxt"
 
@@ -30,6 +32,26 @@ def finish(name, task):
 def snapshot(name, iteration, task):
     (task / "snapshot" / name).mkdir(parents=True, exist_ok=True)
     (task / "snapshot" / name / f"train_iter_{iteration}.solverstate").touch()
+
+
+def test_stages_are_checked_as_nets_of_their_fork(task):
+    net = task / "nets/fine.prototxt"
+    bn = 'layer { name: "bn" type: "BN" bottom: "conv" top: "bn" }\n'
+    text = net.read_text().replace(
+        'name: "score" type: "Convolution" bottom: "conv"', 'name: "score" type: "Convolution" bottom: "bn"'
+    )
+    net.write_text(text.replace('layer {\n  name: "score"', bn + 'layer {\n  name: "score"'))
+    stage = read_stage(FINE)
+    with pytest.raises(FcnCaffeError, match="Say it: --fork segnet"):
+        check([stage])
+    (task / "weights").mkdir()
+    numbers = np.ones((1, 4, 1, 1), np.float32)
+    save_weights(task / "weights/coarse.caffemodel", {"bn": [numbers, numbers]})
+    check([stage])
+    (task / "weights/coarse.caffemodel").unlink()
+    solver = task / FINE
+    solver.write_text(solver.read_text() + 'fork: "pspnet"')
+    check([read_stage(FINE)])
 
 
 def test_the_stages_below_come_first():

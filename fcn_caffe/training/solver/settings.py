@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -168,11 +169,12 @@ class Settings:
             )
         return fields[0], getattr(param, fields[0])
 
-    def train_net(self, device: torch.device) -> Net:
-        """Build the net to train. Raises: SolverError, see `train_source`."""
+    def train_net(self, device: torch.device, blob_counts: Mapping[str, int] | None = None) -> Net:
+        """Build the net to train. blob_counts: as in `Net`. Raises: SolverError, see `train_source`."""
         param = self.param
         field, source = self.train_source()
-        net = self._net(field, source, TRAIN, [param.train_state] if param.HasField("train_state") else [], device)
+        states = [param.train_state] if param.HasField("train_state") else []
+        net = self._net(field, source, TRAIN, states, device, blob_counts)
         if not net.loss_weights:
             logger.warning("%s: %s", self.place, no_loss(net))
         return net
@@ -206,11 +208,11 @@ class Settings:
             )
         return own
 
-    def test_nets(self, device: torch.device) -> list[Net]:
-        """Build the nets to test. Raises: SolverError, see `test_sources`."""
+    def test_nets(self, device: torch.device, blob_counts: Mapping[str, int] | None = None) -> list[Net]:
+        """Build the nets to test. blob_counts: as in `Net`. Raises: SolverError, see `test_sources`."""
         states = list(self.param.test_state)
         return [
-            self._net(name, source, TEST, [states[index]] if states else [], device)
+            self._net(name, source, TEST, [states[index]] if states else [], device, blob_counts)
             for index, (name, source) in enumerate(self.test_sources())
         ]
 
@@ -221,6 +223,7 @@ class Settings:
         phase: int,
         states: list[caffe_pb2.NetState],
         device: torch.device,
+        blob_counts: Mapping[str, int] | None,
     ) -> Net:
         """Build a net under Caffe's precedence of states: the solver's default, the net's own, the solver's own."""
         net = self.find(source, f"{field} file") if isinstance(source, str) else source
@@ -235,6 +238,7 @@ class Settings:
             debug_info=debug_info,
             paths=self.paths,
             fork=self.param.fork,
+            blob_counts=blob_counts,
         )
 
     def state(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from fcn_caffe.training.solver import snapshot
 from fcn_caffe.training.solver.lr_policies import LearningRate
 from fcn_caffe.training.solver.settings import Settings
 from fcn_caffe.training.solver.signals import Effect, Requests
-from fcn_caffe.weights.transfer import copy_weights, load_weights
+from fcn_caffe.weights.transfer import BlobCounts, copy_weights, load_weights
 
 
 class Solver:
@@ -58,6 +58,7 @@ class Solver:
         checkpoint: keep few blobs for backward, and run parts of the net again there: less memory, equal gradients.
         amp: "bf16" trains with convolutions and inner products in bfloat16; weights and losses stay float32.
         rewrite: makes of each net one over the same blobs that runs instead, such as `borders_once`.
+        blob_counts: as in `Net`, in place of those of the weight files that the solver names.
     Attributes:
         net: the net that is trained.
         test_nets: the nets that are tested; they share the blobs of `net`.
@@ -87,6 +88,7 @@ class Solver:
         checkpoint: bool = False,
         amp: str | None = None,
         rewrite: Callable[[Net], Net] = lambda net: net,
+        blob_counts: Mapping[str, int] | None = None,
     ) -> None:
         show_log()
         if paths is None:
@@ -97,12 +99,13 @@ class Solver:
         self.device = settings.device(device)
         if self.param.random_seed >= 0:
             snapshot.seed(self.param.random_seed)
-        self.net: Net = rewrite(settings.train_net(self.device))
+        counts = BlobCounts(settings.weights()) if blob_counts is None else blob_counts
+        self.net: Net = rewrite(settings.train_net(self.device, counts))
         if checkpoint or amp is not None:
             self.net.make_runner = settings.thrift(self.net, checkpoint, amp)
         self._checkpoint = checkpoint
         self.optimizer = settings.update_rule(self.net)
-        self.test_nets: list[Net] = [rewrite(net) for net in settings.test_nets(self.device)]
+        self.test_nets: list[Net] = [rewrite(net) for net in settings.test_nets(self.device, counts)]
         for test_net in self.test_nets:
             test_net.share_with(self.net)
         self.iter = 0
