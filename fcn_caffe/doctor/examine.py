@@ -55,7 +55,7 @@ def _examine(
 ) -> Examination:
     subject = read_subject(path, size)
     files = [Path(start.weights) for start in start_files(subject, None if weights is None else os.fspath(weights))]
-    subject.blob_counts = BlobCounts(file for file in files if file.is_file())
+    subject.blob_counts = BlobCounts([file for file in files if file.is_file()])
     examination = Examination(os.fspath(path))
     built: dict[int, Built] = {}
     for phase in (TRAIN, TEST):

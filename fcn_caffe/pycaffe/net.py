@@ -33,7 +33,7 @@ class Net:
 
     `Net(network_file, phase, level=0, stages=None, weights=None)` is the whole form. The arrays of `blobs` and `params`
     are the memory that layers compute in: write to them and run. An array that a script keeps shows what later passes
-    write.
+    write. `fork=` says whose Caffe a net is of where its file does not, as in the core's Net; pycaffe has no such word.
 
     Raises:
         RuntimeError: a file is not there.
@@ -47,6 +47,7 @@ class Net:
     _executor: Executor
 
     def __init__(self, *arguments: object, **options: object) -> None:
+        fork = str(options.pop("fork", ""))
         file, phase, level, stages, weights = net_arguments(arguments, options)
         find_caffe()
         with raise_as_raised():
@@ -57,6 +58,7 @@ class Net:
                 stages=stages,
                 level=level,
                 device=modes.current_device(),
+                fork=fork,
                 blob_counts=count_blobs(arrays),
             )
         self._start(core)

@@ -91,7 +91,7 @@ class Stage:
 
     def blob_counts(self) -> BlobCounts:
         """Return how many blobs layers have in the files that training starts from, as far as these are there."""
-        return BlobCounts(path for path in self.sources if path.is_file())
+        return BlobCounts([path for path in self.sources if path.is_file()])
 
     def weights(self) -> list[Path]:
         """List the weight files of the snapshots on disk."""

@@ -144,7 +144,7 @@ class BlobCounts(Mapping[str, int]):
     """
 
     def __init__(self, files: Iterable[str | os.PathLike[str]]) -> None:
-        self._files = list(files)
+        self._files = files
 
     @cached_property
     def _counts(self) -> dict[str, int]:

@@ -180,6 +180,9 @@ def bottoms(shape: tuple[int, ...], count: int) -> dict[str, Tensor]:
     ("options", "divisor"),
     [
         ("loss_param { }", 16),
+        ("loss_param { normalize: false }", 2),
+        ("loss_param { normalize: true }", 16),
+        ("loss_param { normalize: false normalization: VALID }", 16),
         ("loss_param { normalization: FULL }", 16),
         ("loss_param { normalization: VALID }", 16),
         ("loss_param { normalization: BATCH_SIZE }", 2),

@@ -686,3 +686,17 @@ def test_a_layer_that_cannot_be_run_again_keeps_its_graph(tmp_path: Path) -> Non
         net.executor.backward(net.executor.steps[2], torch.device("cpu"))
         assert net.blobs["w"].diff.tolist() == [[runs, runs]]
         net.executor.recording = False
+
+
+def test_the_fork_is_said_or_seen_in_the_weights(tmp_path: Path) -> None:
+    file = tmp_path / "net.prototxt"
+    file.write_text(input_layer("x", 1, 3, 2, 2) + layer("b", "BN", "x"))
+    with pytest.raises(LayerError, match="Say it: --fork segnet"):
+        caffe.Net(str(file), caffe.TEST)
+    net = caffe.Net(str(file), caffe.TEST, fork="pspnet")
+    assert len(net.params["b"]) == 4
+    net.save(str(tmp_path / "w.caffemodel"))
+    assert len(caffe.Net(str(file), str(tmp_path / "w.caffemodel"), caffe.TEST).params["b"]) == 4
+    assert len(caffe.Net(str(file), caffe.TEST, weights=str(tmp_path / "w.caffemodel")).params["b"]) == 4
+    with pytest.raises(GraphError, match="fork 'psp' is not known"):
+        caffe.Net(str(file), caffe.TEST, fork="psp")

@@ -24,7 +24,7 @@ from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2, parse_text, wire, wire_writer
 from fcn_caffe.weights import transfer as weights_module
-from fcn_caffe.weights.transfer import copy_weights, load_weights, net_weights, save_weights
+from fcn_caffe.weights.transfer import BlobCounts, copy_weights, load_weights, net_weights, save_weights
 
 FORMATS = GOLDEN / "formats"
 ORACLE = SHARED / "oracle"
@@ -408,13 +408,27 @@ def test_net_without_memory() -> None:
         copy_weights(net, {"a": [np.ones(2, np.float32)]})
 
 
+def test_blobs_are_counted_when_a_number_is_asked_for(tmp_path: Path) -> None:
+    counts = BlobCounts([tmp_path / "a.npz", tmp_path / "b.npz"])
+    with pytest.raises(WeightsError, match=r"a\.npz"):
+        len(counts)
+    one = np.ones(1, np.float32)
+    save_weights(tmp_path / "a.npz", {"x": [one], "y": [one, one]})
+    save_weights(tmp_path / "b.npz", {"x": [one, one, one]})
+    assert dict(counts) == {"x": 3, "y": 2} and len(counts) == 2
+    (tmp_path / "a.npz").unlink()
+    assert counts["y"] == 2
+
+
 def test_all_is_what_the_module_offers() -> None:
     assert set(weights_module.__all__) == {
         "ABSENT",
         "Array",
+        "BlobCounts",
         "CopyReport",
         "Weights",
         "copy_weights",
+        "count_blobs",
         "load_weights",
         "net_weights",
         "save_weights",

@@ -95,9 +95,8 @@ class SmoothL1Loss(Layer):
         options, batch = self.param.loss_param, bottom.shape[0]
         if self.form != RFCN:
             return batch
-        by_mode = {
-            caffe_pb2.LossParameter.BATCH_SIZE: batch,
-            caffe_pb2.LossParameter.PRE_FIXED: options.pre_fixed_normalizer,
-            caffe_pb2.LossParameter.NONE: 1,
-        }
-        return max(by_mode.get(options.normalization, batch * prod(bottom.shape[2:])), 1)
+        modes, mode = caffe_pb2.LossParameter, options.normalization
+        if options.HasField("normalize") and not options.HasField("normalization"):
+            mode = modes.VALID if options.normalize else modes.BATCH_SIZE
+        by_mode = {modes.BATCH_SIZE: batch, modes.PRE_FIXED: options.pre_fixed_normalizer, modes.NONE: 1}
+        return max(by_mode.get(mode, batch * prod(bottom.shape[2:])), 1)

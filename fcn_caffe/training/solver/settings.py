@@ -21,6 +21,7 @@ from fcn_caffe.proto import caffe_pb2, read_text
 from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.proto.upgrade import upgrade_solver
 from fcn_caffe.training.solver.update_rules import RULES, UpdateRule
+from fcn_caffe.weights.transfer import BlobCounts
 
 
 def read_solver(path: PathLike) -> caffe_pb2.SolverParameter:
@@ -151,6 +152,10 @@ class Settings:
     def weights(self) -> list[Path]:
         """The files that `weights:` names, in order."""
         return [self.find(name, "weights") for name in weight_names(self.param)]
+
+    def blob_counts(self) -> BlobCounts:
+        """Return how many blobs layers have in the files that `weights:` names."""
+        return BlobCounts(self.find(name, "weights") for name in weight_names(self.param))
 
     # -- nets -------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from fcn_caffe.training.solver import snapshot
 from fcn_caffe.training.solver.lr_policies import LearningRate
 from fcn_caffe.training.solver.settings import Settings
 from fcn_caffe.training.solver.signals import Effect, Requests
-from fcn_caffe.weights.transfer import BlobCounts, copy_weights, load_weights
+from fcn_caffe.weights.transfer import copy_weights, load_weights
 
 
 class Solver:
@@ -99,7 +99,7 @@ class Solver:
         self.device = settings.device(device)
         if self.param.random_seed >= 0:
             snapshot.seed(self.param.random_seed)
-        counts = BlobCounts(settings.weights()) if blob_counts is None else blob_counts
+        counts = settings.blob_counts() if blob_counts is None else blob_counts
         self.net: Net = rewrite(settings.train_net(self.device, counts))
         if checkpoint or amp is not None:
             self.net.make_runner = settings.thrift(self.net, checkpoint, amp)
