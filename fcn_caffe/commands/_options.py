@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -166,34 +167,30 @@ def add_thrift_options(parser: argparse.ArgumentParser) -> None:
 # -- faster nets -------------------------------------------------------------------------------------------------------
 
 
-def add_plain_option(options: argparse._ActionsContainer) -> None:
-    """Add `--plain`."""
-    options.add_argument(
-        "--plain", action="store_true", help="run each layer as the net file has it, without rewrites that are faster"
-    )
-
-
 def add_speed_options(parser: argparse.ArgumentParser) -> None:
     """Add `--plain` and `--fast`, of which only one may be given."""
     either = parser.add_mutually_exclusive_group()
-    add_plain_option(either)
+    either.add_argument(
+        "--plain", action="store_true", help="run each layer as the net file has it, without rewrites that are faster"
+    )
     either.add_argument(
         "--fast",
         action="store_true",
-        help="run each convolution in the quickest way that keeps scores within 1e-4 of the largest; says what it cost",
+        help="run each convolution in the quickest way that keeps scores, and gradients in training, within 1e-4 of "
+        "their largest; says what it cost",
     )
 
 
 def rewrite(arguments: argparse.Namespace, report: Callable[[str], object]) -> Callable[[Net], Net]:
-    """Return what makes a net faster with the same answers: nothing, where `--plain` is given.
+    """Return what makes a solver's nets faster with the same answers: nothing, where `--plain` is given.
 
     Args:
-        arguments: Those of a parser that has `--plain`.
+        arguments: Those of a parser that has `--plain`. `--fast` is left to the solver, whose weights come later.
         report: Called with a line for each net that is rewritten.
     """
-    from fcn_caffe.net.rewrite.borders import borders_once
+    from fcn_caffe.net.rewrite.ready import ready_net
 
-    return (lambda net: net) if arguments.plain else (lambda net: borders_once(net, report))
+    return partial(ready_net, report=report, plain=arguments.plain)
 
 
 def make_faster(net: Net, arguments: argparse.Namespace) -> Net:

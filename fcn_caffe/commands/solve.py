@@ -20,7 +20,7 @@ from fcn_caffe.commands import INTERRUPTED, command
 from fcn_caffe.commands._options import (
     DATA_HELP,
     add_fork_options,
-    add_plain_option,
+    add_speed_options,
     add_thrift_options,
     new_parser,
     paths_with_data,
@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     add("--device", help="cpu, cuda or cuda:N (default: what the solver says)")
     add_thrift_options(options)
     add("--data", type=Path, metavar="DIR", help=DATA_HELP)
-    add_plain_option(options)
+    add_speed_options(options)
     add("--ignore-preprocessing", action="store_true", help="start even from weights made for other inputs")
     add("--dry-run", action="store_true", help="print which stages would run and what is missing; write nothing")
     add_fork_options(options)
@@ -121,6 +121,7 @@ def _train(planned: Planned, arguments: argparse.Namespace, screen: Screen) -> b
             checkpoint=arguments.checkpoint,
             amp=arguments.amp,
             rewrite=rewrite(arguments, logger.info),
+            fast=arguments.fast,
         )
         done = training.run()
         report(f"{stage.name}: {'done' if done else 'stopped'} after {duration(time.monotonic() - started)}")

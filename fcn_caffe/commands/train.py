@@ -17,7 +17,7 @@ from fcn_caffe.commands import INTERRUPTED, command
 from fcn_caffe.commands._options import (
     add_device_options,
     add_fork_options,
-    add_plain_option,
+    add_speed_options,
     add_state_options,
     add_thrift_options,
     names,
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     add("-phase", "--phase", choices=["TRAIN"], help="accepted for Caffe's sake: training runs the TRAIN phase")
     add_state_options(options)
     add_thrift_options(options)
-    add_plain_option(options)
+    add_speed_options(options)
     for name, default in (("sigint", "stop"), ("sighup", "snapshot")):
         meaning = f"what {name.upper()} does (default: {default})"
         add(f"-{name}_effect", f"--{name}_effect", choices=EFFECTS, default=default, help=meaning)
@@ -112,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             checkpoint=arguments.checkpoint,
             amp=arguments.amp,
             rewrite=rewrite(arguments, logger.info),
+            fast=arguments.fast,
         )
         solver.refuse_too_large()
         solver.on_snapshot.append(lambda solver, state: snapshots.append(str(state)))

@@ -1,7 +1,8 @@
-"""How much memory is free, so that a net that needs more is refused and does not end the process."""
+"""How much memory is free, so that a net that needs more is refused and does not end the process; giving it back."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -42,6 +43,15 @@ def _limit() -> int | None:
     with suppress(OSError, ValueError):
         return int(_CONTAINER.read_text("ascii"))
     return None
+
+
+def give_back_freed() -> None:
+    """Give what is freed back to the system, where the C library can (glibc).
+
+    Between blocks that are in use it keeps freed ones below 32 MiB, which larger blobs then find no room in.
+    """
+    with suppress(OSError, AttributeError, TypeError):  # another C library; on Windows a program has no such table
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def show_bytes(count: int) -> str:

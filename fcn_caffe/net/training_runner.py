@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from fcn_caffe.host.free_memory import give_back_freed
 from fcn_caffe.layers.norm import BatchNorm
 from fcn_caffe.net.memory import infer_shapes, kept_bytes, shape_bytes
 from fcn_caffe.net.runner import Blob, Runner, Step
@@ -19,7 +20,7 @@ from fcn_caffe.net.runner import Blob, Runner, Step
 if TYPE_CHECKING:
     from fcn_caffe.net.net import Net
 
-__all__ = ["Segment", "Thrift", "TrainingRunner", "cut_segments"]
+__all__ = ["Segment", "Thrift", "TrainingRunner", "cut_segments", "keeping_statistics"]
 
 # Layers that keep the 8 bits of a bfloat16 as they are, or that autocast runs in it. All others get float32.
 _HALF = {
@@ -117,22 +118,32 @@ class TrainingRunner(Runner):
         self, segment: Segment, tops: Sequence[str], keep: Set[str], runs: list[None], *bottoms: Tensor
     ) -> tuple[Tensor, ...]:
         """Run a segment; a run after the first leaves statistics as they are, so that each batch counts once."""
-        layers = [step.layer for step in segment.steps if isinstance(step.layer, BatchNorm)] if runs else []
-        before = [(blob, blob.detach().clone()) for layer in layers for blob in layer.blobs]
+        is_again = bool(runs)
+        if is_again and self.device.type == "cpu":
+            give_back_freed()
         runs.append(None)
         blobs = dict(zip(segment.bottoms, bottoms, strict=True))
-        try:
+        with keeping_statistics(segment.steps) if is_again else nullcontext():
             super().run_steps(segment.steps, blobs, keep)
-        finally:
-            with torch.no_grad():
-                for blob, values in before:
-                    blob.copy_(values)
         return tuple(blobs[name] for name in tops)
 
     def call_layer(self, step: Step, bottoms: Sequence[Tensor]) -> Sequence[Tensor]:
         if self.half and step.layer.layer_type not in _HALF:
             bottoms = [_full(bottom) for bottom in bottoms]
         return super().call_layer(step, bottoms)
+
+
+@contextmanager
+def keeping_statistics(steps: Iterable[Step]) -> Iterator[None]:
+    """Leave the statistics of batches as they are, which steps that run in the block would count."""
+    layers = [step.layer for step in steps if isinstance(step.layer, BatchNorm)]
+    before = [(blob, blob.detach().clone()) for layer in layers for blob in layer.blobs]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for blob, values in before:
+                blob.copy_(values)
 
 
 def _full(blob: Tensor) -> Tensor:

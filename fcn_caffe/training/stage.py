@@ -191,6 +191,7 @@ class Training:
         checkpoint: as Solver takes it.
         amp: as Solver takes it.
         rewrite: as Solver takes it.
+        fast: as Solver takes it.
     Raises:
         SolverError, WeightsError, DataError: the stage cannot start.
     """
@@ -205,6 +206,7 @@ class Training:
         checkpoint: bool = False,
         amp: str | None = None,
         rewrite: Callable[[Net], Net] = lambda net: net,
+        fast: bool = False,
     ) -> None:
         self.stage = stage
         param = caffe_pb2.SolverParameter()
@@ -220,6 +222,7 @@ class Training:
             amp=amp,
             rewrite=rewrite,
             blob_counts=stage.blob_counts(),
+            fast=fast,
         )
         self.solver.refuse_too_large()
         if on_step is not None:
@@ -233,6 +236,7 @@ class Training:
         else:
             start_from(self.solver.net, stage.starts)
             stage.forget_snapshots()
+        self.solver.choose_ways()
 
     def run(self) -> bool:
         """Train to the stage's last iteration, and copy the best snapshot to the stage's result.

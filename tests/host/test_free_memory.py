@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fcn_caffe.host import free_memory as memory
-from fcn_caffe.host.free_memory import free_bytes, show_bytes
+from fcn_caffe.host.free_memory import free_bytes, give_back_freed, show_bytes
 
 CPU = torch.device("cpu")
 
@@ -37,3 +37,16 @@ def test_bytes_are_shown_in_the_unit_that_fits() -> None:
         "72 GiB",
         "2048 PiB",
     ]
+
+
+def test_freed_memory_is_given_back_or_the_c_library_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    class Library:
+        malloc_trim = staticmethod(calls.append)
+
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: Library)
+    give_back_freed()
+    assert calls == [0]
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    give_back_freed()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,8 @@ from fcn_caffe import TRAIN, GraphError, Net
 from fcn_caffe.layers import convolution_ways
 from fcn_caffe.layers.conv import Convolution
 from fcn_caffe.layers.convolution_ways import PLAIN, WAYS, ConvolveBy, DeconvolveDiagonal, Prepacked, Way, Window
-from fcn_caffe.net.rewrite import frozen, tuned
+from fcn_caffe.net.rewrite import convolutions, frozen, tuned
+from fcn_caffe.net.rewrite.convolutions import multiply_large_weights
 from fcn_caffe.net.rewrite.ready import ready_net
 from fcn_caffe.net.rewrite.tuned import Choice, tune
 
@@ -45,6 +47,12 @@ LOSS = (input_layer("label", 1, 1, 16, 18), layer("loss", "SoftmaxWithLoss", "up
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path / "fcn_caffe" / "ways"
+
+
+@pytest.fixture(autouse=True)
+def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small weights are treated as fc6's of VGG."""
+    monkeypatch.setattr(convolutions, "LARGE", 1)
 
 
 def make(*more: str, phase: int = 1) -> Net:
@@ -95,6 +103,58 @@ def test_a_frozen_net_has_gradients_where_they_are_asked_for(monkeypatch: pytest
     data = torch.randn(1, 3, 20, 22, requires_grad=True)
     gradients = [torch.autograd.grad(each(data=data)["up"].square().sum(), data)[0] for each in (net, net.frozen())]
     assert_close(gradients[1], gradients[0])
+
+
+def gradients_of(net: Net, inputs: dict[str, Tensor]) -> list[Tensor]:
+    torch.manual_seed(0)
+    net.zero_grad()
+    net.forward_loss(inputs)[0].backward()
+    return [item.blob.grad for item in net.learnable_params if item.blob.grad is not None]
+
+
+def test_large_weights_are_multiplied_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = make(*LOSS, phase=TRAIN)
+    fast = multiply_large_weights(net)
+    assert [step.node.name for step in fast.steps if isinstance(getattr(step.layer, "convolve", 0), ConvolveBy)] == [
+        "fc6"
+    ]
+    inputs = {"data": torch.randn(1, 3, 20, 22), "label": torch.randint(3, (1, 1, 16, 18)).float()}
+    found = []
+    real = convolution_ways.Gemm.weight_gradient
+
+    def note(*arguments: Any) -> Tensor:
+        found.append(real(*arguments))
+        return found[-1]
+
+    plain = gradients_of(net, inputs)
+    for ours, wanted in zip(gradients_of(fast, inputs), plain, strict=True):
+        assert_close(ours, wanted, 1e-5)
+    with monkeypatch.context() as patch:
+        patch.setattr(convolution_ways, "_is_ordinary", lambda *_: True)
+        for ours, wanted in zip(
+            gradients_of(fast.double(), {name: blob.double() for name, blob in inputs.items()}),
+            gradients_of(net.double(), {name: blob.double() for name, blob in inputs.items()}),
+            strict=True,
+        ):
+            assert_close(ours, wanted, 1e-12)
+    monkeypatch.setattr(convolution_ways.Gemm, "weight_gradient", note)
+    net.float()
+    gradients_of(fast, inputs)
+    kept = fast.params["fc6"][0].grad
+    assert kept is not None and len(found) == 1
+    monkeypatch.setattr(convolutions, "LARGE", 1 << 20)
+    assert multiply_large_weights(net) is net
+
+
+def test_a_frozen_net_is_frozen_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frozen, "packs_to_the_bit", convolution_ways.has_pointwise)
+    net, data = make(), torch.randn(1, 3, 20, 22)
+    gemm = "im2col and GEMM"
+    monkeypatch.setattr(tuned, "_choose", lambda *_: [Choice("conv1", gemm), *map(Choice, ("conv2", "fc6", "score"))])
+    tuning = tune(net.frozen())
+    assert not tuning.choices[0].is_plain  # with the ReLU that is a part of conv1: else the bound takes it back
+    with torch.no_grad():
+        assert_close(tuning.net(data=data)["up"], net(data=data)["up"])
 
 
 def test_a_net_that_learns_or_is_debugged_is_not_frozen() -> None:

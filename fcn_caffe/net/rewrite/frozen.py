@@ -6,13 +6,13 @@ import copy
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from math import prod
 from typing import TYPE_CHECKING
 
 from fcn_caffe.layers.base import Layer
 from fcn_caffe.layers.conv import Convolution, Deconvolution
 from fcn_caffe.layers.convolution_ways import ConvolveBy, DeconvolveDiagonal, Gemm, Prepacked, packs_to_the_bit
 from fcn_caffe.layers.neuron import ReLU
+from fcn_caffe.net.rewrite.convolutions import can_choose, convolve_by, is_mostly_weight
 from fcn_caffe.net.runner import Step
 
 if TYPE_CHECKING:
@@ -38,29 +38,18 @@ def _without_dead_work(steps: Sequence[Step]) -> list[Step]:
 def _freeze_step(step: Step, shape: Sequence[int]) -> Step:
     """The step with its weight packed, or grouped where it is diagonal; shape: its top's."""
     layer = step.layer
+    if isinstance(getattr(layer, "convolve", None), (ConvolveBy, DeconvolveDiagonal)):
+        return step  # it is frozen
     if isinstance(layer, Convolution) and can_choose(layer) and max(layer.kernel) > 1:
         if packs_to_the_bit():
             return replace(step, layer=convolve_by(layer, ConvolveBy(Prepacked())))
-        if len(shape) == 4 and len(layer.weight) > prod(shape[2:]):
-            # fc6 of VGG: its weight is larger than the columns. oneDNN lays it out anew in every pass, GEMM does not.
+        if is_mostly_weight(layer, shape):
             return replace(step, layer=convolve_by(layer, ConvolveBy(Gemm())))
     if isinstance(layer, Deconvolution) and layer.spatial_axes == 2 and not layer.by_taps and layer.group == 1:
         layer = copy.copy(layer)
         layer.convolve = DeconvolveDiagonal()
         return replace(step, layer=layer)
     return step
-
-
-def can_choose(layer: Layer) -> bool:
-    """Whether a layer is a 2-D convolution whose arithmetic can be chosen."""
-    return isinstance(layer, Convolution) and layer.spatial_axes == 2 and not layer.by_taps
-
-
-def convolve_by(layer: Convolution, convolve: ConvolveBy) -> Convolution:
-    """Return a layer over the same blobs that convolves as it is told."""
-    layer = copy.copy(layer)
-    layer.convolve = convolve
-    return layer
 
 
 def fuse_relus(steps: Sequence[Step]) -> list[Step]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,8 +22,10 @@ from fcn_caffe.errors import GraphError
 from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.layers.conv import Convolution
 from fcn_caffe.layers.convolution_ways import PLAIN, WAYS, ConvolveBy, Way, Window, ways_for
-from fcn_caffe.net.rewrite.frozen import can_choose, convolve_by, freeze, fuse_relus
+from fcn_caffe.net.rewrite.convolutions import can_choose, convolve_by
+from fcn_caffe.net.rewrite.frozen import freeze, fuse_relus
 from fcn_caffe.net.runner import Runner, Step
+from fcn_caffe.net.training_runner import keeping_statistics
 
 if TYPE_CHECKING:
     from fcn_caffe.net.net import Net
@@ -58,21 +60,29 @@ class Tuning:
 
     difference: the largest between the net and the plain one, as a share of the blob's largest value.
     classes: the share of places where both have the same largest channel; 1 where the net has no scores.
+    gradient: the largest between their gradients of a parameter, as a share of its largest; None for a net in eval().
     """
 
     within: float
     choices: list[Choice]
     difference: float = 0.0
     classes: float = 1.0
+    gradient: float | None = None
     net: Net = field(repr=False, default=None)  # type: ignore[assignment] # filled by `tune`
 
     def __str__(self) -> str:
         changed = sum(not choice.is_plain for choice in self.choices)
+        gradients = "" if self.gradient is None else f"; gradients differ by {self.gradient:.1e} of their largest"
         return (
             f"fast: {changed} of {len(self.choices)} convolutions in another way than PyTorch's; largest difference "
             f"{self.difference:.1e} of the largest score (bound {self.within:.0e}), {self.classes:.3%} of the places "
-            "have the same class"
+            f"have the same class{gradients}"
         )
+
+    @property
+    def is_within(self) -> bool:
+        """Whether scores and gradients are within the bound."""
+        return max(self.difference, self.gradient or 0.0) <= self.within
 
 
 def tune(net: Net, shape: Sequence[int] | None = None, within: float = 1e-4) -> Tuning:
@@ -102,10 +112,10 @@ def tune(net: Net, shape: Sequence[int] | None = None, within: float = 1e-4) -> 
     tuning, weights = Tuning(within, choices), _fingerprint(net)
     tuning.net = _with_choices(base, choices)
     if weights in checks:
-        tuning.difference, tuning.classes = checks[weights]
+        tuning.difference, tuning.classes, tuning.gradient = checks[weights]
     else:
         _hold_bound(net, base, tuning, inputs)
-        checks[weights] = tuning.difference, tuning.classes
+        checks[weights] = tuning.difference, tuning.classes, tuning.gradient
         _write_cache(place, key, choices, checks)
     return tuning
 
@@ -132,7 +142,7 @@ class _Choosing(Runner):
 @torch.no_grad()
 def _choose(net: Net, inputs: Mapping[str, Tensor], within: float) -> list[Choice]:
     _log.info("net '%s': measuring the ways of its convolutions, once for this machine and shape", net.name)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), keeping_statistics(net.steps):
         runner = _Choosing(net, within)
         runner.run(inputs)
     return runner.choices
@@ -222,7 +232,8 @@ def _with_choices(net: Net, choices: Sequence[Choice]) -> Net:
         if choice is None or choice.is_plain or not isinstance(layer, Convolution):
             steps.append(step)
             continue
-        chosen = ConvolveBy(WAYS[choice.forward]())
+        is_fused = isinstance(layer.convolve, ConvolveBy) and layer.convolve.relu
+        chosen = ConvolveBy(WAYS[choice.forward](), relu=is_fused)
         if net.training:
             chosen = replace(chosen, bottom=WAYS[choice.bottom](), weight=WAYS[choice.weight]())
         steps.append(replace(step, layer=convolve_by(layer, chosen)))
@@ -244,9 +255,14 @@ def _hold_bound(net: Net, base: Net, tuning: Tuning, inputs: Mapping[str, Tensor
     """Compare the whole net with the plain one; take choices back, the least exact first, until the bound holds."""
     plain = _answers(net, inputs)
     while True:
-        tuning.difference, tuning.classes = _compare(_answers(tuning.net, inputs), plain)
+        ours = _answers(tuning.net, inputs)
+        tuning.difference, tuning.classes = _compare(ours.blobs, plain.blobs)
+        if net.training:
+            pairs = zip(ours.gradients, plain.gradients, strict=True)
+            tuning.gradient = max((largest_difference(*pair) for pair in pairs), default=0.0)
+        del ours
         changed = [choice for choice in tuning.choices if not choice.is_plain]
-        if tuning.difference <= tuning.within or not changed:
+        if tuning.is_within or not changed:
             return
         worst = max(changed, key=lambda choice: choice.error)
         worst.forward = worst.bottom = worst.weight = PLAIN
@@ -254,14 +270,25 @@ def _hold_bound(net: Net, base: Net, tuning: Tuning, inputs: Mapping[str, Tensor
         tuning.net = _with_choices(base, tuning.choices)
 
 
-@torch.no_grad()
-def _answers(net: Net, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The net's outputs, and the scores that its losses read."""
+class _Answers(NamedTuple):
+    """The net's outputs, and the scores that its losses read; in train() the gradients of what it learns."""
+
+    blobs: dict[str, Tensor]
+    gradients: list[Tensor]
+
+
+def _answers(net: Net, inputs: Mapping[str, Tensor]) -> _Answers:
     scores = {node.bottoms[0] for node in net.graph.nodes if net.layer(node).loss}
-    with torch.random.fork_rng(devices=[]):
+    learned = [item.blob for item in net.learnable_params if item.lr_mult]
+    learns = bool(net.training and net.loss_weights and learned)
+    with torch.random.fork_rng(devices=[]), keeping_statistics(net.steps), torch.set_grad_enabled(learns):
         torch.manual_seed(0)  # Dropout draws the same
-        answers: dict[str, Tensor] = net(inputs, keep=scores)
-    return answers
+        if not learns:
+            return _Answers(net(inputs, keep=scores), [])
+        loss, blobs = net.forward_loss(inputs, scores)
+        found = torch.autograd.grad(loss, learned, allow_unused=True)
+    blobs = {name: blob.detach() for name, blob in blobs.items()}
+    return _Answers(blobs, [gradient for gradient in found if gradient is not None])
 
 
 def _compare(ours: Mapping[str, Tensor], plain: Mapping[str, Tensor]) -> tuple[float, float]:
@@ -300,7 +327,7 @@ def _sample_inputs(net: Net, shape: Sequence[int] | None) -> dict[str, Tensor]:
 
 # -- the cache ---------------------------------------------------------------------------------------------------------
 
-_Checks = dict[str, tuple[float, float]]
+_Checks = dict[str, tuple[float, float, float | None]]
 
 
 def cache_folder() -> Path:
@@ -349,11 +376,14 @@ def _fingerprint(net: Net) -> str:
 
 def _read_cache(place: Path, key: Mapping[str, Any]) -> tuple[list[Choice] | None, _Checks]:
     """What is known; nothing, where the file is not there, cannot be read or is of something else."""
-    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+    with suppress(OSError, ValueError, TypeError, LookupError, AttributeError):
         found = json.loads(place.read_text(encoding="utf-8"))
         if found["for"] == key:
             choices = [Choice(**choice) for choice in found["choices"]]
-            checks = {name: (float(pair[0]), float(pair[1])) for name, pair in found["checks"].items()}
+            checks = {
+                name: (float(check[0]), float(check[1]), None if check[2] is None else float(check[2]))
+                for name, check in found["checks"].items()
+            }
             if all({choice.forward, choice.bottom, choice.weight} <= WAYS.keys() for choice in choices):
                 return choices, checks
     return None, {}

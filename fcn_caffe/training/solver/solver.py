@@ -17,6 +17,7 @@ from fcn_caffe.errors import LayerError, SolverError
 from fcn_caffe.host.glog import logger, mean_outputs, number, output_lines, say, show_log
 from fcn_caffe.host.paths import PathLike, Paths
 from fcn_caffe.net.net import Net
+from fcn_caffe.net.rewrite.ready import tuned_net
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.training.solver import snapshot
 from fcn_caffe.training.solver.lr_policies import LearningRate
@@ -57,7 +58,9 @@ class Solver:
             that is not there is looked for beside the solver file, then in the folder above it.
         checkpoint: keep few blobs for backward, and run parts of the net again there: less memory, equal gradients.
         amp: "bf16" trains with convolutions and inner products in bfloat16; weights and losses stay float32.
-        rewrite: makes of each net one over the same blobs that runs instead, such as `borders_once`.
+        rewrite: makes of each net one over the same blobs that runs instead, such as `ready_net`.
+        fast: run each convolution in the quickest way that keeps scores and gradients within 1e-4 of their largest;
+            see `choose_ways`.
         blob_counts: as in `Net`, in place of those of the weight files that the solver names.
     Attributes:
         net: the net that is trained.
@@ -88,6 +91,7 @@ class Solver:
         checkpoint: bool = False,
         amp: str | None = None,
         rewrite: Callable[[Net], Net] = lambda net: net,
+        fast: bool = False,
         blob_counts: Mapping[str, int] | None = None,
     ) -> None:
         show_log()
@@ -103,7 +107,9 @@ class Solver:
         self.net: Net = rewrite(settings.train_net(self.device, counts))
         if checkpoint or amp is not None:
             self.net.make_runner = settings.thrift(self.net, checkpoint, amp)
-        self._checkpoint = checkpoint
+        if fast and amp is not None:
+            raise settings.error("the ways that fast chooses from are for float32: leave out amp, or fast.")
+        self._checkpoint, self._is_fast = checkpoint, fast
         self.optimizer = settings.update_rule(self.net)
         self.test_nets: list[Net] = [rewrite(net) for net in settings.test_nets(self.device, counts)]
         for test_net in self.test_nets:
@@ -178,11 +184,22 @@ class Solver:
         """Refuse a net that takes more memory than is free. Raises: SolverError, which says how much."""
         self._settings.refuse_too_large(self.net, self._checkpoint)
 
+    def choose_ways(self) -> None:
+        """With `fast`, choose the ways of the convolutions for the weights that are in now; say what they cost.
+
+        `step` and `solve` do it before they train. Once: a solver keeps its ways.
+        """
+        if self._is_fast:
+            self._is_fast = False
+            self.net = tuned_net(self.net, logger.info)
+            self.test_nets = [tuned_net(net, logger.info) for net in self.test_nets]
+
     def step(self, count: int) -> None:
         """Run `count` iterations, with the tests, displays and snapshots that are due. SIGINT ends it early."""
         self._step(count)
 
     def _step(self, count: int) -> deque[float]:
+        self.choose_ways()
         param, stop = self.param, self.iter + count
         losses: deque[float] = deque(maxlen=param.average_loss)
         self.stopped = False
