@@ -94,8 +94,9 @@ def batch_statistics(param: caffe_pb2.NetParameter) -> Iterator[Finding]:
         layer for layer in param.layer if (layer.type, layer.fork, layer.bn_param.bn_mode) == ("BN", "segnet", LEARN)
     ]
     if learning:
+        is_trained = any(layer.type.endswith("Loss") for layer in param.layer)  # SegNet's own way, up to deploy
         yield Finding(
-            WARNING,
+            NOTE if is_trained else WARNING,
             "batch statistics",
             ", ".join(f"layer '{layer.name}' ({layer.type})" for layer in learning[:3])
             + (f" and {len(learning) - 3} more" if len(learning) > 3 else ""),

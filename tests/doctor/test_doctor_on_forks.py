@@ -35,6 +35,9 @@ def test_segnets_bn_takes_the_statistics_of_the_batch(at):
     (line,) = found(at(IMAGE, *bns), "batch statistics")
     assert "layer 'a' (BN), layer 'b' (BN), layer 'c' (BN) and 2 more" in line and "bn_mode: INFERENCE" in line
     assert line.startswith(WARNING)
+    loss = input_layer("label", 1, 1, 16, 16) + layer("loss", "SoftmaxWithLoss", "a label")
+    (note,) = [item for item in at(IMAGE, *bns, loss).findings if item.check == "batch statistics"]
+    assert note.level == NOTE  # SegNet trains and tests so
     inference = layer("a", "BN", "data", "a", "bn_param { bn_mode: INFERENCE }")
     pspnet = layer("b", "BN", "data", "b", "bn_param { momentum: 0.9 }")
     assert found(at(IMAGE, inference), "batch statistics") == found(at(IMAGE, pspnet), "batch statistics") == []

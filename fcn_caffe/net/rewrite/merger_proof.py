@@ -55,7 +55,7 @@ def prove_merger(net: Net, merger: Merger, seed: int = 0) -> MergerProof:
     pair = net.double(), merged.double()
     blobs = _compared_blobs(net, merger.changed)
     shapes = {name: net.blob_shapes[name] for name in net.graph.inputs}
-    runs = [_differences(pair, shapes, blobs, seed)]
+    runs = [_differences(pair, shapes, blobs, seed, SPREADS)]
     dead = [name for name in merger.changed if not any(one.largest for one in runs[0] if one.blob == name)]
     if dead:
         raise WeightsError(
@@ -68,7 +68,8 @@ def prove_merger(net: Net, merger: Merger, seed: int = 0) -> MergerProof:
             skipped = "no input is an image"
             continue
         try:
-            runs.append(_differences(pair, other, blobs, seed))
+            Net(merger.net, device="meta", input_shapes=other)  # what does not fit is found before anything is computed
+            runs.append(_differences(pair, other, blobs, seed, SPREADS[:1]))
         except (GraphError, LayerError) as error:
             skipped = str(error)
             continue
@@ -93,10 +94,10 @@ def _compared_blobs(net: Net, changed: Sequence[str]) -> list[str]:
 
 
 def _differences(
-    pair: tuple[Net, Net], shapes: Mapping[str, Shape], blobs: Sequence[str], seed: int
+    pair: tuple[Net, Net], shapes: Mapping[str, Shape], blobs: Sequence[str], seed: int, spreads: Sequence[float]
 ) -> list[Difference]:
     differences = []
-    for spread in SPREADS:
+    for spread in spreads:
         inputs = {name: blob.double() for name, blob in random_inputs(pair[0], shapes, seed, spread).items()}
         with torch.no_grad():
             old, new = (net(inputs, keep=blobs) for net in pair)
