@@ -96,7 +96,10 @@ CASES: dict[str, list[tuple[tuple[tuple[int, ...], ...], str]]] = {
         (IMAGE, "mvn_param { normalize_variance: false }"),
     ],
     "MultiStageMeanfield": [
-        (((2, 3, 3, 5),) * 3, "multi_stage_meanfield_param { num_iterations: 3 theta_beta: 0.5 }"),
+        (
+            ((2, 3, 3, 5),) * 3,
+            "multi_stage_meanfield_param { num_iterations: 3 theta_alpha: 10 theta_beta: 0.5 theta_gamma: 10 }",
+        ),
     ],
     "MultinomialLogisticLoss": [(((4, 3), (4,)), "")],
     "PReLU": [(IMAGE, ""), (IMAGE, "prelu_param { channel_shared: true }")],

@@ -71,11 +71,10 @@ def _read(
     from fcn_caffe.net.graph import read_net
     from fcn_caffe.net.rewrite.deploy_form import deploy_form, keep_outputs
     from fcn_caffe.proto.phases import TEST
-    from fcn_caffe.weights.transfer import load_weights
+    from fcn_caffe.weights.transfer import count_blobs, load_weights
 
     weights = load_weights(files.weights) if files.weights else None
-    counts = {layer: len(blobs) for layer, blobs in (weights or {}).items()}
-    net = read_net(files.source, TEST, arguments.stage, blob_counts=counts)
+    net = read_net(files.source, TEST, arguments.stage, blob_counts=count_blobs(weights or {}))
     deployed, left_out = deploy_form(net, arguments.input_size, weights)
     if arguments.output:
         deployed = keep_outputs(deployed, arguments.output)

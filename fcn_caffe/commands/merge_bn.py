@@ -46,11 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fcn_caffe.net.rewrite.merged_batch_norm import merge_batch_norm
     from fcn_caffe.net.rewrite.merger_proof import prove_merger
     from fcn_caffe.proto.phases import TEST
-    from fcn_caffe.weights.transfer import load_weights
+    from fcn_caffe.weights.transfer import count_blobs, load_weights
 
     weights = load_weights(arguments.weights)
-    counts = {layer: len(blobs) for layer, blobs in weights.items()}
-    param = read_net(arguments.net, TEST, arguments.stage, blob_counts=counts)
+    param = read_net(arguments.net, TEST, arguments.stage, blob_counts=count_blobs(weights))
     deployed, left_out = deploy_form(param, arguments.input_size, weights)
     deployed.ClearField("debug_info")
     if left_out:

@@ -73,10 +73,9 @@ def _fit(arguments: argparse.Namespace, weights: Weights) -> tuple[Net, Weights]
         WeightsError: No layer is in the net, or one does not fit.
     """
     from fcn_caffe.net.net import Net
-    from fcn_caffe.weights.transfer import copy_weights, net_weights
+    from fcn_caffe.weights.transfer import copy_weights, count_blobs, net_weights
 
-    counts = {layer: len(blobs) for layer, blobs in weights.items()}
-    net = Net(arguments.net, stages=arguments.stage or ["deploy"], blob_counts=counts)
+    net = Net(arguments.net, stages=arguments.stage or ["deploy"], blob_counts=count_blobs(weights))
     report = copy_weights(net, weights, arguments.source)
     print(f"{arguments.net}: {report}")
     if not report.copied:

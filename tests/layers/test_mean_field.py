@@ -181,9 +181,10 @@ def test_other_par_files_are_refused(tmp_path: Path, text: str, words: str) -> N
     ("options", "shape", "image", "words"),
     [
         (THETAS, (1, 3, 4, 5), (1, 3, 4, 5), "num_iterations is 1"),
-        ("num_iterations: 5 theta_beta: 0", (1, 3, 4, 5), (1, 3, 4, 5), "theta_beta is 0"),
-        ("num_iterations: 5", (1, 3, 4, 5), (1, 1, 4, 5), "the image is 1x1x4x5"),
-        ("num_iterations: 5", (1, 3, 4), (1, 3, 4, 5), "give scores N x C x H x W twice"),
+        ("num_iterations: 5 theta_alpha: 9 theta_beta: 0", (1, 3, 4, 5), (1, 3, 4, 5), "needs theta_beta, above 0"),
+        ("num_iterations: 5 theta_alpha: 9 theta_beta: 3", (1, 3, 4, 5), (1, 3, 4, 5), "needs theta_gamma"),
+        (f"num_iterations: 5 {THETAS}", (1, 3, 4, 5), (1, 1, 4, 5), "the image is 1x1x4x5"),
+        (f"num_iterations: 5 {THETAS}", (1, 3, 4), (1, 3, 4, 5), "give scores N x C x H x W twice"),
     ],
 )
 def test_refusals(options: str, shape: tuple[int, ...], image: tuple[int, ...], words: str) -> None:

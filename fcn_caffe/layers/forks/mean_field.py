@@ -51,8 +51,8 @@ class MultiStageMeanfield(Layer):
     fork; where a file is not there, they are those that its authors published, 3 and 5. Compatibility is minus the unit
     matrix. The fork reads the thetas and num_iterations alone: the other fields change nothing.
     Gradient: exact, to unary, Q0 and the blobs; none to the image.
-    Raises: LayerError for shapes that differ, fewer than 2 num_iterations, a theta that is not above 0, or a .par file
-    that does not hold C numbers.
+    Raises: LayerError for shapes that differ, fewer than 2 num_iterations, a theta that is missing or not above 0, or a
+    .par file that does not hold C numbers.
     Source: CRF-RNN's MultiStageMeanfieldLayer (torrvision/caffe).
     """
 
@@ -68,8 +68,8 @@ class MultiStageMeanfield(Layer):
             raise self.error(f"num_iterations is {self.iterations}: give 2 or more (published: 5 or 10).")
         self.thetas: tuple[float, float, float] = (options.theta_alpha, options.theta_beta, options.theta_gamma)
         for name, theta in zip(("theta_alpha", "theta_beta", "theta_gamma"), self.thetas, strict=True):
-            if not theta > 0:
-                raise self.error(f"{name} is {theta:g}: give a number above 0 (published: 160, 3 and 3).")
+            if not (theta > 0 and options.HasField(name)):
+                raise self.error(f"needs {name}, above 0 (published: 160, 3 and 3).")
         self._check(*bottoms)
         classes = bottoms[0].shape[1]
         for name, matrix in (
