@@ -36,6 +36,7 @@ COMMANDS = {
     "Run and score": {
         "infer": "segment photographs with a trained net",
         "score": "score a trained net on its own data",
+        "score_edges": "score a trained net of edges on its own data",
         "test_net": "run a net on its test data, as caffe test does",
         "extract_features": "write blobs of a net to databases or files",
         "time_net": "time a net layer by layer, as caffe time does",

@@ -20,6 +20,7 @@ from fcn_caffe.host.lazy import import_name
 if TYPE_CHECKING:
     from fcn_caffe.evaluation.confusion_picture import draw_confusion
     from fcn_caffe.evaluation.crf import DenseCrf, Refiner
+    from fcn_caffe.evaluation.edges import EdgeScores, score_edges
     from fcn_caffe.evaluation.features import extract_features
     from fcn_caffe.evaluation.infer import Segmenter, find_images, net_mean, trained_net
     from fcn_caffe.evaluation.metrics import METRICS, NAMES, ConfusionMatrix, Scores
@@ -32,6 +33,7 @@ __all__ = [
     "NAMES",
     "ConfusionMatrix",
     "DenseCrf",
+    "EdgeScores",
     "PredictionWriter",
     "Refiner",
     "Scores",
@@ -46,6 +48,7 @@ __all__ = [
     "heads",
     "net_mean",
     "net_preprocessing",
+    "score_edges",
     "score_heads",
     "score_net",
     "trained_net",
@@ -58,6 +61,7 @@ _MODULES = {
     "NAMES": "metrics",
     "ConfusionMatrix": "metrics",
     "DenseCrf": "crf",
+    "EdgeScores": "edges",
     "PredictionWriter": "predictions",
     "Refiner": "crf",
     "Scores": "metrics",
@@ -72,6 +76,7 @@ _MODULES = {
     "heads": "score",
     "net_mean": "infer",
     "net_preprocessing": "net_inputs",
+    "score_edges": "edges",
     "score_heads": "score",
     "score_net": "score",
     "trained_net": "infer",

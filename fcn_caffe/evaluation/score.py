@@ -29,7 +29,9 @@ __all__ = [
     "best_classes",
     "class_indices",
     "class_names",
+    "count_iterations",
     "data_layer",
+    "eval_mode",
     "format_scores",
     "heads",
     "is_scored_without_absent",
@@ -180,11 +182,11 @@ def score_heads(
     """
     heads = heads or {"score": "label"}
     counters = {score: _Head(net, score, label, only) for score, label in heads.items()}
-    iterations = _count_iterations(net, iterations)
+    iterations = count_iterations(net, iterations)
     losses = _losses(net, heads, loss)
     sums = dict.fromkeys(losses.values(), 0.0)
     run = _Pass(net, counters, sums, tile, refine)
-    with _eval_mode(net):
+    with eval_mode(net):
         for iteration in range(iterations):
             answers, blobs = run(on_image is not None, on_answers is not None)
             for call, seen in ((on_image, blobs), (on_answers, answers)):
@@ -269,7 +271,7 @@ class _Pass:
         return classes
 
 
-def _count_iterations(net: Net, iterations: int | None) -> int:
+def count_iterations(net: Net, iterations: int | None) -> int:
     """Return the number of passes, by default one over the data layer's images."""
     if iterations is None:
         source = data_layer(net) or _list_source(net)
@@ -301,7 +303,7 @@ def _losses(net: Net, heads: Mapping[str, str], other: str) -> dict[str, str]:
 
 
 @contextmanager
-def _eval_mode(net: Net) -> Iterator[None]:
+def eval_mode(net: Net) -> Iterator[None]:
     was_training = net.training
     net.eval()
     try:

@@ -49,6 +49,7 @@ class OwnNet:
         has_width: its width can be chosen.
         trunk: it starts from VGG-16's convolutions where weights are given.
         outlines: it learns the outlines between the classes.
+        scores: its blob of scores.
         momentum: of the solver.
         weight_decay: of the solver.
     """
@@ -61,6 +62,7 @@ class OwnNet:
     has_width: bool = False
     trunk: bool = False
     outlines: bool = False
+    scores: str = "score"
     momentum: float = 0.9
     weight_decay: float = 5e-4
 
@@ -117,9 +119,17 @@ def _hed(wanted: Wanted) -> caffe_pb2.NetParameter:
 
 
 OWN_NETS: dict[str, OwnNet] = {
-    "segnet-basic": OwnNet(_segnet_basic, 0.05, 2000, weighs_classes=True, needs_one_size=True, has_width=True),
-    "segnet": OwnNet(_segnet, 0.01, 4000, weighs_classes=True, needs_one_size=True, trunk=True),
-    "unet": OwnNet(_unet, 1e-3, 2000, has_width=True),
+    "segnet-basic": OwnNet(
+        _segnet_basic,
+        0.05,
+        2000,
+        weighs_classes=True,
+        needs_one_size=True,
+        has_width=True,
+        scores="conv_classifier",
+    ),
+    "segnet": OwnNet(_segnet, 0.01, 4000, weighs_classes=True, needs_one_size=True, trunk=True, scores="conv1_1_D"),
+    "unet": OwnNet(_unet, 1e-3, 2000, has_width=True, scores="conv_u0d-score"),
     "deeplab-largefov": OwnNet(_large_fov, 1e-3, 2000, trunk=True),
-    "hed": OwnNet(_hed, 1e-6, 2000, trunk=True, outlines=True, weight_decay=2e-4),
+    "hed": OwnNet(_hed, 1e-6, 2000, trunk=True, outlines=True, scores="new-score-weighting", weight_decay=2e-4),
 }

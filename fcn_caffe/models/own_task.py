@@ -131,17 +131,25 @@ class Task:
 
     def commands(self) -> str:
         """Return the commands to type next, as text."""
-        finest = self.finest
+        finest, own = self.finest, self.own_net
         stage = " --stage test" if self.splits.test else ""
-        own = self.own_net
+        names = ("solve", "score", "infer", "train", "score_edges")
+        solve, score, infer, train, edges = (tool_call(tool, from_elsewhere=True) for tool in names)
+        if own is not None and own.outlines:
+            last = f"snapshot/{finest}/train_iter_*.caffemodel"
+            return (
+                f"\nnow train:\n  cd {self.out} && {train} --solver solvers/{finest}.prototxt\n"
+                f"then, there, score and look, with the last of {last}:\n"
+                f"  {edges} nets/{finest}.prototxt --weights WEIGHTS --save edges{stage}"
+            )
         how = "now train all three stages, each starting from the one before" if own is None else "now train"
-        solve, score, infer = (tool_call(tool, from_elsewhere=True) for tool in ("solve", "score", "infer"))
+        blob = "" if own is None or own.scores == "score" else f" --score {own.scores}"
         return (
             f"\n{how}:\n"
             f"  cd {self.out} && {solve} solvers/{finest}.prototxt\n"
             f"then, there, score and look:\n"
             f"  {score} nets/{finest}.prototxt --weights weights/{finest}.caffemodel{stage}\n"
-            f"  {infer} IMAGE_OR_FOLDER --net nets/{finest}.prototxt --weights weights/{finest}.caffemodel"
+            f"  {infer} IMAGE_OR_FOLDER --net nets/{finest}.prototxt --weights weights/{finest}.caffemodel{blob}"
         )
 
 
