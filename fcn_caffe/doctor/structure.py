@@ -14,6 +14,7 @@ from fcn_caffe.net.coord_map import FIRST_SPATIAL_AXIS, crop_offset
 from fcn_caffe.net.graph import Graph
 from fcn_caffe.net.memory import forward_bytes, solver_bytes, training_bytes
 from fcn_caffe.net.net import Net
+from fcn_caffe.net.rewrite.ready import ready_net
 from fcn_caffe.proto import caffe_pb2
 
 __all__ = [
@@ -151,7 +152,7 @@ def memory_needed(net: Net, training: bool, solver_type: str = "SGD") -> Iterato
     counted: dict[int, int] = {id(item.blob): item.blob.numel() for item in net.learnable_params}
     parameters = sum(counted.values()) * FLOAT
     if training:
-        learning, blobs = solver_bytes(net, solver_type), training_bytes(net)
+        learning, blobs = solver_bytes(net, solver_type), training_bytes(ready_net(net))
         total = parameters + learning + blobs
         parts = f"parameters {show_bytes(parameters)}, their gradients and history {show_bytes(learning)}"
         parts += f", blobs kept for backward and working memory {show_bytes(blobs)}"

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fcn_caffe.layers.base import Layer
-from fcn_caffe.layers.conv import Deconvolution
+from fcn_caffe.layers.conv import Convolution, Deconvolution
+from fcn_caffe.layers.convolution_ways import ConvolveBy, Gemm
 from fcn_caffe.layers.pooling import Pooling
 from fcn_caffe.net.runner import Shape, Step, infer_tops
 
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 FLOAT = 4  # bytes
+MAPPED = 32 << 20  # bytes; glibc keeps smaller blocks when they are freed
 TWO_HISTORIES = ("Adam", "AdaDelta")
 
 _VIEWS = {"Crop", "Flatten", "Reshape", "Slice", "Split"}  # their tops are in the memory of their first bottom
@@ -86,19 +88,27 @@ def training_bytes(net: Net, segments: Sequence[Segment] = ()) -> int:
         for name, shape in zip(step.tops, tops, strict=False)
     }
     tops_of = {id(step): tops for step, tops in zip(net.steps, shapes, strict=True)}
-    before = most = 0  # before: what earlier segments keep
-    for steps, left in [(segment.steps, segment.tops if segment.repeats else None) for segment in segments] or [
-        (net.steps, None)
-    ]:
-        kept = 0
-        for step in steps:
+    runs = [(segment.steps, segment.tops if segment.repeats else None) for segment in segments] or [(net.steps, None)]
+    left = [
+        sum(kept_bytes(step, tops_of[id(step)]) for step in steps)
+        if tops is None
+        else sum(sizes[name] for name in tops)
+        for steps, tops in runs
+    ]
+    to_find = sum(_learned_bytes(step) for step in net.steps)
+    most = 0
+    for index in reversed(range(len(runs))):
+        steps, before = runs[index][0], sum(left[:index])
+        held = sum(kept_bytes(step, tops_of[id(step)]) for step in steps)
+        for step in reversed(steps):
             tops, bottoms = tops_of[id(step)], [sizes[name] for name in step.bottoms]
-            kept += kept_bytes(step, tops)
-            # Backward has the gradients of tops and bottoms, and finds that of the weights in an array of its own.
+            to_find -= _learned_bytes(step)
             gradients = sum(map(shape_bytes, tops)) + sum(bottoms)
-            weights = sum(shape_bytes(blob.shape) for blob in step.layer.blobs)
-            most = max(most, before + kept + gradients + weights + working_bytes(step.layer, bottoms, tops))
-        before += kept if left is None else sum(sizes[name] for name in left)
+            now = before + held + gradients + _backward_bytes(step.layer, bottoms, tops)
+            most = max(most, now - to_find)
+            freed = kept_bytes(step, tops)
+            if segments or freed >= MAPPED:  # between segments freed memory is given back
+                held -= freed
     return most
 
 
@@ -106,6 +116,20 @@ def solver_bytes(net: Net, solver_type: str) -> int:
     """Return the bytes of the gradients and of the histories of what a net learns."""
     learned = {id(item.blob): item.blob.numel() for item in net.learnable_params if item.lr_mult}
     return sum(learned.values()) * FLOAT * (3 if solver_type in TWO_HISTORIES else 2)
+
+
+def _learned_bytes(step: Step) -> int:
+    return sum(shape_bytes(blob.shape) for blob in step.layer.blobs)
+
+
+def _backward_bytes(layer: Layer, bottoms: Sequence[int], tops: Sequence[Shape]) -> int:
+    """Return about how many bytes a layer's backward takes besides its blobs and the gradients of all that it has."""
+    way = layer.convolve if isinstance(layer, Convolution) else None
+    if isinstance(layer, Convolution) and isinstance(way, ConvolveBy) and isinstance(way.weight, Gemm):
+        return shape_bytes((*layer.weight.shape[1:], *tops[0][2:]))  # the columns
+    # oneDNN copies the weights, and finds their gradient in an array of its own.
+    weights = sum(shape_bytes(blob.shape) for blob in layer.blobs)
+    return weights + working_bytes(layer, bottoms, tops)
 
 
 def working_bytes(layer: Layer, bottoms: Sequence[int], tops: Sequence[Shape]) -> int:

@@ -1,8 +1,11 @@
 """The memory that a net takes, estimated from shapes."""
 
+import pytest
+
 from fcn_caffe import TRAIN, Net
 from fcn_caffe.models.nets import make_net as paper_net
 from fcn_caffe.net.memory import forward_bytes, solver_bytes, training_bytes
+from fcn_caffe.net.rewrite.ready import ready_net
 from fcn_caffe.net.training_runner import cut_segments
 from tests.helpers import input_layer, layer, make_net
 
@@ -33,3 +36,11 @@ def test_a_training_step_needs_more_and_with_checkpoint_less():
     assert forward_bytes(net) < less < 0.8 * plain
     learned = sum(item.blob.numel() for item in net.learnable_params if item.lr_mult)
     assert solver_bytes(net, "SGD") == 8 * learned and solver_bytes(net, "Adam") == 12 * learned
+
+
+def test_a_training_step_takes_what_is_measured():
+    """MiB above weights, gradients and history: torch 2.13 and glibc, by what a process holds at its most."""
+    shapes = {"data": (1, 3, 500, 500), "label": (1, 1, 500, 500)}
+    net = ready_net(Net(paper_net("voc-fcn8s"), TRAIN, device="meta", input_shapes=shapes))
+    assert training_bytes(net) == pytest.approx(701 * 2**20, rel=0.15)
+    assert training_bytes(net, cut_segments(net)) == pytest.approx(377 * 2**20, rel=0.15)

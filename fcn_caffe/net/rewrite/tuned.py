@@ -60,7 +60,9 @@ class Tuning:
 
     difference: the largest between the net and the plain one, as a share of the blob's largest value.
     classes: the share of places where both have the same largest channel; 1 where the net has no scores.
-    gradient: the largest between their gradients of a parameter, as a share of its largest; None for a net in eval().
+    gradient: likewise between the gradients of what it learns, found by the ways at the plain net's blobs; None for a
+        net in eval(). whole_gradient: the same at its own blobs, of which a few are on the other side of a ReLU or
+        have another maximum: that moves a gradient by more than any rounding, and no bound holds it.
     """
 
     within: float
@@ -68,11 +70,17 @@ class Tuning:
     difference: float = 0.0
     classes: float = 1.0
     gradient: float | None = None
+    whole_gradient: float | None = None
     net: Net = field(repr=False, default=None)  # type: ignore[assignment] # filled by `tune`
 
     def __str__(self) -> str:
         changed = sum(not choice.is_plain for choice in self.choices)
-        gradients = "" if self.gradient is None else f"; gradients differ by {self.gradient:.1e} of their largest"
+        gradients = ""
+        if self.gradient is not None:
+            gradients = (
+                f"; gradients differ by {self.gradient:.1e} of their largest (same bound) at the same blobs, by "
+                f"{self.whole_gradient:.1e} at blobs of their own"
+            )
         return (
             f"fast: {changed} of {len(self.choices)} convolutions in another way than PyTorch's; largest difference "
             f"{self.difference:.1e} of the largest score (bound {self.within:.0e}), {self.classes:.3%} of the places "
@@ -112,10 +120,10 @@ def tune(net: Net, shape: Sequence[int] | None = None, within: float = 1e-4) -> 
     tuning, weights = Tuning(within, choices), _fingerprint(net)
     tuning.net = _with_choices(base, choices)
     if weights in checks:
-        tuning.difference, tuning.classes, tuning.gradient = checks[weights]
+        tuning.difference, tuning.classes, tuning.gradient, tuning.whole_gradient = checks[weights]
     else:
         _hold_bound(net, base, tuning, inputs)
-        checks[weights] = tuning.difference, tuning.classes, tuning.gradient
+        checks[weights] = (tuning.difference, tuning.classes, tuning.gradient, tuning.whole_gradient)
         _write_cache(place, key, choices, checks)
     return tuning
 
@@ -232,8 +240,8 @@ def _with_choices(net: Net, choices: Sequence[Choice]) -> Net:
         if choice is None or choice.is_plain or not isinstance(layer, Convolution):
             steps.append(step)
             continue
-        is_fused = isinstance(layer.convolve, ConvolveBy) and layer.convolve.relu
-        chosen = ConvolveBy(WAYS[choice.forward](), relu=is_fused)
+        before = layer.convolve if isinstance(layer.convolve, ConvolveBy) else ConvolveBy(Way())
+        chosen = before if choice.forward == PLAIN else replace(before, forward=WAYS[choice.forward]())
         if net.training:
             chosen = replace(chosen, bottom=WAYS[choice.bottom](), weight=WAYS[choice.weight]())
         steps.append(replace(step, layer=convolve_by(layer, chosen)))
@@ -258,9 +266,10 @@ def _hold_bound(net: Net, base: Net, tuning: Tuning, inputs: Mapping[str, Tensor
         ours = _answers(tuning.net, inputs)
         tuning.difference, tuning.classes = _compare(ours.blobs, plain.blobs)
         if net.training:
-            pairs = zip(ours.gradients, plain.gradients, strict=True)
-            tuning.gradient = max((largest_difference(*pair) for pair in pairs), default=0.0)
-        del ours
+            tuning.whole_gradient = _gradient_difference(ours, plain)
+            del ours  # gradients are as large as the weights
+            same_blobs = [replace(choice, forward=PLAIN) for choice in tuning.choices]
+            tuning.gradient = _gradient_difference(_answers(_with_choices(base, same_blobs), inputs), plain)
         changed = [choice for choice in tuning.choices if not choice.is_plain]
         if tuning.is_within or not changed:
             return
@@ -289,6 +298,11 @@ def _answers(net: Net, inputs: Mapping[str, Tensor]) -> _Answers:
         found = torch.autograd.grad(loss, learned, allow_unused=True)
     blobs = {name: blob.detach() for name, blob in blobs.items()}
     return _Answers(blobs, [gradient for gradient in found if gradient is not None])
+
+
+def _gradient_difference(ours: _Answers, plain: _Answers) -> float:
+    pairs = zip(ours.gradients, plain.gradients, strict=True)
+    return max((largest_difference(*pair) for pair in pairs), default=0.0)
 
 
 def _compare(ours: Mapping[str, Tensor], plain: Mapping[str, Tensor]) -> tuple[float, float]:
@@ -327,7 +341,7 @@ def _sample_inputs(net: Net, shape: Sequence[int] | None) -> dict[str, Tensor]:
 
 # -- the cache ---------------------------------------------------------------------------------------------------------
 
-_Checks = dict[str, tuple[float, float, float | None]]
+_Check = tuple[float, float, float | None, float | None]
 
 
 def cache_folder() -> Path:
@@ -374,22 +388,24 @@ def _fingerprint(net: Net) -> str:
     return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:32]
 
 
-def _read_cache(place: Path, key: Mapping[str, Any]) -> tuple[list[Choice] | None, _Checks]:
+def _read_cache(place: Path, key: Mapping[str, Any]) -> tuple[list[Choice] | None, dict[str, _Check]]:
     """What is known; nothing, where the file is not there, cannot be read or is of something else."""
     with suppress(OSError, ValueError, TypeError, LookupError, AttributeError):
         found = json.loads(place.read_text(encoding="utf-8"))
         if found["for"] == key:
             choices = [Choice(**choice) for choice in found["choices"]]
-            checks = {
-                name: (float(check[0]), float(check[1]), None if check[2] is None else float(check[2]))
-                for name, check in found["checks"].items()
-            }
+            checks = {name: _read_check(*check) for name, check in found["checks"].items()}
             if all({choice.forward, choice.bottom, choice.weight} <= WAYS.keys() for choice in choices):
                 return choices, checks
     return None, {}
 
 
-def _write_cache(place: Path, key: Mapping[str, Any], choices: Sequence[Choice], checks: _Checks) -> None:
+def _read_check(difference: float, classes: float, *gradients: float | None) -> _Check:
+    first, second = (None if gradient is None else float(gradient) for gradient in gradients)
+    return float(difference), float(classes), first, second
+
+
+def _write_cache(place: Path, key: Mapping[str, Any], choices: Sequence[Choice], checks: dict[str, _Check]) -> None:
     """Write what is known; without a folder that can be written to it is measured again next time."""
     kept = dict(list(checks.items())[-20:])
     with suppress(OSError):
