@@ -12,6 +12,7 @@ from needs import needs_data
 from places import ROOT
 
 from fcn_caffe.errors import FcnCaffeError
+from fcn_caffe.models.classics import CLASSICS
 from fcn_caffe.paper.audit import run as audit  # noqa: F401  (registers every check)
 from fcn_caffe.paper.audit.claims import BEHAVIOURAL, CHECKS, STATIC, UNVERIFIED, read_claims
 from fcn_caffe.paper.audit.differences import find_differences
@@ -224,7 +225,7 @@ def test_any_number_that_is_changed_is_noticed(ours, copy, seed):
 
 def test_the_table_of_nets_is_whole():
     names = {path.stem for path in (ROOT / "nets").glob("*.prototxt") if not path.stem.startswith("shapes")}
-    assert names == set(RELEASED + DERIVED)
+    assert names == {*RELEASED, *DERIVED, *CLASSICS}
     with pytest.raises(KeyError):
         released_net("shapes-fcn8s")
 
