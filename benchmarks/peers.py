@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import inspect
 import json
 import logging
 import os
@@ -37,8 +36,8 @@ from torch import Tensor
 from fcn_caffe import Net
 from fcn_caffe.evaluation.infer import Segmenter
 from fcn_caffe.net.rewrite.borders import borders_once
+from fcn_caffe.net.rewrite.ready import ready_net
 from fcn_caffe.proto import write_text
-from fcn_caffe.training.solver import Solver
 from fcn_caffe.weights.transfer import net_weights, save_weights
 
 BY_HAND, OURS = "by hand", "fcn_caffe"
@@ -61,35 +60,25 @@ class Case:
 
 # -- our forms ------------------------------------------------------------------------------------------------
 
-
-def forward_modes() -> dict[str, Callable[[Net, tuple[int, ...]], Net]]:
-    """Return what makes a net of each mode out of the plain one; only modes that this version has."""
-    modes: dict[str, Callable[[Net, tuple[int, ...]], Net]] = {
-        "plain": lambda net, shape: net,
-        "default": lambda net, shape: borders_once(net),
-    }
-    if hasattr(Net, "frozen"):
-        modes["frozen"] = lambda net, shape: borders_once(net).frozen()
-    if hasattr(Net, "tuned"):
-        modes["fast"] = lambda net, shape: borders_once(net).tuned(shape)
-    return modes
-
-
-def step_modes() -> dict[str, dict[str, Any]]:
-    """Return the options of Solver for each mode of a training step that this version has."""
-    known = inspect.signature(Solver).parameters
-    modes: dict[str, dict[str, Any]] = {"plain": {"plain": True} if "plain" in known else {}, "default": {}}
-    for mode in ("fast", "checkpoint"):
-        if mode in known:
-            modes[mode] = {mode: True}
-    return modes
+FORWARDS: dict[str, Callable[[Net, tuple[int, ...]], Net]] = {
+    "plain": lambda net, shape: net,
+    "default": lambda net, shape: borders_once(net),
+    "frozen": lambda net, shape: borders_once(net).frozen(),
+    "fast": lambda net, shape: borders_once(net).tuned(shape),
+}
+STEPS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "default": {"rewrite": ready_net},
+    "fast": {"rewrite": ready_net, "fast": True},
+    "checkpoint": {"rewrite": ready_net, "checkpoint": True},
+}
 
 
 def our_forward(forms: Forms, mode: str) -> Callable[[], Tensor]:
     hand, data = forms.hand(), forms.data()
     if mode == BY_HAND:
         return lambda: hand(data)  # type: ignore[no-any-return]
-    net = forward_modes()[mode](forms.net(hand), tuple(data.shape))
+    net = FORWARDS[mode](forms.net(hand), tuple(data.shape))
     (name,) = net.graph.outputs
     return lambda: net(data=data)[name]
 
@@ -98,11 +87,7 @@ def our_step(forms: Forms, mode: str) -> Callable[[int], float]:
     hand, data, label = forms.hand(), forms.data(), forms.label()
     if mode == BY_HAND:
         return HandWrittenStep(hand, forms.solver(hand), data, label)
-    options = step_modes()[mode]
-    solver = forms.solver(hand, **options)
-    if mode != "plain" and "plain" not in inspect.signature(Solver).parameters:
-        solver.net = borders_once(solver.net)  # this version's Solver does not do it itself
-    return OurStep(solver, data, label)
+    return OurStep(forms.solver(hand, **STEPS[mode]), data, label)
 
 
 def run_case(arguments: argparse.Namespace) -> dict[str, float]:
@@ -180,13 +165,13 @@ def has_module(python: str, module: str) -> bool:
 
 def list_cases(arguments: argparse.Namespace) -> list[Case]:
     """List what this machine can measure; `by hand` comes first, others are compared with it."""
-    cases = [Case(BY_HAND, "forward", ""), *(Case(OURS, "forward", mode) for mode in forward_modes())]
+    cases = [Case(BY_HAND, "forward", ""), *(Case(OURS, "forward", mode) for mode in FORWARDS)]
     if not arguments.ours:
         for python in (sys.executable, *arguments.python):
             cases += [
                 Case(engine, "forward", "", python) for engine, module in MODULES.items() if has_module(python, module)
             ]
-    cases += [Case(BY_HAND, "step", ""), *(Case(OURS, "step", mode) for mode in step_modes())]
+    cases += [Case(BY_HAND, "step", ""), *(Case(OURS, "step", mode) for mode in STEPS)]
     if arguments.large:
         cases += [Case(OURS, "memory", mode) for mode in ("2000x1500", "8000x6000")]
     return cases
