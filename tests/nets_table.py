@@ -1,8 +1,9 @@
-"""The table of the classics in docs/nets.md: run `python tests/nets_table.py` to write it anew."""
+"""The tables of the classics in docs/nets.md and README.md: run `python tests/nets_table.py` to write them anew."""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 
 from places import ROOT
 
@@ -12,12 +13,14 @@ from fcn_caffe.net.coord_map import receptive_field
 from fcn_caffe.net.graph import Graph, Node
 from fcn_caffe.paper.experiments.cost import layer_multiply_adds
 
-PAGE = ROOT / "docs" / "nets.md"
 START, END = "<!-- the table of tests/nets_table.py -->", "<!-- its end -->"
-HEAD = (
-    "| net | who | year | image | parameters | stride | sees | multiply-adds | starts from | compared with |",
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+COLUMNS = (
+    *("net", "who", "year", "image", "parameters", "stride", "sees", "multiply-adds", "starts from", "compared with"),
 )
+PAGES = {  # the columns of each page's table
+    ROOT / "docs" / "nets.md": COLUMNS,
+    ROOT / "README.md": ("net", "who", "year", "parameters", "sees", "multiply-adds"),
+}
 BIGGER = {"Deconvolution", "Upsample", "Unpooling", "Interp"}
 
 
@@ -58,39 +61,46 @@ def _field(graph: Graph, node: Node) -> tuple[int, int]:
     return int(field.stride), field.size
 
 
-def row(name: str) -> str:
-    """Return the line of one net."""
+@lru_cache
+def facts(name: str) -> dict[str, str]:
+    """Return what the table says of one net, by column."""
     classic, net = CLASSICS[name], deploy(name)
     parameters = sum(blob.numel() for blobs in net.params.values() for blob in blobs)
     multiply_adds = sum(layer_multiply_adds(net, node) for node in net.graph.nodes)
     stride, field = coarsest(net)
-    image = "x".join(map(str, net.blob_shapes["data"][2:]))
-    start = ", ".join(weights.split("/")[1].split(".")[0] for weights in classic.weights) or "fillers"
     cells = (
         f"`{name}`: {classic.title}",
         classic.authors,
         str(classic.year),
-        image,
+        "x".join(map(str, net.blob_shapes["data"][2:])),
         f"{parameters:,}",
         stride,
         field,
         f"{multiply_adds / 1e9:.1f} G",
-        start,
+        ", ".join(weights.split("/")[1].split(".")[0] for weights in classic.weights) or "fillers",
         f"`{classic.compared}`" if classic.compared else "the paper alone",
     )
-    return f"| {' | '.join(cells)} |"
+    return dict(zip(COLUMNS, cells, strict=True))
 
 
-def table() -> str:
-    """Return the table as Markdown."""
-    return "\n".join((*HEAD, *(row(name) for name in CLASSICS)))
+def table(page: Path) -> str:
+    """Return a page's table as Markdown."""
+    columns = PAGES[page]
+    rows = [columns, ["---"] * len(columns), *([facts(name)[column] for column in columns] for name in CLASSICS)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def written(page: Path) -> str:
+    """Return the table that stands in a page."""
+    return page.read_text(encoding="utf-8").partition(START)[2].partition(END)[0].strip()
 
 
 def main() -> None:
-    """Write the table into the page."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
-    after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{START}\n{table()}\n{END}{after}", encoding="utf-8")
+    """Write the tables into the pages."""
+    for page in PAGES:
+        before, _, rest = page.read_text(encoding="utf-8").partition(START)
+        after = rest.partition(END)[2]
+        page.write_text(f"{before}{START}\n{table(page)}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

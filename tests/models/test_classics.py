@@ -189,10 +189,9 @@ def test_unets_label_is_cut_where_its_scores_lie() -> None:
     assert list(cut.crop_param.offset) == crop_offset(deploy, "data", "conv_u0d-score")
 
 
-def test_the_page_has_the_nets_of_now() -> None:
-    page = nets_table.PAGE.read_text(encoding="utf-8")
-    written = page.partition(nets_table.START)[2].partition(nets_table.END)[0].strip()
-    assert written == nets_table.table(), "run python tests/nets_table.py"
+@pytest.mark.parametrize("page", nets_table.PAGES, ids=lambda page: page.name)
+def test_the_pages_have_the_nets_of_now(page: Path) -> None:
+    assert nets_table.written(page) == nets_table.table(page), "run python tests/nets_table.py"
 
 
 @pytest.mark.parametrize("name", CLASSICS)
