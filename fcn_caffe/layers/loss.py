@@ -9,10 +9,11 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import NOT_IMPLEMENTED, Layer, SameShapeLayer, of_shape, register
-from fcn_caffe.layers.gradients import is_known, with_value
+from fcn_caffe.layers.gradients import is_finite, is_known, with_value
 from fcn_caffe.proto import caffe_pb2
 
 NO_LABEL = -(1 << 40)  # PyTorch always ignores one value: where Caffe ignores none, this one, which no label has
@@ -102,7 +103,9 @@ class SoftmaxWithLoss(LossLayer):
         except IndexError:
             self._check(labels, score.shape[self.dim])
             raise
-        if not torch.compiler.is_compiling() and total.detach() > -LOG_FLOAT_MIN:
+        # A sum within the bound has no part beyond it; of most others no class at all is.
+        is_huge = not is_compiling() and bool(total.detach() > -LOG_FLOAT_MIN)
+        if is_huge and not bool(logs.detach().min() >= LOG_FLOAT_MIN):
             total = with_value(total, self._bounded(logs, labels, counted))
         valid = (labels.numel() if counted is None else counted.sum()) if self.by_valid else 0
         loss = total / self.normalizer(valid, prod(places[: self.dim]), prod(places[self.dim :]))
@@ -120,11 +123,12 @@ class SoftmaxWithLoss(LossLayer):
         check_labels(self, known, classes)
 
     def _class_rows(self, score: Tensor, counted: Tensor | None) -> Tensor:
-        """Return the score with the classes as axis 1, and zeros at positions that do not count.
+        """Return the score with the classes as axis 1, and zeros at positions that do not count, where that matters.
 
         An infinite score at such a position has no gradient, where that of the softmax would be NaN.
         """
-        if counted is not None:
+        # On a CPU a look at the scores costs less than the copy; on a GPU it would be a wait.
+        if counted is not None and not (score.device.type == "cpu" and is_known(score) and is_finite(score)):
             score = torch.where(counted.unsqueeze(self.dim), score, 0)
         # nll_loss takes the classes as axis 1, and its backward contiguous memory.
         return (score if score.ndim == 1 else score.movedim(self.dim, 1)).contiguous()

@@ -413,9 +413,8 @@ class Net(nn.Module):
         if not self.loss_weights:
             raise GraphError(f"net '{self.name}' has no loss: add a loss layer, or loss_weight to a top.")
         kept = self.runner().run(inputs or {}, frozenset(keep) | self.loss_weights.keys())
-        parts = [
-            kept[top].sum() if weight == 1 else kept[top].sum() * weight for top, weight in self.loss_weights.items()
-        ]
+        sums = [(kept[top].sum() if kept[top].ndim else kept[top], weight) for top, weight in self.loss_weights.items()]
+        parts = [total if weight == 1 else total * weight for total, weight in sums]
         loss = parts[0]
         for part in parts[1:]:
             loss = loss + part
