@@ -38,6 +38,11 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="show the shapes of blobs; the net is built for that, so its data must be there (needs --phase)",
     )
+    add(
+        "--as-run",
+        action="store_true",
+        help="draw the net as the commands run it, its constant borders computed once (needs --phase, and its data)",
+    )
     add_fork_options(options)
     return options
 
@@ -48,11 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser()
     arguments = options.parse_args(argv)
     use_fork(arguments)
-    if arguments.phase == "ALL" and (arguments.stage or arguments.level or arguments.shapes):
-        options.error("--stage, --level and --shapes are of one phase: give --phase TRAIN or TEST.")
+    if arguments.phase == "ALL" and (arguments.stage or arguments.level or arguments.shapes or arguments.as_run):
+        options.error("--stage, --level, --shapes and --as-run are of one phase: give --phase TRAIN or TEST.")
 
     from fcn_caffe.net.draw import draw_net_to_file
     from fcn_caffe.net.net import Net
+    from fcn_caffe.net.rewrite.borders import compute_borders_once
     from fcn_caffe.proto import caffe_pb2, read_text
     from fcn_caffe.proto.upgrade import upgrade_net
 
@@ -61,9 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         read_text(arguments.net, caffe_pb2.NetParameter, keep_foreign=not arguments.strict), arguments.net
     )
     shapes = None
-    if arguments.shapes:
-        built = Net(arguments.net, phase or 0, stages=arguments.stage, level=arguments.level, device="meta")
-        shapes = built.blob_shapes
+    if phase is not None and (arguments.shapes or arguments.as_run):
+        built = Net(arguments.net, phase, stages=arguments.stage, level=arguments.level, device="meta")
+        if arguments.as_run:
+            net = compute_borders_once(built).net
+            built = Net(net, phase, stages=arguments.stage, level=arguments.level, device="meta")
+        shapes = built.blob_shapes if arguments.shapes else None
     draw_net_to_file(
         net,
         arguments.out,

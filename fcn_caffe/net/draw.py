@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 RANKDIRS = ("LR", "TB", "BT", "RL")
 
 _BLOB, _IN_PLACE, _OTHER = "#E0E0E0", "#90EE90", "#6495ED"
-_COLORS = {"Convolution": "#FF5050", "Deconvolution": "#FF5050", "Pooling": "#FF9900", "InnerProduct": "#CC33FF"}
+_COLORS = {
+    "Convolution": "#FF5050",
+    "Deconvolution": "#FF5050",
+    "Pooling": "#FF9900",
+    "InnerProduct": "#CC33FF",
+    "BorderCopy": "#FFD700",  # ours alone
+}
 _BATCH_FIELDS = {
     "Data": "data_param",
     "DenseImageData": "dense_image_data_param",
@@ -54,7 +60,7 @@ def layer_color(type: str) -> str:
 
 
 def layer_label(layer: caffe_pb2.LayerParameter, rankdir: str = "LR", *, lr_mult: bool = False) -> str:
-    """Return the text of a layer's box: name and type; kernel, stride and pad of convolutions and pooling.
+    """Return the text of a layer's box: name and type; kernel, stride and pad of convolutions and pooling; copies.
 
     Args:
         rankdir: TB and BT, which draw downwards, get a wide box, the others a tall one.
@@ -67,6 +73,8 @@ def layer_label(layer: caffe_pb2.LayerParameter, rankdir: str = "LR", *, lr_mult
         pooling = layer.pooling_param
         parts[0] = f"{layer.name} ({pooling.PoolMethod.Name(pooling.pool)} {layer.type})"
         parts += ["global"] if pooling.global_pooling else _window(pooling, ("kernel_size", "kernel"))
+    elif layer.type == "BorderCopy":
+        parts.append(f"copies {show(layer.border_copy_param.copies)}")
     if lr_mult and layer.param:
         parts.append("lr mult: " + ", ".join(f"{spec.lr_mult:g}" for spec in layer.param))
     return (" " if rankdir in ("TB", "BT") else "\n").join(parts)

@@ -39,6 +39,7 @@ def one(type: str, more: str = "", name: str = "it"):
             ["it (AVE Pooling)", "kernel size: 2", "stride: 2x3", "pad: 0"],
         ),
         ("Pooling", "pooling_param { global_pooling: true }", ["it (MAX Pooling)", "global"]),
+        ("BorderCopy", "border_copy_param { copies: 6 copies: 4 }", ["it (BorderCopy)", "copies 6x4"]),
     ],
 )
 def test_labels(type, more, lines):
@@ -142,6 +143,9 @@ def test_the_command(tmp_path, capsys):
     assert command.main([net, str(out), "--phase", "TEST", "--stage", "deploy", "--shapes", "--rankdir", "TB"]) == 0
     text = out.read_text()
     assert "rankdir=TB" in text and '[label=" 1x21x500x500"]' in text and "upscore8 (Deconvolution)" in text
+    assert command.main([net, str(out), "--phase", "TEST", "--stage", "deploy", "--as-run", "--shapes"]) == 0
+    text = out.read_text()
+    assert 'copies 6", shape=box, fillcolor="#FFD700"' in text and '[label=" 1x64x514x514"]' in text
     assert command.main([net, str(out), "--display_lrm"]) == 0
     assert "lr mult: 1, 2" in out.read_text() and "VOCSegData" not in out.read_text()
     assert command.main([str(tmp_path / "none.prototxt"), str(out)]) == 1
