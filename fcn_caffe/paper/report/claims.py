@@ -72,7 +72,8 @@ class ClaimView:
     @property
     def who_says(self) -> str:
         """The heading of its value."""
-        return "The release says" if self.record["source"] == "released model" else "The paper says"
+        says = {"released model": "The release says", "this project": "We say"}
+        return says.get(self.record["source"], "The paper says")
 
     @property
     def judged(self) -> list[dict[str, Any]]:

@@ -14,10 +14,12 @@ from fcn_caffe.data.sets.altering_layers import LossSampling, MaskedInput, Mirro
 from fcn_caffe.evaluation.metrics import ConfusionMatrix
 from fcn_caffe.layers.conv import Deconvolution
 from fcn_caffe.layers.fillers import is_zero_filler
-from fcn_caffe.models import shapes
+from fcn_caffe.models import make_net, shapes
 from fcn_caffe.net.net import Net
+from fcn_caffe.net.rewrite.convolution_proof import fill_at_random
 from fcn_caffe.net.rewrite.convolutionalize import convolutionalize
 from fcn_caffe.net.rewrite.rarefaction import rarefy, shift_and_stitch
+from fcn_caffe.net.rewrite.tuned import tune
 from fcn_caffe.paper.audit.claims import BEHAVIOURAL, check
 from fcn_caffe.paper.audit.files import AuditedFiles
 from fcn_caffe.paper.audit.locate import Code
@@ -38,13 +40,14 @@ from fcn_caffe.paper.result import Result
 from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.training.solver import read_solver
 from fcn_caffe.training.stage import Training
-from fcn_caffe.weights.surgery import widen
+from fcn_caffe.weights.surgery import interp, widen
 
 __all__ = ["CARD", "forward_seconds"]
 
 CARD = "a Tesla K40c: the paper's times are of that card, these are of this machine's processor"
 _DAY = 86400
 _ROUNDING = 1e-5  # solvers hold float32
+_NARROWER = 8
 _BACKWARD = 2  # forward passes that a backward pass costs: one each for the gradients of weights and of features
 
 
@@ -237,3 +240,35 @@ def _scores_of_sets(
         "frequency_weighted_iu": sum(len(labelled[name]) * overlap[name] for name in present) / len(counted),
     }
     return scores, sum(overlap[name] for name in present) / len(present)
+
+
+# -- what this project says of itself ----------------------------------------------------------------------------------
+
+
+@check("O.fast", kind=BEHAVIOURAL, realised=(tune,))
+def check_fast(audited: AuditedFiles) -> Result:
+    """Let a narrow FCN-8s run in the quickest ways of this machine, in inference and in training, and compare it."""
+    result = Result("O.fast", "howto/fast", "--fast keeps scores and gradients within its bound")
+    size = (96, 128)
+    inputs = {"data": (1, 3, *size), "label": (1, 1, *size)}
+    for phase, what in ((TEST, "inference"), (TRAIN, "training")):
+        param = make_net("voc-fcn8s")
+        for layer in param.layer:
+            if layer.type == "Convolution" and not layer.name.startswith("score"):
+                layer.convolution_param.num_output //= _NARROWER
+        is_deploy = phase == TEST
+        shapes = {"data": inputs["data"]} if is_deploy else inputs
+        net = Net(param, phase, stages=("deploy",) if is_deploy else (), input_shapes=shapes)
+        fill_at_random(net, audited.seed)
+        interp(net)
+        tuning = tune(net)
+        result.equal(f"{what}: scores, share of the largest", tuning.difference, tuning.within)
+        if tuning.gradient is not None:
+            result.equal(f"{what}: gradients at the same blobs", tuning.gradient, tuning.within)
+            result.measure(f"{what}: gradients at blobs of their own", f"{tuning.whole_gradient:.1e}")
+        changed = sum(not choice.is_plain for choice in tuning.choices)
+        result.measure(f"{what}: convolutions in another way than PyTorch's", changed)
+    result.remarks.append(
+        f"voc-fcn8s, all widths but the scores' divided by {_NARROWER}, {size[0]}x{size[1]}, random weights"
+    )
+    return result
