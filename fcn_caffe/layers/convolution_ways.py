@@ -43,10 +43,12 @@ class Way:
     """One way to convolve, and to find the gradients: what PyTorch does, unless a subclass has another arithmetic.
 
     parts: what a subclass computes in its own way: forward, bottom (its gradient), weight (its gradient).
+    on_gpu: whether it is a way there, too.
     """
 
     name: ClassVar[str] = PLAIN
     parts: ClassVar[frozenset[str]] = frozenset({"forward", "bottom", "weight"})
+    on_gpu: ClassVar[bool] = False
 
     def applies(self, bottom: Tensor, weight: Tensor, window: Window) -> bool:
         """Whether the way takes these."""
@@ -83,6 +85,7 @@ def _gradients(
 class _ChannelsLast(Way):
     name = "channels last"
     parts = frozenset({"forward", "bottom"})
+    on_gpu = True
 
     def convolve(self, bottom: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
         return super().convolve(_to_channels_last(bottom), _to_channels_last(weight), bias, window)
@@ -320,17 +323,21 @@ def ways_for(bottom: Tensor, weight: Tensor, window: Window, part: str, learns: 
         part: forward, bottom or weight.
         learns: whether the weight changes in every step, so that packing it is no use.
     """
-    if not _is_ordinary(bottom, weight):
-        return [Way()]
     ways = [way() for way in WAYS.values() if part in way.parts and not (learns and way is Prepacked)]
-    return [way for way in ways if way.applies(bottom, weight, window)]
+    return [way for way in ways if type(way) is Way or _is_usable(way, bottom, weight, window)]
 
 
 def _is_ordinary(bottom: Tensor, weight: Tensor) -> bool:
-    """Whether the ways know these: float32 on the CPU, which autocast leaves alone."""
-    blobs = (bottom, weight)
-    is_plain = bottom.ndim == 4 and all(blob.device.type == "cpu" and blob.dtype == torch.float32 for blob in blobs)
-    return is_plain and not torch.is_autocast_enabled("cpu")
+    """Whether the ways know these: float32 on one device, which autocast leaves alone."""
+    kind = bottom.device.type
+    is_plain = bottom.ndim == 4 and all(
+        blob.device.type == kind and blob.dtype == torch.float32 for blob in (bottom, weight)
+    )
+    return is_plain and kind in ("cpu", "cuda") and not torch.is_autocast_enabled(kind)
+
+
+def _is_usable(way: Way, bottom: Tensor, weight: Tensor, window: Window) -> bool:
+    return _is_ordinary(bottom, weight) and (way.on_gpu or not bottom.is_cuda) and way.applies(bottom, weight, window)
 
 
 @dataclass
@@ -354,9 +361,8 @@ class ConvolveBy:
         learns = torch.is_grad_enabled() and any(
             blob is not None and blob.requires_grad for blob in (bottom, weight, bias)
         )
-        ordinary = _is_ordinary(bottom, weight)
-        forward = self.forward if ordinary and self.forward.applies(bottom, weight, window) else Way()
-        if learns and ordinary and self.bottom is not None:
+        forward = self.forward if _is_usable(self.forward, bottom, weight, window) else Way()
+        if learns and self.bottom is not None and _is_ordinary(bottom, weight):
             top: Tensor = _ByWays.apply(bottom, weight, bias, window, forward, self)  # type: ignore[no-untyped-call]
         elif learns:
             top = Way().convolve(bottom, weight, bias, window)
@@ -387,7 +393,7 @@ class _ByWays(torch.autograd.Function):
         wanted = ctx.needs_input_grad
         found: list[Tensor | None] = [None, None, top.sum((0, 2, 3)) if wanted[2] else None]
         ways = [
-            way if way is not None and way.applies(bottom, weight, ctx.window) else Way()
+            way if way is not None and _is_usable(way, bottom, weight, ctx.window) else Way()
             for way in (ctx.chosen.bottom, ctx.chosen.weight)
         ]
         if wanted[0]:

@@ -228,6 +228,17 @@ def test_a_way_that_is_not_there_is_not_used(monkeypatch: pytest.MonkeyPatch) ->
             check.cache_clear()
 
 
+@pytest.mark.needs_cuda
+def test_a_gpu_has_its_own_ways() -> None:
+    net, data = make().cuda(), torch.randn(1, 3, 33, 31)
+    tuning = tune(net)
+    assert {choice.forward for choice in tuning.choices} <= {"oneDNN", "channels last"} and tuning.is_within
+    with torch.no_grad():
+        wanted = net(data=data)["up"]
+        for faster in (tuning.net, net.frozen(), net.tuned()):
+            assert_close(faster(data=data)["up"], wanted, 1e-4)
+
+
 def test_tuned_holds_its_bound_and_is_remembered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net, data = make(), torch.randn(1, 3, 33, 31)
     tuning = tune(net)

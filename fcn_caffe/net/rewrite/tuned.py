@@ -10,7 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -110,7 +110,7 @@ def tune(net: Net, shape: Sequence[int] | None = None, within: float = 1e-4) -> 
     if not within > 0:
         raise GraphError(f"net '{net.name}': the bound is {within:g}: give one above 0, such as 1e-4.")
     base = net if net.training else freeze(net)
-    if net.debug is not None or net.device.type != "cpu":
+    if net.debug is not None or net.device.type not in ("cpu", "cuda"):
         return Tuning(within, [], net=base)
     inputs = _sample_inputs(net, shape)
     place, key = _cache_place(net, inputs, within)
@@ -150,10 +150,15 @@ class _Choosing(Runner):
 @torch.no_grad()
 def _choose(net: Net, inputs: Mapping[str, Tensor], within: float) -> list[Choice]:
     _log.info("net '%s': measuring the ways of its convolutions, once for this machine and shape", net.name)
-    with torch.random.fork_rng(devices=[]), keeping_statistics(net.steps):
+    with _own_randomness(net), keeping_statistics(net.steps):
         runner = _Choosing(net, within)
         runner.run(inputs)
     return runner.choices
+
+
+def _own_randomness(net: Net) -> AbstractContextManager[None]:
+    """Put random states back after the block."""
+    return torch.random.fork_rng(devices=[net.device] if net.device.type == "cuda" else [])
 
 
 def _choose_ways(layer: Convolution, bottom: Tensor, within: float, learns: bool, is_first: bool) -> Choice:
@@ -178,7 +183,11 @@ def _choose_ways(layer: Convolution, bottom: Tensor, within: float, learns: bool
 
 def _some_numbers(blob: Tensor) -> Tensor:
     """The blob; random numbers in its shape where it is all zeros, of which every way makes the same."""
-    return blob if blob.any() else torch.randn(blob.shape, generator=torch.Generator().manual_seed(0))
+    return blob if blob.any() else _random_like(blob)
+
+
+def _random_like(blob: Tensor) -> Tensor:
+    return torch.randn(blob.shape, generator=torch.Generator().manual_seed(0)).to(blob.device)
 
 
 @dataclass
@@ -194,7 +203,7 @@ class _Part:
     def top(self) -> Tensor:
         """A gradient that could arrive at the top."""
         top = Way().convolve(self.bottom, self.weight, self.bias, self.window)
-        return torch.randn(top.shape, generator=torch.Generator().manual_seed(0))
+        return _random_like(top)
 
     def run(self, what: str, way: Way) -> Tensor:
         """Compute the top, or the gradient of `bottom` or `weight`."""
@@ -207,7 +216,7 @@ class _Part:
 def _quickest(ways: Sequence[Way], run: Callable[[Way], Tensor], within: float, final: bool) -> tuple[list[Way], float]:
     """Return the ways that are exact enough and not slow, the quickest alone if `final`, with the largest error.
 
-    Processor time, in turn: what else runs on the machine then slows all alike.
+    Processor time, on a GPU the clock's, in turn: what else runs on the machine then slows all alike.
     """
     plain, wanted = ways[0], run(ways[0])
     errors = {way.name: largest_difference(run(way), wanted) for way in ways}  # this run packs and warms up
@@ -226,9 +235,13 @@ def _quickest(ways: Sequence[Way], run: Callable[[Way], Tensor], within: float, 
 
 
 def _seconds(run: Callable[[Way], Tensor], way: Way) -> float:
-    start = time.process_time()
-    run(way)
-    return time.process_time() - start
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    start = time.process_time(), time.perf_counter()
+    if run(way).is_cuda:
+        torch.cuda.synchronize()
+        return time.perf_counter() - start[1]
+    return time.process_time() - start[0]
 
 
 def _with_choices(net: Net, choices: Sequence[Choice]) -> Net:
@@ -290,7 +303,7 @@ def _answers(net: Net, inputs: Mapping[str, Tensor]) -> _Answers:
     scores = {node.bottoms[0] for node in net.graph.nodes if net.layer(node).loss}
     learned = [item.blob for item in net.learnable_params if item.lr_mult]
     learns = bool(net.training and net.loss_weights and learned)
-    with torch.random.fork_rng(devices=[]), keeping_statistics(net.steps), torch.set_grad_enabled(learns):
+    with _own_randomness(net), keeping_statistics(net.steps), torch.set_grad_enabled(learns):
         torch.manual_seed(0)  # Dropout draws the same
         if not learns:
             return _Answers(net(inputs, keep=scores), [])
@@ -357,7 +370,7 @@ def _cache_place(net: Net, inputs: Mapping[str, Tensor], within: float) -> tuple
         if isinstance(step.layer, Convolution)
     ]
     key = {
-        "processor": processor_name(),
+        "processor": processor_name() if net.device.type == "cpu" else torch.cuda.get_device_name(net.device),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "net": hashlib.sha256(net.param.SerializeToString(deterministic=True)).hexdigest(),
