@@ -74,14 +74,15 @@ def forward_bytes(net: Net, sources: Mapping[str, Shape] | None = None) -> int:
     return most
 
 
-def training_bytes(net: Net, segments: Sequence[Segment] = ()) -> int:
+def training_bytes(net: Net, segments: Sequence[Segment] = (), sources: Mapping[str, Shape] | None = None) -> int:
     """Return about how many bytes a training step takes at its most, besides parameters, their gradients and histories.
 
     Args:
-        net: a train net, with the shapes that it was built for.
+        net: a train net.
         segments: how it is cut for `--checkpoint`; none for a plain step.
+        sources: as in `forward_bytes`.
     """
-    shapes = infer_shapes(net.steps, net.blob_shapes)
+    shapes = infer_shapes(net.steps, {**net.blob_shapes, **(sources or {})})
     sizes = {
         name: shape_bytes(shape)
         for step, tops in zip(net.steps, shapes, strict=True)

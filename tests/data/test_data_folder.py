@@ -11,12 +11,13 @@ from data_layers import step
 from PIL import Image
 
 from fcn_caffe.data.sets.folder_layers import FolderSegData
-from fcn_caffe.errors import DataError
+from fcn_caffe.errors import DataError, SolverError
 from fcn_caffe.host.paths import DATA_ROOT_VARIABLE
 from fcn_caffe.layers.python import Blob
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2, parse_text
 from fcn_caffe.proto.phases import TEST
+from fcn_caffe.training.solver import Solver, settings
 
 
 def start(**options):
@@ -162,6 +163,25 @@ def test_exif_orientation_is_applied_to_photographs(folder):
     turned.save(Path(folder["images"], "a.jpg"), exif=exif)
     layer, blobs = start(**folder)
     assert step(layer, blobs)[0].shape == (1, 3, 4, 6)
+    assert layer.largest_image() == ("a", 4, 6)
+
+
+def test_a_step_on_the_largest_image_has_to_fit(folder, monkeypatch):
+    Image.fromarray(np.zeros((40, 30, 3), np.uint8)).save(Path(folder["images"], "c.png"))
+    net = f"""
+    layer {{ name: "data" type: "Python" top: "data" top: "label" python_param {{
+      module: "fcn_caffe.data.sets.folder_layers" layer: "FolderSegData" param_str: "{folder}" }} }}
+    layer {{ name: "score" type: "Convolution" bottom: "data" top: "score"
+      convolution_param {{ num_output: 2 kernel_size: 1 }} }}
+    layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "score" bottom: "label" top: "loss"
+      loss_param {{ ignore_label: 255 }} }}"""
+    param = parse_text('base_lr: 1 lr_policy: "fixed"', caffe_pb2.SolverParameter)
+    param.net_param.CopyFrom(parse_text(net, caffe_pb2.NetParameter))
+    solver = Solver(param)
+    assert solver.net.blob_shapes["data"] == (1, 3, 4, 6)
+    monkeypatch.setattr(settings, "free_bytes", lambda device: 10_000)
+    with pytest.raises(SolverError, match=r"a training step on 1x3x40x30, image c, takes about .* free"):
+        solver.refuse_too_large()
 
 
 def test_data_root_takes_the_place_of_data(folder, monkeypatch, tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from fcn_caffe.errors import DataError
 
@@ -21,6 +21,7 @@ __all__ = [
     "VGG_MEAN",
     "FolderIndex",
     "image_blob",
+    "image_size",
     "label_blob",
     "open_image",
     "read_image",
@@ -39,8 +40,8 @@ Float32 = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.integer[Any]]
 
 
-def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Open and decode an image.
+def open_image(path: str | os.PathLike[str], *, head: bool = False) -> Image.Image:
+    """Open and decode an image; with `head` read no more than its size and EXIF.
 
     Raises:
         DataError: for a file that is missing, is not an image, or ends early.
@@ -48,7 +49,8 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     try:
         with open(path, "rb") as file:
             image = Image.open(file)
-            image.load()
+            if not head:
+                image.load()
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file.") from error
     except UnidentifiedImageError as error:
@@ -56,6 +58,14 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be read ({error}). The file looks damaged: copy it again.") from error
     return image
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return height and width that `read_image` would give, from the file's head. Raises: DataError naming the file."""
+    image = open_image(path, head=True)
+    width, height = image.size
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4
+    return (width, height) if turned else (height, width)
 
 
 def read_image(path: str | os.PathLike[str], *, apply_orientation: bool = True) -> UInt8:

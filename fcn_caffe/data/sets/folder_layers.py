@@ -16,6 +16,7 @@ from fcn_caffe.data.readers.image_files import (
     VGG_MEAN,
     FolderIndex,
     image_blob,
+    image_size,
     label_blob,
     read_image,
     read_split,
@@ -84,6 +85,10 @@ class FolderSegData(OneImageLayer, complete=True):
         image = self.images.path(idx)
         stem = image.relative_to(self.images.folder).with_suffix("").as_posix()
         return image, self.labels.path(stem + str(self.options["label_suffix"]))
+
+    def largest_image(self) -> tuple[str, int, int] | None:
+        sizes = ((idx, *image_size(self.images.path(idx))) for idx in self.indices)
+        return max(sizes, key=lambda size: size[1] * size[2], default=None)
 
     def load_image(self, idx: str) -> Array:
         image: Array = image_blob(read_image(self.paths(idx)[0]), self.mean)[0]

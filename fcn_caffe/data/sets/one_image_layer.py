@@ -85,6 +85,10 @@ class OneImageLayer(PythonLayer):
         """Read an array for each top of the image `idx`, without the batch axis."""
         return self.load_image(idx), self.load_label(idx)
 
+    def largest_image(self) -> tuple[str, int, int] | None:
+        """Return the name, height and width of the image with the most pixels; None where that is not known at once."""
+        return None
+
     def show(self, arrays: Sequence[Array]) -> None:
         """Set `data` and `label` to the arrays of `load_tops`."""
         self.data, self.label = arrays

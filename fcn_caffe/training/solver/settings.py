@@ -319,17 +319,19 @@ class Settings:
             SolverError: it does; says how much, and whether `--checkpoint` would help.
         """
         free = free_bytes(net.device)
+        sources, name = _largest_input(net)
         learning = solver_bytes(net, self.param.type)
-        need = learning + training_bytes(net, cut_segments(net) if checkpoint else ())
+        need = learning + training_bytes(net, cut_segments(net) if checkpoint else (), sources)
         if free is None or need <= free:
             return
         cure = ""
-        if not checkpoint and (less := learning + training_bytes(net, cut_segments(net))) <= free:
+        if not checkpoint and (less := learning + training_bytes(net, cut_segments(net), sources)) <= free:
             cure = f" --checkpoint takes about {show_bytes(less)}."
-        shape = next((net.blob_shapes[node.tops[0]] for node in net.graph.nodes if node.tops), ())
+        shapes = {**net.blob_shapes, **sources}
+        shape = next((shapes[node.tops[0]] for node in net.graph.nodes if node.tops), ())
         raise self.error(
-            f"a training step on {show(shape)} takes about {show_bytes(need)} besides the weights (gradients and "
-            f"history {show_bytes(learning)}), {show_bytes(free)} are free.{cure} "
+            f"a training step on {show(shape)}{name and f', image {name},'} takes about {show_bytes(need)} besides the "
+            f"weights (gradients and history {show_bytes(learning)}), {show_bytes(free)} are free.{cure} "
             "Use smaller images or batches, or free memory."
         )
 
@@ -358,3 +360,17 @@ class Settings:
             return torch_device(asked)
         except FcnCaffeError as error:
             raise SolverError(str(error)) from None
+
+
+def _largest_input(net: Net) -> tuple[dict[str, tuple[int, ...]], str]:
+    """Return the shapes of a data layer's tops for the largest of its images, and that image's name.
+
+    Nothing where no data layer knows it at once: then the shapes that the net was built for have to do.
+    """
+    for step in net.steps:
+        find = getattr(getattr(step.layer, "user", None), "largest_image", None)
+        largest = find() if find is not None else None
+        if largest is not None:
+            name, height, width = largest
+            return {top: (*net.blob_shapes[top][:2], height, width) for top in step.tops}, name
+    return {}, ""
