@@ -6,7 +6,8 @@ Errors name the file and the cure, because a data set of thousands of files fail
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,32 +41,42 @@ Float32 = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.integer[Any]]
 
 
-def open_image(path: str | os.PathLike[str], *, head: bool = False) -> Image.Image:
-    """Open and decode an image; with `head` read no more than its size and EXIF.
-
-    Raises:
-        DataError: for a file that is missing, is not an image, or ends early.
-    """
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """Open an image for the block; raise DataError, naming the file, for what goes wrong in it."""
     try:
         with open(path, "rb") as file:
-            image = Image.open(file)
-            if not head:
-                image.load()
+            yield Image.open(file)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file.") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: not an image Pillow can read. Convert it, or take it out of the list.") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be read ({error}). The file looks damaged: copy it again.") from error
+
+
+def open_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Open and decode an image.
+
+    Raises:
+        DataError: for a file that is missing, is not an image, or ends early.
+    """
+    with _opened(path) as image:
+        image.load()
     return image
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Return height and width that `read_image` would give, from the file's head. Raises: DataError naming the file."""
-    image = open_image(path, head=True)
-    width, height = image.size
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4
-    return (width, height) if turned else (height, width)
+    """Return the height and width that `read_image` would give, from the file's head where it is there.
+
+    Raises:
+        DataError: as `open_image`.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        has_exif = image.format != "PNG" or "exif" in image.info  # Pillow looks for a PNG's behind its pixels, too
+        is_turned = has_exif and image.getexif().get(ExifTags.Base.Orientation, 1) > 4
+    return (width, height) if is_turned else (height, width)
 
 
 def read_image(path: str | os.PathLike[str], *, apply_orientation: bool = True) -> UInt8:
