@@ -92,9 +92,12 @@ _MEANINGS: dict[str, dict[str, tuple[str, ...]]] = {
         "bvlc": tuple(name for name in FORKS if name not in ("segnet", "enet", "deeplab1", "deepskeleton")),
     },
 }
-_SEGNET_BN = ("bn_mode", "scale_filler", "shift_filler")
+_BN_FIELDS = (  # in this order: PSPNet's first nets have SegNet's fillers, too
+    ("pspnet", ("moving_average", "decay")),
+    ("segnet", ("bn_mode", "scale_filler", "shift_filler")),
+    ("pspnet", ("slope_filler", "bias_filler", "momentum", "eps", "frozen", "engine")),
+)
 _BN_BY_COUNT = {2: "segnet", 4: "pspnet"}
-_PSPNET_BN = ("slope_filler", "bias_filler", "momentum", "eps", "frozen", "engine")
 
 
 def with_fork(
@@ -144,7 +147,7 @@ def _choose_by_blobs(net: caffe_pb2.NetParameter, counts: Mapping[str, int]) -> 
         if layer.type not in ("BN", "BatchNorm", "Normalize"):
             continue
         count = counts.get(layer.name, 0)
-        if layer.type == "BN" and not layer.fork and not _bn_by_fields(layer) and count in _BN_BY_COUNT:
+        if layer.type == "BN" and not layer.fork and not _bn_by_fields(layer)[0] and count in _BN_BY_COUNT:
             layer.fork = _BN_BY_COUNT[count]
             _log.info("layer '%s': BN as in %s: %d blobs.", layer.name, FORKS[layer.fork], count)
         elif layer.type == "Normalize" and count == 1 and not layer.fork and not _normalize(layer)[0]:
@@ -201,17 +204,17 @@ def _meaning(meanings: Mapping[str, tuple[str, ...]], fork: str) -> str:
 # -- what a layer's own fields say -------------------------------------------------------------------------------------
 
 
-def _bn_by_fields(layer: caffe_pb2.LayerParameter) -> str:
-    for meaning, fields in (("segnet", _SEGNET_BN), ("pspnet", _PSPNET_BN)):
-        if any(layer.bn_param.HasField(field) for field in fields):
-            return meaning
-    return ""
+def _bn_by_fields(layer: caffe_pb2.LayerParameter) -> tuple[str, str]:
+    for meaning, fields in _BN_FIELDS:
+        for field in fields:
+            if layer.bn_param.HasField(field):
+                return meaning, field
+    return "", ""
 
 
 def _bn(layer: caffe_pb2.LayerParameter) -> tuple[str, str]:
-    if meaning := _bn_by_fields(layer):
-        fields = _SEGNET_BN if meaning == "segnet" else _PSPNET_BN
-        return meaning, next(field for field in fields if layer.bn_param.HasField(field))
+    if (said := _bn_by_fields(layer))[0]:
+        return said
     if len(layer.top) > 1:
         return "segnet", f"{len(layer.top)} tops"
     count = len(layer.blobs)

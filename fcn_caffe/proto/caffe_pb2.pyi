@@ -1848,6 +1848,8 @@ class BNParameter(Message):
     eps: float
     frozen: bool
     engine: int
+    moving_average: bool
+    decay: float
     def __init__(
         self,
         *,
@@ -1860,6 +1862,8 @@ class BNParameter(Message):
         eps: float | None = ...,
         frozen: bool | None = ...,
         engine: int | str | None = ...,
+        moving_average: bool | None = ...,
+        decay: float | None = ...,
     ) -> None: ...
 
 class UpsampleParameter(Message):

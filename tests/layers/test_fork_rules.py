@@ -167,6 +167,16 @@ def test_pspnet_bn() -> None:
     assert [item.lr_mult for item in cudnn.learnable_params] == [1, 1, 0, 0]
 
 
+def test_pspnet_bn_of_its_first_nets() -> None:
+    x = torch.randn(2, 3, 4, 5)
+    net = one(tuple(x.shape), "BN", "bn_param { scale_filler { value: 2 } moving_average: true decay: 0.25 }", TRAIN)
+    assert net.params["l"][0].flatten().tolist() == [2, 2, 2]
+    net(x=x)
+    torch.testing.assert_close(net.params["l"][2], 0.25 * x.mean((0, 2, 3), keepdim=True))
+    with pytest.raises(LayerError, match="moving_average: false is of a BN without running statistics"):
+        one(tuple(x.shape), "BN", "bn_param { moving_average: false }")
+
+
 def test_pspnet_bn_takes_tsns_blobs_of_fewer_axes() -> None:
     net = one((2, 3, 4, 5), "BN", "bn_param { frozen: true }")
     for shape in ((1, 3), (3,)):

@@ -34,6 +34,7 @@ def blobs(*text: str, **options: object) -> int:
         ("bn_param { shift_filler { value: 1 } }", 2),
         ("bn_param { slope_filler { value: 1 } }", 4),
         ("bn_param { momentum: 0.95 }", 4),
+        ("bn_param { scale_filler { value: 1 } shift_filler { } moving_average: true decay: 0.05 }", 4),
         ("bn_param { frozen: true }", 4),
         ('top: "m" top: "v"', 2),
         ("param { lr_mult: 1 } param { lr_mult: 2 }", 2),

@@ -120,18 +120,26 @@ class PSPNetBN(_ChannelNorm):
     are never learned; frozen, none is.
     Gradient: to the bottom, slope and bias. In eval() and not frozen, where Caffe is followed, by the formula of the
     batch on what the running statistics gave, as in the fork.
+    `moving_average: true` and `decay` are the words of PSPNet's first nets, whose fillers are SegNet's: momentum is 1 -
+    decay. That form's own code was not read; its weights are of the same four blobs.
+    Raises: LayerError for moving_average: false.
     Source: PSPNet's BNLayer; DAVSOD's is the same.
     """
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
         options = param.bn_param
-        self.momentum: float = options.momentum
+        if options.HasField("moving_average") and not options.moving_average:
+            raise self.error(
+                "moving_average: false is of a BN without running statistics, which is not known here. If the net "
+                "normalises by the batch, give the layer SegNet's two blobs and leave moving_average out."
+            )
+        self.momentum: float = 1 - options.decay if options.HasField("decay") else options.momentum
         self.frozen: bool = options.frozen
         self.by_cudnn = options.engine == caffe_pb2.BNParameter.CUDNN
         self.eps: float = max(options.eps, 1e-5) if self.by_cudnn else options.eps
-        self.add_channel_blob("slope", self.filler("slope_filler"))
-        self.add_channel_blob("bias", self.filler("bias_filler"))
+        self.add_channel_blob("slope", self.filler("slope_filler") or self.filler("scale_filler"))
+        self.add_channel_blob("bias", self.filler("bias_filler") or self.filler("shift_filler"))
         self.add_channel_blob("mean", None)
         ones = caffe_pb2.FillerParameter(type="constant", value=1)
         self.add_channel_blob("variance", ones if self.frozen else None)
