@@ -11,7 +11,7 @@ from fcn_caffe import TEST, GraphError, Net
 from fcn_caffe.models.classics import CLASSICS, classic_net
 from fcn_caffe.net.coord_map import receptive_field
 from fcn_caffe.net.graph import Graph, Node
-from fcn_caffe.paper.experiments.cost import layer_multiply_adds
+from fcn_caffe.net.multiply_adds import multiply_adds
 
 START, END = "<!-- the table of tests/nets_table.py -->", "<!-- its end -->"
 COLUMNS = (
@@ -66,7 +66,6 @@ def facts(name: str) -> dict[str, str]:
     """Return what the table says of one net, by column."""
     classic, net = CLASSICS[name], deploy(name)
     parameters = sum(blob.numel() for blobs in net.params.values() for blob in blobs)
-    multiply_adds = sum(layer_multiply_adds(net, node) for node in net.graph.nodes)
     stride, field = coarsest(net)
     cells = (
         f"`{name}`: {classic.title}",
@@ -76,7 +75,7 @@ def facts(name: str) -> dict[str, str]:
         f"{parameters:,}",
         stride,
         field,
-        f"{multiply_adds / 1e9:.1f} G",
+        f"{multiply_adds(net) / 1e9:.1f} G",
         ", ".join(weights.split("/")[1].split(".")[0] for weights in classic.weights) or "fillers",
         f"`{classic.compared}`" if classic.compared else "the paper alone",
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import Layer, of_shape, register
 from fcn_caffe.layers.gradients import with_value
-from fcn_caffe.layers.loss import LossLayer, check_first_axes, check_labels, loss_places
+from fcn_caffe.layers.loss import LossLayer, check_first_axes, check_labels, check_targets, loss_places
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.blob_file import read_blob
 
@@ -36,16 +36,11 @@ class SigmoidCrossEntropyLoss(LossLayer):
         return int(caffe_pb2.LossParameter.BATCH_SIZE)
 
     def infer(self, *bottoms: Tensor) -> Tensor:
-        self._check(*bottoms)
+        check_targets(self, *bottoms)
         return of_shape()
 
-    def _check(self, score: Tensor, target: Tensor) -> None:
-        check_first_axes(self, score, target)
-        if score.numel() != target.numel():
-            raise self.error(f"score is {show(score.shape)}, target {show(target.shape)}: give one target per score.")
-
     def forward(self, score: Tensor, target: Tensor) -> Tensor:
-        self._check(score, target)
+        check_targets(self, score, target)
         target = target.reshape(score.shape).to(score.dtype)
         valid: Tensor | int = score.numel()
         counted = None

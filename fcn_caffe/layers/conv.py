@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from math import prod
 from operator import lt
+from typing import TypeVar
 from warnings import warn
 
 import torch
@@ -18,6 +20,9 @@ from fcn_caffe.proto import caffe_pb2
 
 CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 DECONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
+
+_Convolving = TypeVar("_Convolving", bound="_ConvolutionBase")
 
 
 class _WindowLayer(Layer):
@@ -158,6 +163,22 @@ class _ConvolutionBase(_WindowLayer):
         outputs: int = self.param.convolution_param.num_output
         return tuple(of_shape(*bottom.shape[: self.channel_axis], outputs, *self.sizes(bottom)) for bottom in bottoms)
 
+    def set_pad(self, pad: tuple[int, ...]) -> None:
+        """Pad by so much on each axis."""
+        self.pad = pad
+
+    def with_pad(self: _Convolving, pad: tuple[int, ...]) -> _Convolving:
+        """Return a layer over the same blobs that pads by so much on each axis."""
+        twin = copy.copy(self)
+        twin.set_pad(pad)
+        return twin
+
+    def with_convolve(self: _Convolving, convolve: Callable[..., Tensor]) -> _Convolving:
+        """Return a layer over the same blobs that convolves as it is told."""
+        twin = copy.copy(self)
+        twin.convolve = convolve
+        return twin
+
     def compute(self, bottom: Tensor) -> Tensor:
         """Return the top of a bottom whose channels are axis 1."""
         raise NotImplementedError
@@ -167,8 +188,6 @@ class _ConvolutionBase(_WindowLayer):
         return top if self.bias is None else top + self.bias.reshape(-1, *(1,) * self.spatial_axes)
 
     def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
-        if len(bottoms) == 1 and self.channel_axis == 1:  # nearly always: a loop over one bottom shows in small nets
-            return self.compute(bottoms[0])
         if len(bottoms) > 1:
             self.check_equal(bottoms)
         tops = []
@@ -200,7 +219,7 @@ class Convolution(_ConvolutionBase):
 
     def set_pad(self, pad: tuple[int, ...]) -> None:
         """Pad by so much on each axis, and work out the sizes of a bottom that hold one window."""
-        self.pad = pad
+        super().set_pad(pad)
         self.least = [
             dilation * (kernel - 1) + 1 - 2 * size
             for dilation, kernel, size in zip(self.dilation, self.kernel, pad, strict=True)

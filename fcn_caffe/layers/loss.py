@@ -154,6 +154,13 @@ def check_first_axes(layer: Layer, score: Tensor, label: Tensor) -> None:
         )
 
 
+def check_targets(layer: Layer, score: Tensor, target: Tensor) -> None:
+    """Raise LayerError unless a loss has one target for each score."""
+    check_first_axes(layer, score, target)
+    if score.numel() != target.numel():
+        raise layer.error(f"score is {show(score.shape)}, target {show(target.shape)}: give one target per score.")
+
+
 def loss_places(layer: Layer, score: Tensor, label: Tensor, dim: int) -> tuple[int, ...]:
     """Return a loss's sizes without the classes in `dim`; raise LayerError for a label that does not fit."""
     places = label_places(layer, score, label, dim)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from fcn_caffe.host.text import show
-from fcn_caffe.layers.base import NOT_IMPLEMENTED, SameShapeLayer, register
+from fcn_caffe.layers.base import NOT_IMPLEMENTED, Layer, SameShapeLayer, register
 from fcn_caffe.layers.gradients import is_finite, with_value
 from fcn_caffe.proto import caffe_pb2
 
@@ -356,3 +356,10 @@ class Threshold(SameShapeLayer):
 
     def forward(self, bottom: Tensor) -> Tensor:
         return (bottom > self.threshold).to(bottom.dtype)
+
+
+# Caffe's neuron layers: each value of the top is computed from the same one of the bottom.
+NEURONS: tuple[type[Layer], ...] = (
+    *(AbsVal, BNLL, Clip, Dropout, ELU, Exp, Log, Power, PReLU, ReLU, Sigmoid, Swish, TanH, Threshold),
+)
+NEURON_TYPES = frozenset(neuron.layer_type for neuron in NEURONS)

@@ -13,6 +13,7 @@ from math import ceil
 from typing import TypeVar
 
 from fcn_caffe.errors import GraphError
+from fcn_caffe.layers.neuron import NEURON_TYPES
 from fcn_caffe.net.graph import Graph, Node, filter_net
 from fcn_caffe.net.net_spec import Top, layers, named_net
 from fcn_caffe.proto import caffe_pb2
@@ -20,10 +21,9 @@ from fcn_caffe.proto import caffe_pb2
 __all__ = ["CoordMap", "ReceptiveField", "coord_map_from_to", "crop", "crop_offset", "receptive_field"]
 
 # Layers that leave every pixel in its place.
-_IN_PLACE = {
-    *("AbsVal", "BatchNorm", "Bias", "BNLL", "Clip", "Concat", "Dropout", "ELU", "Eltwise", "Exp", "Log", "LRN", "MVN"),
+_IN_PLACE = NEURON_TYPES | {
+    *("BatchNorm", "Bias", "Concat", "Eltwise", "LRN", "MVN", "Scale", "Slice", "Softmax", "Split"),
     *("BN", "Normalize", "ReLU6", "ShuffleChannel"),
-    *("Power", "PReLU", "ReLU", "Scale", "Sigmoid", "Slice", "Softmax", "Split", "Swish", "TanH", "Threshold"),
 }
 _CROPS = ("AutoCrop", "Crop")
 _CONVOLUTIONS = ("Convolution", "ConvolutionDepthwise", "Deconvolution", "DepthwiseConvolution", "Im2col")

@@ -73,6 +73,11 @@ def make_steps(graph: Graph, layers: Sequence[Layer], forced: bool = False) -> t
     return free_early(steps, graph.outputs)
 
 
+def label_blobs(steps: Sequence[Step]) -> set[str]:
+    """Return the blobs that a layer reads as labels or indices: the bottoms that never get a gradient."""
+    return {step.bottoms[place] for step in steps for place in step.layer.undifferentiable if step.bottoms[place:]}
+
+
 def free_early(steps: Sequence[Step], outputs: Iterable[str]) -> tuple[Step, ...]:
     """Return the steps, each with the blobs that nothing reads after it; outputs: the blobs that stay."""
     used_later = set(outputs)

@@ -6,7 +6,6 @@ too wide for that is cut into columns as well, which overlap by what the net see
 
 from __future__ import annotations
 
-import copy
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from fcn_caffe.layers.base import Layer
 from fcn_caffe.layers.combine import Concat, Slice
 from fcn_caffe.layers.conv import Convolution, Deconvolution
 from fcn_caffe.layers.loss import Softmax
+from fcn_caffe.layers.neuron import NEURON_TYPES
 from fcn_caffe.layers.norm import LRN, BatchNorm
 from fcn_caffe.layers.pooling import Pooling
 from fcn_caffe.layers.shape import Crop
@@ -41,10 +41,7 @@ NARROWEST = 64  # columns
 LARGEST_CHUNK = 64 << 20  # bytes; more rows in one go save no more time
 
 # Layers that compute each pixel of their top from the same pixel of their bottoms.
-_POINTWISE = {
-    *("AbsVal", "BNLL", "Clip", "Dropout", "ELU", "Eltwise", "Exp", "Log", "Power", "PReLU", "ReLU", "Sigmoid"),
-    *("Split", "Swish", "TanH", "Threshold"),
-}
+_POINTWISE = NEURON_TYPES | {"Eltwise", "Split"}
 _POINTWISE_ALONE = {"Bias", "Scale"}  # with one bottom; a second one has shapes of its own
 
 
@@ -477,9 +474,9 @@ class Strips(Runner):
                 pads[axis] = before  # the layer does that itself, without a copy
             else:
                 bottoms = [_filled(bottom, axis + 2, before, after) for bottom in bottoms]
-        layer = copy.copy(stage.step.layer)
-        vars(layer)["pad"] = tuple(pads)
-        return self.call_layer(replace(stage.step, layer=layer), bottoms)
+        layer = stage.step.layer
+        assert isinstance(layer, Convolution | Deconvolution)
+        return self.call_layer(replace(stage.step, layer=layer.with_pad(tuple(pads))), bottoms)
 
     def _take(self, stream: _Stream, rows: Span, columns: Span) -> Tensor:
         taken = stream.take(rows, columns)

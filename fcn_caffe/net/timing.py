@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fcn_caffe.net.net import Net
-from fcn_caffe.net.runner import Blob, Runner, Shape, Step
+from fcn_caffe.net.runner import Blob, Runner, Shape, Step, label_blobs
 
 Version = tuple[str, int]  # a blob as one layer left it: its name and that layer's index
 
@@ -103,9 +103,7 @@ def random_inputs(net: Net) -> dict[str, Tensor]:
         LayerError: an Input layer has no shape.
     """
     inputs: dict[str, Tensor] = {}
-    labels = {
-        step.bottoms[place] for step in net.steps for place in step.layer.undifferentiable if step.bottoms[place:]
-    }
+    labels = label_blobs(net.steps)
     for step in net.steps:
         if step.node.type != "Input":
             continue

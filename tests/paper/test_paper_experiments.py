@@ -13,10 +13,11 @@ from PIL import Image
 
 from fcn_caffe import TEST, TRAIN, DataError, GraphError, LayerError, Net
 from fcn_caffe.commands.experiment import main
+from fcn_caffe.net.multiply_adds import multiply_adds
 from fcn_caffe.net.rewrite.convolution_proof import fill_at_random
 from fcn_caffe.net.rewrite.rarefaction import rarefy, shift_and_stitch
 from fcn_caffe.paper.experiments import cost, equalities
-from fcn_caffe.paper.experiments.cost import alexnet_classifier, multiply_adds, patchwise_cost
+from fcn_caffe.paper.experiments.cost import alexnet_classifier, patchwise_cost
 from fcn_caffe.paper.experiments.momentum import momentum_and_batch, run_sgd
 from fcn_caffe.paper.experiments.registry import EXPERIMENTS
 from fcn_caffe.paper.experiments.upper_bound import coarse_label, upper_bound, upper_bounds

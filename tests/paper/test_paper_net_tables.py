@@ -7,10 +7,10 @@ from helpers import input_layer, layer
 from places import ROOT
 
 from fcn_caffe.errors import GraphError
+from fcn_caffe.net.multiply_adds import multiply_adds
 from fcn_caffe.net.net import Net
 from fcn_caffe.paper.audit.files import AuditedFiles
 from fcn_caffe.paper.audit.net_tables import layer_lines, net_table, net_tables, paper_nets
-from fcn_caffe.paper.experiments.cost import multiply_adds
 
 CONV = "convolution_param { num_output: 4 kernel_size: 3 stride: 2 pad: 1 } param { lr_mult: 1 } param { lr_mult: 2 }"
 UP = "convolution_param { num_output: 4 kernel_h: 4 kernel_w: 6 stride: 2 bias_term: false } param { lr_mult: 0 }"

@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import Layer, of_shape, register, variant
 from fcn_caffe.layers.gradients import with_value
-from fcn_caffe.layers.loss import LossLayer, check_first_axes, check_labels, loss_places
+from fcn_caffe.layers.loss import LossLayer, check_labels, check_targets, loss_places
 from fcn_caffe.proto import caffe_pb2
 
 
@@ -26,20 +25,15 @@ class _BalancedSigmoid(LossLayer):
     others_learn: ClassVar[bool] = True  # whether the fork's gradient at other targets is sigmoid - target
 
     def infer(self, *bottoms: Tensor) -> Tensor:
-        self._check(*bottoms)
+        check_targets(self, *bottoms)
         return of_shape()
-
-    def _check(self, score: Tensor, target: Tensor) -> None:
-        check_first_axes(self, score, target)
-        if score.numel() != target.numel():
-            raise self.error(f"score is {show(score.shape)}, target {show(target.shape)}: give one target per score.")
 
     def targets(self, target: Tensor) -> Tensor:
         """Return the targets that count as 1 and 0."""
         return target
 
     def forward(self, score: Tensor, target: Tensor) -> Tensor:
-        self._check(score, target)
+        check_targets(self, score, target)
         rows = score.reshape(score.shape[0], -1)
         targets = self.targets(target.reshape(rows.shape).to(score.dtype))
         positive, negative = targets == 1, targets == 0

@@ -13,29 +13,12 @@ from fcn_caffe.layers.base import Layer
 from fcn_caffe.layers.combine import Concat, Eltwise
 from fcn_caffe.layers.conv import Convolution
 from fcn_caffe.layers.linear import Bias, Scale
-from fcn_caffe.layers.neuron import (
-    BNLL,
-    ELU,
-    AbsVal,
-    Clip,
-    Exp,
-    Log,
-    Power,
-    PReLU,
-    ReLU,
-    Sigmoid,
-    Swish,
-    TanH,
-    Threshold,
-)
+from fcn_caffe.layers.neuron import NEURONS, Dropout
 from fcn_caffe.layers.norm import LRN, BatchNorm
 from fcn_caffe.layers.pooling import Pooling
 from fcn_caffe.net.graph import Node
 
-_KNOWN: set[type[Layer]] = {
-    *(AbsVal, BNLL, BatchNorm, Bias, Clip, Concat, Convolution, ELU, Eltwise, Exp, LRN, Log, PReLU, Pooling, Power),
-    *(ReLU, Scale, Sigmoid, Swish, TanH, Threshold),
-}
+_KNOWN: set[type[Layer]] = {*NEURONS, BatchNorm, Bias, Concat, Convolution, Eltwise, LRN, Pooling, Scale} - {Dropout}
 
 
 class Window(NamedTuple):

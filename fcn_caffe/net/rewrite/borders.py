@@ -8,7 +8,6 @@ A blob of which 92 places are left out on each side is called NAME_cut92.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf, prod
@@ -18,9 +17,9 @@ import torch
 from fcn_caffe.errors import GraphError
 from fcn_caffe.host.paths import Surroundings
 from fcn_caffe.layers.base import Layer, create_layer
-from fcn_caffe.layers.conv import Convolution, Deconvolution
-from fcn_caffe.layers.linear import InnerProduct
+from fcn_caffe.layers.conv import Convolution
 from fcn_caffe.net.graph import Graph, Node
+from fcn_caffe.net.multiply_adds import layer_multiply_adds
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.rewrite.border_zones import NO_ZONES, Window, Zones, find_windows
 from fcn_caffe.net.runner import Step, make_steps
@@ -92,10 +91,9 @@ def _layer_of(net: Net, param: caffe_pb2.LayerParameter, source: int | None) -> 
     layer = net.layers_in_order[source]
     if not isinstance(layer, Convolution) or param.convolution_param == layer.param.convolution_param:
         return layer
-    twin = copy.copy(layer)  # over the same blobs
-    twin.param = param
     pads = list(param.convolution_param.pad)
-    twin.set_pad((pads[0], pads[-1]))
+    twin = layer.with_pad((pads[0], pads[-1]))
+    twin.param = param
     return twin
 
 
@@ -147,7 +145,7 @@ class _Plan:
         """Return the multiply-adds of the plain net, and of what is left of them."""
         plain = left = 0.0
         for node in self.net.graph.nodes:
-            work = _multiply_adds(self.net, node)
+            work = float(layer_multiply_adds(self.net, node))
             plain += work
             for top in node.tops[:1]:
                 for cut, size in zip(self.made((top, node.index)), self.net.blob_shapes[top][2:], strict=False):
@@ -259,7 +257,7 @@ class _Axis:
 
     def _cost_after(self, node: Node, window: Window, cut: int) -> float:
         top = node.tops[0]
-        work = _multiply_adds(self.net, node) + _TOUCH * prod(self.net.blob_shapes[top])
+        work = layer_multiply_adds(self.net, node) + _TOUCH * prod(self.net.blob_shapes[top])
         left = cut // window.stride
         return work * self._share(top, left) + self._costs_of((top, node.index))[left]
 
@@ -273,19 +271,6 @@ class _Axis:
 
 def _last_versions(graph: Graph) -> dict[str, Version]:
     return {top: (top, node.index) for node in graph.nodes for top in node.tops}
-
-
-def _multiply_adds(net: Net, node: Node) -> float:
-    """Return the multiply-adds of a layer for the declared sizes; 0 for layers that do no products of matrices."""
-    layer = net.layers_in_order[node.index]
-    if not isinstance(layer, (Convolution, Deconvolution, InnerProduct)):
-        return 0.0
-    # Each place of the top (of a Deconvolution: of the bottom) uses every weight of one output once.
-    blob = node.bottoms[0] if isinstance(layer, Deconvolution) else node.tops[0]
-    shape = net.blob_shapes[blob]
-    if isinstance(layer, InnerProduct):
-        return float(prod(shape[: layer.first]) * layer.blobs[0].numel())
-    return float(prod(shape) * layer.blobs[0].numel() / layer.blobs[0].shape[0])
 
 
 class _Writer:

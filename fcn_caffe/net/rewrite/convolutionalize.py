@@ -14,6 +14,7 @@ import numpy as np
 
 from fcn_caffe.errors import GraphError, LayerError, WeightsError
 from fcn_caffe.host.text import show
+from fcn_caffe.layers.neuron import NEURON_TYPES
 from fcn_caffe.net.graph import Node
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2
@@ -25,24 +26,7 @@ __all__ = ["Conversion", "convolutional_weights", "convolutionalize"]
 Shape = tuple[int, ...]
 
 # Layers that treat every value alone, so that it does not matter how the values are laid out.
-_ELEMENTWISE = {
-    *(
-        "AbsVal",
-        "BNLL",
-        "Clip",
-        "Dropout",
-        "Eltwise",
-        "ELU",
-        "Exp",
-        "Log",
-        "Power",
-        "ReLU",
-        "ReLU6",
-        "Sigmoid",
-        "Silence",
-    ),
-    *("Split", "Swish", "TanH", "Threshold"),
-}
+_ELEMENTWISE = NEURON_TYPES - {"PReLU"} | {"Eltwise", "ReLU6", "Silence", "Split"}
 # Layers that tell channels apart: on a vector they do what they do on a map of 1x1. The field that holds their axis.
 _CHANNELWISE = {
     "BatchNorm": "",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
@@ -22,13 +21,6 @@ LARGE = 1 << 20  # elements of a weight; to copy a smaller one takes no time
 def can_choose(layer: Layer) -> bool:
     """Whether a layer is a 2-D convolution whose arithmetic can be chosen."""
     return isinstance(layer, Convolution) and layer.spatial_axes == 2 and not layer.by_taps
-
-
-def convolve_by(layer: Convolution, convolve: ConvolveBy) -> Convolution:
-    """Return a layer over the same blobs that convolves as it is told."""
-    layer = copy.copy(layer)
-    layer.convolve = convolve
-    return layer
 
 
 def is_mostly_weight(layer: Layer, top: Sequence[int]) -> bool:
@@ -57,6 +49,6 @@ def multiply_large_weights(net: Net) -> Net:
     for step, tops in zip(net.steps, infer_shapes(net.steps, net.blob_shapes), strict=True):
         layer = step.layer
         if isinstance(layer, Convolution) and is_mostly_weight(layer, tops[0]):
-            step = replace(step, layer=convolve_by(layer, gemm))
+            step = replace(step, layer=layer.with_convolve(gemm))
         steps.append(step)
     return net.with_steps(steps) if any(a is not b for a, b in zip(steps, net.steps, strict=True)) else net

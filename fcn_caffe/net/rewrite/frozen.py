@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ from fcn_caffe.layers.base import Layer
 from fcn_caffe.layers.conv import Convolution, Deconvolution
 from fcn_caffe.layers.convolution_ways import ConvolveBy, DeconvolveDiagonal, Gemm, Prepacked, packs_to_the_bit
 from fcn_caffe.layers.neuron import ReLU
-from fcn_caffe.net.rewrite.convolutions import can_choose, convolve_by, is_mostly_weight
+from fcn_caffe.net.rewrite.convolutions import can_choose, is_mostly_weight
 from fcn_caffe.net.runner import Step
 
 if TYPE_CHECKING:
@@ -42,13 +41,11 @@ def _freeze_step(step: Step, shape: Sequence[int]) -> Step:
         return step  # it is frozen
     if isinstance(layer, Convolution) and can_choose(layer) and max(layer.kernel) > 1:
         if packs_to_the_bit():
-            return replace(step, layer=convolve_by(layer, ConvolveBy(Prepacked())))
+            return replace(step, layer=layer.with_convolve(ConvolveBy(Prepacked())))
         if is_mostly_weight(layer, shape):
-            return replace(step, layer=convolve_by(layer, ConvolveBy(Gemm())))
+            return replace(step, layer=layer.with_convolve(ConvolveBy(Gemm())))
     if isinstance(layer, Deconvolution) and layer.spatial_axes == 2 and not layer.by_taps and layer.group == 1:
-        layer = copy.copy(layer)
-        layer.convolve = DeconvolveDiagonal()
-        return replace(step, layer=layer)
+        return replace(step, layer=layer.with_convolve(DeconvolveDiagonal()))
     return step
 
 
@@ -67,7 +64,7 @@ def fuse_relus(steps: Sequence[Step]) -> list[Step]:
 
 def _with_relu(layer: Layer) -> Layer:
     assert isinstance(layer, Convolution) and isinstance(layer.convolve, ConvolveBy)
-    return convolve_by(layer, replace(layer.convolve, relu=True))
+    return layer.with_convolve(replace(layer.convolve, relu=True))
 
 
 def _fits(before: Step, step: Step) -> bool:

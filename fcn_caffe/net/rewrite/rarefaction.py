@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fcn_caffe.errors import GraphError, LayerError
+from fcn_caffe.layers.neuron import NEURON_TYPES
 from fcn_caffe.net.graph import Graph, Node
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2
@@ -21,10 +22,7 @@ from fcn_caffe.proto import caffe_pb2
 __all__ = ["Rarefaction", "rarefy", "shift_and_stitch"]
 
 # Layers that treat every place of a map alone, so that it does not matter how far apart its neighbours are.
-_PLACEWISE = {
-    *("AbsVal", "BNLL", "BatchNorm", "Bias", "Clip", "Concat", "Dropout", "ELU", "Eltwise", "Exp", "LRN", "Log"),
-    *("PReLU", "Power", "ReLU", "Scale", "Sigmoid", "Slice", "Softmax", "Split", "Swish", "TanH", "Threshold"),
-}
+_PLACEWISE = NEURON_TYPES | {"BatchNorm", "Bias", "Concat", "Eltwise", "LRN", "Scale", "Slice", "Softmax", "Split"}
 _MODES = caffe_pb2.PoolingParameter
 Pair = tuple[int, int]
 

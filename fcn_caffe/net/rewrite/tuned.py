@@ -22,9 +22,9 @@ from fcn_caffe.errors import GraphError
 from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.layers.conv import Convolution
 from fcn_caffe.layers.convolution_ways import PLAIN, WAYS, ConvolveBy, Way, Window, ways_for
-from fcn_caffe.net.rewrite.convolutions import can_choose, convolve_by
+from fcn_caffe.net.rewrite.convolutions import can_choose
 from fcn_caffe.net.rewrite.frozen import freeze, fuse_relus
-from fcn_caffe.net.runner import Runner, Step
+from fcn_caffe.net.runner import Runner, Step, label_blobs
 from fcn_caffe.net.training_runner import keeping_statistics
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def _quickest(ways: Sequence[Way], run: Callable[[Way], Tensor], within: float, 
     seconds = {way.name: float("inf") for way in left}
     for _ in range(_ROUNDS if len(left) > 1 else 0):
         for way in left:
-            seconds[way.name] = min(seconds[way.name], _seconds(run, way))
+            seconds[way.name] = min(seconds[way.name], _seconds(run, way, wanted.is_cuda))
     limit = seconds[plain.name]
     if final:
         best = min(left, key=lambda way: seconds[way.name])
@@ -234,15 +234,17 @@ def _quickest(ways: Sequence[Way], run: Callable[[Way], Tensor], within: float, 
     return left, max(errors[way.name] for way in left)
 
 
-def _seconds(run: Callable[[Way], Tensor], way: Way) -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    start = time.process_time(), time.perf_counter()
-    # A top in channels last costs the layers behind it that want another layout.
-    if run(way).contiguous().is_cuda:
-        torch.cuda.synchronize()
-        return time.perf_counter() - start[1]
-    return time.process_time() - start[0]
+def _seconds(run: Callable[[Way], Tensor], way: Way, on_gpu: bool) -> float:
+    clock = _gpu_clock if on_gpu else time.process_time
+    start = clock()
+    run(way).contiguous()  # a top in channels last costs the layers behind it that want another layout
+    return clock() - start
+
+
+def _gpu_clock() -> float:
+    """Return the time when all that a GPU was given is done."""
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _with_choices(net: Net, choices: Sequence[Choice]) -> Net:
@@ -258,7 +260,7 @@ def _with_choices(net: Net, choices: Sequence[Choice]) -> Net:
         chosen = before if choice.forward == PLAIN else replace(before, forward=WAYS[choice.forward]())
         if net.training:
             chosen = replace(chosen, bottom=WAYS[choice.bottom](), weight=WAYS[choice.weight]())
-        steps.append(replace(step, layer=convolve_by(layer, chosen)))
+        steps.append(replace(step, layer=layer.with_convolve(chosen)))
     return net.with_steps(steps if net.training else fuse_relus(steps))
 
 
@@ -335,16 +337,13 @@ def _sample_inputs(net: Net, shape: Sequence[int] | None) -> dict[str, Tensor]:
     sources = [(step, name) for step in net.steps if not step.bottoms for name in step.tops]
     if not sources:
         raise GraphError(f"net '{net.name}' has no input to measure it with: give it an Input or a data layer.")
-    labels = {
-        step.bottoms[place] for step in net.steps for place in step.layer.undifferentiable if step.bottoms[place:]
-    }
     first = net.blob_shapes[sources[0][1]]
     if shape is not None and len(shape) != len(first):
         raise GraphError(
             f"net '{net.name}': its input '{sources[0][1]}' has {len(first)} axes, the shape to tune for has "
             f"{len(shape)}. Give a shape such as {', '.join(map(str, first))}."
         )
-    generator, blobs = torch.Generator().manual_seed(0), {}
+    generator, labels, blobs = torch.Generator().manual_seed(0), label_blobs(net.steps), {}
     for position, (_, name) in enumerate(sources):
         size = list(net.blob_shapes[name])
         if shape is not None and (position == 0 or size[2:] == list(first[2:])):

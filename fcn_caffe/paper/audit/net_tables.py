@@ -10,9 +10,9 @@ from typing import Any
 from fcn_caffe.errors import FcnCaffeError
 from fcn_caffe.net.coord_map import receptive_field
 from fcn_caffe.net.graph import Graph, Node, filter_net
+from fcn_caffe.net.multiply_adds import layer_multiply_adds
 from fcn_caffe.net.net import Net
 from fcn_caffe.paper.audit.files import AuditedFiles
-from fcn_caffe.paper.experiments.cost import layer_multiply_adds
 from fcn_caffe.proto import caffe_pb2, parse_text
 from fcn_caffe.proto.phases import TEST
 from fcn_caffe.proto.upgrade import upgrade_net

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from math import prod
 
 import torch
 
 from fcn_caffe.models import trunks
-from fcn_caffe.net.graph import Node
+from fcn_caffe.net.multiply_adds import multiply_adds
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.net_spec import NetSpec
 from fcn_caffe.net.net_spec import layers as L
@@ -17,7 +16,7 @@ from fcn_caffe.net.rewrite.convolution_proof import fill_at_random
 from fcn_caffe.paper.result import Result, relative
 from fcn_caffe.proto import caffe_pb2
 
-__all__ = ["layer_multiply_adds", "multiply_adds", "patchwise_cost"]
+__all__ = ["patchwise_cost"]
 
 _CROP, _IMAGE, _STRIDE = 227, 500, 32
 _MAP = 10  # the side of the map that the paper names
@@ -42,21 +41,6 @@ def alexnet_classifier(side: int, scale: int = 1) -> caffe_pb2.NetParameter:
         if layer.type == "Convolution":
             options.num_output //= scale
     return net
-
-
-def multiply_adds(net: Net) -> int:
-    """Count the multiply-adds of a net's convolutions and inner products, on the size that it was built with."""
-    return sum(layer_multiply_adds(net, node) for node in net.graph.nodes)
-
-
-def layer_multiply_adds(net: Net, node: Node) -> int:
-    """Count the multiply-adds of one layer; 0 for types that only pool, add, crop or work element by element."""
-    if node.type not in ("Convolution", "Deconvolution", "InnerProduct"):
-        return 0
-    # Each weight is used once a place: of the top, or of the bottom where the layer upsamples.
-    places = net.blob_shapes[node.bottoms[0] if node.type == "Deconvolution" else node.tops[0]]
-    at = 1 if node.type == "InnerProduct" else prod(places[2:])
-    return net.params[node.name][0].numel() * at * places[0]
 
 
 def patchwise_cost(scale: int = 1, repeats: int = 3, seed: int = 0) -> Result:

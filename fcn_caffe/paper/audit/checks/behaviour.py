@@ -15,6 +15,7 @@ from fcn_caffe.evaluation.metrics import ConfusionMatrix
 from fcn_caffe.layers.conv import Deconvolution
 from fcn_caffe.layers.fillers import is_zero_filler
 from fcn_caffe.models import make_net, shapes
+from fcn_caffe.net.multiply_adds import multiply_adds
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.rewrite.convolution_proof import fill_at_random
 from fcn_caffe.net.rewrite.convolutionalize import convolutionalize
@@ -27,7 +28,7 @@ from fcn_caffe.paper.experiments.ablation import at_once, learned_upsampling, po
 from fcn_caffe.paper.experiments.ablation_nets import pool_alone
 from fcn_caffe.paper.experiments.augmentation import augmentation
 from fcn_caffe.paper.experiments.balance import balance, with_class_weights
-from fcn_caffe.paper.experiments.cost import multiply_adds, patchwise_cost
+from fcn_caffe.paper.experiments.cost import patchwise_cost
 from fcn_caffe.paper.experiments.equalities import fc_to_conv, rarefaction, upsampling, zero_init_skip
 from fcn_caffe.paper.experiments.fusion import fusion
 from fcn_caffe.paper.experiments.hha_of_a_room import encode_room
