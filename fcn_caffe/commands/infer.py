@@ -90,8 +90,11 @@ def _class_names(net: str) -> list[str]:
 
 def _shares(label: UInt8, names: Sequence[str]) -> str:
     """What part of the picture each class takes, the largest first."""
-    counts = {index: int((label == index).sum()) for index in range(256)}
-    ranked = sorted(((index, count) for index, count in counts.items() if count), key=lambda item: -item[1])[:5]
+    import numpy as np
+
+    # By row, as bincount makes 8 bytes of each pixel.
+    counts = np.sum([np.bincount(row, minlength=256) for row in label], 0).tolist()
+    ranked = sorted(((index, count) for index, count in enumerate(counts) if count), key=lambda item: -item[1])[:5]
     return ", ".join(
         f"{names[index] if index < len(names) else index} {count / label.size:.1%}" for index, count in ranked
     )

@@ -24,19 +24,8 @@ __all__ = ["Segment", "Thrift", "TrainingRunner", "cut_segments", "keeping_stati
 
 # Layers that keep the 8 bits of a bfloat16 as they are, or that autocast runs in it. All others get float32.
 _HALF = {
-    *(
-        "BorderCopy",
-        "Concat",
-        "Convolution",
-        "Crop",
-        "Deconvolution",
-        "Dropout",
-        "Eltwise",
-        "InnerProduct",
-        "Pooling",
-        "ReLU",
-    ),
-    *("Silence", "Slice", "Split"),
+    *("BorderCopy", "Concat", "Convolution", "Crop", "Deconvolution", "Dropout", "Eltwise", "InnerProduct", "Pooling"),
+    *("ReLU", "Silence", "Slice", "Split"),
 }
 # Layers that are not repeatable, but whose second run can be made like the first: random states are put back.
 _DRAWS = {"BatchNorm", "Dropout", "Pooling"}

@@ -319,10 +319,12 @@ class Settings:
             SolverError: it does; says how much, and whether `--checkpoint` would help.
         """
         free = free_bytes(net.device)
+        if free is None:
+            return
         sources, name = _largest_input(net)
         learning = solver_bytes(net, self.param.type)
         need = learning + training_bytes(net, cut_segments(net) if checkpoint else (), sources)
-        if free is None or need <= free:
+        if need <= free:
             return
         cure = ""
         if not checkpoint and (less := learning + training_bytes(net, cut_segments(net), sources)) <= free:
