@@ -20,6 +20,7 @@ ORDER = (
     ("net",),
     ("models",),
     ("evaluation",),
+    ("export",),
     ("training",),
     ("doctor",),
     ("pycaffe", "paper"),
