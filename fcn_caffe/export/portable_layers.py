@@ -1,0 +1,149 @@
+"""The layers in the arithmetic that every engine has alike: padding written out, windows that lie in their bottom.
+
+Where engines part from PyTorch is in the padding of pools and deconvolutions: in which windows it holds, what it counts
+for in an average, and where it is cut off. Here a bottom is padded first, its windows lie in it, and a slice cuts off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fcn_caffe.layers.conv import DECONVOLVE
+from fcn_caffe.layers.pooling import FLOAT_MAX, Pooling
+
+__all__ = ["PortablePooling", "deconvolve"]
+
+
+class PortablePooling(Pooling):
+    """A Pooling whose windows lie in its padded bottom: the padding is the same at every size of the bottom.
+
+    Windows that are rounded up, of which one that starts past the image is dropped where there is pad, are those that
+    fit when min(pad + stride, kernel) - 1 places follow the bottom; without pad none is dropped: stride - 1.
+    Shapes: as Pooling.
+    Source: Caffe PoolingLayer.
+    """
+
+    def forward(self, bottom: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        if self.top_count > 1:
+            return self._with_mask(bottom)
+        if self.whole:
+            return self._over_planes(bottom)
+        if self.maximum:
+            return self._largest(bottom)
+        if self.stochastic:
+            return self._expected(bottom)
+        return self._mean(bottom)
+
+    def _over_planes(self, bottom: Tensor) -> Tensor:
+        if self.maximum:
+            return bottom.amax((2, 3), keepdim=True)
+        if self.stochastic:
+            return self._expected(bottom)
+        return bottom.mean((2, 3), keepdim=True)
+
+    def _after(self) -> tuple[int, int]:
+        """How many places follow the bottom on each axis, so that Caffe's windows are those that fit."""
+        after = []
+        for kernel, stride, pad in zip(self.kernel, self.stride, self.pad, strict=True):
+            up = pad + stride - 1
+            after.append(pad if not self.ceil else min(up, kernel - 1) if any(self.pad) else up)
+        return after[0], after[1]
+
+    def _padded(self, bottom: Tensor, value: float) -> Tensor:
+        (ph, pw), (below, right) = self.pad, self._after()
+        return F.pad(bottom, (pw, right, ph, below), value=value) if any((ph, pw, below, right)) else bottom
+
+    def _largest(self, bottom: Tensor) -> Tensor:
+        fits = all(
+            stride + pad <= kernel and 2 * pad <= kernel
+            for kernel, stride, pad in zip(self.kernel, self.stride, self.pad, strict=True)
+        )
+        if fits:  # no window starts past the image: every engine rounds up alike
+            return F.max_pool2d(bottom, self.kernel, self.stride, self.pad, ceil_mode=self.ceil)
+        return F.max_pool2d(self._padded(bottom, -FLOAT_MAX), self.kernel, self.stride)
+
+    def _mean(self, bottom: Tensor) -> Tensor:
+        means = F.avg_pool2d(self._padded(bottom, 0.0), self.kernel, self.stride)
+        (ph, pw), (below, right) = self.pad, self._after()
+        if below <= ph and right <= pw:
+            return means
+        # Caffe's divisor counts the pad, and nothing beyond it: here the same windows over ones.
+        ones = torch.ones_like(bottom[:1, :1])
+        counted = F.pad(ones, (pw, pw, ph, ph), value=1.0) if ph or pw else ones
+        counted = F.pad(counted, (0, max(right - pw, 0), 0, max(below - ph, 0)))
+        share = F.avg_pool2d(counted, self.kernel, self.stride)
+        if any(stride > kernel for kernel, stride in zip(self.kernel, self.stride, strict=True)):
+            share = share.clamp(min=torch.finfo(bottom.dtype).tiny)  # a window past the image has the mean 0
+        return means / share
+
+    def _expected(self, bottom: Tensor) -> Tensor:
+        """Return the mean of each window weighed by its own values: what STOCHASTIC gives in TEST."""
+        if self.whole:
+            total, squares = (values.sum((2, 3), keepdim=True) for values in (bottom, bottom * bottom))
+        else:
+            area = float(self.kernel[0] * self.kernel[1])
+            padded = self._padded(bottom, 0.0)
+            total, squares = (
+                F.avg_pool2d(values, self.kernel, self.stride) * area for values in (padded, padded * padded)
+            )
+        total = total + torch.finfo(bottom.dtype).tiny
+        return torch.where(total > 0, squares / total, torch.zeros_like(total))
+
+    def _with_mask(self, bottom: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the maxima and their places in the plane, found tap by tap: engines number the places differently."""
+        if self.whole:
+            flat = bottom.flatten(2)
+            return bottom.amax((2, 3), keepdim=True), flat.argmax(2).to(bottom.dtype)[..., None, None]
+        (kh, kw), (sh, sw), (height, width) = self.kernel, self.stride, bottom.shape[2:]
+        padded = self._padded(bottom, -FLOAT_MAX)
+        rows = torch.arange(height, dtype=bottom.dtype, device=bottom.device)
+        columns = torch.arange(width, dtype=bottom.dtype, device=bottom.device)
+        places = self._padded((rows[:, None] * width + columns)[None, None], -1.0)
+        h, w = (padded.shape[2] - kh) // sh + 1, (padded.shape[3] - kw) // sw + 1
+        top = torch.full_like(padded[:, :, : (h - 1) * sh + 1 : sh, : (w - 1) * sw + 1 : sw], -FLOAT_MAX)
+        mask = torch.full_like(top, -1.0)
+        for row in range(kh):
+            for column in range(kw):
+                window = slice(row, row + (h - 1) * sh + 1, sh), slice(column, column + (w - 1) * sw + 1, sw)
+                values = padded[..., window[0], window[1]]
+                larger = values > top
+                top = torch.where(larger, values, top)
+                mask = torch.where(larger, places[..., window[0], window[1]], mask)
+        return top, mask
+
+
+def deconvolve(
+    bottom: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    pad: Sequence[int],
+    output_padding: int,
+    group: int,
+    dilation: Sequence[int],
+) -> Tensor:
+    """Deconvolve as PyTorch's conv_transpose does, without pad, and cut the pad off the top.
+
+    Args:
+        bottom: N x C x sizes.
+        weight: C x outputs / group x kernel.
+        bias: one for each output, or None.
+        stride: by axis.
+        pad: by axis.
+        output_padding: 0; Caffe has none.
+        group: the number of groups.
+        dilation: by axis; 1 or more.
+
+    Returns:
+        N x outputs x sizes.
+    """
+    axes = len(stride)
+    top = DECONVOLVE[axes](bottom, weight, bias, stride, 0, output_padding, group, dilation)
+    for axis, size in enumerate(pad, 2):
+        if size:
+            top = top.narrow(axis, size, top.shape[axis] - 2 * size)
+    return top
