@@ -1,8 +1,9 @@
 """The record of preprocessing beside weights: how the images that they were trained on became numbers.
 
 `x.caffemodel` has its record in `x.caffemodel.preprocessing.json`: channel_order ("BGR" or "RGB"), mean (one number a
-channel, in that order), mean_file, scale (of what is left after the mean), classes (their names, by index), and where
-the weights come from: source, its sha256 and format. What is not known is null.
+channel, in that order), mean_file, scale (of what is left after the mean), classes (their names, by index), colors
+([red, green, blue] of each class, by index; null is the PASCAL VOC palette), and where the weights come from: source,
+its sha256 and format. What is not known is null.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Preprocessing:
         source: The file that the weights were made from.
         sha256: Its SHA-256.
         format: Its format.
+        colors: The colours that the classes have in pictures, RGB from 0 to 255, by index; None for the VOC palette.
     """
 
     channel_order: str | None = None
@@ -58,6 +60,7 @@ class Preprocessing:
     source: str | None = None
     sha256: str | None = None
     format: str | None = None
+    colors: tuple[tuple[int, int, int], ...] | None = None
 
     def __str__(self) -> str:
         mean = "not known" if self.mean is None else " ".join(f"{value:g}" for value in self.mean) or "none"
@@ -71,6 +74,10 @@ class Preprocessing:
     def with_facts_of(self, other: Preprocessing) -> Preprocessing:
         """Return this record with what `other` knows in place of its own."""
         return replace(self, **{key: value for key, value in vars(other).items() if value is not None})
+
+    def with_classes_of(self, other: Preprocessing) -> Preprocessing:
+        """Return this record with the names and colours of another's classes."""
+        return replace(self, classes=other.classes, colors=other.colors)
 
     def without_mean_file(self) -> Preprocessing:
         """Return this record for a mean in numbers."""
@@ -120,8 +127,16 @@ def _record_of(values: dict[str, Any]) -> Preprocessing | str:
         return "scale"
     if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
         return "classes"
+    colors = values.get("colors")
+    if colors is not None and not (isinstance(colors, list) and all(map(_is_color, colors))):
+        return "colors"
     lists = {key: tuple(value) for key, value in (("mean", mean), ("classes", classes)) if value is not None}
+    lists |= {} if colors is None else {"colors": tuple(map(tuple, colors))}
     return Preprocessing(**{**values, **lists})
+
+
+def _is_color(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(type(part) is int and 0 <= part <= 255 for part in value)
 
 
 def _is_number(value: object) -> bool:

@@ -64,7 +64,7 @@ def test_every_form_into_every_form(tmp_path: Path, source: str, target: str) ->
     assert record["source"] == f"a{source}"
     assert record["sha256"] == hashlib.sha256((tmp_path / f"a{source}").read_bytes()).hexdigest()
     assert set(record) == {
-        *("channel_order", "mean", "mean_file", "scale", "classes", "source", "sha256", "format"),
+        *("channel_order", "mean", "mean_file", "scale", "classes", "colors", "source", "sha256", "format"),
     }
 
 
@@ -207,6 +207,9 @@ def test_published_files_are_known_by_name(tmp_path: Path) -> None:
         ('{"channel_order": "GRB"}', "'channel_order' is not"),
         ('{"scale": true}', "'scale' is not"),
         ('{"classes": [1]}', "'classes' is not"),
+        ('{"colors": [[0, 0, 256]]}', "'colors' is not"),
+        ('{"colors": [[0, 0]]}', "'colors' is not"),
+        ('{"colors": [[0, true, 0]]}', "'colors' is not"),
         ('{"source": 1}', "'source' is not"),
         ('{"means": []}', "'means' is not"),
         ("[" * 100000, "is no record of preprocessing ("),
@@ -217,6 +220,13 @@ def test_spoilt_records(tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises(WeightsError) as caught:
         read_preprocessing(tmp_path / "a.npz")
     assert str(caught.value).startswith(str(record_path(tmp_path / "a.npz"))) and message in str(caught.value)
+
+
+def test_colours_of_classes(tmp_path: Path) -> None:
+    record = Preprocessing("RGB", classes=("ground", "horse"), colors=((0, 0, 0), (200, 30, 0)))
+    write_preprocessing(tmp_path / "a.npz", record)
+    assert record_of(tmp_path / "a.npz")["colors"] == [[0, 0, 0], [200, 30, 0]]
+    assert read_preprocessing(tmp_path / "a.npz") == record
 
 
 @pytest.mark.parametrize(
