@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from places import ROOT
 
-from fcn_caffe import TEST, Net
+from fcn_caffe import TEST, Net, read_net
 from fcn_caffe.proto import caffe_pb2, parse_text
 
 
@@ -44,3 +45,15 @@ def randomise(net: Net, seed: int = 0) -> None:
         for blobs in net.params.values():
             for blob in blobs:
                 blob.copy_(torch.randn(blob.shape, generator=generator) * 0.3)
+
+
+def narrow_net(name: str, share: int = 16) -> caffe_pb2.NetParameter:
+    """Return the deploy form of a net in nets/ with a share of its channels, its convolutions filled at random."""
+    param = read_net(ROOT / "nets" / f"{name}.prototxt", stages=("deploy",))
+    for it in param.layer:
+        options = it.convolution_param
+        if it.type == "Convolution" and options.num_output >= 64:
+            options.num_output //= share
+        if it.type == "Convolution":
+            options.weight_filler.type = "msra"
+    return param

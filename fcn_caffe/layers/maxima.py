@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 Pair = tuple[int, int]
 
@@ -32,13 +33,14 @@ class Windows:
     size: Pair
 
     def suit(self, bottom: Tensor) -> bool:
-        """Whether `maxima` is quicker for them than max_pool2d, and no graph is being made."""
+        """Whether `maxima` is quicker for them than max_pool2d, and no graph is being made, which gets one node."""
         return (
             bottom.device.type == "cpu"
+            and not is_compiling()  # before the size is looked at, which would bind the graph to sizes like this one
             and bottom.numel() >= SMALLEST
             and max(self.kernel) <= LARGEST_KERNEL
             and bottom.is_contiguous()
-            and not _is_exporting()
+            and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         )
 
     def shifts(self, axis: int, extent: int) -> Iterator[tuple[int, slice, slice]]:
@@ -50,11 +52,6 @@ class Windows:
             if first < end:
                 start = first * stride - pad + offset
                 yield offset, slice(first, end), slice(start, start + (end - first - 1) * stride + 1, stride)
-
-
-def _is_exporting() -> bool:
-    """Whether a graph is being made, which is to have a pooling as one node."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
 def maxima(bottom: Tensor, windows: Windows) -> Tensor:

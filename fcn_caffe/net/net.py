@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +24,7 @@ from fcn_caffe.net.coord_map import crop_offset
 from fcn_caffe.net.debug_info import DebugInfo, DebugRunner
 from fcn_caffe.net.fork_choice import with_fork
 from fcn_caffe.net.graph import AUTOMATIC, Graph, Node, filter_net, read_net
+from fcn_caffe.net.module import NetModule, make_module
 from fcn_caffe.net.needs import check_gradients
 from fcn_caffe.net.parameters import LearnableParam, create_params
 from fcn_caffe.net.rewrite.splits import insert_splits
@@ -379,23 +381,73 @@ class Net(nn.Module):
     # -- running ----------------------------------------------------------------------------------------------
 
     def forward(
-        self, inputs: Mapping[str, Blob] | None = None, keep: Iterable[str] = (), **blobs: Blob
+        self,
+        inputs: Mapping[str, Blob] | Blob | None = None,
+        *more: Blob | Iterable[str],
+        keep: Iterable[str] = (),
+        **blobs: Blob,
     ) -> dict[str, Tensor]:
         """Run all layers in file order; return the outputs, and the blobs named in `keep`.
 
         A blob is freed after its last reader. A blob that is changed in place is seen in its last state, as in Caffe.
 
         Args:
-            inputs: tensors or arrays for Input layers, and for data layers that are not to run, of any size that the
-                layers take. An Input layer's blob that is not given comes from `self.inputs`.
+            inputs: tensors or arrays by name, for Input layers, and for data layers that are not to run, of any size
+                that the layers take; or the first Input layer's tensor alone. An Input layer's blob that is not given
+                comes from `self.inputs`.
+            more: the tensors of the other Input layers, in file order. Where `inputs` is a mapping, `keep`.
             keep: more blobs to return.
-            blobs: as inputs.
+            blobs: as a mapping in `inputs`.
 
         Raises:
-            GraphError: the net has no blob of a name.
+            GraphError: the net has no blob of a name, or fewer inputs than are given, or one is given twice.
             LayerError: a layer fails; the error names it and its bottoms' shapes.
         """
-        return self.runner().run({**(inputs or {}), **blobs}, frozenset(keep))
+        if inputs is None or isinstance(inputs, Mapping):
+            given = {**(inputs or {}), **blobs}
+            if more:
+                keep = self._second(more)
+        else:
+            given = self._by_position((inputs, *more), blobs)
+        return self.runner().run(given, frozenset(keep))
+
+    def _second(self, more: Sequence[Any]) -> Iterable[str]:
+        """Return the blobs to keep, the one argument after a mapping of inputs."""
+        if len(more) > 1 or isinstance(more[0], (Tensor, np.ndarray)):
+            raise GraphError(
+                f"net '{self.name}' was given a mapping of inputs, or None, and more by position. Give all inputs in "
+                "the mapping, or all by position, and the blobs to keep as keep=(…)."
+            )
+        keep: Iterable[str] = more[0]
+        return keep
+
+    def _by_position(self, tensors: Sequence[Any], blobs: Mapping[str, Blob]) -> dict[str, Blob]:
+        """Return the blobs of a call: tensors of Input layers in file order, and those given by name."""
+        names = self.graph.inputs
+        if len(tensors) > len(names):
+            takes = f"{len(names)} by position: {', '.join(names)}" if names else "none, it has no Input layer"
+            raise GraphError(f"net '{self.name}' was given {len(tensors)} inputs by position and takes {takes}.")
+        placed = dict(zip(names, tensors, strict=False))
+        if twice := [name for name in placed if name in blobs]:
+            raise GraphError(f"net '{self.name}' was given '{twice[0]}' twice: by position and by name.")
+        return {**placed, **blobs}
+
+    def as_module(self, outputs: str | Sequence[str] | None = None) -> NetModule:
+        """Return a module that takes this net's input blobs as tensors and gives tensors, for PyTorch's tools.
+
+        The arguments have the blobs' names, so that `torch.export.export(module, (x,), dynamic_shapes={"data": …})`
+        says which is which; they go by position or by name. Layers that the outputs do not depend on are left out, and
+        so are the inputs that they alone read. Parameters and their names are those of the net; train() and eval() are
+        the module's own.
+
+        Args:
+            outputs: the blobs to give; one is given as a tensor, several as a tuple in this order. By default the
+                net's outputs, sorted by name.
+
+        Raises:
+            GraphError: there is no such blob, or the outputs depend on no Input layer.
+        """
+        return make_module(self, outputs)
 
     def forward_loss(
         self, inputs: Mapping[str, Blob] | None = None, keep: Iterable[str] = ()
