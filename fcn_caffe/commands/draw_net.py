@@ -1,6 +1,7 @@
-"""Draw a net: boxes for layers, octagons for blobs. The output's ending says the format: svg, png, pdf, dot.
+"""Draw a net for a screen, or as Caffe draws it. The output's ending says the format: svg, png, pdf, dot.
 
-Layers of other Caffes are drawn, too.
+For a screen: a box for each layer and those in place on its top, stages of one image size in columns; svg alone,
+without Graphviz. As Caffe: boxes for layers, octagons for blobs, in one chain. Layers of other Caffes are drawn, too.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from fcn_caffe.commands._options import (
 )
 
 RANKDIRS = ("LR", "TB", "BT", "RL")
+LAYOUTS = ("screen", "caffe")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,7 +31,8 @@ def parser() -> argparse.ArgumentParser:
     add = options.add_argument
     add("net", type=net_or_solver, help="net prototxt, old forms too")
     add("out", type=Path, help="picture to write, such as net.svg; .dot needs no Graphviz")
-    add("--rankdir", choices=RANKDIRS, default="LR", help="direction of the data (default: %(default)s)")
+    add("--layout", choices=LAYOUTS, help="whom for (default: screen for .svg, caffe where Caffe's options are given)")
+    add("--rankdir", choices=RANKDIRS, help="direction of the data in Caffe's picture (default: LR)")
     add("--phase", choices=[*PHASES, "ALL"], default="ALL", help="layers to draw (default: %(default)s)")
     add_state_options(options)
     add("--display_lrm", "--display-lrm", action="store_true", help="show the layers' lr_mult")
@@ -53,11 +56,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser()
     arguments = options.parse_args(argv)
     use_fork(arguments)
+    layout = arguments.layout or _layout(arguments)
+    if layout == "screen" and _layout(arguments) != "screen":
+        options.error("--layout screen writes .svg, and takes neither --rankdir nor --display_lrm.")
     if arguments.phase == "ALL" and (arguments.stage or arguments.level or arguments.shapes or arguments.as_run):
         options.error("--stage, --level, --shapes and --as-run are of one phase: give --phase TRAIN or TEST.")
 
+    from fcn_caffe.host.atomic import atomic_write, check_place
     from fcn_caffe.net.draw import draw_net_to_file
+    from fcn_caffe.net.graph import filter_net
     from fcn_caffe.net.net import Net
+    from fcn_caffe.net.picture import to_svg
     from fcn_caffe.net.rewrite.borders import compute_borders_once
     from fcn_caffe.proto import caffe_pb2, read_text
     from fcn_caffe.proto.upgrade import upgrade_net
@@ -73,10 +82,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             net = compute_borders_once(built).net
             built = Net(net, phase, stages=arguments.stage, level=arguments.level, device="meta")
         shapes = built.blob_shapes if arguments.shapes else None
+    if layout == "screen":
+        drawn = net if phase is None else filter_net(net, phase, arguments.stage, arguments.level)
+        check_place(arguments.out)
+        with atomic_write(arguments.out, "w") as file:
+            file.write(to_svg(drawn, shapes))
+        print(f"wrote {arguments.out}")
+        return 0
     draw_net_to_file(
         net,
         arguments.out,
-        rankdir=arguments.rankdir,
+        rankdir=arguments.rankdir or "LR",
         phase=phase,
         stages=arguments.stage,
         level=arguments.level,
@@ -85,3 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(f"wrote {arguments.out}")
     return 0
+
+
+def _layout(arguments: argparse.Namespace) -> str:
+    is_caffe = arguments.rankdir or arguments.display_lrm or arguments.out.suffix.lower() != ".svg"
+    return "caffe" if is_caffe else "screen"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from fcn_caffe.net.layout import place
 from fcn_caffe.paper.report.numbers import number, short, sides
 from fcn_caffe.paper.report.templates import render
 
@@ -114,58 +115,14 @@ def place_boxes(layers: Sequence[dict[str, Any]]) -> list[Box]:
             if below != index and below not in targets:
                 targets.append(below)
         maker.update((top, index) for top in layer["tops"])
-    _set_rows(boxes, references)
-    _set_lanes(boxes)
+    for box, (row, lane) in zip(boxes, place([box.below for box in boxes], references), strict=True):
+        box.row, box.lane = row, lane
     return boxes
 
 
 def _module(layer: dict[str, Any]) -> str:
     head, slash, _ = layer["name"].partition("/")
     return head if slash else ""
-
-
-def _set_rows(boxes: list[Box], references: dict[int, list[int]]) -> None:
-    for index, box in enumerate(boxes):
-        under = [1 + boxes[below].row for below in box.below]
-        box.row = max([0, *under, *(boxes[beside].row for beside in references.get(index, []))])
-
-
-def _set_lanes(boxes: list[Box]) -> None:
-    """Put the longest chain into the first lane, then each next longest into the first lane that is free."""
-    readers: list[list[int]] = [[] for _ in boxes]
-    depth = [0] * len(boxes)
-    for index, box in enumerate(boxes):
-        depth[index] = 1 + max((depth[below] for below in box.below), default=0)
-        for below in box.below:
-            readers[below].append(index)
-    placed: set[int] = set()
-    lanes: list[list[tuple[int, int]]] = []  # the rows that each lane's chains cover
-    while len(placed) < len(boxes):
-        end = max((index for index in range(len(boxes)) if index not in placed), key=lambda at: (depth[at], at))
-        chain = _chain_up(boxes, end, depth, placed)
-        tops = [boxes[below].row for below in boxes[chain[-1]].below]
-        ends = [boxes[reader].row for reader in readers[end]]
-        span = min([boxes[chain[-1]].row, *tops]), max([boxes[end].row, *ends])
-        lane = next((at for at, spans in enumerate(lanes) if not _overlaps(span, spans)), len(lanes))
-        if lane == len(lanes):
-            lanes.append([])
-        lanes[lane].append(span)
-        for index in chain:
-            boxes[index].lane = lane
-            placed.add(index)
-            depth[index] = 0  # a way through a placed box no longer counts
-
-
-def _chain_up(boxes: list[Box], end: int, depth: list[int], placed: set[int]) -> list[int]:
-    """The longest chain of boxes not yet placed from `end` up to the image."""
-    chain = [end]
-    while free := [below for below in boxes[chain[-1]].below if below not in placed]:
-        chain.append(max(free, key=lambda at: depth[at]))
-    return chain
-
-
-def _overlaps(span: tuple[int, int], others: Iterable[tuple[int, int]]) -> bool:
-    return any(span[0] <= high and low <= span[1] for low, high in others)
 
 
 # -- drawing -----------------------------------------------------------------------------------------------------------
