@@ -94,10 +94,10 @@ def _boxes(
         first, last = layers[box.layers[0]], layers[box.layers[-1]]
         shape = show(shapes[last.top[0]]) if last.top and last.top[0] in shapes else ""
         names = ", ".join(f"{layers[index].name} ({layers[index].type})" for index in box.layers)
-        lines = (("name", first.name), ("", box_label(box, layers)), ("", shape))
+        lines = (("name", first.name), ("does", box_label(box, layers)), ("shape", shape))
         texts = (
-            f'<text{name and f" class={name}"} x="{x + 9}" y="{y + 17 + 16 * at}">'
-            f"{escape(shorten(text, width - 14, BOLD if name else LETTER))}</text>"
+            f'<text class="{name}" x="{x + 9}" y="{y + 17 + 16 * at}">'
+            f"{escape(shorten(text, width - 14, BOLD if name == 'name' else LETTER))}</text>"
             for at, (name, text) in enumerate(lines)
             if text
         )
