@@ -176,7 +176,7 @@ def test_names_are_escaped_in_the_picture():
 
     svg = to_svg(parse_text(TEXT, caffe_pb2.NetParameter), {"c": (1, 8, 9, 9)})
     texts = [element.text for element in ElementTree.fromstring(svg).iter()]
-    assert "a <b>&amp;: 14 layers" in texts and "c (Convolution), bn (BatchNorm), r</title> (ReLU)" in texts
+    assert "a <b>&amp;: 13 layers" in texts and "c (Convolution), bn (BatchNorm), r</title> (ReLU)" in texts
 
 
 def test_the_command_draws_for_a_screen_without_graphviz(tmp_path, monkeypatch, capsys):
