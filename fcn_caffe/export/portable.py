@@ -9,10 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from fcn_caffe.errors import LayerError
-from fcn_caffe.export.portable_layers import PortablePooling, deconvolve
+from fcn_caffe.export.portable_layers import PortableArgMax, PortablePooling, deconvolve
 from fcn_caffe.layers.base import Layer, of_shape
 from fcn_caffe.layers.conv import Deconvolution
 from fcn_caffe.layers.pooling import Pooling
+from fcn_caffe.layers.reduce import ArgMax
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.runner import Step
 
@@ -64,12 +65,17 @@ def _pool(layer: Any, bottoms: Sequence[Tensor]) -> Layer:  # noqa: ANN401 (of t
     return PortablePooling(layer.param, *bottoms)
 
 
+def _arg_max(layer: Any, bottoms: Sequence[Tensor]) -> Layer:  # noqa: ANN401 (as above)
+    return PortableArgMax(layer.param, *bottoms)
+
+
 def _deconvolve(layer: Any, bottoms: Sequence[Tensor]) -> Layer:  # noqa: ANN401 (as above)
     twin: Layer = layer if layer.by_taps else layer.with_convolve(deconvolve)
     return twin
 
 
 _REWRITES: Mapping[type[Layer], Callable[[Any, Sequence[Tensor]], Layer]] = {
+    ArgMax: _arg_max,
     Pooling: _pool,
     Deconvolution: _deconvolve,
 }

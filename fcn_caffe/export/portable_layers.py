@@ -14,8 +14,9 @@ from torch import Tensor
 
 from fcn_caffe.layers.conv import DECONVOLVE
 from fcn_caffe.layers.pooling import FLOAT_MAX, Pooling
+from fcn_caffe.layers.reduce import ArgMax
 
-__all__ = ["PortablePooling", "deconvolve"]
+__all__ = ["PortableArgMax", "PortablePooling", "deconvolve"]
 
 
 class PortablePooling(Pooling):
@@ -28,6 +29,8 @@ class PortablePooling(Pooling):
     """
 
     def forward(self, bottom: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        if self.training:
+            return super().forward(bottom)
         if self.top_count > 1:
             return self._with_mask(bottom)
         if self.whole:
@@ -78,7 +81,7 @@ class PortablePooling(Pooling):
         share = F.avg_pool2d(counted, self.kernel, self.stride)
         if any(stride > kernel for kernel, stride in zip(self.kernel, self.stride, strict=True)):
             share = share.clamp(min=torch.finfo(bottom.dtype).tiny)  # a window past the image has the mean 0
-        return means / share
+        return means / share[0, 0]  # of two axes: OpenCV 5 leaves the quotient of two blobs of pools in its own layout
 
     def _expected(self, bottom: Tensor) -> Tensor:
         """Return the mean of each window weighed by its own values: what STOCHASTIC gives in TEST."""
@@ -114,6 +117,31 @@ class PortablePooling(Pooling):
                 top = torch.where(larger, values, top)
                 mask = torch.where(larger, places[..., window[0], window[1]], mask)
         return top, mask
+
+
+class PortableArgMax(ArgMax):
+    """An ArgMax that takes one largest value after the other: engines sort equal values in different orders.
+
+    Shapes: as ArgMax.
+    Source: Caffe ArgMaxLayer.
+    """
+
+    def forward(self, bottom: Tensor) -> Tensor:
+        left, dim = (bottom.flatten(1), 1) if self.dim is None else (bottom, self.dim)
+        count = torch.arange(left.shape[dim], dtype=bottom.dtype, device=bottom.device)
+        count = count.reshape(-1, *(1,) * (left.ndim - dim - 1))
+        largest, positions = [], []
+        for _ in range(self.top_k):
+            if positions:
+                left = torch.where(count == positions[-1], torch.full_like(left, -torch.inf), left)
+            largest.append(left.amax(dim, keepdim=True))
+            # of equal values the last
+            positions.append(torch.where(left == largest[-1], count, torch.full_like(left, -1.0)).amax(dim, True))
+        if self.dim is not None:
+            return torch.cat(largest if self.values else positions, dim)
+        rows = [torch.cat(found, 1)[:, None] for found in ((positions, largest) if self.values else (positions,))]
+        top = torch.cat(rows, 1)
+        return top.reshape(*top.shape, *(1,) * (bottom.ndim - 3))
 
 
 def deconvolve(

@@ -113,7 +113,7 @@ class _RecurrentLayer(Layer):
         transformed = F.linear(x.reshape(steps, streams, inputs), self.weight_input, self.bias_input)
         if self.static:
             transformed = transformed + F.linear(bottoms[2].reshape(streams, -1), self.weight_static)
-        states = self._first_states(bottoms, x)
+        states = self._first_states(bottoms, transformed[0, :, : self.size])
         outputs = []
         for time in range(steps):
             output, states = self.step(transformed[time], cont[time, :, None], states)
@@ -125,14 +125,19 @@ class _RecurrentLayer(Layer):
             self.kept = tuple(state.detach() for state in states)
         return (top,)
 
-    def _first_states(self, bottoms: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, ...]:
-        shape = (x.shape[1], self.size)
+    def _first_states(self, bottoms: tuple[Tensor, ...], like: Tensor) -> tuple[Tensor, ...]:
+        """Return the states before the first step, each of the shape of `like`."""
         if self.expose:
             return tuple(state.detach()[0] for state in bottoms[2 + self.static :])
         kept = None if torch.compiler.is_compiling() else self.kept
-        if kept is not None and kept[0].shape == shape and kept[0].device == x.device and kept[0].dtype == x.dtype:
+        if (
+            kept is not None
+            and kept[0].shape == like.shape
+            and kept[0].device == like.device
+            and kept[0].dtype == like.dtype
+        ):
             return kept
-        return (x.new_zeros(shape),) * len(self.states)
+        return (torch.zeros_like(like),) * len(self.states)
 
 
 @register("LSTM", bottoms=(2, None), tops=(1, None), restrictions=STATE_WHEN_COMPILED)
