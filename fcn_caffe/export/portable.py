@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from fcn_caffe.errors import LayerError
-from fcn_caffe.export.portable_layers import PortableArgMax, PortablePooling, deconvolve
+from fcn_caffe.export.portable_layers import PortableArgMax, PortablePooling, PortableSPP, deconvolve
 from fcn_caffe.layers.base import Layer, of_shape
 from fcn_caffe.layers.conv import Deconvolution
-from fcn_caffe.layers.pooling import Pooling
+from fcn_caffe.layers.forks.neuron import SamplingDropout
+from fcn_caffe.layers.pooling import SPP, Pooling
 from fcn_caffe.layers.reduce import ArgMax
 from fcn_caffe.net.net import Net
-from fcn_caffe.net.runner import Step
+from fcn_caffe.net.runner import Step, infer_tops
 
 __all__ = ["make_portable", "refuse_unexportable"]
 
@@ -26,7 +28,14 @@ def make_portable(net: Net) -> Net:
     ONNX Runtime, OpenVINO and OpenCV part from Caffe, and from each other, in padded pools and deconvolutions. This
     net pads first and cuts off afterwards. Its numbers differ from those of `net` by rounding, 1e-6 of the largest.
     """
-    return net.with_steps([_portable_step(net, step) for step in net.steps])
+    steps, shapes = [], dict(net.blob_shapes)
+    for step in net.steps:
+        bottoms = [of_shape(*shapes[name]) for name in step.bottoms]
+        if not shapes.keys() >= {*step.tops}:  # blobs of a rewrite, such as borders computed once
+            tops = infer_tops(step.layer, bottoms)
+            shapes.update((name, tuple(top.shape)) for name, top in zip(step.tops, tops, strict=False))
+        steps.append(_portable_step(step, bottoms))
+    return net.with_steps(steps)
 
 
 def refuse_unexportable(net: Net, format: str) -> None:
@@ -41,7 +50,7 @@ def refuse_unexportable(net: Net, format: str) -> None:
     """
     found = [(step.node, why) for step in net.steps if (why := why_not(step.layer, format))]
     if found:
-        listed = "; ".join(f"{node} {why}" for node, why in found)
+        listed = "; ".join(f"{node}: {why}" for node, why in found)
         raise LayerError(
             f"net '{net.name}' cannot be exported as {format}: {listed}. Export the net up to there: end it at a blob "
             "before, or begin it with an Input layer."
@@ -50,32 +59,31 @@ def refuse_unexportable(net: Net, format: str) -> None:
 
 def why_not(layer: Layer, format: str) -> str:
     """Return why a file of this format cannot hold a layer; empty where it can."""
+    if isinstance(layer, SamplingDropout) and layer.samples:
+        return "sample_weights_test draws random numbers, and each engine others"
     return layer.untraced
 
 
-def _portable_step(net: Net, step: Step) -> Step:
+def _portable_step(step: Step, bottoms: Sequence[Tensor]) -> Step:
     for kind, rewrite in _REWRITES.items():
         if isinstance(step.layer, kind):
-            bottoms = [of_shape(*net.blob_shapes[name]) for name in step.bottoms]
             return replace(step, layer=rewrite(step.layer, bottoms).train(step.layer.training))
     return step
 
 
-def _pool(layer: Any, bottoms: Sequence[Tensor]) -> Layer:  # noqa: ANN401 (of the kind that _REWRITES says)
-    return PortablePooling(layer.param, *bottoms)
+def _rebuild(kind: type[Layer], layer: Layer, bottoms: Sequence[Tensor]) -> Layer:
+    """Make a layer without blobs of another class."""
+    return kind(layer.param, *bottoms)
 
 
-def _arg_max(layer: Any, bottoms: Sequence[Tensor]) -> Layer:  # noqa: ANN401 (as above)
-    return PortableArgMax(layer.param, *bottoms)
-
-
-def _deconvolve(layer: Any, bottoms: Sequence[Tensor]) -> Layer:  # noqa: ANN401 (as above)
+def _deconvolve(layer: Any, bottoms: Sequence[Tensor]) -> Layer:  # noqa: ANN401 (of the kind that _REWRITES says)
     twin: Layer = layer if layer.by_taps else layer.with_convolve(deconvolve)
     return twin
 
 
 _REWRITES: Mapping[type[Layer], Callable[[Any, Sequence[Tensor]], Layer]] = {
-    ArgMax: _arg_max,
-    Pooling: _pool,
+    ArgMax: partial(_rebuild, PortableArgMax),
+    Pooling: partial(_rebuild, PortablePooling),
+    SPP: partial(_rebuild, PortableSPP),
     Deconvolution: _deconvolve,
 }

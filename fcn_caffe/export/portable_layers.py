@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fcn_caffe.layers.conv import DECONVOLVE
-from fcn_caffe.layers.pooling import FLOAT_MAX, Pooling
+from fcn_caffe.layers.pooling import FLOAT_MAX, SPP, Pooling
 from fcn_caffe.layers.reduce import ArgMax
+from fcn_caffe.proto import caffe_pb2
 
-__all__ = ["PortableArgMax", "PortablePooling", "deconvolve"]
+__all__ = ["PortableArgMax", "PortablePooling", "PortableSPP", "deconvolve"]
 
 
 class PortablePooling(Pooling):
@@ -93,8 +94,7 @@ class PortablePooling(Pooling):
             total, squares = (
                 F.avg_pool2d(values, self.kernel, self.stride) * area for values in (padded, padded * padded)
             )
-        total = total + torch.finfo(bottom.dtype).tiny
-        return torch.where(total > 0, squares / total, torch.zeros_like(total))
+        return expected_value(total, squares)
 
     def _with_mask(self, bottom: Tensor) -> tuple[Tensor, Tensor]:
         """Return the maxima and their places in the plane, found tap by tap: engines number the places differently."""
@@ -119,6 +119,42 @@ class PortablePooling(Pooling):
         return top, mask
 
 
+def expected_value(total: Tensor, squares: Tensor) -> Tensor:
+    """Return the mean of values weighed by themselves, of their sum and that of their squares; 0 where all are 0."""
+    total = total + torch.finfo(total.dtype).tiny
+    return torch.where(total > 0, squares / total, torch.zeros_like(total))
+
+
+class PortableSPP(SPP):
+    """An SPP for bottoms of any size: its windows do not overlap, so that they are axes of the padded bottom.
+
+    Shapes: as SPP.
+    Source: Caffe SPPLayer.
+    """
+
+    def forward(self, bottom: Tensor) -> Tensor:
+        options = self.param.spp_param
+        levels = [self._level(bottom, 2**level) for level in range(options.pyramid_height)]
+        return levels[0] if len(levels) == 1 else torch.cat([level.flatten(1) for level in levels], 1)
+
+    def _level(self, bottom: Tensor, bins: int) -> Tensor:
+        modes = caffe_pb2.SPPParameter
+        pool, maximum = self.param.spp_param.pool, self.param.spp_param.pool == modes.MAX
+        kernels, pads = [], []
+        for size in bottom.shape[:1:-1]:
+            kernel = (size + bins - 1) // bins
+            before = (kernel * bins - size + 1) // 2
+            kernels.append(kernel)
+            pads += [before, kernel * bins - size - before]
+        padded = F.pad(bottom, pads, value=-FLOAT_MAX if maximum else 0.0) if bins > 1 else bottom
+        windows = padded.reshape(*bottom.shape[:2], bins, kernels[1], bins, kernels[0])
+        if maximum:
+            return windows.amax((3, 5))
+        if pool == modes.AVE:
+            return windows.mean((3, 5))
+        return expected_value(windows.sum((3, 5)), windows.square().sum((3, 5)))
+
+
 class PortableArgMax(ArgMax):
     """An ArgMax that takes one largest value after the other: engines sort equal values in different orders.
 
@@ -130,7 +166,8 @@ class PortableArgMax(ArgMax):
         left, dim = (bottom.flatten(1), 1) if self.dim is None else (bottom, self.dim)
         count = torch.arange(left.shape[dim], dtype=bottom.dtype, device=bottom.device)
         count = count.reshape(-1, *(1,) * (left.ndim - dim - 1))
-        largest, positions = [], []
+        largest: list[Tensor] = []
+        positions: list[Tensor] = []
         for _ in range(self.top_k):
             if positions:
                 left = torch.where(count == positions[-1], torch.full_like(left, -torch.inf), left)

@@ -52,6 +52,18 @@ def test_pools_of_every_geometry(kind: str) -> None:
     assert tried > 100
 
 
+@pytest.mark.parametrize("pool", ["MAX", "AVE"])
+def test_pyramids_of_every_size(pool: str) -> None:
+    net = make_net(
+        input_layer("x", 1, 2, 9, 9), layer("s", "SPP", "x", more=f"spp_param {{ pyramid_height: 3 pool: {pool} }}")
+    )
+    portable = make_portable(net)
+    for height, width in product(range(7, 14), (9, 12)):
+        if height != 9:  # of which some bins would be empty in Caffe
+            x = torch.randn(2, 2, height, width)
+            torch.testing.assert_close(portable(x=x), net(x=x), msg=f"{height}x{width}")
+
+
 def test_deconvolutions_are_cut_after_all_is_spread() -> None:
     options = "num_output: 4 kernel_h: 4 kernel_w: 3 stride: 2 pad_h: 2 pad_w: 1 group: 2 dilation: 2"
     net = make_net(
@@ -68,8 +80,11 @@ def test_a_layer_that_no_file_holds_is_named() -> None:
         input_layer("rois", 1, 5),
         layer("pool", "ROIPooling", "x rois", more="roi_pooling_param { pooled_h: 2 pooled_w: 2 }"),
     )
-    with pytest.raises(LayerError, match=r"exported as onnx: layer 'pool' \(ROIPooling\) which tables"):
+    with pytest.raises(LayerError, match=r"exported as onnx: layer 'pool' \(ROIPooling\): which tables"):
         refuse_unexportable(net, "onnx")
+    sampling = "dropout_param { sample_weights_test: true }"
+    with pytest.raises(LayerError, match=r"\(Dropout\): sample_weights_test draws random numbers"):
+        refuse_unexportable(make_net(input_layer("x", 1, 3), layer("y", "Dropout", "x", more=sampling)), "pt2")
     refuse_unexportable(make_net(input_layer("x", 1, 3, 8, 8), layer("y", "ReLU", "x")), "onnx")
 
 
