@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ from fcn_caffe.host.atomic import atomic_write, check_place
 if TYPE_CHECKING:
     from fcn_caffe.net.net import Net
     from fcn_caffe.proto import caffe_pb2
-    from fcn_caffe.weights.record import Preprocessing
     from fcn_caffe.weights.transfer import Weights
 
 
@@ -90,6 +88,7 @@ def write_rewritten(files: RewriteFiles, param: caffe_pb2.NetParameter, weights:
     Raises:
         WeightsError: The weights cannot be written.
     """
+    from fcn_caffe.evaluation.net_inputs import source_preprocessing
     from fcn_caffe.proto import write_text
     from fcn_caffe.weights.record import write_preprocessing
     from fcn_caffe.weights.transfer import save_weights
@@ -101,16 +100,5 @@ def write_rewritten(files: RewriteFiles, param: caffe_pb2.NetParameter, weights:
             save_weights(files.weights_out, weights, param.name, {layer.name: layer.type for layer in param.layer})
     print(f"wrote {files.out}")
     if files.weights and files.weights_out:
-        record = _record(files.weights)
+        record = source_preprocessing(files.weights)
         print(f"wrote {files.weights_out}\nwrote {write_preprocessing(files.weights_out, record)}: {record}")
-
-
-def _record(source: str) -> Preprocessing:
-    """How the images are made that the weights are for: as for the classifier's."""
-    from fcn_caffe.evaluation.net_inputs import known_preprocessing
-    from fcn_caffe.weights.formats import format_of
-    from fcn_caffe.weights.record import Preprocessing, read_preprocessing, sha256_of
-
-    checksum = sha256_of(source)
-    known = known_preprocessing(source, checksum).with_facts_of(read_preprocessing(source) or Preprocessing())
-    return replace(known, source=os.path.basename(source), sha256=checksum, format=format_of(source).name)

@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     add_state_options(options)
     add_speed_options(options)
     add_device_options(options)
+    add("--ignore-preprocessing", action="store_true", help="run even if the weights were made for other inputs")
     add_fork_options(options)
     return options
 
@@ -68,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     formats = [arguments.type or _format(output) for output in arguments.outputs]
 
     from fcn_caffe.evaluation.features import extract_features
+    from fcn_caffe.evaluation.net_inputs import check_preprocessing
     from fcn_caffe.host.devices import torch_device
     from fcn_caffe.net.net import Net
     from fcn_caffe.weights.transfer import BlobCounts
@@ -75,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = requested_device(arguments)
     if device is None:
         device = torch_device(f"cuda:{arguments.device_id}" if arguments.mode == "GPU" else "cpu")
+    for file in arguments.weights if not arguments.ignore_preprocessing else ():
+        check_preprocessing(file, arguments.net, stages=arguments.stage, trains=arguments.phase == "TRAIN")
     phase = phase_number(arguments.phase)
     known = BlobCounts(arguments.weights)
     net = Net(arguments.net, phase, stages=arguments.stage, level=arguments.level, device=device, blob_counts=known)

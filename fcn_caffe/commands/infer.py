@@ -54,7 +54,9 @@ def _segmenter(arguments: argparse.Namespace) -> tuple[Segmenter, Net]:
     """Load the net. Raises: DataError where its mean is not known, or the weights were made for other inputs."""
     from fcn_caffe.evaluation.infer import Segmenter, net_mean, trained_net
     from fcn_caffe.evaluation.net_inputs import check_preprocessing
+    from fcn_caffe.host.devices import torch_device
 
+    device = str(torch_device(arguments.device))
     mean = arguments.mean or net_mean(arguments.net)
     if mean is None:
         raise DataError(
@@ -62,7 +64,7 @@ def _segmenter(arguments: argparse.Namespace) -> tuple[Segmenter, Net]:
         )
     if not arguments.ignore_preprocessing:
         check_preprocessing(arguments.weights, arguments.net, mean)
-    net = trained_net(arguments.net, arguments.weights, stages=("deploy",), device=arguments.device)
+    net = trained_net(arguments.net, arguments.weights, stages=("deploy",), device=device)
     net = make_faster(net, arguments)
     return Segmenter(net, mean, arguments.score, arguments.tile, requested_crf(arguments)), net
 

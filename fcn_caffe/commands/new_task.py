@@ -245,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
 
     from fcn_caffe.data.own.label_check import bgr_mean
-    from fcn_caffe.data.own.task_folder import pair_files
+    from fcn_caffe.data.own.task_folder import class_colors, pair_files
     from fcn_caffe.models.own_task import Task, learned_layers, write_task
 
     name = _task_name(arguments)
@@ -282,6 +282,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         size=next(iter(report.sizes)) if len(report.sizes) == 1 else (0, 0),
         class_weights=_class_weights(arguments.net, training, plan, mapping),
         width=arguments.width,
+        colors=class_colors(listed, plan, mapping),
     )
     for path in write_task(task, training_settings(arguments)):
         print(f"wrote {path}")

@@ -21,7 +21,6 @@ from fcn_caffe.host.text import show
 
 if TYPE_CHECKING:
     from fcn_caffe.net.net import Net
-    from fcn_caffe.weights.formats import Format
     from fcn_caffe.weights.record import Preprocessing
     from fcn_caffe.weights.transfer import Weights
 
@@ -84,14 +83,12 @@ def _fit(arguments: argparse.Namespace, weights: Weights) -> tuple[Net, Weights]
     return net, {**fitted, **{layer: weights[layer] for layer in report.ignored}}
 
 
-def _record(arguments: argparse.Namespace, form: Format) -> Preprocessing:
+def _record(arguments: argparse.Namespace) -> Preprocessing:
     """What the options say, over the input's own record, over what is known of published files."""
-    from fcn_caffe.evaluation.net_inputs import known_preprocessing
-    from fcn_caffe.weights.record import Preprocessing, read_preprocessing, sha256_of
+    from fcn_caffe.evaluation.net_inputs import source_preprocessing
+    from fcn_caffe.weights.record import Preprocessing
 
-    source = arguments.source
-    checksum = sha256_of(source)
-    base = known_preprocessing(source, checksum).with_facts_of(read_preprocessing(source) or Preprocessing())
+    base = source_preprocessing(arguments.source)
     mean, mean_file = _mean(arguments.mean)
     if mean is not None and mean_file is None:
         base = base.without_mean_file()
@@ -101,9 +98,6 @@ def _record(arguments: argparse.Namespace, form: Format) -> Preprocessing:
         mean_file,
         arguments.scale,
         _classes(arguments.classes),
-        os.path.basename(source),
-        checksum,
-        form.name,
     )
     return base.with_facts_of(asked)
 
@@ -153,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.net:
         net, weights = _fit(arguments, weights)
         net_name, types = net.name, {**types, **{node.name: node.type for node in net.graph.nodes}}
-    record = _record(arguments, form)
+    record = _record(arguments)
     if arguments.net:
         if not arguments.ignore_preprocessing:
             refuse_differences(record, arguments.net, source)

@@ -230,10 +230,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fcn_caffe.evaluation.infer import trained_net
     from fcn_caffe.evaluation.net_inputs import check_preprocessing
     from fcn_caffe.evaluation.score import class_names, print_scores
+    from fcn_caffe.host.devices import torch_device
 
+    device = str(torch_device(arguments.device))
     if not arguments.ignore_preprocessing:
-        check_preprocessing(arguments.weights, arguments.net, paths=paths)
-    net = trained_net(arguments.net, arguments.weights, stages=arguments.stage, device=arguments.device, paths=paths)
+        check_preprocessing(arguments.weights, arguments.net, paths=paths, stages=arguments.stage)
+    net = trained_net(arguments.net, arguments.weights, stages=arguments.stage, device=device, paths=paths)
     scores_of, only, writers = _score(arguments, make_faster(net, arguments))
     records, several = [], len(scores_of) > 1
     for head, scores in scores_of.items():

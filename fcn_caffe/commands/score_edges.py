@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     add("--save", type=Path, metavar="DIR", help="write every edge map to this folder, as grey PNG: black is an edge")
     add("--json", type=Path, help="write the scores to this JSON file")
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
+    add("--ignore-preprocessing", action="store_true", help="run even if the weights were made for other inputs")
     add_fork_options(options)
     return options
 
@@ -68,8 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from fcn_caffe.evaluation.edges import score_edges
     from fcn_caffe.evaluation.infer import trained_net
+    from fcn_caffe.evaluation.net_inputs import check_preprocessing
+    from fcn_caffe.host.devices import torch_device
 
-    net = trained_net(arguments.net, arguments.weights, stages=arguments.stage, device=arguments.device, paths=paths)
+    device = str(torch_device(arguments.device))
+    if not arguments.ignore_preprocessing:
+        check_preprocessing(arguments.weights, arguments.net, paths=paths, stages=arguments.stage)
+    net = trained_net(arguments.net, arguments.weights, stages=arguments.stage, device=device, paths=paths)
     scores = score_edges(
         net,
         arguments.score,

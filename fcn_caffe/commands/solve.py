@@ -180,13 +180,23 @@ def _print_what_is_missing(plan: Plan) -> list[str]:
     return [*plan.missing, *others]
 
 
-def _check_inputs(stages: Iterable[Stage], paths: Paths) -> None:
-    """Refuse weights that were made for other inputs. Raises: WeightsError."""
-    from fcn_caffe.evaluation.net_inputs import check_preprocessing
+def _check_inputs(plan: Iterable[Planned], paths: Paths) -> None:
+    """Refuse weights that were made for other inputs: what stages start from, and what they go on with.
 
-    for stage in stages:
+    Raises:
+        WeightsError: There are such.
+    """
+    from fcn_caffe.evaluation.net_inputs import check_preprocessing
+    from fcn_caffe.training.plan import classifier_of
+
+    for planned in plan:
+        stage = planned.stage
+        if planned.action == "resume":
+            check_preprocessing(stage.snapshot(stage.snapshots()[-1]), stage.net, paths=paths, trains=True)
+            continue
         for source in stage.sources:
-            check_preprocessing(source, stage.net, starts=True, paths=paths)
+            made_from = None if source.is_file() else classifier_of(source)
+            check_preprocessing(made_from or source, stage.net, starts=True, paths=paths, trains=True)
 
 
 def _run(plan: Plan, arguments: argparse.Namespace) -> bool:
@@ -233,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing:
         raise SolverError("cannot start: " + "; ".join(missing))
     if not arguments.ignore_preprocessing:
-        _check_inputs((planned.stage for planned in plan.to_run), paths)
+        _check_inputs(plan.to_run, paths)
     if not _run(plan, arguments):
         print(f"stopped. To go on: {_command_to_resume(arguments, words)}", file=sys.stderr)
         return INTERRUPTED

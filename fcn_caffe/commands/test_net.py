@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     add("-phase", "--phase", choices=PHASES, default="TEST", help="default: %(default)s")
     add_state_options(options)
     add_device_options(options)
+    add("--ignore-preprocessing", action="store_true", help="run even if the weights were made for other inputs")
     add_fork_options(options)
     return options
 
@@ -84,11 +85,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments.weights:
         raise WeightsError("--weights names no file: give the weights to test.")
 
+    from fcn_caffe.evaluation.net_inputs import check_preprocessing
     from fcn_caffe.host.glog import number
     from fcn_caffe.net.net import Net
     from fcn_caffe.weights.transfer import BlobCounts
 
     phase, device = phase_number(arguments.phase), requested_device(arguments) or "cpu"
+    for file in arguments.weights if not arguments.ignore_preprocessing else ():
+        check_preprocessing(file, arguments.model, stages=arguments.stage, trains=arguments.phase == "TRAIN")
     counts = BlobCounts(arguments.weights)
     net = Net(arguments.model, phase, stages=arguments.stage, level=arguments.level, device=device, blob_counts=counts)
     fill(net, arguments.weights)

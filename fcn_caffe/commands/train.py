@@ -31,7 +31,9 @@ from fcn_caffe.errors import SolverError
 from fcn_caffe.host.program import tool_words
 
 if TYPE_CHECKING:
+    from fcn_caffe.net.net import Net
     from fcn_caffe.proto import caffe_pb2
+    from fcn_caffe.weights.record import Preprocessing
 
 EFFECTS = ("stop", "snapshot", "none")
 
@@ -57,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     for name, default in (("sigint", "stop"), ("sighup", "snapshot")):
         meaning = f"what {name.upper()} does (default: {default})"
         add(f"-{name}_effect", f"--{name}_effect", choices=EFFECTS, default=default, help=meaning)
+    add("--ignore-preprocessing", action="store_true", help="start even from weights made for other inputs")
     add("--log", type=Path, help="write the log to the end of this file too; a terminal then shows a bar instead")
     add_fork_options(options)
     return options
@@ -74,6 +77,28 @@ def _settings(arguments: argparse.Namespace) -> caffe_pb2.SolverParameter:
         param.ClearField("weights")
     param.weights.extend(arguments.weights)
     return param
+
+
+def _record(arguments: argparse.Namespace, param: caffe_pb2.SolverParameter, net: Net) -> Preprocessing:
+    """Make the record of the weights that training makes; check what it starts from or goes on with.
+
+    Raises:
+        WeightsError: These weights were made for other inputs than the net gives.
+    """
+    from fcn_caffe.evaluation.net_inputs import refuse_other_inputs, trained_preprocessing
+    from fcn_caffe.training.solver.settings import find_file, weight_names
+    from fcn_caffe.training.solver.snapshot import own_weights
+    from fcn_caffe.weights.record import read_preprocessing
+
+    starts = [find_file(name, arguments.solver) or Path(name) for name in weight_names(param)]
+    if arguments.snapshot:
+        starts = [path for path in own_weights(Path(arguments.snapshot)) if path.is_file()][:1]
+    record = trained_preprocessing(net, starts)
+    for path in starts if not arguments.ignore_preprocessing else ():
+        earlier = read_preprocessing(path)
+        if earlier is not None:
+            refuse_other_inputs(earlier, record, path, net.path or arguments.solver, starts=not arguments.snapshot)
+    return record
 
 
 def _command_to_resume(argv: Sequence[str], state: str) -> str:
@@ -115,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             fast=arguments.fast,
         )
         solver.refuse_too_large()
+        solver.preprocessing = _record(arguments, param, solver.net)
         solver.on_snapshot.append(lambda solver, state: snapshots.append(str(state)))
         gpu = solver.device.type == "cuda"
         say("caffe.cpp:197", f"Using GPUs {solver.device.index}" if gpu else "Use CPU.")

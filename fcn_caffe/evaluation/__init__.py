@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fcn_caffe.evaluation.features import extract_features
     from fcn_caffe.evaluation.infer import Segmenter, find_images, net_mean, trained_net
     from fcn_caffe.evaluation.metrics import METRICS, NAMES, ConfusionMatrix, Scores
-    from fcn_caffe.evaluation.net_inputs import check_preprocessing, net_preprocessing
+    from fcn_caffe.evaluation.net_inputs import check_preprocessing, net_preprocessing, trained_preprocessing
     from fcn_caffe.evaluation.predictions import PredictionWriter, voc_writer
     from fcn_caffe.evaluation.score import class_indices, class_names, format_scores, heads, score_heads, score_net
 
@@ -52,6 +52,7 @@ __all__ = [
     "score_heads",
     "score_net",
     "trained_net",
+    "trained_preprocessing",
     "voc_writer",
 ]
 
@@ -80,6 +81,7 @@ _MODULES = {
     "score_heads": "score",
     "score_net": "score",
     "trained_net": "infer",
+    "trained_preprocessing": "net_inputs",
     "voc_writer": "predictions",
 }
 

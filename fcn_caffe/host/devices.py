@@ -22,7 +22,7 @@ def torch_device(asked: str) -> torch.device:
     except RuntimeError:
         raise FcnCaffeError(f"device {asked!r} is unknown. Use cpu, cuda or cuda:N.") from None
     if device.type != "cuda":
-        return device
+        return _usable(device, asked)
     if not torch.cuda.is_available():
         raise FcnCaffeError(
             f"device {asked!r} was asked for, but {without_cuda()}. Use cpu, or install a CUDA build of torch."
@@ -31,6 +31,16 @@ def torch_device(asked: str) -> torch.device:
     if index >= count:
         raise FcnCaffeError(f"device {asked!r}: there are {count} CUDA devices, cuda:0 to cuda:{count - 1}.")
     return torch.device("cuda", index)
+
+
+def _usable(device: torch.device, asked: str) -> torch.device:
+    """Return a device that is no CUDA device, if numbers can be put there. Raises: FcnCaffeError."""
+    if device.type != "cpu":
+        try:
+            torch.zeros(1, device=device).item()
+        except (RuntimeError, AssertionError, NotImplementedError, ImportError):
+            raise FcnCaffeError(f"device {asked!r} is not usable here. Use cpu, cuda or cuda:N.") from None
+    return device
 
 
 def gpu_numbers(text: str) -> list[int]:

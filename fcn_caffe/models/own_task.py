@@ -100,6 +100,7 @@ class Task:
     size: tuple[int, int] = (0, 0)  # height and width of all images; 0 where they differ
     class_weights: tuple[float, ...] = ()
     width: int | None = None
+    colors: list[tuple[int, int, int]] | None = None  # of the classes in pictures; None for the VOC palette
 
     @property
     def own_net(self) -> OwnNet | None:
@@ -311,11 +312,15 @@ def own_solver(task: Task, training: Training) -> caffe_pb2.SolverParameter:
     return solver
 
 
+def _colors(task: Task) -> list[tuple[int, int, int]]:
+    """Return the colours that the classes have in pictures, by index."""
+    return task.colors or [(red, green, blue) for red, green, blue in pictures.palette(task.classes).tolist()]
+
+
 def _class_card(task: Task) -> str:
     names = task.class_names or [f"class {index}" for index in range(task.classes)]
-    colours = pictures.palette(task.classes)
     lines = ["# index: name  # colour in pictures, red green blue"]
-    for index, (name, colour) in enumerate(zip(names, colours.tolist(), strict=True)):
+    for index, (name, colour) in enumerate(zip(names, _colors(task), strict=True)):
         lines.append(f"{index}: {name}  # {colour[0]} {colour[1]} {colour[2]}")
     return "\n".join(lines) + f"\n# {task.ignore} is void: neither learned nor scored\n"
 
@@ -323,7 +328,7 @@ def _class_card(task: Task) -> str:
 def _colour_card(task: Task) -> pictures.UInt8:
     """Draw the classes' colours with their names."""
     names = task.class_names or [f"class {index}" for index in range(task.classes)]
-    swatches = [np.full((32, 96, 3), colour, np.uint8) for colour in pictures.palette(task.classes)]
+    swatches = [np.full((32, 96, 3), colour, np.uint8) for colour in _colors(task)]
     titles = [f"{index} {name}" for index, name in enumerate(names)]
     canvases = [pictures.panel([[swatch]], [title]) for swatch, title in zip(swatches, titles, strict=True)]
     return pictures.panel([canvases[start : start + 6] for start in range(0, len(canvases), 6)])

@@ -22,6 +22,7 @@ from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.training.solver import read_solver
 from fcn_caffe.training.solver.settings import candidate_paths, find_file, weight_names
 from fcn_caffe.weights.formats import format_of
+from fcn_caffe.weights.record import remove_weights
 from fcn_caffe.weights.transfer import BlobCounts
 
 SOLVERS, WEIGHTS = "solvers", "weights"
@@ -100,8 +101,9 @@ class Stage:
     def forget_snapshots(self) -> None:
         """Delete the snapshots on disk. The result in weights/ stays."""
         for iteration in self.snapshots():
-            for suffix in (".solverstate", ".rngstate", ".caffemodel"):
+            for suffix in (".solverstate", ".rngstate"):
                 self.snapshot(iteration, suffix).unlink(missing_ok=True)
+            remove_weights(self.snapshot(iteration))
 
     def snapshots(self) -> list[int]:
         """List the iterations of the complete snapshots on disk, in order."""

@@ -16,6 +16,7 @@ import torch
 
 from fcn_caffe.errors import SolverError
 from fcn_caffe.evaluation.metrics import METRICS, NAMES
+from fcn_caffe.evaluation.net_inputs import source_preprocessing, trained_preprocessing
 from fcn_caffe.evaluation.score import heads, is_scored_without_absent, score_heads
 from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.host.progress import report
@@ -25,6 +26,7 @@ from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.training.plan import Stage, classifier_of
 from fcn_caffe.training.solver import Solver
+from fcn_caffe.weights.record import remove_weights, write_preprocessing
 from fcn_caffe.weights.surgery import interp, transplant, upsampling_layers, widen
 from fcn_caffe.weights.transfer import CopyReport, Weights, copy_weights, load_weights, net_weights, save_weights
 
@@ -146,6 +148,7 @@ def _copy_start(net: Net, start: Start) -> CopyReport:
     report(f"{classifier or path}: {copied}")
     if classifier is not None:
         convolutional = net_weights(net)
+        write_preprocessing(path, source_preprocessing(classifier))
         # The net has no narrow layer: that one stays as it was.
         save_weights(path, {name: convolutional.get(name, weights[name]) for name in weights if name in names})
         report(f"{path}: made from {classifier}")
@@ -229,13 +232,16 @@ class Training:
             self.solver.on_step.append(on_step)
         self.scores = ScoreTable(stage.folder / "scores.csv")
         iterations = stage.snapshots()
+        starts = stage.sources
         if resume and iterations:
+            starts = [*starts, stage.snapshot(iterations[-1])]
             self.solver.restore(stage.snapshot(iterations[-1], ".solverstate"))
             self.scores = ScoreTable.read(self.scores.path)
             self.scores.forget_after(self.solver.iter)
         else:
             start_from(self.solver.net, stage.starts)
             stage.forget_snapshots()
+        self.solver.preprocessing = self.preprocessing = trained_preprocessing(self.solver.net, starts)
         self.solver.choose_ways()
 
     def run(self) -> bool:
@@ -281,12 +287,13 @@ class Training:
                 self._remove(iteration, ".solverstate", ".rngstate")
         for path in self.stage.weights():
             if path not in (self.stage.snapshot(at), self.stage.snapshot(best or at)):
-                path.unlink()
+                remove_weights(path)
 
     def _finish(self) -> None:
         best = self.scores.best()
         assert best is not None  # the last iteration was scored
         self.stage.result.parent.mkdir(parents=True, exist_ok=True)
+        write_preprocessing(self.stage.result, self.preprocessing)
         with open(self.stage.snapshot(best), "rb") as source, atomic_write(self.stage.result) as file:
             shutil.copyfileobj(source, file, 1 << 20)
         report(f"{self.stage.name}: best at iteration {best}, copied to {self.stage.result}")

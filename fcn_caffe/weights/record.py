@@ -75,10 +75,6 @@ class Preprocessing:
         """Return this record with what `other` knows in place of its own."""
         return replace(self, **{key: value for key, value in vars(other).items() if value is not None})
 
-    def with_classes_of(self, other: Preprocessing) -> Preprocessing:
-        """Return this record with the names and colours of another's classes."""
-        return replace(self, classes=other.classes, colors=other.colors)
-
     def without_mean_file(self) -> Preprocessing:
         """Return this record for a mean in numbers."""
         return replace(self, mean_file=None)
@@ -160,6 +156,12 @@ def write_preprocessing(weights: PathLike, record: Preprocessing) -> Path:
     except OSError as error:
         raise WeightsError(f"{path}: cannot be written: {error.strerror}. Nothing was replaced.") from None
     return path
+
+
+def remove_weights(weights: PathLike) -> None:
+    """Delete a weight file and its record; nothing where they are not there."""
+    Path(weights).unlink(missing_ok=True)
+    record_path(weights).unlink(missing_ok=True)
 
 
 def sha256_of(path: PathLike) -> str:

@@ -155,7 +155,8 @@ def test_solve_runs_both_stages(task, capsys):
         assert same(task / "weights" / f"{name}.caffemodel", folder / f"train_iter_{best}.caffemodel")
         left = {path.name for path in folder.glob("train_iter_*")}
         newest = {f"train_iter_6.{kind}" for kind in ("caffemodel", "rngstate", "solverstate")}
-        assert left == newest | {f"train_iter_{best}.caffemodel"}
+        kept = newest | {f"train_iter_{best}.caffemodel"}
+        assert left == kept | {f"{file}.preprocessing.json" for file in kept if file.endswith(".caffemodel")}
         log = (folder / "log.txt").read_text()
         assert "] Iteration 5, lr = " in log and f"best at iteration {best}" in log
     # The fine stage started from the coarse one.

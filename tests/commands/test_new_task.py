@@ -11,7 +11,7 @@ from places import SHARED
 from fcn_caffe import TEST, TRAIN, Net
 from fcn_caffe.commands.new_task import main
 from fcn_caffe.data.own.task_folder import Splits
-from fcn_caffe.data.readers.labels import read_classes
+from fcn_caffe.data.readers.labels import read_classes, read_colors
 from fcn_caffe.models.own_nets import OWN_NETS, median_frequency_weights
 from fcn_caffe.models.own_task import STAGES, Task, Training, task_net
 from fcn_caffe.proto import caffe_pb2, read_text
@@ -384,3 +384,56 @@ def test_weights_must_be_of_the_trunk_where_there_is_one(folder, tmp_path, capsy
     assert run(folder, "--name", "x", "--net", "unet", "--width", "2", "--weights", weights) == 0
     solver = read_text(folder / "task/solvers/x-unet.prototxt", caffe_pb2.SolverParameter)
     assert list(solver.weights) == [str(weights)]
+
+
+def give_palette(folder, table):
+    """Save the labels as palette images whose first colours are those of a table."""
+    for path in (folder / "labels").iterdir():
+        image = Image.fromarray(np.asarray(Image.open(path)))
+        image.putpalette([part for colour in table for part in colour] + [7] * (768 - 3 * len(table)))
+        image.save(path)
+
+
+def test_classes_have_the_colours_of_a_palette(folder):
+    table = [(0, 0, 0), (10, 120, 40), (250, 200, 30)]
+    give_palette(folder, table)
+    assert run(folder, "--trunk", "narrow") == 0
+    assert read_colors(folder / "task" / "nets" / "classes.txt") == table
+    assert "1: class 1  # 10 120 40\n" in (folder / "task" / "nets" / "classes.txt").read_text()
+
+
+def test_classes_have_the_colours_of_a_mapping(folder):
+    colours = {0: (9, 9, 9), 1: (200, 0, 0), 2: (0, 0, 220), 255: (255, 255, 255)}
+    for path in (folder / "labels").iterdir():
+        label = np.asarray(Image.open(path))
+        Image.fromarray(
+            np.stack([np.vectorize(lambda v, c=c: colours[v][c])(label) for c in range(3)], 2).astype(np.uint8)
+        ).save(path)
+    rules = "".join(f"{red} {green} {blue}: {index}\n" for index, (red, green, blue) in colours.items())
+    (folder / "mapping.txt").write_text(rules + "1 2 3: 2\n")
+    assert run(folder, "--mapping", folder / "mapping.txt", "--trunk", "narrow") == 0
+    assert read_colors(folder / "task" / "nets" / "classes.txt") == [(9, 9, 9), (200, 0, 0), (0, 0, 220)]
+
+
+@pytest.mark.parametrize("table", [[], [(0, 0, 0), (1, 1, 1), (2, 2, 2)], [(0, 0, 0), (9, 0, 0), (9, 0, 0)]])
+def test_greys_and_equal_colours_are_no_colours(folder, table):
+    """Many tools save label images with a ramp of greys: in pictures its classes all look black."""
+    if table:
+        give_palette(folder, table)
+    assert run(folder, "--trunk", "narrow") == 0
+    assert read_colors(folder / "task" / "nets" / "classes.txt") == [(0, 0, 0), (128, 0, 0), (0, 128, 0)]
+
+
+@pytest.mark.parametrize(
+    ("card", "colors"),
+    [
+        ("0: a  # 1 2 3\n1: b # 4,5,6\n", [(1, 2, 3), (4, 5, 6)]),
+        ("0: a  # 1 2 3\n1: b\n", None),
+        ("0: a  # 1 2 3\n1: b # 4 5 256\n", None),
+        ("0: a  # 1 2 3\n1: b # 4 5 6 7\n", None),
+        ("# 1 2 3\n0: a\n", None),
+    ],
+)
+def test_colours_of_a_class_card(tmp_path, card, colors):
+    (tmp_path / "classes.txt").write_text(card)
+    assert read_colors(tmp_path / "classes.txt") == colors

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from fcn_caffe.data.own.label_check import LabelReport, Pair
 from fcn_caffe.data.readers.image_files import IMAGE_SUFFIXES, LABEL_SUFFIXES, FolderIndex, read_split
-from fcn_caffe.data.readers.labels import LabelMap
+from fcn_caffe.data.readers.labels import LabelMap, read_palette
 from fcn_caffe.errors import DataError
 
-__all__ = ["ClassPlan", "Pairing", "Splits", "make_splits", "pair_files", "plan_classes"]
+__all__ = ["ClassPlan", "Pairing", "Splits", "class_colors", "make_splits", "pair_files", "plan_classes"]
 
 VOID = 255
 
@@ -164,6 +164,31 @@ def plan_classes(report: LabelReport, classes: int | None, voids: Sequence[int])
     if count < 2:
         raise DataError(f"only label {top} is used: segmentation needs at least 2 classes.")
     return ClassPlan(count, ignore)
+
+
+def class_colors(pairs: Sequence[Pair], plan: ClassPlan, mapping: LabelMap | None) -> list[tuple[int, int, int]] | None:
+    """Return the colours that the classes have in the label images: those of the mapping, or of the first's palette.
+
+    None where the labels do not show each class in a colour of its own, or all in greys: pictures then use the VOC
+    palette.
+
+    Args:
+        pairs: the images with their labels.
+        plan: the classes.
+        mapping: the mapping that was given.
+    """
+    found: dict[int, tuple[int, int, int]] = {}
+    if mapping is not None and mapping.colours:
+        for color, index in mapping.colours.items():
+            found.setdefault(index, color)
+    else:
+        rules = plan.mapping or mapping
+        for value, color in enumerate(read_palette(pairs[0].label)):
+            found.setdefault(rules.values.get(value, plan.ignore) if rules else value, color)
+    colors = [found[index] for index in range(plan.classes) if index in found]
+    if len(set(colors)) < plan.classes or all(len(set(color)) == 1 for color in colors):
+        return None
+    return colors
 
 
 def _closed_up(report: LabelReport, classes: int | None, voids: Sequence[int], labelled: list[int]) -> ClassPlan:

@@ -1,28 +1,35 @@
 """Label images: mapping their values or colours to class indices, checking them, and the card of class names.
 
 A mapping file has one rule on each line, `VALUE: CLASS` for grey and palette images or `RED GREEN BLUE: CLASS` for
-colour-coded ones; text after `#` is a comment. A class card has one class on each line, `INDEX: NAME`.
+colour-coded ones; text after `#` is a comment. A class card has one class on each line, `INDEX: NAME`, or
+`INDEX: NAME  # RED GREEN BLUE` with the colour that the class has in pictures.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from fcn_caffe.data.readers.image_files import Integers, read_index_image
 from fcn_caffe.errors import DataError
 
-__all__ = ["LabelMap", "check_labels", "read_classes", "read_label"]
+__all__ = ["LabelMap", "check_labels", "read_classes", "read_colors", "read_label", "read_palette"]
+
+
+def _text(path: str | os.PathLike[str], what: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: the {what} cannot be read ({error}).") from error
 
 
 def _lines(path: str | os.PathLike[str], what: str) -> list[tuple[int, str]]:
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the {what} cannot be read ({error}).") from error
-    stripped = ((number, line.split("#")[0].strip()) for number, line in enumerate(text.splitlines(), 1))
+    lines = enumerate(_text(path, what).splitlines(), 1)
+    stripped = ((number, line.split("#")[0].strip()) for number, line in lines)
     return [(number, line) for number, line in stripped if line]
 
 
@@ -114,6 +121,16 @@ def read_label(path: str | os.PathLike[str], mapping: LabelMap | None = None) ->
     return label
 
 
+def read_palette(path: str | os.PathLike[str]) -> list[tuple[int, int, int]]:
+    """Read the colours of a label image's palette, by index; none where it has no palette or cannot be read."""
+    try:
+        with Image.open(path) as image:
+            values = image.getpalette("RGB") or [] if image.mode == "P" else []
+    except (OSError, SyntaxError, ValueError):
+        return []
+    return list(zip(values[::3], values[1::3], values[2::3], strict=True))
+
+
 def check_labels(label: Integers, classes: int, ignore: int | None, path: str | os.PathLike[str]) -> None:
     """Check that every label is in [0, classes) or is `ignore`.
 
@@ -148,3 +165,18 @@ def read_classes(path: str | os.PathLike[str]) -> list[str]:
     if sorted(names) != list(range(len(names))):
         raise DataError(f"{path}: class indices should run from 0 to {len(names) - 1} without gaps.")
     return [names[index] for index in range(len(names))]
+
+
+def read_colors(path: str | os.PathLike[str]) -> list[tuple[int, int, int]] | None:
+    """Read the colours of a class card, by index; None unless each class has one.
+
+    Raises:
+        DataError: naming file and line.
+    """
+    colors: dict[int, tuple[int, int, int]] = {}
+    for line in _text(path, "class card").splitlines():
+        match = re.fullmatch(r"\s*(\d+)\s*:[^#]*#\s*(\d{1,3})[ ,]+(\d{1,3})[ ,]+(\d{1,3})\s*", line)
+        if match is not None and max(map(int, match.groups()[1:])) <= 255:
+            colors[int(match[1])] = int(match[2]), int(match[3]), int(match[4])
+    count = len(read_classes(path))
+    return [colors[index] for index in range(count)] if len(colors) == count else None

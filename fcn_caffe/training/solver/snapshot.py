@@ -32,6 +32,7 @@ from fcn_caffe.proto.wire_writer import write_solver_state
 from fcn_caffe.training.solver.update_rules import UpdateRule
 from fcn_caffe.weights.blobs import Fit, fit, memory_of
 from fcn_caffe.weights.formats import HDF5, format_of
+from fcn_caffe.weights.record import Preprocessing, record_path, write_preprocessing
 from fcn_caffe.weights.transfer import Weights, copy_weights, load_weights, save_net
 
 Array = np.ndarray[Any, Any]
@@ -66,8 +67,9 @@ def write(
     progress: Progress,
     hdf5: bool = False,
     gradients: bool = False,
+    preprocessing: Preprocessing | None = None,
 ) -> Path:
-    """Write the three files of a snapshot.
+    """Write the three files of a snapshot, and the weights' record.
 
     They are written in a folder beside, then renamed, the state last. So a full disk or a kill leaves earlier snapshots
     whole, and no part of this one under its final name. The prefix's folder is made if need be.
@@ -80,6 +82,7 @@ def write(
         progress: the counters.
         hdf5: write HDF5 instead of binary messages.
         gradients: write each blob's diff beside it: what the last update took away, as Caffe leaves it there.
+        preprocessing: what the record beside the weights says; None writes none.
     Returns:
         The solver state's path.
     Raises:
@@ -95,10 +98,8 @@ def write(
             with atomic_write(rng, "w") as file:
                 json.dump(random_states(net, test_nets, progress.iter), file)
             _write_state(state, str(targets[0]), net, rule, progress)
-            # A state of this name from an earlier run must not be seen beside the new weights.
-            targets[-1].unlink(missing_ok=True)
-            for source, target in zip((model, rng, state), targets, strict=True):
-                os.replace(source, target)
+            record = None if preprocessing is None else write_preprocessing(model, preprocessing)
+            _rename((model, rng, state), targets, record)
     except (OSError, WeightsError) as error:
         why = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
         raise SolverError(
@@ -106,6 +107,17 @@ def write(
             f"make room or set snapshot_prefix, then snapshot again."
         ) from error
     return targets[-1]
+
+
+def _rename(files: Sequence[Path], targets: Sequence[Path], record: Path | None) -> None:
+    """Give the files of a snapshot their names: first the weights' record, if there is one, and last the state."""
+    # A state of this name from an earlier run must not be seen beside the new weights, nor a record.
+    targets[-1].unlink(missing_ok=True)
+    record_path(targets[0]).unlink(missing_ok=True)
+    if record is not None:
+        os.replace(record, record_path(targets[0]))
+    for file, target in zip(files, targets, strict=True):
+        os.replace(file, target)
 
 
 def _write_state(path: Path, learned_net: str, net: Net, rule: UpdateRule, progress: Progress) -> None:
@@ -343,13 +355,19 @@ def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name[: path.name.rindex(".solverstate")] + suffix)
 
 
+def own_weights(state: Path) -> tuple[Path, ...]:
+    """Return the paths that a solver state's weights can have by its own name, the likelier first."""
+    if ".solverstate" not in state.name:
+        return ()
+    binary, hdf5 = (_beside(state, suffix) for suffix in (".caffemodel", ".caffemodel.h5"))
+    return (hdf5, binary) if state.name.endswith(".h5") else (binary, hdf5)
+
+
 def _find_weights(path: Path, named: str, paths: Paths) -> Path | None:
     if not named:
         return None
     # By the state's own name first: files that were renamed together belong together.
-    own = [_beside(path, suffix) for suffix in (".caffemodel", ".caffemodel.h5")]
-    if path.name.endswith(".h5"):
-        own.reverse()
+    own = own_weights(path)
     candidates = list(dict.fromkeys((own[0], path.parent / Path(named).name, paths.from_root(named), own[1])))
     for candidate in candidates:
         if candidate.is_file():

@@ -23,6 +23,7 @@ from fcn_caffe.training.solver import snapshot
 from fcn_caffe.training.solver.lr_policies import LearningRate
 from fcn_caffe.training.solver.settings import Settings
 from fcn_caffe.training.solver.signals import Effect, Requests
+from fcn_caffe.weights.record import Preprocessing
 from fcn_caffe.weights.transfer import copy_weights, load_weights
 
 
@@ -70,6 +71,8 @@ class Solver:
         loss: the loss of the last iteration.
         smoothed_loss: the mean of the last `average_loss` losses since `step` was called.
         rate: the last learning rate.
+        preprocessing: what the record beside each snapshot's weights says, as `trained_preprocessing(solver.net)`; None
+            writes no record, as in Caffe.
         stopped: whether SIGINT ended the last `step` or `solve`.
         on_step: functions to call with the solver after each update.
         on_display: functions to call with the solver and the outputs after each display.
@@ -117,6 +120,7 @@ class Solver:
         self.iter = 0
         self.loss = self.smoothed_loss = math.nan
         self.rate = float(self.param.base_lr)
+        self.preprocessing: Preprocessing | None = None
         self.stopped = False
         self.on_step: list[Callable[[Solver], None]] = []
         self.on_display: list[Callable[[Solver, dict[str, Any]], None]] = []
@@ -370,7 +374,10 @@ class Solver:
         say(f"solver.cpp:{lines[0]}", f"Snapshotting to {form} file {model}")
         say(f"sgd_solver.cpp:{lines[1]}", f"Snapshotting solver state to {form} file {state}")
         progress = snapshot.Progress(self.iter, self.learning_rate.current_step)
-        snapshot.write(prefix, self.net, self.test_nets, self.optimizer, progress, hdf5, self.param.snapshot_diff)
+        gradients = self.param.snapshot_diff
+        snapshot.write(
+            *(prefix, self.net, self.test_nets, self.optimizer, progress, hdf5, gradients, self.preprocessing)
+        )
         self._snapshot_iter = self.iter
         for call in self.on_snapshot:
             call(self, state)
