@@ -23,6 +23,7 @@ from fcn_caffe.commands._options import (
     paths_with_data,
     positive,
     requested_crf,
+    seed,
     use_fork,
 )
 from fcn_caffe.commands.infer import VOC_LAYOUT
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     Record = dict[str, str | int | float | list[str] | list[list[int]] | dict[str, float | None] | None]
 
 
+_ENDS = ("low", "high")  # of an interval
+
+
 def parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
     options = new_parser("score", __doc__)
@@ -46,6 +50,17 @@ def parser() -> argparse.ArgumentParser:
     add("net", type=net_or_solver, help="net prototxt; its TEST phase with its data layer is run")
     add("--weights", required=True, help="weights to score, in any form")
     add("--data", type=Path, metavar="DIR", help=DATA_HELP)
+    add(
+        "--trimap",
+        type=positive,
+        nargs="+",
+        default=[],
+        metavar="PIXELS",
+        help="score bands along the boundaries too: pixels of the ground truth at most so many pixels from another "
+        "label, void among them (Kohli et al. 2009; DeepLab), such as 1 2 4 8",
+    )
+    add("--intervals", action="store_true", help="95 %% confidence intervals of the metrics: bootstrap over the images")
+    add("--seed", type=seed, default=1337, help="what that starts from (default: %(default)s)")
     add("--iterations", type=positive, help="passes to run (default: once over the data layer's split)")
     add("--score", nargs="+", help="score blobs, one a head (default: score, else every loss's)")
     add("--label", nargs="+", help="their label blobs, in the same order (default: those of their losses)")
@@ -102,6 +117,7 @@ def _record(arguments: argparse.Namespace, head: str, scores: Scores, names: lis
         **{name: _number(value) for name, value in scores.summary().items()},
         "loss": scores.loss,
         "pixels": scores.pixels,
+        **_details(scores),
         "class_accuracy": {key: _number(value) for key, value in zip(keys, scores.class_accuracy, strict=True)},
         "class_iu": {key: _number(value) for key, value in zip(keys, scores.class_iu, strict=True)},
         "absent": [keys[index] for index in scores.absent],
@@ -109,12 +125,49 @@ def _record(arguments: argparse.Namespace, head: str, scores: Scores, names: lis
     }
 
 
-def _append_csv(path: Path, records: list[Record]) -> None:
-    plain = [{key: value for key, value in record.items() if not isinstance(value, (dict, list))} for record in records]
+def _details(scores: Scores) -> Record:
+    """What --json and --csv hold of --intervals and --trimap."""
+    found: Record = {}
+    for name, ends in scores.intervals.items():
+        found |= {f"{name}_{end}": _number(value) for end, value in zip(_ENDS, ends, strict=True)}
+    for width, band in scores.trimap.items():
+        found |= {f"trimap_{width}_{name}": _number(value) for name, value in band.summary().items()}
+        found[f"trimap_{width}_pixels"] = band.pixels
+    return found
+
+
+def _csv_columns(arguments: argparse.Namespace) -> list[str]:
+    """The columns of --csv."""
+    from fcn_caffe.evaluation.metrics import METRICS
+
+    ends = [f"{name}_{end}" for name in METRICS for end in _ENDS] if arguments.intervals else []
+    widths = sorted(set(arguments.trimap))
+    bands = [f"trimap_{width}_{name}" for width in widths for name in (*METRICS, "pixels")]
+    return ["net", "weights", "head", *METRICS, "loss", "pixels", *ends, *bands]
+
+
+def _check_csv(path: Path, columns: list[str]) -> None:
+    """Refuse a file of other columns before the work whose result it is for. Raises: DataError."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            found = next(csv.reader(file), columns)
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as a table of scores ({error}).") from None
+    if found != columns:
+        raise DataError(
+            f"{path}: has columns {', '.join(found)}; these scores have {', '.join(columns)}. "
+            "Name another file, or give the options that it was written with."
+        )
+
+
+def _append_csv(path: Path, records: list[Record], columns: list[str]) -> None:
+    plain = [{key: record[key] for key in columns} for record in records]
     old = path.read_text(encoding="utf-8") if path.exists() else ""
     with atomic_write(path, "w") as file:
         file.write(old)
-        writer = csv.DictWriter(file, fieldnames=list(plain[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, fieldnames=columns, lineterminator="\n")
         if not old:
             writer.writeheader()
         writer.writerows(plain)
@@ -195,6 +248,7 @@ def _score(
 ) -> tuple[dict[str, Scores], list[int] | None, list[PredictionWriter]]:
     """Run the net over its data; returns the scores by head, the classes that --only names, and who wrote answers."""
     from fcn_caffe.evaluation.crf import Refiner
+    from fcn_caffe.evaluation.details import Details
     from fcn_caffe.evaluation.score import is_scored_without_absent, score_heads
 
     heads = _heads(arguments, net)
@@ -216,6 +270,7 @@ def _score(
         on_answers=write if writers else None,
         tile=arguments.tile,
         refine=None if crf is None else Refiner(crf, arguments.crf_image),
+        details=Details(tuple(arguments.trimap), arguments.intervals, arguments.seed),
     )
     return scores, only, writers
 
@@ -233,6 +288,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fcn_caffe.host.devices import torch_device
 
     device = str(torch_device(arguments.device))
+    if arguments.csv:
+        _check_csv(arguments.csv, _csv_columns(arguments))
     if not arguments.ignore_preprocessing:
         check_preprocessing(arguments.weights, arguments.net, paths=paths, stages=arguments.stage)
     net = trained_net(arguments.net, arguments.weights, stages=arguments.stage, device=device, paths=paths)
@@ -254,7 +311,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for writer in writers:
         print(f"wrote {writer.written} answers to {writer.folder}")
     if arguments.csv:
-        _append_csv(arguments.csv, records)
+        _append_csv(arguments.csv, records, _csv_columns(arguments))
     if arguments.json:
         with atomic_write(arguments.json, "w") as file:
             json.dump(records[0] if len(records) == 1 else records, file, indent=2)

@@ -20,6 +20,7 @@ from fcn_caffe.host.lazy import import_name
 if TYPE_CHECKING:
     from fcn_caffe.evaluation.confusion_picture import draw_confusion
     from fcn_caffe.evaluation.crf import DenseCrf, Refiner
+    from fcn_caffe.evaluation.details import Details
     from fcn_caffe.evaluation.edges import EdgeScores, score_edges
     from fcn_caffe.evaluation.features import extract_features
     from fcn_caffe.evaluation.infer import Segmenter, find_images, net_mean, trained_net
@@ -33,6 +34,7 @@ __all__ = [
     "NAMES",
     "ConfusionMatrix",
     "DenseCrf",
+    "Details",
     "EdgeScores",
     "PredictionWriter",
     "Refiner",
@@ -62,6 +64,7 @@ _MODULES = {
     "NAMES": "metrics",
     "ConfusionMatrix": "metrics",
     "DenseCrf": "crf",
+    "Details": "details",
     "EdgeScores": "edges",
     "PredictionWriter": "predictions",
     "Refiner": "crf",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import numpy.typing as npt
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.text import show
 
-__all__ = ["METRICS", "NAMES", "ConfusionMatrix", "Scores"]
+__all__ = ["METRICS", "NAMES", "ConfusionMatrix", "Scores", "metrics_of"]
+
+Counts = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,9 @@ class Scores:
     pixels: int
     loss: float | None = None
     confusion: npt.NDArray[np.int64] | None = None  # [i, j]: pixels of class i predicted as j
+    trimap: Mapping[int, Scores] = field(default_factory=dict)  # the scores of bands along boundaries, by their width
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # 95 %, by metric
+    images: int | None = None  # that the intervals are of
 
     def summary(self) -> dict[str, float]:
         """Return the four metrics by name, in the paper's order."""
@@ -96,28 +102,38 @@ class ConfusionMatrix:
             loss: the mean loss, to keep beside the metrics.
         """
         counts = self.counts.astype(np.float64)
-        correct, truth, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
-        total = truth.sum()
-        with np.errstate(divide="ignore", invalid="ignore"):
-            class_accuracy = correct / truth
-            class_iu = correct / (truth + predicted - correct)
-            frequency = truth / total
-            pixel_accuracy = float(correct.sum() / total)
-        if leave_out_absent:
-            class_iu = np.where(truth > 0, class_iu, np.nan)
-        present = truth > 0
-        return Scores(
-            pixel_accuracy=pixel_accuracy,
-            mean_accuracy=_nan_mean(class_accuracy),
-            mean_iu=_nan_mean(class_iu),
-            frequency_weighted_iu=float((frequency[present] * class_iu[present]).sum()) if total else float("nan"),
-            class_iu=class_iu,
-            class_accuracy=class_accuracy,
-            absent=tuple(int(index) for index in np.flatnonzero(truth == 0)),
-            pixels=int(total),
-            loss=loss,
-            confusion=self.counts.copy(),
-        )
+        scores = metrics_of(np.diag(counts), counts.sum(1), counts.sum(0), leave_out_absent)
+        return replace(scores, loss=loss, confusion=self.counts.copy())
+
+
+def metrics_of(correct: Counts, truth: Counts, predicted: Counts, leave_out_absent: bool = False) -> Scores:
+    """Compute the metrics from numbers of pixels by class. Shapes: (C,).
+
+    Args:
+        correct: the pixels whose class was predicted.
+        truth: the pixels of the class.
+        predicted: the pixels that were predicted as the class.
+        leave_out_absent: as in `ConfusionMatrix.scores`.
+    """
+    total = truth.sum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        class_accuracy = correct / truth
+        class_iu = correct / (truth + predicted - correct)
+        frequency = truth / total
+        pixel_accuracy = float(correct.sum() / total)
+    if leave_out_absent:
+        class_iu = np.where(truth > 0, class_iu, np.nan)
+    present = truth > 0
+    return Scores(
+        pixel_accuracy=pixel_accuracy,
+        mean_accuracy=_nan_mean(class_accuracy),
+        mean_iu=_nan_mean(class_iu),
+        frequency_weighted_iu=float((frequency[present] * class_iu[present]).sum()) if total else float("nan"),
+        class_iu=class_iu,
+        class_accuracy=class_accuracy,
+        absent=tuple(int(index) for index in np.flatnonzero(truth == 0)),
+        pixels=int(total),
+    )
 
 
 NAMES = {

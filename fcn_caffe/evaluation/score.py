@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,8 @@ from fcn_caffe.data.readers.labels import read_classes
 from fcn_caffe.data.sets.siftflow_layers import SIFTFlowSegDataLayer
 from fcn_caffe.errors import DataError, GraphError
 from fcn_caffe.evaluation.crf import Refiner
-from fcn_caffe.evaluation.metrics import ConfusionMatrix, Scores
+from fcn_caffe.evaluation.details import DetailCounter, Details
+from fcn_caffe.evaluation.metrics import METRICS, NAMES, ConfusionMatrix, Scores
 from fcn_caffe.evaluation.tiles import RunningLoss, loss_steps, parts, read_part, source_blobs
 from fcn_caffe.host.tables import Table, print_tables
 from fcn_caffe.host.text import nearest_names, show
@@ -88,15 +90,17 @@ class _Head:
         DataError: the net lacks a blob, or `only` names a class that the head does not have.
     """
 
-    def __init__(self, net: Net, score: str, label: str, only: Sequence[int] | None) -> None:
+    def __init__(self, net: Net, score: str, label: str, only: Sequence[int] | None, details: Details | None) -> None:
         self.net_name, self.score, self.label, self.only = net.name, score, label, only
         classes = _count_classes(net, score, label)
         self.rows = None if only is None else _matrix_rows(net, score, classes, only)
         self.matrix = ConfusionMatrix(classes if only is None else len(only))
+        self.details = DetailCounter(details, self.matrix.classes) if details else None
 
     def scores(self, leave_out_absent: bool, loss: float | None) -> Scores:
         """Return the scores of the pixels that were counted."""
-        return self.matrix.scores(leave_out_absent=leave_out_absent, loss=loss)
+        scores = self.matrix.scores(leave_out_absent=leave_out_absent, loss=loss)
+        return scores if self.details is None else self.details.complete(scores, leave_out_absent)
 
     def add(self, scores: Tensor, label: Tensor) -> Tensor:
         """Count the pixels of a pass or of a part of it; return their classes, indices into `only`.
@@ -110,12 +114,21 @@ class _Head:
                 f"net '{self.net_name}': score '{self.score}' is {show(scores.shape)} and label "
                 f"'{self.label}' {show(label.shape)}. The score should have the label's height and width."
             )
-        truth = label.reshape(prediction.shape).cpu().numpy()
-        if self.rows is not None:
-            is_class = (truth >= 0) & (truth < len(self.rows))
-            truth = np.where(is_class, self.rows[np.where(is_class, truth, 0).astype(np.int64)], -1)
-        self.matrix.add(truth, prediction.cpu().numpy())
+        self.matrix.add(self._truth(label, prediction), prediction.cpu().numpy())
         return prediction
+
+    def add_details(self, prediction: Tensor, label: Tensor) -> None:
+        """Count the pixels of whole images for the details, if some are asked for."""
+        if self.details is not None:
+            self.details.add(self._truth(label, prediction), prediction.cpu().numpy())
+
+    def _truth(self, label: Tensor, prediction: Tensor) -> npt.NDArray[Any]:
+        """Return the true class of each predicted pixel, an index into `only`."""
+        truth: npt.NDArray[Any] = label.reshape(prediction.shape).cpu().numpy()
+        if self.rows is None:
+            return truth
+        is_class = (truth >= 0) & (truth < len(self.rows))
+        return np.where(is_class, self.rows[np.where(is_class, truth, 0).astype(np.int64)], -1)
 
 
 def _count_classes(net: Net, score: str, label: str) -> int:
@@ -156,18 +169,17 @@ def score_heads(
     on_answers: OnAnswers | None = None,
     tile: int | None = None,
     refine: Refiner | None = None,
+    details: Details | None = None,
 ) -> dict[str, Scores]:
     """Score several heads in one pass over the images.
 
     The net runs in eval mode; afterwards its mode is what it was. The prediction at a pixel is the class of the highest
     score, the first of equals. Each head's own loss is averaged too; a head without one uses `loss`.
 
-    Shapes: score (N, C, H, W), label (N, 1, H, W).
-
     Args:
         net: a TEST net.
         iterations: the number of passes; by default one over the data layer's images.
-        heads: the label blob of each score blob; by default `label` of `score`.
+        heads: the label blob (N, 1, H, W) of each score blob (N, C, H, W); by default `label` of `score`.
         loss: the loss blob of heads without a loss of their own, unless it is another head's.
         leave_out_absent: leave classes that the ground truth never shows out of the means.
         only: score these classes as a task of their own, in this order. Pixels of others are void.
@@ -175,20 +187,21 @@ def score_heads(
         on_answers: a function that gets the iteration and, by score blob, the predicted classes (N, H, W) of each pass.
         tile: how many columns to run at once at most; see `tiles.parts`.
         refine: changes the scores before the prediction, not before the loss; run whole then.
+        details: what to score beside the metrics.
     Returns: the scores of each score blob.
     Raises:
         DataError: the net lacks a blob, sizes differ, or `tile` and `refine` are both asked for.
         GraphError: `tile` is asked for, and the net cannot be run in parts.
     """
     heads = heads or {"score": "label"}
-    counters = {score: _Head(net, score, label, only) for score, label in heads.items()}
+    counters = {score: _Head(net, score, label, only, details) for score, label in heads.items()}
     iterations = count_iterations(net, iterations)
     losses = _losses(net, heads, loss)
     sums = dict.fromkeys(losses.values(), 0.0)
     run = _Pass(net, counters, sums, tile, refine)
     with eval_mode(net):
         for iteration in range(iterations):
-            answers, blobs = run(on_image is not None, on_answers is not None)
+            answers, blobs = run(on_image is not None, on_answers is not None or bool(details))
             for call, seen in ((on_image, blobs), (on_answers, answers)):
                 if call is not None:
                     call(iteration, seen)
@@ -225,7 +238,9 @@ class _Pass:
         given = source_blobs(self.net)
         run = None if keeps or self.refine else self._parts(given)
         if run is not None:
-            return self._in_parts(run, given, answers), {}
+            classes = self._in_parts(run, given, answers)
+            self._add_details(classes, given)
+            return classes, {}
         labels = [head.label for head in self.counters.values()]
         data = {"data"} & self.net.blob_shapes.keys() if keeps else set()
         if self.refine:
@@ -235,7 +250,12 @@ class _Pass:
         classes = {name: head.add(scores[name], blobs[head.label]) for name, head in self.counters.items()}
         for blob in self.sums:
             self.sums[blob] += float(blobs[blob].sum())
+        self._add_details(classes, blobs)
         return classes, blobs
+
+    def _add_details(self, classes: Mapping[str, Tensor], blobs: Mapping[str, Tensor]) -> None:
+        for name, prediction in classes.items():
+            self.counters[name].add_details(prediction, blobs[self.counters[name].label])
 
     def _parts(self, given: Mapping[str, Tensor]) -> Strips | None:
         """Return how to run images of this size in parts; None for whole."""
@@ -422,14 +442,20 @@ def _class_lines(texts: Sequence[str], known: Mapping[str, int]) -> Iterator[tup
 
 def format_scores(scores: Scores, names: Sequence[str] | None = None) -> str:
     """Write the four metrics in per cent, then IU and accuracy of each class, and which classes are absent."""
+    intervals = [f"  {text}" if text else "" for text in _interval_texts(scores)]
     lines = [
-        f"pixel accuracy  {scores.pixel_accuracy * 100:6.2f}",
-        f"mean accuracy   {scores.mean_accuracy * 100:6.2f}",
-        f"mean IU         {scores.mean_iu * 100:6.2f}",
-        f"f.w. IU         {scores.frequency_weighted_iu * 100:6.2f}",
+        f"pixel accuracy  {scores.pixel_accuracy * 100:6.2f}{intervals[0]}",
+        f"mean accuracy   {scores.mean_accuracy * 100:6.2f}{intervals[1]}",
+        f"mean IU         {scores.mean_iu * 100:6.2f}{intervals[2]}",
+        f"f.w. IU         {scores.frequency_weighted_iu * 100:6.2f}{intervals[3]}",
     ]
     if scores.loss is not None:
         lines.append(f"loss        {scores.loss:10.5g}")
+    if scores.intervals:
+        lines.append(f"({INTERVALS} of {scores.images} images)")
+    if scores.trimap:
+        lines.append(f"\n{TRIMAP[0]:<14}" + "".join(f"{title:>12}" for title in TRIMAP[1:]))
+        lines += [f"{row[0]:<14}" + "".join(f"{cell:>12}" for cell in row[1:]) for row in _trimap_rows(scores)]
     rows = _class_rows(scores, names)
     width = max(5, *(len(name) for name, *_ in rows))
     lines.append(f"\n{'class':<{width}}     IU    acc")
@@ -446,14 +472,38 @@ def print_scores(scores: Scores, names: Sequence[str] | None = None) -> None:
         "mean IU": scores.mean_iu,
         "f.w. IU": scores.frequency_weighted_iu,
     }
-    rows = [(name, _per_cent(value)) for name, value in metrics.items()]
+    intervals = _interval_texts(scores)
+    rows = [(name, _per_cent(value), text) for (name, value), text in zip(metrics.items(), intervals, strict=True)]
     if scores.loss is not None:
-        rows.append(("loss", f"{scores.loss:.5g}"))
+        rows.append(("loss", f"{scores.loss:.5g}", ""))
+    tables = [Table(("metric", "per cent", f"{INTERVALS} of {scores.images} images"), rows)]
+    if not scores.intervals:
+        tables = [Table(("metric", "per cent"), [row[:2] for row in rows])]
+    if scores.trimap:
+        tables.append(Table(TRIMAP, _trimap_rows(scores)))
     classes = _class_rows(scores, names)
     columns: tuple[str, ...] = ("class", "IU", "acc", "")
     if not scores.absent:
         columns, classes = columns[:-1], [row[:-1] for row in classes]
-    print_tables(format_scores(scores, names), [Table(("metric", "per cent"), rows), Table(columns, classes)])
+    print_tables(format_scores(scores, names), [*tables, Table(columns, classes)])
+
+
+INTERVALS = "95 % intervals, bootstrap"
+TRIMAP = ("boundary", *NAMES.values())
+
+
+def _interval_texts(scores: Scores) -> list[str]:
+    """Return the interval of each metric in per cent, as text; empty where there is none."""
+    ends = [scores.intervals.get(name) for name in METRICS]
+    return ["" if pair is None else f"{_per_cent(pair[0])} to {_per_cent(pair[1])}" for pair in ends]
+
+
+def _trimap_rows(scores: Scores) -> list[tuple[str, ...]]:
+    """Return the metrics of each band along the boundaries, in per cent."""
+    return [
+        (f"within {width} px", *(_per_cent(value) for value in band.summary().values()))
+        for width, band in scores.trimap.items()
+    ]
 
 
 def _class_rows(scores: Scores, names: Sequence[str] | None) -> list[tuple[str, ...]]:
