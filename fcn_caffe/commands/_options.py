@@ -57,6 +57,11 @@ def positive(text: str) -> int:
     return _number(text, int, lambda number: number >= 1, "a whole number, at least 1")
 
 
+def whole(text: str) -> int:
+    """Read an argument that is a whole number, at least 0."""
+    return _number(text, int, lambda number: number >= 0, "a whole number, at least 0")
+
+
 def tile(text: str) -> int:
     """Read an argument that is a number of columns to run at once; 0 and none mean all."""
     return 0 if text == "none" else _number(text, int, lambda number: number >= 0, "a whole number, or none")

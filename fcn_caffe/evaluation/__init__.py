@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING
 from fcn_caffe.host.lazy import import_name
 
 if TYPE_CHECKING:
+    from fcn_caffe.evaluation.answer_run import AnswerRun
+    from fcn_caffe.evaluation.answers import AnswerFiles, find_files
+    from fcn_caffe.evaluation.average import Average
     from fcn_caffe.evaluation.confusion_picture import draw_confusion
     from fcn_caffe.evaluation.crf import DenseCrf, Refiner
     from fcn_caffe.evaluation.details import Details
     from fcn_caffe.evaluation.edges import EdgeScores, score_edges
     from fcn_caffe.evaluation.features import extract_features
-    from fcn_caffe.evaluation.infer import Segmenter, find_images, net_mean, trained_net
+    from fcn_caffe.evaluation.infer import Answer, Segmenter, find_images, net_mean, trained_net
     from fcn_caffe.evaluation.metrics import METRICS, NAMES, ConfusionMatrix, Scores
     from fcn_caffe.evaluation.net_inputs import check_preprocessing, net_preprocessing, trained_preprocessing
     from fcn_caffe.evaluation.predictions import PredictionWriter, voc_writer
@@ -32,6 +35,10 @@ if TYPE_CHECKING:
 __all__ = [
     "METRICS",
     "NAMES",
+    "Answer",
+    "AnswerFiles",
+    "AnswerRun",
+    "Average",
     "ConfusionMatrix",
     "DenseCrf",
     "Details",
@@ -45,6 +52,7 @@ __all__ = [
     "class_names",
     "draw_confusion",
     "extract_features",
+    "find_files",
     "find_images",
     "format_scores",
     "heads",
@@ -62,6 +70,10 @@ __all__ = [
 _MODULES = {
     "METRICS": "metrics",
     "NAMES": "metrics",
+    "Answer": "infer",
+    "AnswerFiles": "answers",
+    "AnswerRun": "answer_run",
+    "Average": "average",
     "ConfusionMatrix": "metrics",
     "DenseCrf": "crf",
     "Details": "details",
@@ -75,6 +87,7 @@ _MODULES = {
     "class_names": "score",
     "draw_confusion": "confusion_picture",
     "extract_features": "features",
+    "find_files": "answers",
     "find_images": "infer",
     "format_scores": "score",
     "heads": "score",

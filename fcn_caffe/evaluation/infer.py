@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fcn_caffe.data.readers.image_files import IMAGE_SUFFIXES, image_blob, read_image
+from fcn_caffe.data.readers.image_files import IMAGE_SUFFIXES, Float32, UInt8, image_blob, read_image
 from fcn_caffe.errors import DataError, WeightsError
+from fcn_caffe.evaluation.average import Average
 from fcn_caffe.evaluation.crf import DenseCrf, refuse_tile
 from fcn_caffe.evaluation.net_inputs import photograph_mean, picture_mean
-from fcn_caffe.evaluation.tiles import parts
+from fcn_caffe.evaluation.tiles import batch_that_fits, parts, refuse_batch
 from fcn_caffe.host.paths import Paths
 from fcn_caffe.host.text import show
 from fcn_caffe.net.graph import read_net
+from fcn_caffe.net.memory import shape_bytes
 from fcn_caffe.net.net import Net
-from fcn_caffe.net.strips import Strips
+from fcn_caffe.net.strips import Span
 from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.weights.transfer import copy_weights, count_blobs, load_weights
 
-__all__ = ["Segmenter", "find_images", "net_mean", "trained_net"]
+__all__ = ["Answer", "Segmenter", "find_images", "net_mean", "trained_net"]
+
+ON_DISK = 256 << 20  # bytes: larger probabilities are not held in memory
+
+ScoredPart = tuple[Tensor, Span, Span]  # scores (N, C, rows, columns), and their place
 
 
 def trained_net(
@@ -88,8 +94,51 @@ def find_images(place: str | os.PathLike[str]) -> list[Path]:
     return [path]
 
 
+class Answer:
+    """What a net says of an image.
+
+    Attributes:
+        labels: class indices, (H, W) uint8.
+        confidence: the largest class's probability, (H, W) float32; None where it was not asked for.
+        probabilities: the softmax of the scores, (C, H, W) float32; None where they were not asked for.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        classes: int,
+        *,
+        confidence: bool = False,
+        probabilities: bool = False,
+        folder: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.labels: UInt8 = np.empty(size, np.uint8)
+        self.confidence: Float32 | None = np.empty(size, np.float32) if confidence else None
+        self.probabilities: Float32 | None = _new_array((classes, *size), folder) if probabilities else None
+
+    def add(self, scores: Tensor, rows: Span, columns: Span) -> None:
+        """Take the scores of a part. Shape: (C, rows, columns)."""
+        height, width = slice(*rows), slice(*columns)
+        self.labels[height, width] = scores.argmax(0).to(torch.uint8).cpu().numpy()
+        if self.confidence is None and self.probabilities is None:
+            return
+        shares = scores.float().softmax(0)
+        if self.confidence is not None:
+            self.confidence[height, width] = shares.amax(0).cpu().numpy()
+        if self.probabilities is not None:
+            self.probabilities[:, height, width] = shares.cpu().numpy()
+
+
+def _new_array(shape: tuple[int, ...], folder: str | os.PathLike[str] | None) -> Float32:
+    """Return an array; a large one is in a nameless file of the folder, so that it is not held in memory."""
+    if folder is None or shape_bytes(shape) < ON_DISK:
+        return np.empty(shape, np.float32)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return np.memmap(file, np.float32, "w+", shape=shape)
+
+
 class Segmenter:
-    """A deploy net with its preprocessing: it takes an RGB image of any size and gives class indices.
+    """A deploy net with its preprocessing: it takes RGB images of any size and gives class indices and probabilities.
 
     Args:
         net: a TEST net with one Input blob (1, 3, H, W).
@@ -98,6 +147,7 @@ class Segmenter:
         tile: how many columns to run at once at most, 0 for all; by default an image that would take too much memory
             is run in parts, see `tiles.parts`.
         crf: what refines the scores; the image is run whole then.
+        average: the sizes that an image is run in, and whether mirrored too; the mean of their probabilities counts.
     Raises:
         DataError: the net has no such blobs, or `tile` and `crf` are both asked for.
     """
@@ -109,6 +159,7 @@ class Segmenter:
         score: str = "score",
         tile: int | None = None,
         crf: DenseCrf | None = None,
+        average: Average | None = None,
     ) -> None:
         if len(net.graph.inputs) != 1:
             raise DataError(
@@ -123,44 +174,125 @@ class Segmenter:
         if crf is not None:
             refuse_tile(tile)
         self.net, self.mean, self.score, self.tile, self.crf = net, tuple(mean), score, tile, crf
+        self.average = None if average is None or average.changes_nothing else average
         self.input = net.graph.inputs[0]
 
-    @torch.no_grad()
-    def __call__(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    @property
+    def classes(self) -> int:
+        """How many classes the scores are of."""
+        return self.net.blob_shapes[self.score][1]
+
+    def __call__(self, rgb: UInt8) -> UInt8:
         """Segment an image. Shapes: (H, W, 3) RGB -> (H, W) class indices."""
-        whole = self.crf is not None
-        run = None if whole else parts(self.net, {self.input: (1, 3, *rgb.shape[:2])}, [self.score], self.tile)
-        if run is not None:
-            return self._in_parts(run, rgb)
-        blob = torch.from_numpy(image_blob(rgb, self.mean))
-        scores: Tensor = self.net({self.input: blob}, keep=(self.score,))[self.score]
-        self._check(tuple(scores.shape), rgb)
+        return self.answer([rgb])[0].labels
+
+    @torch.no_grad()
+    def answer(
+        self,
+        images: Sequence[UInt8],
+        *,
+        confidence: bool = False,
+        probabilities: bool = False,
+        folder: str | os.PathLike[str] | None = None,
+    ) -> list[Answer]:
+        """Segment images of one size in one go.
+
+        Args:
+            images: the images, (H, W, 3) RGB each; see `fitting_batch` for how many.
+            confidence: whether the largest probability is asked for.
+            probabilities: whether all probabilities are asked for.
+            folder: where probabilities may lie, in a nameless file, if they are large; in memory by default.
+        Raises:
+            DataError: the scores are of another size than the images, or of fewer images; memory is short; or an
+                answer depends on the other images.
+        """
+        if len(images) > 1:
+            refuse_batch(self.net)
+        height, width = images[0].shape[:2]
+        answers = [
+            Answer((height, width), self.classes, confidence=confidence, probabilities=probabilities, folder=folder)
+            for _ in images
+        ]
+        for scores, rows, columns in self._scores(images):
+            for answer, of_image in zip(answers, scores, strict=True):
+                answer.add(of_image, rows, columns)
+        return answers
+
+    def fitting_batch(self, height: int, width: int, most: int) -> int:
+        """Return how many images of a size are run in one go: what takes 2 GiB or is free, at most `most`."""
+        if most == 1 or self.tile:
+            return 1
+        scale = 1.0 if self.average is None else max(self.average.scales)
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        return batch_that_fits(self.net, self.input, (3, *size), most)
+
+    def _scores(self, images: Sequence[UInt8]) -> Iterator[ScoredPart]:
+        """The final scores of images, part by part."""
+        if self.average is None and self.crf is None:
+            yield from self._run(images)
+            return
+        rows, columns = (0, images[0].shape[0]), (0, images[0].shape[1])
+        if self.average is None:
+            scores = self._whole(images)
+        else:
+            # Logarithms of probabilities are scores whose softmax they are.
+            shares = self.average(images, self._probabilities, self.classes, self.net.device)
+            scores = shares.clamp_min_(torch.finfo(shares.dtype).tiny).log_()
         if self.crf is not None:
-            scores = self.crf(scores, blob.to(scores.device))
-        return np.asarray(scores[0].argmax(0).to(torch.uint8).cpu().numpy())
+            scores = self.crf(scores, self._blob(images).to(scores.device))
+        yield scores, rows, columns
 
-    def _in_parts(self, run: Strips, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Segment an image whose scores are never held whole."""
-        self._check(run.shape(self.score), rgb)
-        labels = np.empty(rgb.shape[:2], np.uint8)
-        read = {self.input: lambda rows, columns: _part_blob(rgb[slice(*rows), slice(*columns)], self.mean)}
+    def _probabilities(self, images: Sequence[UInt8]) -> Tensor:
+        """The probabilities of one pass of the net. Shape: (N, C, H, W)."""
+        shares: Tensor | None = None
+        for scores, rows, columns in self._run(images):
+            part = scores.float().softmax(1)
+            if part.shape[2:] == images[0].shape[:2]:
+                return part
+            if shares is None:
+                shares = part.new_empty((*part.shape[:2], *images[0].shape[:2]))
+            shares[:, :, slice(*rows), slice(*columns)] = part
+        assert shares is not None
+        return shares
+
+    def _run(self, images: Sequence[UInt8]) -> Iterator[ScoredPart]:
+        """The net's scores, in parts where an image alone would take too much memory."""
+        size = images[0].shape[:2]
+        run = None
+        if len(images) == 1:
+            run = parts(self.net, {self.input: (1, 3, *size)}, [self.score], self.tile)
+        if run is None:
+            yield self._whole(images), (0, size[0]), (0, size[1])
+            return
+        self._check(run.shape(self.score), images)
+        rgb = images[0]
+        read = {self.input: lambda rows, columns: self._blob([rgb[slice(*rows), slice(*columns)]])}
         for piece in run.pieces(read):
-            classes = piece.values[0].argmax(0).to(torch.uint8).cpu().numpy()
-            labels[slice(*piece.rows), slice(*piece.columns)] = classes
-        return labels
+            yield piece.values, piece.rows, piece.columns
 
-    def _check(self, scores: Sequence[int], rgb: npt.NDArray[np.uint8]) -> None:
-        if tuple(scores[2:]) != rgb.shape[:2]:
+    def _whole(self, images: Sequence[UInt8]) -> Tensor:
+        scores: Tensor = self.net({self.input: self._blob(images)}, keep=(self.score,))[self.score]
+        self._check(tuple(scores.shape), images)
+        return scores
+
+    def _blob(self, images: Sequence[UInt8]) -> Tensor:
+        blobs = [torch.from_numpy(image_blob(rgb, self.mean)) for rgb in images]
+        return blobs[0] if len(blobs) == 1 else torch.cat(blobs)
+
+    def _check(self, scores: Sequence[int], images: Sequence[UInt8]) -> None:
+        size = images[0].shape[:2]
+        if tuple(scores[2:]) != size:
             raise DataError(
                 f"net '{self.net.name}': blob '{self.score}' is {show(scores)} for an image of "
-                f"{show(rgb.shape[:2])}. It should have the image's height and width."
+                f"{show(size)}. It should have the image's height and width."
+            )
+        if scores[0] != len(images):
+            raise DataError(
+                f"net '{self.net.name}': blob '{self.score}' is {show(scores)} for {len(images)} images. "
+                "The net takes one image at a time: leave out --batch."
             )
 
-    def read(self, path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    def read(self, path: str | os.PathLike[str]) -> tuple[UInt8, UInt8]:
         """Read an image file and segment it; return image and labels. Raises: DataError naming the file."""
         rgb = read_image(path)
         return rgb, self(rgb)
-
-
-def _part_blob(rgb: npt.NDArray[np.uint8], mean: Sequence[float]) -> Tensor:
-    return torch.from_numpy(image_blob(rgb, mean))

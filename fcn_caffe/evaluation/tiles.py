@@ -14,7 +14,7 @@ from fcn_caffe.net.net import Net
 from fcn_caffe.net.runner import Shape, Step
 from fcn_caffe.net.strips import Piece, Span, Strips
 
-__all__ = ["RunningLoss", "loss_steps", "parts", "read_part", "source_blobs"]
+__all__ = ["RunningLoss", "batch_that_fits", "loss_steps", "parts", "read_part", "refuse_batch", "source_blobs"]
 
 WHOLE = 2 << 30  # bytes: an image that takes more is run in parts, which takes no longer and a third of this
 BUDGET = 1 << 30  # bytes
@@ -51,6 +51,32 @@ def parts(net: Net, sources: Mapping[str, Shape], wanted: Sequence[str], tile: i
             f"net '{net.name}': this image takes about {show_bytes(need)}, {show_bytes(free)} are free, and it cannot "
             f"be run in parts: {error} Use a smaller image, or free some memory."
         ) from error
+
+
+def batch_that_fits(net: Net, blob: str, image: Shape, most: int) -> int:
+    """Return how many images of a size, at most `most`, take no more than 2 GiB, or than is free; at least one.
+
+    Args:
+        net: a net in eval().
+        blob: its input.
+        image: the shape of one image, C x H x W.
+        most: how many at most.
+    """
+    free = free_bytes(net.device)
+    limit = WHOLE if free is None else min(WHOLE, free)
+    while most > 1 and forward_bytes(net, {blob: (most, *image)}) > limit:
+        most -= 1
+    return most
+
+
+def refuse_batch(net: Net) -> None:
+    """Raise DataError where a net's answer for an image depends on the others of its batch."""
+    for step in net.steps:
+        if not step.layer.is_repeatable():
+            raise DataError(
+                f"{step.node} counts over its batch, so that images run together would change each other's answers. "
+                "Leave out --batch."
+            )
 
 
 def source_blobs(net: Net) -> dict[str, Tensor]:

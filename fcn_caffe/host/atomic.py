@@ -59,6 +59,21 @@ def check_place(path: str | os.PathLike[str]) -> None:
         raise DataError(f"{os.fspath(path)}: {target.parent} cannot be written to. Check who owns it.")
 
 
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Refuse a folder where no files can be written, before the work whose results they are; it need not be there yet.
+
+    Raises:
+        DataError: It, or what it would be made in, is a file or cannot be written to.
+    """
+    place = Path(os.path.realpath(path))
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise DataError(f"{os.fspath(path)}: {place} is a file, not a folder. Give another folder.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise DataError(f"{os.fspath(path)}: {place} cannot be written to. Check who owns it.")
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a rename survive a power cut, where the system lets a folder be opened."""
     with suppress(OSError):

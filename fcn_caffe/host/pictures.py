@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,12 +15,27 @@ from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.host.text import show
 
-__all__ = ["VOID_COLOUR", "colour", "overlay", "palette", "panel", "save_image", "save_labels"]
+__all__ = [
+    "VOID_COLOUR",
+    "add_legend",
+    "colour",
+    "colour_of_shares",
+    "grey_of_shares",
+    "overlay",
+    "palette",
+    "panel",
+    "save_grey16",
+    "save_image",
+    "save_labels",
+]
 
 UInt8 = npt.NDArray[np.uint8]
 
 VOID_COLOUR = (224, 224, 192)  # what PASCAL VOC paints 255 with
 OVERLAY_ROWS = 256  # painted at once
+
+# From 0 to 1, dark to light for eyes of every kind and in print: dark blue, violet, red, orange, light yellow.
+_RAMP = ((8, 12, 60), (92, 22, 122), (196, 58, 92), (250, 152, 44), (252, 250, 170))
 
 
 def palette(count: int = 256) -> UInt8:
@@ -77,6 +93,77 @@ def overlay(image: UInt8, label: npt.NDArray[Any], opacity: float = 0.55, colour
     return result
 
 
+def grey_of_shares(values: npt.NDArray[np.floating[Any]]) -> UInt8:
+    """Return shares of 1 as greys: 0 is black, 1 is white. Shapes: (H, W) -> (H, W)."""
+    return np.asarray(np.rint(np.clip(values, 0, 1) * 255), np.uint8)
+
+
+def colour_of_shares(values: npt.NDArray[np.floating[Any]]) -> UInt8:
+    """Return shares of 1 as colours, from dark blue by red to light yellow. Shapes: (H, W) -> (H, W, 3) RGB."""
+    places = np.linspace(0, 255, len(_RAMP))
+    table = [np.interp(np.arange(256), places, channel) for channel in zip(*_RAMP, strict=True)]
+    return np.rint(np.stack(table, 1)).astype(np.uint8)[grey_of_shares(values)]
+
+
+def add_legend(image: UInt8, entries: Sequence[tuple[UInt8 | None, str]]) -> UInt8:
+    """Put a legend under an image: swatches of colours with texts, in as many columns as fit.
+
+    The image keeps its pixels; it is widened with white where a text is wider than it. Letters grow with the image.
+    Shapes: (H, W, 3) RGB -> (H', W', 3).
+
+    Args:
+        image: The image.
+        entries: Colour and text of each; a colour that is None gives an empty swatch.
+    """
+    if not entries:
+        return image
+    size = max(12, min(image.shape[:2]) // 36)
+    font = _font(size)
+    texts = [_drawable(text, font) for _, text in entries]
+    pad, row = size // 2, size + size // 2
+    cell = row + pad + int(max(font.getlength(text) for text in texts)) + pad
+    width = max(image.shape[1], cell + pad)
+    columns = max(1, (width - pad) // cell)
+    rows = -(-len(entries) // columns)
+    canvas = Image.new("RGB", (width, image.shape[0] + rows * row + pad), "white")
+    canvas.paste(Image.fromarray(image), (0, 0))
+    draw = ImageDraw.Draw(canvas)
+    for place, ((swatch, _), text) in enumerate(zip(entries, texts, strict=True)):
+        left = pad + place // rows * cell  # down a column, then the next
+        top = image.shape[0] + pad + place % rows * row
+        fill = None if swatch is None else tuple(int(value) for value in swatch)
+        draw.rectangle((left, top, left + row - 1, top + size - 1), fill, "black")
+        draw.text((left + row + pad, top + size // 2), text, "black", font, anchor="lm" if _has_anchors(font) else None)
+    return np.asarray(canvas)
+
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def _font(size: int) -> Font:
+    """Return Pillow's own font; before Pillow 10.1, or without FreeType, it has one size."""
+    try:
+        return ImageFont.load_default(size)
+    except (TypeError, ImportError):
+        return ImageFont.load_default()
+
+
+def _has_anchors(font: Font) -> bool:
+    return isinstance(font, ImageFont.FreeTypeFont)
+
+
+def _drawable(text: str, font: Font) -> str:
+    """Take accents off letters that a font has not, and replace others by question marks."""
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        return text.encode("latin-1", "replace").decode("latin-1")
+    missing = bytes(font.getmask("\uffff"))
+    drawn = ""
+    for letter in text:
+        choices = (letter, unicodedata.normalize("NFKD", letter)[0], "?")
+        drawn += next(choice for choice in choices if choice == "?" or bytes(font.getmask(choice)) != missing)
+    return drawn
+
+
 def panel(rows: Sequence[Sequence[UInt8]], titles: Sequence[str] = (), *, scale: int = 1, gap: int = 4) -> UInt8:
     """Put images side by side, row under row, with a title over each column.
 
@@ -128,6 +215,13 @@ def save_image(path: str | os.PathLike[str], image: UInt8) -> None:
         raise DataError(f"{path}: no image format has the suffix {suffix!r}. Use .png or .jpg.")
     with atomic_write(path) as file:
         Image.fromarray(image).save(file, format=kind)
+
+
+def save_grey16(path: str | os.PathLike[str], shares: npt.NDArray[np.floating[Any]]) -> None:
+    """Write shares of 1 as a grey PNG of 16 bits, whole or not at all: 0 is 0, 1 is 65535. Shape: (H, W)."""
+    grey = np.rint(np.clip(shares, 0, 1) * np.float32(65535)).astype(np.uint16)
+    with atomic_write(path) as file:
+        Image.fromarray(grey).save(file, format="PNG")
 
 
 def save_labels(path: str | os.PathLike[str], label: npt.NDArray[Any], colours: UInt8 | None = None) -> None:

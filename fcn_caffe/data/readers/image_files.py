@@ -25,6 +25,8 @@ __all__ = [
     "image_size",
     "label_blob",
     "open_image",
+    "opened_image",
+    "photograph",
     "read_image",
     "read_index_image",
     "read_split",
@@ -42,7 +44,7 @@ Integers = npt.NDArray[np.integer[Any]]
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+def opened_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """Open an image for the block; raise DataError, naming the file, for what goes wrong in it."""
     try:
         with open(path, "rb") as file:
@@ -51,7 +53,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         raise DataError(f"{path}: no such file.") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: not an image Pillow can read. Convert it, or take it out of the list.") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, LookupError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be read ({error}). The file looks damaged: copy it again.") from error
 
 
@@ -61,7 +63,7 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     Raises:
         DataError: for a file that is missing, is not an image, or ends early.
     """
-    with _opened(path) as image:
+    with opened_image(path) as image:
         image.load()
     return image
 
@@ -72,7 +74,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     Raises:
         DataError: as `open_image`.
     """
-    with _opened(path) as image:
+    with opened_image(path) as image:
         width, height = image.size
         has_exif = image.format != "PNG" or "exif" in image.info  # Pillow looks for a PNG's behind its pixels, too
         is_turned = has_exif and image.getexif().get(ExifTags.Base.Orientation, 1) > 4
@@ -89,7 +91,15 @@ def read_image(path: str | os.PathLike[str], *, apply_orientation: bool = True) 
     Raises:
         DataError: naming the file.
     """
-    image = open_image(path)
+    return photograph(open_image(path), path, apply_orientation=apply_orientation)
+
+
+def photograph(image: Image.Image, path: str | os.PathLike[str], *, apply_orientation: bool = True) -> UInt8:
+    """Turn an open image into RGB, see `read_image`; `path` is named in errors.
+
+    Raises:
+        DataError: the pixels are floating-point numbers.
+    """
     if apply_orientation:
         # Pillow returns None only with in_place=True.
         image = ImageOps.exif_transpose(image)
