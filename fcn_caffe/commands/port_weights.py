@@ -1,9 +1,11 @@
 """Turn weights of any form into any other, say what is in them, and note beside them how their inputs are made.
 
 The forms are those of load_weights and save_weights, by the file's content and the output's ending: .caffemodel,
-.caffemodel.h5, .safetensors, .pth, .npz. OUT.preprocessing.json holds channel order, mean, scale, classes and the
-source's checksum: from the options, else from the input's own record, else from what is known of published files.
-With --net the weights have to fit that net, and the record its data layer, which fills in what is not known.
+.caffemodel.h5, .safetensors, .pth, .npz. With --net, ONNX files (.onnx), programs of torch.export (.pt2) and
+state_dicts with other names than the net's are mapped onto its layers, by name, then by order and shape.
+OUT.preprocessing.json holds channel order, mean, scale, classes and the source's checksum: from the options, else from
+the input's own record, else from what is known of published files. With --net the weights have to fit that net, and the
+record its data layer, which fills in what is not known.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import command
@@ -21,6 +25,7 @@ from fcn_caffe.host.text import show
 
 if TYPE_CHECKING:
     from fcn_caffe.net.net import Net
+    from fcn_caffe.weights.formats import Format, Named
     from fcn_caffe.weights.record import Preprocessing
     from fcn_caffe.weights.transfer import Weights
 
@@ -33,6 +38,19 @@ def parser() -> argparse.ArgumentParser:
     add("source", metavar="IN", help="weights to read")
     add("target", metavar="OUT", help="weights to write, whole or not at all; the ending is the form")
     add("--net", type=net_or_solver, help="net prototxt they have to fit; they are written in its shapes and order")
+    add(
+        "--map",
+        metavar="FILE",
+        help="which layer or blob of --net is what in IN: two names a line, ours first, `-` for none",
+    )
+    add(
+        "--check",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="compare the filled net with IN, an ONNX file, run by ONNX Runtime; or with what FILE says: an .npz of "
+        "inputs and of what IN's model made of them, by the net's blob names",
+    )
     add("--stage", action="append", help="NetState stage of that net (repeatable; default: deploy)")
     add(
         "--mean",
@@ -62,7 +80,7 @@ def _listing(weights: Weights) -> str:
     return "\n".join(lines)
 
 
-def _fit(arguments: argparse.Namespace, weights: Weights) -> tuple[Net, Weights]:
+def _fit(arguments: argparse.Namespace, form: Format) -> tuple[Net, Weights]:
     """Fit weights to the net of --net.
 
     Returns:
@@ -74,13 +92,62 @@ def _fit(arguments: argparse.Namespace, weights: Weights) -> tuple[Net, Weights]
     from fcn_caffe.net.net import Net
     from fcn_caffe.weights.transfer import copy_weights, count_blobs, net_weights
 
-    net = Net(arguments.net, stages=arguments.stage or ["deploy"], blob_counts=count_blobs(weights))
+    weights, named = _own_weights(arguments, form)
+    net = Net(arguments.net, stages=arguments.stage or ["deploy"], blob_counts=count_blobs(weights or {}))
+    if arguments.map or weights is None or (named and not weights.keys() & net.params.keys() and _is_foreign(named)):
+        if named is None:
+            raise WeightsError(
+                f"{arguments.source}: has layers with names of their own ({form.name}); --map is for others."
+            )
+        weights = _map(arguments, form, net, named)
+    else:
+        print(f"{arguments.source} ({form.name}): {_listing(weights)}")
     report = copy_weights(net, weights, arguments.source)
     print(f"{arguments.net}: {report}")
     if not report.copied:
         raise WeightsError(f"{arguments.source}: none of its layers is in {arguments.net}. Is it the right net?")
     fitted = {layer: blobs for layer, blobs in net_weights(net).items() if layer in report.copied}
     return net, {**fitted, **{layer: weights[layer] for layer in report.ignored}}
+
+
+def _own_weights(arguments: argparse.Namespace, form: Format) -> tuple[Weights | None, Named | None]:
+    """Return the weights, None where their names are not ours; and the tensors, of a format that names each."""
+    from fcn_caffe.weights.formats import PROGRAMS
+    from fcn_caffe.weights.transfer import load_weights
+
+    if not form.has_names:
+        return load_weights(arguments.source), None
+    if form not in PROGRAMS:
+        with suppress(WeightsError):
+            return load_weights(arguments.source), form.read_named(arguments.source)
+    return None, form.read_named(arguments.source)
+
+
+def _map(arguments: argparse.Namespace, form: Format, net: Net, named: Named) -> Weights:
+    """Map tensors onto the layers of the net; print which is which."""
+    from fcn_caffe.weights.formats import ONNX
+    from fcn_caffe.weights.mapping import map_weights, net_layers, read_pairs
+
+    layers = net_layers(net)
+    pairs = read_pairs(arguments.map, layers) if arguments.map else None
+    hint = ""
+    if form is ONNX and any("mean" in layer.shapes for layer in layers) and not _has_statistics(named):
+        hint = (
+            " The file has no batch normalisations: exporters fold them into the convolutions. Give the state_dict or "
+            "the .pt2 of the model, or a net without them (`fcn-caffe merge_bn`)."
+        )
+    mapped = map_weights(named, layers, arguments.source, pairs, hint)
+    print(f"{arguments.source} ({form.name}): {len(named.arrays)} tensors\n{indent(mapped.report, '  ')}")
+    return mapped.weights
+
+
+def _is_foreign(named: Named) -> bool:
+    """Whether tensors have no names of the form LAYER/INDEX."""
+    return not any(name.rpartition("/")[2].isdigit() for name in named.arrays)
+
+
+def _has_statistics(named: Named) -> bool:
+    return any(name.endswith((".running_mean", ".mean")) for name in (*named.arrays, *named.constants))
 
 
 def _record(arguments: argparse.Namespace) -> Preprocessing:
@@ -134,6 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     use_fork(arguments)
 
+    from fcn_caffe.commands._port_check import check
     from fcn_caffe.evaluation.net_inputs import net_preprocessing, refuse_differences
     from fcn_caffe.weights.formats import format_of, format_to_write
     from fcn_caffe.weights.record import write_preprocessing
@@ -141,11 +209,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     source, target = arguments.source, arguments.target
     form, wanted = format_of(source), format_to_write(target)
-    weights = load_weights(source)
+    for option in ("map", "check"):
+        if getattr(arguments, option) is not None and not arguments.net:
+            raise DataError(f"--{option} needs the net that the weights are for: --net NET.")
     net_name, types = form.names(source)
-    print(f"{source} ({form.name}): {_listing(weights)}")
-    if arguments.net:
-        net, weights = _fit(arguments, weights)
+    if not arguments.net:
+        weights = load_weights(source)
+        print(f"{source} ({form.name}): {_listing(weights)}")
+    else:
+        net, weights = _fit(arguments, form)
+        if arguments.check is not None:
+            print(check(net, source, form, arguments.check))
         net_name, types = net.name, {**types, **{node.name: node.type for node in net.graph.nodes}}
     record = _record(arguments)
     if arguments.net:

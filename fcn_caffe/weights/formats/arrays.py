@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,22 @@ def as_float32(array: Array, what: str) -> Array:
         if beyond.any():
             raise WeightsError(f"{what} holds {array[beyond].flat[0]:g}, which is beyond float32.")
     return converted
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a file of named tensors holds, in the order that they are used in, where the file says it.
+
+    Args:
+        arrays: The weights, float32, as PyTorch keeps them: a Linear's is outputs x inputs.
+        constants: Other arrays, which are no layer's weights as far as the file says.
+        is_program: Whether the file says how its weights are used, so that all of `arrays` are as PyTorch keeps them,
+            also those with names of ours.
+    """
+
+    arrays: dict[str, Array]
+    constants: dict[str, Array] = field(default_factory=dict)
+    is_program: bool = False
 
 
 class Budget:
@@ -134,7 +151,8 @@ def from_names(named: Mapping[str, Array], path: PathLike, ordered: bool) -> Wei
         shown = list_names(foreign or named)
         raise WeightsError(
             f"{os.fspath(path)}: holds {shown or 'nothing'}; wanted LAYER/0, LAYER/1 … as save_weights writes them, or "
-            "the state_dict of a Net (layers.LAYER.weight). Rename what it holds after the layers of the net."
+            "the state_dict of a Net (layers.LAYER.weight). `fcn-caffe port_weights IN OUT --net NET` maps other names "
+            "onto the layers of a net."
         )
     for layer, blobs in loose.items():
         if not ordered and len(blobs) > 1:

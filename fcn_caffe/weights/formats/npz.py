@@ -16,6 +16,7 @@ from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.weights.formats.arrays import (
     Array,
     Budget,
+    Named,
     PathLike,
     Weights,
     as_float32,
@@ -34,6 +35,11 @@ def read_weights(path: PathLike) -> Weights:
     Raises:
         WeightsError: The file is corrupt, holds something else, or declares more than three times its size.
     """
+    return from_names(read_named(path).arrays, path, ordered=True)
+
+
+def read_named(path: PathLike) -> Named:
+    """Read the arrays by the names that they have in the file; raise as `read_weights`."""
     name = os.fspath(path)
     with reading(path, "npz"), zipfile.ZipFile(path) as archive:
         budget, named = Budget(path, os.stat(path).st_size), {}
@@ -47,7 +53,7 @@ def read_weights(path: PathLike) -> Weights:
             budget.take(member.file_size, blob)
             with archive.open(member) as file:
                 named[blob] = _read_array(file, member.file_size, f"{name}: {blob}")
-        return from_names(named, path, ordered=True)
+        return Named(named)
 
 
 def _read_array(file: IO[bytes], size: int, what: str) -> Array:

@@ -23,6 +23,7 @@ from fcn_caffe.weights.formats.arrays import (
     LEGACY_TORCH_MAGIC,
     Array,
     Budget,
+    Named,
     PathLike,
     Weights,
     as_float32,
@@ -41,6 +42,17 @@ def read_safetensors(path: PathLike) -> Weights:
     Raises:
         WeightsError: The file is corrupt or holds something else, or the library is missing.
     """
+    named, ordered = _safetensors_arrays(path)
+    return from_names(named, path, ordered)
+
+
+def read_safetensors_named(path: PathLike) -> Named:
+    """Read the tensors by the names that they have in the file; raise as `read_safetensors`."""
+    return Named(_safetensors_arrays(path)[0])
+
+
+def _safetensors_arrays(path: PathLike) -> tuple[dict[str, Array], bool]:
+    """The tensors by name, and whether they are in the order of our metadata; otherwise in that of the file."""
     library = _safetensors(path)
     with reading(path, "safetensors"):
         budget, named = Budget(path, os.stat(path).st_size), {}
@@ -49,7 +61,7 @@ def read_safetensors(path: PathLike) -> Weights:
             order = _order(file.metadata() or {})
             for name in sorted(names, key=lambda name: order.get(name, len(order))):
                 named[name] = _array(file.get_tensor(name), name, path, budget)
-        return from_names(named, path, ordered=set(names) <= order.keys())
+        return named, set(names) <= order.keys()
 
 
 def read_safetensors_names(path: PathLike) -> tuple[str, dict[str, str]]:
@@ -142,6 +154,11 @@ def read_pth(path: PathLike) -> Weights:
     Raises:
         WeightsError: The file is corrupt or compressed, or holds something else, which is named.
     """
+    return from_names(read_pth_named(path).arrays, path, ordered=True)
+
+
+def read_pth_named(path: PathLike) -> Named:
+    """Read the tensors by the names that they have in the file; raise as `read_pth`."""
     name = os.fspath(path)
     with reading(path, "a torch file"), _quiet():
         size = os.stat(path).st_size
@@ -167,8 +184,7 @@ def read_pth(path: PathLike) -> Weights:
                 f"{' …' if len(strange) > 4 else ''}. Save the state_dict alone."
             )
         budget = Budget(path, size)
-        named = {key: _array(value, key, path, budget) for key, value in loaded.items()}
-        return from_names(named, path, ordered=True)
+        return Named({key: _array(value, key, path, budget) for key, value in loaded.items()})
 
 
 def _key(key: object) -> str:
