@@ -45,11 +45,9 @@ _DATA = (*_CAFFE_IMAGES, "Data", "MemoryData")
 def known_preprocessing(weights: PathLike, sha256: str = "") -> Preprocessing:
     """Return the preprocessing of a published file, found by its checksum or name in weights/MANIFEST.toml."""
     name = os.path.basename(os.fspath(weights))
-    for file in PUBLISHED.values():
-        named = name in (file.file, os.path.basename(file.source))
-        if sha256 == file.sha256 if sha256 and file.sha256 else named:
-            return _from_words(file.preprocessing)
-    return Preprocessing()
+    files = [file for file in PUBLISHED.values() if sha256 and file.sha256 == sha256]
+    files += [file for file in PUBLISHED.values() if name in (file.file, file.published)]
+    return _from_words(files[0].preprocessing) if files else Preprocessing()
 
 
 def source_preprocessing(weights: PathLike) -> Preprocessing:

@@ -35,8 +35,12 @@ class Published:
         source: the address of the published file.
         layers: the layers that are used.
         preprocessing: the images that it was trained on.
+        net: a net that has these layers.
+        is_classifier: whether it is one, whose last layers nets do not use.
         convert: whether its inner products become convolutions.
-        sha256: the published file's checksum, empty where it is not known.
+        sha256: the published file's SHA-256, empty where it is not known.
+        sha1: its SHA-1, likewise.
+        size: its bytes, 0 where that is not known.
     """
 
     file: str
@@ -44,8 +48,17 @@ class Published:
     source: str
     layers: str
     preprocessing: str
+    net: str
+    is_classifier: bool = False
     convert: bool = False
     sha256: str = ""
+    sha1: str = ""
+    size: int = 0
+
+    @property
+    def published(self) -> str:
+        """The name it was published under."""
+        return self.source.rpartition("/")[2]
 
     @property
     def origin(self) -> str:
@@ -54,6 +67,12 @@ class Published:
         return f"download {self.source} and put it there{remark if self.convert else ''}"
 
 
+# Sources of checksums and sizes: the readme of each of BVLC Caffe's own models; download_models.py of opencv_extra;
+# model.yml of VGG-16, CaffeNet and GoogLeNet in OpenVINO's Open Model Zoo.
+_SHA1 = {
+    "voc-fcn32s": "05eb922d7829c39448f57e5ab9d8cd75d6c0be6d",
+    "voc-fcn8s": "c449ea74dd7d83751d1357d6a8c323fcf4038962",
+}
 _CLASSIFIERS = (
     Published(
         "vgg16fc.caffemodel",
@@ -61,7 +80,12 @@ _CLASSIFIERS = (
         "http://www.robots.ox.ac.uk/~vgg/software/very_deep/caffe/VGG_ILSVRC_16_layers.caffemodel",
         "conv1_1 to conv5_3, fc6, fc7; fc8 is not used",
         _BGR,
+        "voc-fcn32s",
+        is_classifier=True,
         convert=True,
+        sha256="a6196bc498e45ea4cb2637114ae8db9410cf1556fd60a55ae93272371beba197",
+        sha1="9363e1f6d65f7dba68c4f27a1e62105cdf6c4e24",
+        size=553432081,
     ),
     Published(
         "caffenetfc.caffemodel",
@@ -69,7 +93,11 @@ _CLASSIFIERS = (
         _BERKELEY + "bvlc_reference_caffenet.caffemodel",
         "conv1 to conv5, fc6, fc7; fc8 is not used",
         _BGR,
+        "voc-fcn-alexnet",
+        is_classifier=True,
         convert=True,
+        sha1="4c8d77deb20ea792f84eb5e6d0a11ca0a8660a46",
+        size=243862418,
     ),
     Published(
         "googlenetfc.caffemodel",
@@ -77,6 +105,11 @@ _CLASSIFIERS = (
         _BERKELEY + "bvlc_googlenet.caffemodel",
         "conv1/7x7_s2 to inception_5b; the three classifiers are not used",
         "BGR, mean 104 117 123, no scaling",
+        "voc-fcn-googlenet",
+        is_classifier=True,
+        sha256="6f7101e3a2183738a7125a0c5021ba82a1feb4228c5ca0924d991b6daf6f6fad",
+        sha1="405fc5acd08a3bb12de8ee5e23a96bec22f08204",
+        size=53533754,
     ),
 )
 # The authors' trained nets, by the names they were published under.
@@ -105,6 +138,8 @@ PUBLISHED: dict[str, Published] = {
                 f"{_BERKELEY}{published}.caffemodel",
                 f"those of nets/{name}.prototxt",
                 _preprocessing(name),
+                name,
+                sha1=_SHA1.get(name, ""),
             )
             for name, published in _TRAINED.items()
         ),
@@ -131,7 +166,8 @@ def manifest() -> str:
     """Return the text of weights/MANIFEST.toml."""
     lines = [
         "# The files that nets and solvers look for in this folder; the files themselves are not kept in git.",
-        "# Written by tools/make_nets.py from models/published.py. Checksums that are not known are left out.",
+        "# Written by tools/make_nets.py from models/published.py. Checksums and sizes are the published file's;",
+        "# those that are not known are left out. `fcn-caffe get_data weights --verify` compares.",
     ]
     for entry in PUBLISHED.values():
         fields = {
@@ -142,6 +178,8 @@ def manifest() -> str:
             "layers": entry.layers,
             "preprocessing": entry.preprocessing,
             "sha256": entry.sha256,
+            "sha1": entry.sha1,
         }
         lines += ["", "[[weights]]", *(f'{key} = "{value}"' for key, value in fields.items() if value)]
+        lines += [f"bytes = {entry.size}"] if entry.size else []
     return "\n".join(lines) + "\n"

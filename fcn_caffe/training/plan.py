@@ -345,7 +345,7 @@ def classifier_of(weights: Path) -> Path | None:
     entry = PUBLISHED.get(weights.name)
     if entry is None or weights.stem in RECIPES:
         return None
-    return weights.with_name(entry.source.rpartition("/")[2])
+    return weights.with_name(entry.published)
 
 
 def is_available(weights: Path) -> bool:

@@ -165,12 +165,21 @@ def remove_weights(weights: PathLike) -> None:
 
 
 def sha256_of(path: PathLike) -> str:
-    """Return the SHA-256 of a file, in hexadecimal.
+    """Return the SHA-256 of a file, in hexadecimal. Raises: WeightsError where it cannot be read."""
+    return checksum_of(path, "sha256")
+
+
+def checksum_of(path: PathLike, kind: str) -> str:
+    """Return a checksum of a file, in hexadecimal.
+
+    Args:
+        path: The file.
+        kind: "sha256" or "sha1".
 
     Raises:
         WeightsError: The file cannot be read.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.new(kind, usedforsecurity=False)
     try:
         with open(path, "rb") as file:
             while piece := file.read(2**20):
