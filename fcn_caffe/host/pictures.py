@@ -21,6 +21,7 @@ __all__ = [
     "colour",
     "colour_of_shares",
     "grey_of_shares",
+    "label_picture",
     "overlay",
     "palette",
     "panel",
@@ -224,6 +225,16 @@ def save_grey16(path: str | os.PathLike[str], shares: npt.NDArray[np.floating[An
         Image.fromarray(grey).save(file, format="PNG")
 
 
+def label_picture(label: UInt8, colours: UInt8 | None = None) -> Image.Image:
+    """Return labels as a palette picture: pixels are class indices, shown in the classes' colours."""
+    picture = Image.fromarray(label)
+    table = palette()
+    if colours is not None:
+        table[: len(colours)] = colours
+    picture.putpalette(table.tobytes())
+    return picture
+
+
 def save_labels(path: str | os.PathLike[str], label: npt.NDArray[Any], colours: UInt8 | None = None) -> None:
     """Write labels as a palette PNG: pixels are class indices, shown in the classes' colours.
 
@@ -233,10 +244,6 @@ def save_labels(path: str | os.PathLike[str], label: npt.NDArray[Any], colours: 
     index = np.asarray(label)
     if index.size and (index.min() < 0 or index.max() > 255):
         raise DataError(f"{path}: labels run from {index.min()} to {index.max()}: a palette PNG holds 0 to 255.")
-    picture = Image.fromarray(index.astype(np.uint8))
-    table = palette()
-    if colours is not None:
-        table[: len(colours)] = colours
-    picture.putpalette(table.tobytes())
+    picture = label_picture(index.astype(np.uint8), colours)
     with atomic_write(path) as file:
         picture.save(file, format="PNG")

@@ -14,7 +14,7 @@ from fcn_caffe.net.net_spec import NetSpec, Top
 from fcn_caffe.net.net_spec import layers as L
 from fcn_caffe.proto import caffe_pb2
 
-__all__ = ["COLOUR_SCALE", "NETS", "VOC", "DataSource", "classifier", "fcn", "make_net", "without_defaults"]
+__all__ = ["COLOUR_SCALE", "NETS", "VOC", "DataSource", "classifier", "fcn", "fcn_on", "make_net", "without_defaults"]
 
 DEPLOY_SIZE = 500
 # A trunk filled at random would make activations as large as colours are.
@@ -141,6 +141,16 @@ def fcn(
     return data.finish(n, name)
 
 
+def fcn_on(
+    name: str, data: DataSource, classes: int, trunk: Callable[[NetSpec, Top], Top], ignore: int = IGNORED
+) -> caffe_pb2.NetParameter:
+    """Build a stride-32 net on a trunk whose receptive fields have a middle pixel: its upsampling kernel is odd."""
+    n = data.start()
+    scores = score(n, trunk(n, n.data), "score_fr", classes)
+    loss(n, head(n, scores, n.data, classes, 32, odd=True), n.label, normalize=True, ignore=ignore)
+    return data.finish(n, name)
+
+
 def classifier(
     name: str,
     data: DataSource,
@@ -238,11 +248,7 @@ _CONTEXT = _same_layer(
 
 
 def _voc_on(name: str, trunk: Callable[[NetSpec, Top], Top]) -> caffe_pb2.NetParameter:
-    """Build a stride-32 net on a trunk whose receptive fields have a middle pixel: its upsampling kernel is odd."""
-    n = VOC.start()
-    scores = score(n, trunk(n, n.data), "score_fr", 21)
-    loss(n, head(n, scores, n.data, 21, 32, odd=True), n.label, normalize=True)
-    return VOC.finish(n, name)
+    return fcn_on(name, VOC, 21, trunk)
 
 
 def _cvpr(name: str, stride: int) -> caffe_pb2.NetParameter:

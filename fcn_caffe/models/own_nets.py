@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fcn_caffe.models.classics import dilated, edges, encoder_decoder
 from fcn_caffe.models.classics.encoder_decoder import Loss
-from fcn_caffe.models.nets import COLOUR_SCALE, DataSource
+from fcn_caffe.models.nets import COLOUR_SCALE, DataSource, fcn_on
+from fcn_caffe.models.trunks import alexnet_by_the_text, googlenet
 from fcn_caffe.proto import caffe_pb2
 
-__all__ = ["OWN_NETS", "OwnNet", "Wanted", "median_frequency_weights"]
+__all__ = ["OWN_NETS", "OwnNet", "Wanted"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class OwnNet:
         needs_one_size: it takes images of one size only.
         has_width: its width can be chosen.
         trunk: it starts from VGG-16's convolutions where weights are given.
+        classifier: the classifier whose weights it needs; "" for none.
         outlines: it learns the outlines between the classes.
         scores: its blob of scores.
         momentum: of the solver.
@@ -61,23 +63,11 @@ class OwnNet:
     needs_one_size: bool = False
     has_width: bool = False
     trunk: bool = False
+    classifier: str = ""
     outlines: bool = False
     scores: str = "score"
     momentum: float = 0.9
     weight_decay: float = 5e-4
-
-
-def median_frequency_weights(counts: Sequence[int]) -> list[float]:
-    """Return a weight for each class: the median of the classes' pixels over its own; 0 where it has none.
-
-    SegNet divides the pixels of a class by those of the images that show it; here all images count.
-    """
-    present = sorted(count for count in counts if count)
-    if not present:
-        return [1.0] * len(counts)
-    middle = len(present) // 2
-    median = present[middle] if len(present) % 2 else (present[middle - 1] + present[middle]) / 2
-    return [round(median / count, 4) if count else 0.0 for count in counts]
 
 
 def _segnet_basic(wanted: Wanted) -> caffe_pb2.NetParameter:
@@ -118,6 +108,14 @@ def _hed(wanted: Wanted) -> caffe_pb2.NetParameter:
     return edges.hed(wanted.name, wanted.data)
 
 
+def _on_alexnet(wanted: Wanted) -> caffe_pb2.NetParameter:
+    return fcn_on(wanted.name, wanted.data, wanted.classes, alexnet_by_the_text, wanted.loss.ignore)
+
+
+def _on_googlenet(wanted: Wanted) -> caffe_pb2.NetParameter:
+    return fcn_on(wanted.name, wanted.data, wanted.classes, googlenet, wanted.loss.ignore)
+
+
 OWN_NETS: dict[str, OwnNet] = {
     "segnet-basic": OwnNet(
         _segnet_basic,
@@ -131,5 +129,7 @@ OWN_NETS: dict[str, OwnNet] = {
     "segnet": OwnNet(_segnet, 0.01, 4000, weighs_classes=True, needs_one_size=True, trunk=True, scores="conv1_1_D"),
     "unet": OwnNet(_unet, 1e-3, 2000, has_width=True, scores="conv_u0d-score"),
     "deeplab-largefov": OwnNet(_large_fov, 1e-3, 2000, trunk=True),
+    "fcn-alexnet": OwnNet(_on_alexnet, 1e-3, 2000, classifier="CaffeNet"),
+    "fcn-googlenet": OwnNet(_on_googlenet, 1e-3, 2000, classifier="GoogLeNet"),
     "hed": OwnNet(_hed, 1e-6, 2000, trunk=True, outlines=True, scores="new-score-weighting", weight_decay=2e-4),
 }

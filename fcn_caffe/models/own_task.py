@@ -12,28 +12,26 @@ from typing import Any
 
 import numpy as np
 
-from fcn_caffe.data.own.task_folder import Splits
+from fcn_caffe.data.own.splits import Splits
 from fcn_caffe.data.readers.labels import LabelMap
 from fcn_caffe.errors import DataError
 from fcn_caffe.host import pictures
 from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.host.program import tool_call
-from fcn_caffe.models import COLOUR_SCALE, VGG16, DataSource, Vgg, fcn, without_defaults
+from fcn_caffe.models import COLOUR_SCALE, DataSource, Vgg, fcn, without_defaults
+from fcn_caffe.models.class_weights import weigh_classes
 from fcn_caffe.models.classics.encoder_decoder import Loss
 from fcn_caffe.models.own_nets import OWN_NETS, OwnNet, Wanted
+from fcn_caffe.models.own_start import TRUNKS
 from fcn_caffe.models.trunks import rates
 from fcn_caffe.proto import caffe_pb2, write_text
-from fcn_caffe.weights.transfer import load_weights
+from fcn_caffe.proto.blob_file import write_blob
 
 __all__ = [
-    *("STAGES", "TRUNKS", "Task", "Training", "learned_layers", "own_net", "own_solver"),
-    *("task_net", "task_solver", "write_task"),
+    *("STAGES", "Task", "Training", "own_net", "own_solver", "task_net", "task_solver", "write_task"),
 ]
 
 STAGES = ("32s", "16s", "8s")
-
-
-TRUNKS = {"vgg16": VGG16, "narrow": Vgg((2, 2, 2, 2, 2), (16, 32, 64, 96, 128), 256, 3)}
 
 # fc6 and fc7 when they are learned from the task's images alone: as wide as conv5, and quick.
 LEARNED_FC = (512, 3)
@@ -77,7 +75,10 @@ class Training:
 
 @dataclass(frozen=True)
 class Task:
-    """What a task's files are made from. `splits` and `classes` have been checked; folders are absolute."""
+    """What a task's files are made from. `splits` and `classes` have been checked.
+
+    Relative paths, of images, labels and weights too, start from the task's folder, so that it may be moved.
+    """
 
     name: str
     out: Path
@@ -126,6 +127,17 @@ class Task:
         own = LEARNED_FC if "fc6" in self.learned and self.trunk != "narrow" else (trunk.fc_width, trunk.fc_kernel)
         return self.fc_width or own[0], self.fc_kernel or own[1]
 
+    @property
+    def weights_of_loss(self) -> str:
+        """The file of the loss's class weights, as a net names it; "" where it has none, or has them itself."""
+        own = self.own_net
+        is_in_loss = own is not None and own.weighs_classes
+        return f"{self.name}-class-weights.binaryproto" if self.class_weights and not is_in_loss else ""
+
+    def weigh(self, net: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
+        """Weigh the classes in the loss of a net's training, where the task does."""
+        return weigh_classes(net, self.weights_of_loss, scored=True) if self.weights_of_loss else net
+
     def stage(self, stage: str) -> str:
         """Return a stage's name, which is that of its net, solver and weights."""
         return f"{self.name}-fcn{stage}"
@@ -154,30 +166,15 @@ class Task:
         )
 
 
-def learned_layers(trunk: str, weights: Path | None) -> frozenset[str]:
-    """Return the layers of a trunk, with fc6 and fc7, that a weight file lacks, so that they must be learned.
-
-    Raises:
-        WeightsError: the file cannot be read.
-        DataError: the file has no layer of the trunk.
-    """
-    layers = TRUNKS[trunk].convolution_names
-    if weights is None:
-        return frozenset([*layers, "fc6", "fc7"])
-    known = load_weights(weights)
-    if not known.keys() & set(layers):
-        raise DataError(f"{weights}: has no layer of the {trunk} trunk (it has {', '.join(list(known)[:5])} …).")
-    return frozenset(name for name in [*layers, "fc6", "fc7"] if name not in known)
-
-
 def _data(task: Task) -> DataSource:
     """Return the data layers for training, validation, test and deploy."""
 
     def split(name: str) -> tuple[str, dict[str, Any]]:
         options: dict[str, Any] = {
+            "base": "..",  # the net lies in nets/
             "images": str(task.images),
             "labels": str(task.labels),
-            "split": str(task.out.resolve() / f"{name}.txt"),
+            "split": f"{name}.txt",
             "mean": task.mean,
             "classes": task.classes,
             "ignore": task.ignore,
@@ -188,7 +185,7 @@ def _data(task: Task) -> DataSource:
         if task.own_net is not None and task.own_net.outlines:
             options["outlines"] = True
         if task.mapping is not None:
-            options["mapping"] = str(task.out.resolve() / "mapping.txt")
+            options["mapping"] = "mapping.txt"
         return "FolderSegData", options
 
     last = split("test") if task.splits.test else None
@@ -231,7 +228,7 @@ def task_net(task: Task, stage: str, head_lr: float = Training.head_lr) -> caffe
         colour_scale=None if task.weights else COLOUR_SCALE,
         score_rates={"score_fr": head_lr, **SKIP_LR},
     )
-    return _plain_rules(net)
+    return _plain_rules(task.weigh(net))
 
 
 def _plain_rules(net: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
@@ -299,7 +296,7 @@ def own_net(task: Task) -> caffe_pb2.NetParameter:
         data = replace(data, deploy_size=task.size)
     from_weights = task.weights is not None
     net = own.build(Wanted(task.finest, data, task.classes, loss, task.size, task.width, from_weights))
-    return _plain_rules(net)
+    return _plain_rules(task.weigh(net))
 
 
 def own_solver(task: Task, training: Training) -> caffe_pb2.SolverParameter:
@@ -334,8 +331,11 @@ def _colour_card(task: Task) -> pictures.UInt8:
     return pictures.panel([canvases[start : start + 6] for start in range(0, len(canvases), 6)])
 
 
-def write_task(task: Task, training: Training) -> list[Path]:
-    """Write the task's folder and return the paths that were written. Files of the same name are replaced."""
+def write_task(task: Task, training: Training, folder: Path) -> list[Path]:
+    """Write the task's files into a folder, which becomes the task's; return their paths from there.
+
+    Images and labels are there already. Files of the same name are replaced.
+    """
     texts = {f"{split}.txt": "".join(f"{name}\n" for name in names) for split, names in task.splits.non_empty().items()}
     if task.mapping is not None:
         texts["mapping.txt"] = task.mapping.write()
@@ -347,13 +347,15 @@ def write_task(task: Task, training: Training) -> list[Path]:
     if task.own_net is not None:
         texts[f"nets/{task.finest}.prototxt"] = write_text(own_net(task))
         texts[f"solvers/{task.finest}.prototxt"] = write_text(own_solver(task, training))
-    written = []
-    (task.out / "weights").mkdir(parents=True, exist_ok=True)
+    (folder / "weights").mkdir(parents=True, exist_ok=True)
     for file, text in texts.items():
-        path = task.out / file
+        path = folder / file
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, "w") as stream:
             stream.write(text)
-        written.append(path)
-    pictures.save_image(task.out / "classes.png", _colour_card(task))
-    return [*written, task.out / "classes.png"]
+    written = [Path(file) for file in texts]
+    if task.weights_of_loss:
+        written.append(Path("nets", task.weights_of_loss))
+        write_blob(folder / written[-1], np.diag(np.array(task.class_weights, np.float32)))
+    pictures.save_image(folder / "classes.png", _colour_card(task))
+    return [*written, Path("classes.png")]

@@ -26,6 +26,7 @@ from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.training.plan import Stage, classifier_of
 from fcn_caffe.training.solver import Solver
+from fcn_caffe.weights.blobs import Fit, fit
 from fcn_caffe.weights.record import remove_weights, write_preprocessing
 from fcn_caffe.weights.surgery import interp, transplant, upsampling_layers, widen
 from fcn_caffe.weights.transfer import CopyReport, Weights, copy_weights, load_weights, net_weights, save_weights
@@ -156,9 +157,12 @@ def _copy_start(net: Net, start: Start) -> CopyReport:
 
 
 def _has_inner_products(net: Net, weights: Weights) -> bool:
-    """Say whether the weights have an inner product where the net has a convolution."""
+    """Say whether the weights have an inner product where the net has a convolution; old files give it 4 axes, too."""
     return any(
-        name in net.params and net.params[name][0].ndim == 4 > arrays[0].ndim for name, arrays in weights.items()
+        name in net.params
+        and net.params[name][0].ndim == 4
+        and (arrays[0].ndim < 4 or (arrays[0].shape[:2] == (1, 1) and fit(arrays[0], net.params[name][0]) is Fit.COUNT))
+        for name, arrays in weights.items()
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from fcn_caffe import TEST, TRAIN, Net
 from fcn_caffe.commands.experiment import main
 from fcn_caffe.data.sets.shapes_scenes import draw_scene
+from fcn_caffe.models.class_weights import weigh_classes
 from fcn_caffe.models.shapes import SEED, fcn
 from fcn_caffe.paper.experiments import augmentation, balance, masking, regimes, sampling
 from fcn_caffe.paper.experiments import registry as experiments
@@ -106,7 +107,7 @@ def test_weights_of_classes(tmp_path):
     assert ln6 == pytest.approx(np.log(6))
 
     def loss(matrix):
-        return float(Net(balance.with_class_weights(plain, matrix), TRAIN)(keep=["loss"])["loss"].detach())
+        return float(Net(weigh_classes(plain, str(matrix)), TRAIN)(keep=["loss"])["loss"].detach())
 
     ones, silent = tmp_path / "ones", tmp_path / "silent"
     write_blob(ones, np.eye(6))

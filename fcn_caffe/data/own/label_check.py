@@ -6,7 +6,7 @@ Each file is read on its own (`look`), in threads: decoding releases Python's lo
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from fcn_caffe.data.readers.labels import LabelMap
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.pictures import VOID_COLOUR, palette
 
-__all__ = ["LabelReport", "Pair", "bgr_mean", "check_folder", "look", "suggest_mapping"]
+__all__ = ["FileReport", "LabelReport", "Pair", "bgr_mean", "check_folder", "look", "suggest_mapping"]
 
 MOST_COLOURS = 256  # an image with more colours is no label image: JPEG, or smoothed edges
 
@@ -36,32 +36,63 @@ class Pair:
 
 @dataclass
 class FileReport:
-    """What one label file holds: pixels by value, or by 24-bit colour where `coloured`."""
+    """What one label file holds: pixels by value, or by 24-bit colour where `coloured`; its (W, H)."""
 
-    pair: Pair
+    label: Path
     counts: dict[int, int]
     coloured: bool
     size: tuple[int, int]
-    image_size: tuple[int, int]
 
 
 @dataclass
 class LabelReport:
-    """What all label files hold: pixels by value in `counts`, files by value in `files`; `sizes` are (H, W)."""
+    """What all label files hold: pixels by value in `counts`, files by value in `files`; `sizes` are (H, W).
+
+    `shown_in` has all pixels of the files that show a value, by value: what SegNet takes frequencies of.
+    """
 
     counts: dict[int, int] = field(default_factory=dict)
     files: dict[int, list[str]] = field(default_factory=dict)
     coloured: list[Path] = field(default_factory=list)
     grey: list[Path] = field(default_factory=list)
     sizes: set[tuple[int, int]] = field(default_factory=set)
+    shown_in: dict[int, int] = field(default_factory=dict)
 
-    def histogram(self) -> str:
-        """Return a line for each value: value, share of the pixels, number of files."""
+    @property
+    def file_count(self) -> int:
+        """How many label files were read."""
+        return len(self.coloured) + len(self.grey)
+
+    def add(self, file: FileReport) -> None:
+        """Add what one file holds."""
+        (self.coloured if file.coloured else self.grey).append(file.label)
+        self.sizes.add(file.size[::-1])
+        total = sum(file.counts.values())
+        for value, count in file.counts.items():
+            self.counts[value] = self.counts.get(value, 0) + count
+            self.shown_in[value] = self.shown_in.get(value, 0) + total
+            self.files.setdefault(value, []).append(str(file.label))
+
+    def moved(self, moves: Mapping[int, int]) -> LabelReport:
+        """Return what the labels hold once values have become others."""
+        report = LabelReport({}, {}, self.coloured, self.grey, self.sizes, {})
+        for value, count in self.counts.items():
+            new = moves.get(value, value)
+            report.counts[new] = report.counts.get(new, 0) + count
+            report.files[new] = list(dict.fromkeys([*report.files.get(new, []), *self.files[value]]))
+        return report
+
+    def mapped(self, mapping: LabelMap | None) -> LabelReport:
+        """Return what the labels hold after a mapping of values."""
+        return self if mapping is None else self.moved(mapping.values)
+
+    def histogram(self, names: Sequence[str] = ()) -> str:
+        """Return a line for each value: value or its name, share of the pixels, number of files."""
         total = sum(self.counts.values()) or 1
         lines = []
         for value in sorted(self.counts):
             count, files = self.counts[value], len(self.files[value])
-            shown = show_value(value, bool(self.coloured))
+            shown = names[value] if value < len(names) else show_value(value, bool(self.coloured))
             lines.append(f"  {shown:>12} {count / total:8.3%} of pixels, in {files} files")
         return "\n".join(lines)
 
@@ -109,7 +140,7 @@ def look(pair: Pair, mapping: LabelMap | None = None) -> FileReport:
             f"its image {pair.image} is {image_size[0]}x{image_size[1]} (after EXIF orientation). "
             "They should be of one size."
         )
-    return FileReport(pair, dict(zip(values.tolist(), counts.tolist(), strict=True)), coloured, size, image_size)
+    return FileReport(pair.label, dict(zip(values.tolist(), counts.tolist(), strict=True)), coloured, size)
 
 
 def check_folder(pairs: Sequence[Pair], mapping: LabelMap | None = None) -> LabelReport:
@@ -121,11 +152,7 @@ def check_folder(pairs: Sequence[Pair], mapping: LabelMap | None = None) -> Labe
     report = LabelReport()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for file in pool.map(lambda pair: look(pair, mapping), pairs):
-            (report.coloured if file.coloured else report.grey).append(file.pair.label)
-            report.sizes.add(file.size[::-1])
-            for value, count in file.counts.items():
-                report.counts[value] = report.counts.get(value, 0) + count
-                report.files.setdefault(value, []).append(str(file.pair.label))
+            report.add(file)
     if report.coloured and report.grey:
         raise DataError(
             f"{len(report.coloured)} labels are colour-coded (such as {report.coloured[0]}) and {len(report.grey)} are "

@@ -1,18 +1,17 @@
-"""From two folders to a task: pairs of image and label, splits, classes."""
+"""Two folders of images and labels: which belong together, and how label values become classes."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fcn_caffe.data.own.label_check import LabelReport, Pair
-from fcn_caffe.data.readers.image_files import IMAGE_SUFFIXES, LABEL_SUFFIXES, FolderIndex, read_split
+from fcn_caffe.data.readers.image_files import IMAGE_SUFFIXES, LABEL_SUFFIXES, FolderIndex
 from fcn_caffe.data.readers.labels import LabelMap, read_palette
 from fcn_caffe.errors import DataError
 
-__all__ = ["ClassPlan", "Pairing", "Splits", "class_colors", "make_splits", "pair_files", "plan_classes"]
+__all__ = ["ClassPlan", "Pairing", "class_colors", "pair_files", "plan_classes"]
 
 VOID = 255
 
@@ -56,73 +55,6 @@ def pair_files(images: str | Path, labels: str | Path, label_suffix: str = "") -
             + (f" Labels: {next(iter(label_index.files))} …" if label_index.files else "")
         )
     return pairing
-
-
-@dataclass
-class Splits:
-    """The names of each split. `test` may be empty."""
-
-    train: list[str]
-    val: list[str]
-    test: list[str] = field(default_factory=list)
-
-    def non_empty(self) -> dict[str, list[str]]:
-        """Return the splits that list something: names by the split's name."""
-        return {name: names for name, names in vars(self).items() if names}
-
-
-def make_splits(
-    pairs: Sequence[Pair],
-    *,
-    train_list: str | Path | None = None,
-    val_list: str | Path | None = None,
-    test_list: str | Path | None = None,
-    val_fraction: float = 0.2,
-    seed: int = 1337,
-) -> Splits:
-    """Read the lists; without a list for val, draw one from the sorted names with the seed.
-
-    Raises:
-        DataError: for a listed name without image and label, names in two splits, or too few images to split.
-    """
-    known = {pair.name for pair in pairs}
-    if train_list is None and (val_list is not None or test_list is not None):
-        raise DataError("--val-list and --test-list need --train-list: give the list of images to train on too.")
-    lists: dict[str, list[str]] = {}
-    for split, path in (("train", train_list), ("val", val_list), ("test", test_list)):
-        if path is None:
-            continue
-        lists[split] = [_without_suffix(name, known) for name in read_split(path)]
-        missing = [name for name in lists[split] if name not in known]
-        if missing:
-            raise DataError(
-                f"{path}: {len(missing)} of {len(lists[split])} names have no image with a label, "
-                f"such as {missing[0]!r}. Take them off the list or add the files."
-            )
-        for other, names in lists.items():
-            shared = set(names) & set(lists[split]) if other != split else set()
-            if shared:
-                raise DataError(
-                    f"{path}: {len(shared)} names are also in the {other} list, such as {min(shared)!r}. "
-                    "Scores would be too good: take them out of one list."
-                )
-    names = lists.get("train") or sorted(known - set(lists.get("test", ())))
-    if "val" in lists:
-        return Splits(names, lists["val"], lists.get("test", []))
-    if not 0 < val_fraction < 1:
-        raise DataError(f"--val-fraction should lie between 0 and 1, got {val_fraction}.")
-    held = max(1, round(len(names) * val_fraction))
-    if held >= len(names):
-        raise DataError(f"{len(names)} images with labels are too few to split. Give at least 2.")
-    shuffled = sorted(names)
-    random.Random(seed).shuffle(shuffled)
-    return Splits(sorted(shuffled[held:]), sorted(shuffled[:held]), lists.get("test", []))
-
-
-def _without_suffix(name: str, known: set[str]) -> str:
-    if name in known or Path(name).suffix.lower() not in IMAGE_SUFFIXES:
-        return name
-    return Path(name).with_suffix("").as_posix()
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,12 @@ class LabelMap:
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
 
+    def then(self, other: LabelMap) -> LabelMap:
+        """Return the rules that do what these do, and to their classes what other rules do."""
+        after = other.values
+        values = {value: after.get(index, index) for value, index in self.values.items()}
+        return LabelMap(values, {colour: after.get(index, index) for colour, index in self.colours.items()})
+
     def write(self) -> str:
         """Return the rules as the text of a mapping file."""
         rules = [f"{value}: {index}" for value, index in sorted(self.values.items())]

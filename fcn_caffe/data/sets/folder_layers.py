@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -50,7 +51,8 @@ class FolderSegData(OneImageLayer, complete=True):
     param_str: a dict with `images` and `labels` (folders; files match by name without suffix, subfolders allowed),
     `split` (a file of names; one whose file name holds "train" is drawn at random), and optionally `mean` (BGR, of
     VGG-16 by default), `seed` (1337), `randomize` (True), `classes` (checked when given), `ignore` (the void value
-    among the labels, 255), `mapping` (a file, see data/labels.py), `label_suffix` (what a label's name adds to the
+    among the labels, 255), `mapping` (a file, see data/labels.py), `base` (where relative paths start, seen from the
+    net's file; without it they are data paths), `label_suffix` (what a label's name adds to the
     image's, such as "_mask"), `outlines` (False; True makes labels of 1 on the outlines between classes and on void
     pixels, else 0).
     Raises: DataError naming the file: missing folder or image, empty split, unreadable image, sizes that differ, label
@@ -64,13 +66,14 @@ class FolderSegData(OneImageLayer, complete=True):
         "classes": None,
         "ignore": 255,
         "mapping": None,
+        "base": None,
         "label_suffix": "",
         "outlines": False,
     }
 
     def open(self) -> list[str]:
         options = self.options
-        find = self.surroundings.paths.find_data
+        find = self.find
         self.mean = read_mean(options["mean"], self.who)
         self.mapping = LabelMap.read(find(options["mapping"])) if options["mapping"] else None
         self.images = FolderIndex(find(options["images"]), what="image")
@@ -79,6 +82,14 @@ class FolderSegData(OneImageLayer, complete=True):
         # Only the file's own name decides the order: a folder called "training" should not shuffle its val list.
         self.split = options["split"] = split.name
         return read_split(split)
+
+    def find(self, path: str) -> Path:
+        """Find a file or folder that an option names. A net that comes from no file starts from the root."""
+        base, folder = self.options["base"], self.surroundings.folder
+        if base is None:
+            return self.surroundings.paths.find_data(path)
+        root = self.surroundings.paths.root if folder is None else folder / str(base)
+        return Path(os.path.normpath(root / path))
 
     def paths(self, idx: str) -> tuple[Path, Path]:
         """The image and the label file of the name `idx`."""

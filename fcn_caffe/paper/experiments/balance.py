@@ -14,12 +14,12 @@ import numpy.typing as npt
 
 from fcn_caffe.data.sets.shapes_scenes import CLASSES, draw_scene
 from fcn_caffe.models import shapes
+from fcn_caffe.models.class_weights import weigh_classes
 from fcn_caffe.paper.experiments.miniature import miniature
 from fcn_caffe.paper.result import Result
-from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.blob_file import write_blob
 
-__all__ = ["balance", "class_shares", "inverse_frequency", "with_class_weights"]
+__all__ = ["balance", "class_shares", "inverse_frequency"]
 
 ITERATIONS = 250
 RATE = 0.01  # a third of the recipe's: at that, a loss whose rare pixels weigh ten times as much diverges
@@ -42,20 +42,6 @@ def inverse_frequency(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64
     return 1 / (len(shares) * shares)
 
 
-def with_class_weights(net: caffe_pb2.NetParameter, matrix: Path) -> caffe_pb2.NetParameter:
-    """Copy a net so that its softmax losses weight classes by the matrix in a file, in training."""
-    copy = caffe_pb2.NetParameter()
-    copy.CopyFrom(net)
-    for layer in copy.layer:
-        if layer.type == "SoftmaxWithLoss":
-            layer.type = "InfogainLoss"
-            layer.infogain_loss_param.source = str(matrix)
-            if layer.loss_param.normalize:  # InfogainLoss takes the newer form alone
-                layer.loss_param.ClearField("normalize")
-                layer.loss_param.normalization = caffe_pb2.LossParameter.VALID
-    return copy
-
-
 def balance(seed: int = 0, scale: float = 1.0) -> Result:
     """Train FCN-32s without and with class weights: one start, one rate, the same images.
 
@@ -72,7 +58,7 @@ def balance(seed: int = 0, scale: float = 1.0) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         matrix = Path(folder) / "weights.binaryproto"
         write_blob(matrix, np.diag(inverse_frequency(shares)))
-        weighted = mini.train(with_class_weights(net, matrix), solver, start)
+        weighted = mini.train(weigh_classes(net, str(matrix)), solver, start)
     for words, name in (
         ("mean IU", "mean_iu"),
         ("mean accuracy", "mean_accuracy"),

@@ -15,6 +15,7 @@ from fcn_caffe.evaluation.metrics import ConfusionMatrix
 from fcn_caffe.layers.conv import Deconvolution
 from fcn_caffe.layers.fillers import is_zero_filler
 from fcn_caffe.models import make_net, shapes
+from fcn_caffe.models.class_weights import weigh_classes
 from fcn_caffe.net.multiply_adds import multiply_adds
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.rewrite.convolution_proof import fill_at_random
@@ -27,7 +28,7 @@ from fcn_caffe.paper.audit.locate import Code
 from fcn_caffe.paper.experiments.ablation import at_once, learned_upsampling, pools, table2
 from fcn_caffe.paper.experiments.ablation_nets import pool_alone
 from fcn_caffe.paper.experiments.augmentation import augmentation
-from fcn_caffe.paper.experiments.balance import balance, with_class_weights
+from fcn_caffe.paper.experiments.balance import balance
 from fcn_caffe.paper.experiments.cost import patchwise_cost
 from fcn_caffe.paper.experiments.equalities import fc_to_conv, rarefaction, upsampling, zero_init_skip
 from fcn_caffe.paper.experiments.fusion import fusion
@@ -74,7 +75,7 @@ _check_by_experiment(
 _check_by_experiment("S5.hha", "hha", hha, encode_room, trains=False)
 _check_by_experiment("S3.4.sampling", "sampling", sampling, sample_loss, LossSampling, trains=True)
 _check_by_experiment("S4.3.aug", "augmentation", augmentation, MirrorJitter, trains=True)
-_check_by_experiment("S4.3.weights", "balance", balance, with_class_weights, trains=True)
+_check_by_experiment("S4.3.weights", "balance", balance, weigh_classes, trains=True)
 _check_by_experiment(
     "P.regimes",
     "regimes",

@@ -1,0 +1,145 @@
+"""The options of new_task, in groups: data, labels, classes, splits, nets, training."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fcn_caffe.commands._options import new_parser, positive
+
+if TYPE_CHECKING:
+    from fcn_caffe.models.own_task import Training
+
+TRUNKS = ("vgg16", "vgg19", "narrow")
+NETS = ("fcn", "segnet-basic", "segnet", "unet", "deeplab-largefov", "fcn-alexnet", "fcn-googlenet", "hed")
+STAGES = {"32s": (1e-3, 1200), "16s": (2e-4, 600), "8s": (1e-4, 600)}  # learning rate and iterations
+FORMATS = ("coco", "labelme", "cvat", "cvat-masks", "cityscapes", "ade20k", "mapillary", "voc")
+
+
+def task_parser(description: str | None) -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
+    options = new_parser("new_task", description)
+    add = options.add_argument
+    add("--name", help="name of the task (default: the name of the folder that holds the images)")
+    add("--out", type=Path, help="folder to write (default: tasks/NAME)")
+    add("--force", action="store_true", help="replace an older task in that folder; its weights and snapshots stay")
+    _add_data_options(options)
+    _add_label_options(options)
+    _add_class_options(options)
+    _add_split_options(options)
+    _add_net_options(options)
+    _add_training_options(options)
+    return options
+
+
+def _add_data_options(options: argparse.ArgumentParser) -> None:
+    add = options.add_argument_group("data", "label pictures, or annotations of a known format").add_argument
+    add("--images", type=Path, help="folder of photographs")
+    add("--labels", type=Path, help="folder of label images of the same names")
+    add("--label-suffix", default="", help='what label names have after the image\'s, such as "_mask"')
+    add(
+        "--annotations",
+        type=Path,
+        metavar="PLACE",
+        help="annotation file, or a data set's folder",
+    )
+    add("--format", choices=FORMATS, help="format of the annotations (default: told by the files)")
+    add("--longest-side", type=positive, metavar="N", help="reduce longer images to N pixels, and labels with them")
+    add("--in-place", action="store_true", help="leave images and labels where they are, and name them by full paths")
+
+
+def _add_label_options(options: argparse.ArgumentParser) -> None:
+    add = options.add_argument_group("labels").add_argument
+    add("--classes", type=int, help="number of classes (default: the highest label and one)")
+    add("--class-names", type=Path, help="class card, `INDEX: NAME` a line")
+    add("--void", type=int, nargs="+", help="label values that are not scored (default: 255)")
+    add("--mapping", type=Path, help="file of `VALUE: CLASS` or `RED GREEN BLUE: CLASS` lines")
+    add("--overlap", choices=("last", "smallest", "void"), default="last", help="object that a pixel of several is of")
+    add("--unlabelled", choices=("background", "void"), default="background", help="what pixels without an object are")
+    add("--all-classes", action="store_true", help="classes that the data set's own benchmark leaves out, too")
+    add("--skip-missing", action="store_true", help="leave out images, or labels, that are not there")
+
+
+def _add_class_options(options: argparse.ArgumentParser) -> None:
+    add = options.add_argument_group("classes").add_argument
+    add("--class-file", type=Path, help="the classes in order: `NAME` or `NAME RED GREEN BLUE` a line")
+    add("--map", type=Path, metavar="FILE", help="file of `old = new` and `old = void` lines")
+    add("--merge", nargs="+", default=[], metavar="NEW=OLD,OLD", help="make old classes a new one")
+    add("--drop", nargs="+", default=[], metavar="CLASS", help="make classes void")
+    add("--allow-stray", action="store_true", help="keep classes that hardly any file shows, and files that are void")
+    weights = "weigh classes in the loss: `median` (frequency balancing), or a file of `NAME: WEIGHT` lines"
+    add("--class-weights", metavar="median|FILE", help=weights)
+
+
+def _add_split_options(options: argparse.ArgumentParser) -> None:
+    add = options.add_argument_group("splits").add_argument
+    add("--val-fraction", type=float, default=0.2, help="part of the images held back for scoring (default: 0.2)")
+    add("--test-fraction", type=float, default=0.0, help="part held back for the last word (default: none)")
+    group = "keep images of a group in one split: `parent` (their folder), or a regular expression of their names"
+    add("--group-by", metavar="parent|REGEX", help=group)
+    add("--train-list", type=Path, help="file of names to train on")
+    add("--val-list", type=Path, help="file of names to score on after each step")
+    add("--test-list", type=Path, help="file of names for the last word")
+    add("--seed", type=int, default=1337, help="of the split, the fillers and the order of images")
+
+
+def _add_net_options(options: argparse.ArgumentParser) -> None:
+    add = options.add_argument_group("nets").add_argument
+    add(
+        "--net",
+        choices=NETS,
+        default="fcn",
+        help="fcn: the paper's three stages; the others are trained in one (default: fcn)",
+    )
+    add("--width", type=positive, help="outputs of the narrowest convolutions of segnet-basic or unet (default: 64)")
+    add("--trunk", choices=TRUNKS, help="convolutional trunk (default: that of --weights, else vgg16)")
+    weights = (
+        "weights the coarsest stage starts from, of VGG-16, VGG-19, CaffeNet or GoogLeNet, the classifier's own or "
+        "convolutional; layers they lack are learned"
+    )
+    add("--weights", type=Path, help=weights)
+    add("--fc-width", type=int, help="outputs of fc6 and fc7 (default: the trunk's)")
+    add("--fc-kernel", type=int, help="kernel of fc6 (default: the trunk's)")
+    add(
+        "--pad",
+        type=int,
+        choices=(1, 100),
+        help="pad of the first convolution: 100 as in the paper, or 1 and a padded "
+        "fc6, which is quicker on small images (default: 1 where fc6 is learned)",
+    )
+
+
+def _add_training_options(options: argparse.ArgumentParser) -> None:
+    add = options.add_argument_group("training").add_argument
+    for stage, (rate, iterations) in STAGES.items():
+        add(f"--base-lr-{stage}", type=float, default=rate, help=f"learning rate of {stage} (default: {rate:g})")
+        add(f"--max-iter-{stage}", type=int, default=iterations, help=f"iterations of {stage} (default: {iterations})")
+    add("--base-lr", type=float, help="learning rate of every stage")
+    add("--max-iter", type=int, help="iterations of every stage")
+    add("--momentum", type=float, help="default: 0.9")
+    add("--weight-decay", type=float, help="default: 5e-4; what the net's paper has with --net")
+    add("--iter-size", type=int, default=1, help="images an update (default: %(default)s)")
+    add("--lr-policy", choices=("fixed", "poly"), default="poly")
+    add("--head-lr", type=float, default=1.0, help="rate of new layers over the trunk's")
+    add("--snapshot", type=int, help="iterations between scored snapshots (default: a fourth of the stage)")
+
+
+def training_settings(arguments: argparse.Namespace) -> Training:
+    """Return the settings of training that a command line asks for."""
+    from fcn_caffe.models.own_task import Training
+
+    options = vars(arguments)
+    given = {name for name in ("base_lr", "max_iter", "momentum", "weight_decay") if options[name] is not None}
+    return Training(
+        base_lr={stage: arguments.base_lr or options[f"base_lr_{stage}"] for stage in STAGES},
+        max_iter={stage: arguments.max_iter or options[f"max_iter_{stage}"] for stage in STAGES},
+        momentum=0.9 if arguments.momentum is None else arguments.momentum,
+        weight_decay=5e-4 if arguments.weight_decay is None else arguments.weight_decay,
+        iter_size=arguments.iter_size,
+        lr_policy=arguments.lr_policy,
+        head_lr=arguments.head_lr,
+        snapshot=arguments.snapshot,
+        seed=arguments.seed,
+        given=frozenset(given),
+    )
