@@ -19,7 +19,7 @@ from fcn_caffe.evaluation.net_inputs import net_preprocessing
 from fcn_caffe.layers.python import find_module
 from fcn_caffe.net.graph import Node
 from fcn_caffe.net.net import Net
-from fcn_caffe.proto.phases import TEST
+from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.weights.record import differences, read_preprocessing
 
 __all__ = ["class_counts", "first_labels", "preprocessing"]
@@ -35,12 +35,13 @@ def preprocessing(subject: Subject, weights: Path, examination: Examination) -> 
     if record is None:
         examination.skip(check, f"{weights} has no record ({weights.name}.preprocessing.json)")
         return
-    net = subject.sources[TEST]
+    phases = (TEST, TRAIN) if subject.settings is None else (TRAIN, TEST)
+    net = subject.sources[phases[0]]
     if not isinstance(net, Path):
         examination.skip(check, "the net is inside the solver file")
         return
     try:
-        theirs = net_preprocessing(net, subject.paths)
+        theirs = net_preprocessing(net, subject.paths, phases=phases)
     except FcnCaffeError as error:
         examination.skip(check, error)
         return
