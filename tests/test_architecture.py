@@ -23,7 +23,7 @@ ORDER = (
     ("export",),
     ("training",),
     ("doctor",),
-    ("pycaffe", "paper"),
+    ("pycaffe", "paper", "viewer"),
     ("commands",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(ORDER) for room in rooms}

@@ -54,6 +54,7 @@ COMMANDS = {
         "merge_bn": "merge batch normalisations into convolutions",
         "port_weights": "turn weights of any form into any other",
         "draw_net": "draw a net",
+        "view": "write a page on which one can look at a net",
         "upgrade_net": "make an old net modern",
         "upgrade_solver": "make an old solver modern",
         "make_nets": "write the paper's nets and solvers",

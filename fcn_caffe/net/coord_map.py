@@ -18,7 +18,10 @@ from fcn_caffe.net.graph import Graph, Node, filter_net
 from fcn_caffe.net.net_spec import Top, layers, named_net
 from fcn_caffe.proto import caffe_pb2
 
-__all__ = ["CoordMap", "ReceptiveField", "coord_map_from_to", "crop", "crop_offset", "receptive_field"]
+__all__ = [
+    *("CoordMap", "Derivation", "ReceptiveField", "Step"),
+    *("coord_map_from_to", "crop", "crop_offset", "derive_crop", "receptive_field"),
+]
 
 # Layers that leave every pixel in its place.
 _IN_PLACE = NEURON_TYPES | {
@@ -52,10 +55,36 @@ class CoordMap:
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """How many input pixels a unit sees along an axis, and how many lie between the centres of two neighbours."""
+    """How many input pixels a unit sees along an axis, and how many lie between the centres of two neighbours.
+
+    centre: the input pixel that the first unit's field is centred on; below 0 it lies in the padding.
+    """
 
     size: int
     stride: Fraction
+    centre: Fraction = Fraction(0)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A layer on the way from a blob up to its source: the map of its bottom to its top, and of that to the blob."""
+
+    node: Node
+    map: CoordMap
+    to_blob: CoordMap
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """How a crop's offset follows: the layers from each blob up to the layer that both are computed from.
+
+    result: the map of coordinates of the second blob to those of the first.
+    """
+
+    common: Node
+    from_steps: list[Step]
+    to_steps: list[Step]
+    result: CoordMap
 
 
 @dataclass(frozen=True)
@@ -149,7 +178,34 @@ def receptive_field(net: caffe_pb2.NetParameter | Graph, blob: str, input_blob: 
     if not ends or (stops and source is None):
         names = ", ".join(str(graph.nodes[index]) for index in sorted(stops)) or "nothing leads there"
         raise GraphError(f"blob '{blob}': its receptive field in the input is not known ({names}).")
-    return ReceptiveField(sizes[ends[0]], maps[ends[0]].inverse().scale[0])
+    back = maps[ends[0]].inverse()
+    return ReceptiveField(sizes[ends[0]], back.scale[0], back.offset[0])
+
+
+def derive_crop(net: caffe_pb2.NetParameter | Graph, blob_from: str, blob_to: str) -> Derivation:
+    """Return the steps by which the offset of a crop of `blob_from` to `blob_to` follows.
+
+    Raises:
+        GraphError: as `coord_map_from_to`.
+    """
+    graph = _graph(net)
+    result = coord_map_from_to(graph, blob_to, blob_from)
+    above: list[dict[int, int]] = [{}, {}]
+    starts = [_maker(graph, blob) for blob in (blob_from, blob_to)]
+    maps = [_maps_below(graph, start, readers)[0] for start, readers in zip(starts, above, strict=True)]
+    common = next(index for index in maps[0] if index in maps[1])
+    ways: list[list[Step]] = []
+    for start, readers, known in zip(starts, above, maps, strict=True):
+        way: list[Step] = []
+        below = common
+        while below != start:
+            index = readers[below]
+            step = _layer_map(graph.nodes[index])
+            assert step is not None  # _maps_below came through it
+            way.append(Step(graph.nodes[index], step, known[below]))
+            below = index
+        ways.append(way[::-1])
+    return Derivation(graph.nodes[common], ways[0], ways[1], result)
 
 
 def _graph(net: caffe_pb2.NetParameter | Graph) -> Graph:
@@ -172,8 +228,13 @@ def _makers_below(graph: Graph, node: Node) -> list[int]:
     return list(dict.fromkeys(graph.producers[node.index, position] for position in range(count)))
 
 
-def _maps_below(graph: Graph, start: int) -> tuple[dict[int, CoordMap], set[int]]:
-    """For each layer below one, nearest first, the map of its coordinates to that one's; and layers without a map."""
+def _maps_below(
+    graph: Graph, start: int, readers: dict[int, int] | None = None
+) -> tuple[dict[int, CoordMap], set[int]]:
+    """For each layer below one, nearest first, the map of its coordinates to that one's; and layers without a map.
+
+    readers: gets, for each layer below, the one through which it was reached.
+    """
     maps, stops = {start: CoordMap()}, set()
     waiting = [start]
     for index in waiting:
@@ -188,6 +249,8 @@ def _maps_below(graph: Graph, start: int) -> tuple[dict[int, CoordMap], set[int]
             if below not in maps:
                 maps[below] = maps[index].after(step)
                 waiting.append(below)
+                if readers is not None:
+                    readers[below] = index
     return maps, stops
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 from collections.abc import Iterable
 from datetime import datetime
@@ -12,6 +10,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from fcn_caffe.host.pages import digest
 from fcn_caffe.paper.report.charts import chart
 from fcn_caffe.paper.report.claims import VERDICTS, Verdict, by_source
 from fcn_caffe.paper.report.net_drawing import draw_net
@@ -74,12 +73,8 @@ def write_curves(result: dict[str, Any]) -> str:
 def _document(template: str, script: Markup, **values: object) -> str:
     """Fill in a page. Nothing but its own style and script may act on it, whatever an audited file says."""
     style = package_text("page.css")
-    digests = {"style_digest": _digest(style), "script_digest": _digest(script)}
+    digests = {"style_digest": digest(style), "script_digest": digest(script)}
     return str(render(template, style=style, script=script, **digests, **values))
-
-
-def _digest(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _url_of_root(record: dict[str, Any], folder: str | os.PathLike[str] | None) -> str | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib import resources
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
+from fcn_caffe.host import pages
 from fcn_caffe.paper.report.numbers import number, one_decimal, short, sides
 
 __all__ = ["package_text", "render"]
@@ -27,19 +27,11 @@ def render(template: str, **values: object) -> Markup:
 
 def package_text(name: str) -> Markup:
     """Read page.css or page.js, which go into a page unescaped."""
-    text = resources.files(_ROOM).joinpath(name).read_text(encoding="utf-8")
-    return Markup(text.replace("\r\n", "\n"))
+    return pages.package_text(_ROOM, name)
 
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader(_ROOM),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = pages.templates(_ROOM)
     environment.filters |= {"number": number, "one_decimal": one_decimal, "short": short, "sides": sides}
     return environment

@@ -1,0 +1,50 @@
+"""HTML pages that need nothing else: templates with autoescape, and a policy under which nothing foreign can act."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from functools import cache
+from importlib import resources
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+__all__ = ["digest", "json_block", "package_text", "templates"]
+
+
+@cache
+def templates(room: str) -> Environment:
+    """Return the templates of a room, those in its folder templates/; texts are escaped, `Markup` goes in as it is."""
+    return Environment(
+        loader=PackageLoader(room),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def package_text(room: str, name: str) -> Markup:
+    """Read a style or a script of a room, which goes into a page unescaped."""
+    text = resources.files(room).joinpath(name).read_text(encoding="utf-8")
+    return Markup(text.replace("\r\n", "\n"))
+
+
+def digest(text: str) -> str:
+    """Return what a Content-Security-Policy calls a style or a script by."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def json_block(value: object) -> Markup:
+    """Write a value as JSON that can stand in a script element, whatever texts it holds.
+
+    >>> json_block({"name": "</script><!-- &"})
+    Markup('{"name":"\\\\u003c/script\\\\u003e\\\\u003c!-- \\\\u0026"}')
+    """
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for letter in "<>&\u2028\u2029":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return Markup(text.encode("utf-8", "replace").decode())
