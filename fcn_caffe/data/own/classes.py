@@ -188,5 +188,6 @@ def change_values(changes: Changes, names: Sequence[str], values: Collection[int
             moved[value] = carriers[new]
     gone = sorted(moved.keys() & set(moved.values())) + sorted(set(dropped) & set(moved.values()))
     if gone:
-        raise DataError(f"the class {known[gone[0]]!r} is merged or dropped itself: name the class that is left.")
+        shown = names[gone[0]] if names else str(gone[0])
+        raise DataError(f"the class {shown!r} is merged or dropped itself: name the class that is left.")
     return ValueChanges(moved, dropped, {value: name for name, value in carriers.items()})

@@ -108,10 +108,11 @@ def make_splits(
         lists = {split: [name for name in own if own[name] == split] for split in dict.fromkeys(own.values())}
     train = lists.get("train") or sorted(known - set(lists.get("test", ())))
     val, test = lists.get("val"), lists.get("test", [])
+    total = len(train)  # which both shares are of
     if "test" not in lists and drawing.test:
-        train, test = _draw(train, drawing.test, drawing, "--test-fraction")
+        train, test = _draw(train, drawing.test, total, drawing, "--test-fraction")
     if val is None:
-        train, val = _draw(train, drawing.val, drawing, "--val-fraction")
+        train, val = _draw(train, drawing.val, total, drawing, "--val-fraction")
     return Splits(train, val, test)
 
 
@@ -137,15 +138,15 @@ def _read_lists(paths: Mapping[str, str | Path | None], known: set[str]) -> dict
     return lists
 
 
-def _draw(names: Sequence[str], share: float, drawing: Drawing, option: str) -> tuple[list[str], list[str]]:
-    """Draw whole groups until a share of the names is held back; returns the rest and those."""
+def _draw(names: Sequence[str], share: float, total: int, drawing: Drawing, option: str) -> tuple[list[str], list[str]]:
+    """Draw whole groups until a share of the total is held back; returns the rest and those."""
     if not 0 < share < 1:
         raise DataError(f"{option} should lie between 0 and 1, got {share}.")
     groups: dict[str, list[str]] = {}
     key = drawing.key()
     for name in sorted(names):
         groups.setdefault(key(name), []).append(name)
-    wanted = max(1, round(len(names) * share))
+    wanted = max(1, round(total * share))
     if len(groups) < 2 or (drawing.group_by is None and wanted >= len(names)):
         what = f"{len(groups)} group of --group-by" if drawing.group_by else f"{len(names)} images with labels"
         raise DataError(f"{what} are too few to split. Give at least 2.")

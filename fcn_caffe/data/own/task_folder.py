@@ -129,6 +129,8 @@ def _closed_up(report: LabelReport, classes: int | None, voids: Sequence[int], l
     if classes is not None and len(kept) > classes:
         raise DataError(_out_of_range(report, [value for value in kept[classes:] if value in report.files], classes))
     count = classes if classes is not None else len(kept)
+    if count < 2:
+        raise DataError(f"beside void only label {kept[0]} is used: segmentation needs at least 2 classes.")
     rules = {value: index for index, value in enumerate(kept)}
     rules.update(dict.fromkeys(voids, VOID))
     return ClassPlan(count, VOID, LabelMap(rules))
