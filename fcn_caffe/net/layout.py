@@ -4,9 +4,9 @@ It knows nothing of nets: boxes are numbers, and a box reads boxes before it.
 
     >>> made = lay_out(reads=[[], [0], [1], [2]], stages=[0, 0, 1, 1])
     >>> [(x, y) for x, y in made.corners]
-    [(16, 36), (16, 108), (224, 36), (224, 108)]
+    [(16, 36), (16, 118), (228, 36), (228, 118)]
     >>> made.routes[0].points
-    [(100, 82), (100, 108)]
+    [(102, 92), (102, 118)]
 """
 
 from __future__ import annotations
