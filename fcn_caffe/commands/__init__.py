@@ -55,6 +55,7 @@ COMMANDS = {
         "port_weights": "turn weights of any form into any other",
         "draw_net": "draw a net",
         "view": "write a page on which one can look at a net",
+        "export": "write a net as ONNX, torch.export or OpenVINO",
         "upgrade_net": "make an old net modern",
         "upgrade_solver": "make an old solver modern",
         "make_nets": "write the paper's nets and solvers",

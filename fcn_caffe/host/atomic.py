@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -38,6 +40,34 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
         with suppress(OSError):
             temporary.unlink()
         raise
+    _sync_folder(target.parent)
+
+
+@contextmanager
+def atomic_files(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a path in a new folder beside `path`, for what writes several files there, and put them in their places.
+
+    When the block ends without an error each file of the folder takes its place beside `path`, the one of that name
+    last: who reads it finds the others. The folder is removed in any case.
+
+    Args:
+        path: the file that the others belong to.
+
+    Raises:
+        OSError: The disk is full, there is no such folder …
+    """
+    target = Path(os.path.realpath(path))
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    try:
+        yield folder / target.name
+        files = sorted(folder.iterdir(), key=lambda file: file.name == target.name)
+        for file in files:
+            with open(file, "rb+") as whole:
+                os.fsync(whole.fileno())
+        for file in files:
+            os.replace(file, target.with_name(file.name))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     _sync_folder(target.parent)
 
 

@@ -208,7 +208,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        (["ex"], ["explain_lr", "extract_features", "experiment"]),
+        (["ex"], ["explain_lr", "extract_features", "export", "experiment"]),
         (["--v"], ["--version"]),
         (["--completion", ""], ["bash", "zsh", "a net.prototxt", "nets"]),
         (["solve", "--dr"], ["--dry-run"]),

@@ -1,0 +1,125 @@
+"""Traces a net as a program of torch.export, for every size that it takes: what all files are made of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fcn_caffe.errors import FcnCaffeError, GraphError
+from fcn_caffe.export.quiet import quiet
+from fcn_caffe.export.sizes import TakenSizes
+from fcn_caffe.layers.base import Layer
+from fcn_caffe.net.net import Net
+from fcn_caffe.net.runner import Shape
+
+__all__ = ["Program", "trace"]
+
+Sizes = tuple[int | str, ...]  # a free size has a letter, or is said by those of the inputs: "2*H"
+
+_AXES = {4: "NCHW", 5: "NCDHW"}
+
+
+@dataclass(frozen=True)
+class Program:
+    """A traced net.
+
+    exported: torch.export's program. inputs, outputs: the sizes of each, by blob. types: those of both, "float32".
+    letters: the letter or name of each free size, by its symbol in `exported`. parameters: the Caffe name of each
+    parameter, `layer.blob`, by its name in `exported`.
+    """
+
+    exported: torch.export.ExportedProgram
+    inputs: dict[str, Sizes]
+    outputs: dict[str, Sizes]
+    types: dict[str, str]
+    letters: dict[str, str]
+    parameters: dict[str, str]
+
+    def rename(self, size: str) -> str:
+        """Return a size of `exported` with letters in place of its symbols."""
+        return re.sub(r"\w+", lambda word: self.letters.get(word[0], word[0]), size)
+
+    def sizes(self, shape: Sequence[Any]) -> Sizes:
+        """Return the sizes of a blob of `exported`."""
+        return tuple(int(size) if str(size).isdigit() else self.rename(str(size)) for size in shape)
+
+
+def trace(
+    net: Net, outputs: Sequence[str], types: Mapping[str, torch.dtype], taken: TakenSizes | None = None
+) -> Program:
+    """Trace a net in TEST.
+
+    The number of images, heights and widths are free where the net takes others than declared, and so are the axes of
+    inputs that are no images, where no layer fixes them.
+
+    Args:
+        net: the net, of layers that can be traced.
+        outputs: the blobs to give.
+        types: those of inputs that are not float32.
+        taken: the sizes that the net takes; without them every size is the declared one.
+
+    Raises:
+        GraphError: PyTorch cannot trace the net.
+    """
+    module = net.as_module(outputs)
+    samples, axes = [], []
+    for name in module.input_names:
+        shape = net.blob_shapes[name]
+        free = set() if taken is None else _free_axes(shape, taken)
+        if 0 in free and shape[0] == 1:
+            shape = (2, *shape[1:])  # PyTorch takes a size of 1 as fixed
+        samples.append(torch.zeros(shape, dtype=types.get(name, torch.float32)))
+        axes.append(dict.fromkeys(free, torch.export.Dim.AUTO))
+    try:
+        with quiet(), torch.no_grad():
+            exported = torch.export.export(module.eval(), tuple(samples), dynamic_shapes=tuple(axes), strict=False)
+    except FcnCaffeError:
+        raise
+    except Exception as error:  # of many classes
+        reason = str(error).strip().partition("\n")[0]
+        raise GraphError(
+            f"net '{net.name}': PyTorch cannot trace it: {reason}. Try the declared sizes alone, with --fixed."
+        ) from error
+    for node in exported.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it names files of the machine
+    return _program(net, exported, module.input_names, outputs)
+
+
+def _free_axes(shape: Shape, taken: TakenSizes) -> set[int]:
+    """Return the axes of an input that may be free; PyTorch finds out of those of no image which are."""
+    if len(shape) not in _AXES:
+        return set(range(len(shape)))
+    return ({0} if taken.batches else set()) | ({2, 3} if len(shape) == 4 and len(taken.pairs) == 2 else set())
+
+
+def _program(
+    net: Net, exported: torch.export.ExportedProgram, inputs: Sequence[str], outputs: Sequence[str]
+) -> Program:
+    values = {node.name: node.meta["val"] for node in exported.graph.nodes if node.op == "placeholder"}
+    given = dict(zip(inputs, (values[name] for name in exported.graph_signature.user_inputs), strict=True))
+    (end,) = (node for node in exported.graph.nodes if node.op == "output")
+    made = dict(zip(outputs, (node.meta["val"] for node in end.args[0]), strict=True))
+    letters: dict[str, str] = {}
+    for name, blob in given.items():
+        for axis, size in enumerate(blob.shape):
+            if not isinstance(size, int) and str(size) not in letters and str(size).isidentifier():
+                letter = _AXES.get(blob.ndim, "N")[axis : axis + 1] or f"{name}_{axis}"
+                letters[str(size)] = letter if letter not in letters.values() else f"{name}_{axis}"
+    types = {name: str(blob.dtype).removeprefix("torch.") for name, blob in (given | made).items()}
+    program = Program(exported, {}, {}, types, letters, _parameter_names(net))
+    program.inputs.update((name, program.sizes(blob.shape)) for name, blob in given.items())
+    program.outputs.update((name, program.sizes(blob.shape)) for name, blob in made.items())
+    return program
+
+
+def _parameter_names(net: Net) -> dict[str, str]:
+    """Return `layer.blob` of each parameter, by its name in the module."""
+    names: dict[str, str] = {}
+    for key, layer in net.layers.items():
+        assert isinstance(layer, Layer)
+        names.update((f"layers.{key}.{blob}", f"{layer.name}.{blob}") for blob in layer.blob_names)
+    return names

@@ -1,0 +1,38 @@
+"""torch.export's own file, .pt2: run by PyTorch without this package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fcn_caffe.export.engines import Array, Engine
+from fcn_caffe.export.program import Program
+from fcn_caffe.export.quiet import quiet
+
+__all__ = ["FACTS", "open_program", "write_program"]
+
+FACTS = "fcn_caffe.json"  # the extra file of a .pt2 that says what the net wants
+
+
+def write_program(program: Program, path: Path, facts: str) -> list[Path]:
+    """Write a .pt2; facts: JSON for its extra file `FACTS`."""
+    program.exported.example_inputs = None  # as large as images are
+    with quiet():
+        torch.export.save(program.exported, path, extra_files={FACTS: facts})
+    return [path]
+
+
+def open_program(path: Path) -> Engine:
+    """Load a .pt2 that this process has written."""
+    with quiet():
+        module = torch.export.load(path).module()
+
+    def run(inputs: Mapping[str, Array]) -> list[Array]:
+        with torch.no_grad(), quiet():
+            tops = module(*(torch.from_numpy(blob) for blob in inputs.values()))
+        return [np.asarray(top) for top in ([tops] if isinstance(tops, torch.Tensor) else tops)]
+
+    return Engine(f"PyTorch {torch.__version__}", run)

@@ -1,0 +1,181 @@
+"""An exported file is right if its engine gives the plain net's numbers, at sizes that it was not traced at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fcn_caffe.errors import GraphError
+from fcn_caffe.export.engines import Array, Engine
+from fcn_caffe.export.program import Program
+from fcn_caffe.export.sizes import TakenSizes
+from fcn_caffe.host.text import show
+from fcn_caffe.net.net import Net
+from fcn_caffe.net.runner import Shape, label_blobs
+from fcn_caffe.weights.record import Preprocessing
+
+__all__ = ["HALF_TOLERANCE", "TOLERANCE", "Proof", "prove"]
+
+TOLERANCE = 1e-4  # of the largest value of an output
+HALF_TOLERANCE = 1e-2  # with float16 weights, which have 11 bits
+_SPREAD = 64.0  # the standard deviation of photographs less their mean
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a comparison has found.
+
+    engine: what ran the file. sizes: the inputs that it ran. absolute, relative: the largest difference, and as a share
+    of the largest value of its output. same: of outputs that are classes, the share of places that are the same,
+    without those where two classes are equal within the tolerance; None where there are none.
+    """
+
+    engine: str
+    sizes: list[str]
+    absolute: float
+    relative: float
+    same: float | None
+
+    def __str__(self) -> str:
+        if self.same is None:
+            said = f"largest difference {self.absolute:.2g}, {self.relative:.2g} of the largest value"
+        else:
+            said = f"{self.same:.4%} of the classes are the same, without those that tie"
+        return f"checked in {self.engine} at {' and '.join(self.sizes)}: {said}"
+
+
+def prove(
+    net: Net,
+    program: Program,
+    engine: Engine,
+    taken: TakenSizes | None = None,
+    made_by: Preprocessing | None = None,
+    *,
+    classes: bool = False,
+    half: bool = False,
+) -> Proof:
+    """Run a file on random inputs of two sizes and compare it with the plain net; raise where it is off.
+
+    Args:
+        net: the plain net.
+        program: what the file was made of.
+        engine: it, with the file loaded.
+        taken: the sizes that the net takes; without them it is run at the declared one.
+        made_by: how the file makes a photograph the net's input; None where it takes that itself.
+        classes: whether the outputs are classes.
+        half: whether the weights are float16.
+
+    Raises:
+        GraphError: an output has another shape, is not finite, or is off by more than the tolerance.
+    """
+    tolerance = HALF_TOLERANCE if half else TOLERANCE
+    worst, same, shapes = (0.0, 0.0), 1.0, _shapes(net, program, taken)
+    for seed, sizes in enumerate(shapes):
+        inputs = _inputs(net, sizes, seed, photographs=made_by is not None)
+        wanted = _answers(net, inputs, program.outputs, made_by)
+        for (name, expected), found in zip(wanted.items(), engine.run(inputs), strict=True):
+            if classes:
+                same = min(same, _same_classes(name, expected, found, tolerance))
+            else:
+                worst = max(worst, _difference(name, expected, found), key=lambda pair: pair[1])
+    proof = Proof(
+        engine.name, [", ".join(map(show, sizes.values())) for sizes in shapes], *worst, same if classes else None
+    )
+    if worst[1] > tolerance or same < (0.999 if half else 1):
+        raise GraphError(
+            f"net '{net.name}': the file is not exact enough, within {tolerance:g}: {proof}. Nothing was written. "
+            "Please report this net."
+        )
+    return proof
+
+
+def _answers(
+    net: Net, inputs: Mapping[str, Array], outputs: Iterable[str], made_by: Preprocessing | None
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the net's outputs."""
+    blobs = inputs if made_by is None else {name: prepare(blob, made_by) for name, blob in inputs.items()}
+    with torch.no_grad():
+        found = net(blobs, keep=outputs)
+    answers = {name: found[name].numpy() for name in outputs}
+    for name, blob in answers.items():
+        if not np.isfinite(blob).all():
+            raise GraphError(f"net '{net.name}': '{name}' is not finite on random inputs. Are the weights this net's?")
+    return answers
+
+
+def prepare(photographs: Array, made_by: Preprocessing) -> Array:
+    """Make RGB photographs a net's input with NumPy: what a file that does it is compared with."""
+    ordered = photographs[:, ::-1] if made_by.channel_order == "BGR" else photographs
+    mean = np.array(made_by.mean or (0.0,), np.float32).reshape(1, -1, 1, 1)
+    scale = 1.0 if made_by.scale is None else made_by.scale
+    return np.ascontiguousarray((ordered.astype(np.float32) - mean) * np.float32(scale))
+
+
+def _shapes(net: Net, program: Program, taken: TakenSizes | None) -> list[dict[str, Shape]]:
+    """Return two sets of sizes that the net takes, other than the traced; the declared sizes where none is free."""
+    free = {
+        size: net.blob_shapes[name][axis]
+        for name, sizes in program.inputs.items()
+        for axis, size in enumerate(sizes)
+        if isinstance(size, str)
+    }
+    if taken is None or not free or not free.keys() <= set(program.letters.values()):  # a size is computed from others
+        return [{name: net.blob_shapes[name] for name in program.inputs}]
+    found = []
+    for index in range(2):
+        values = {size: count + index for size, count in free.items()} | {"N": 1 + index}
+        if len(taken.pairs) == 2:
+            values.update(zip("HW", taken.pairs[index], strict=True))
+        found.append(
+            {
+                name: tuple(values[size] if isinstance(size, str) else size for size in sizes)
+                for name, sizes in program.inputs.items()
+            }
+        )
+    return found
+
+
+def _inputs(net: Net, shapes: Mapping[str, Shape], seed: int, photographs: bool) -> dict[str, Array]:
+    """Return random inputs: photographs, or such less their mean, or indices that are all 0."""
+    numbers, labels = np.random.default_rng(seed), label_blobs(net.steps)
+    inputs: dict[str, Array] = {}
+    for name, shape in shapes.items():
+        if photographs:
+            inputs[name] = numbers.integers(0, 256, shape, np.uint8)
+        elif name in labels:
+            inputs[name] = np.zeros(shape, np.float32)
+        else:
+            spread = _SPREAD if shape[1:2] == (3,) else 1.0
+            inputs[name] = numbers.standard_normal(shape, np.float32) * np.float32(spread)
+    return inputs
+
+
+def _check_shape(name: str, wanted: Sequence[int], found: Array) -> None:
+    if tuple(wanted) != found.shape:
+        raise GraphError(
+            f"the file's '{name}' is {show(found.shape)}, the net's {show(wanted)}. Please report this net."
+        )
+
+
+def _difference(name: str, wanted: npt.NDArray[np.float32], found: Array) -> tuple[float, float]:
+    """Return the largest difference, and as a share of the largest value."""
+    _check_shape(name, wanted.shape, found)
+    if not wanted.size:
+        return 0.0, 0.0
+    apart = float(np.abs(wanted - found.astype(np.float64)).max())
+    largest = float(np.abs(wanted).max())
+    if apart != apart:
+        return float("inf"), float("inf")
+    return apart, apart / largest if largest else apart
+
+
+def _same_classes(name: str, scores: npt.NDArray[np.float32], found: Array, tolerance: float) -> float:
+    """Return the share of places of the same class, without those where the best two scores tie."""
+    _check_shape(name, (*scores.shape[:1], *scores.shape[2:]), found)
+    best = np.sort(scores, 1)[:, -2:]
+    clear = best[:, 1] - best[:, 0] > tolerance * np.abs(scores).max()
+    return float((scores.argmax(1) == found)[clear].mean()) if clear.any() else 1.0

@@ -1,0 +1,63 @@
+"""Which sizes of inputs a net takes besides the declared: found by building it, without arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fcn_caffe.errors import FcnCaffeError
+from fcn_caffe.export.quiet import quiet
+from fcn_caffe.net.net import Net
+from fcn_caffe.net.runner import Shape
+
+__all__ = ["TakenSizes", "find_sizes"]
+
+# Heights and widths to try, what is small and odd first; then what nets take whose sizes are to be multiples.
+_SIZES = ((75, 100), (101, 83), (64, 96), (96, 64), (128, 160), (192, 128))
+_STEPS = (16, 32, 64)  # from the declared sizes, where a net takes none of these
+
+
+@dataclass(frozen=True)
+class TakenSizes:
+    """What a net takes.
+
+    batches: whether it takes more images than declared. pairs: two heights and widths other than the declared; fewer
+    where it takes no others.
+    """
+
+    batches: bool
+    pairs: tuple[tuple[int, int], ...]
+
+
+def find_sizes(net: Net, inputs: Sequence[str]) -> TakenSizes:
+    """Find out which sizes a net takes.
+
+    Args:
+        net: the net.
+        inputs: its inputs; those of one number of images, and of one height and width, change together.
+    """
+    declared = {name: net.blob_shapes[name] for name in inputs}
+    first = next((shape for shape in declared.values() if len(shape) == 4), next(iter(declared.values())))
+    more = {name: (shape[0] + 1, *shape[1:]) if shape[:1] == first[:1] else shape for name, shape in declared.items()}
+    batches = _takes(net, more)
+    pairs: list[tuple[int, int]] = []
+    if len(first) == 4:
+        stepped = [(first[2] + step, first[3] + 2 * step) for step in _STEPS]
+        for pair in (*_SIZES, *stepped):
+            resized = {
+                name: (*shape[:2], *pair) if shape[2:] == first[2:] else shape for name, shape in declared.items()
+            }
+            if len(pairs) < 2 and pair != first[2:] and _takes(net, resized):
+                pairs.append(pair)
+    return TakenSizes(batches, tuple(pairs))
+
+
+def _takes(net: Net, shapes: Mapping[str, Shape]) -> bool:
+    """Whether a net with these weights can be built for inputs of these sizes."""
+    try:
+        with quiet("fcn_caffe.net"):
+            twin = Net(net.param, net.phase, device="meta", input_shapes=dict(shapes))
+    except FcnCaffeError:
+        return False
+    pairs = zip(net.learnable_params, twin.learnable_params, strict=True)
+    return all(ours.blob.shape == theirs.blob.shape for ours, theirs in pairs)

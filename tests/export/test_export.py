@@ -1,0 +1,369 @@
+"""`fcn-caffe export`: each format and option, run in its engine at other sizes; what is refused leaves nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import input_layer, layer, net_param
+from places import ROOT
+
+from fcn_caffe import Net, commands
+from fcn_caffe.export import onnx_file, program_file
+from fcn_caffe.export.engines import Engine
+from fcn_caffe.export.onnx_file import open_onnx
+from fcn_caffe.export.openvino_file import open_openvino
+from fcn_caffe.export.program_file import open_program
+from fcn_caffe.net.rewrite.convolution_proof import fill_at_random
+from fcn_caffe.proto import write_text
+from fcn_caffe.weights.record import Preprocessing, sha256_of, write_preprocessing
+from fcn_caffe.weights.transfer import net_weights, save_weights
+
+pytestmark = [pytest.mark.needs_package("onnxruntime"), pytest.mark.needs_package("onnxscript")]
+
+OPEN = {".onnx": open_onnx, ".pt2": open_program, ".xml": open_openvino}
+BGR = Preprocessing("BGR", (104.0, 117.0, 123.0), scale=1.0, classes=("sky", "sea", "land", "bird"))
+
+
+def conv(name: str, bottom: str, outputs: int, options: str) -> str:
+    return layer(name, "Convolution", bottom, more=f"convolution_param {{ num_output: {outputs} {options} }}")
+
+
+FCN = (
+    input_layer("data", 1, 3, 24, 32),
+    conv("conv/1", "data", 4, "kernel_size: 3 pad: 8"),
+    layer("relu1", "ReLU", "conv/1", "conv/1"),
+    layer("pool1", "Pooling", "conv/1", more="pooling_param { kernel_size: 3 stride: 2 }"),
+    layer("norm1", "LRN", "pool1", more="lrn_param { local_size: 3 alpha: 0.001 }"),
+    conv("fr", "norm1", 4, "kernel_size: 1"),
+    layer("up", "Deconvolution", "fr", more="convolution_param { num_output: 4 kernel_size: 4 stride: 2 group: 4 }"),
+    layer("score", "Crop", "up data", more="crop_param { axis: 2 offset: 6 }"),
+)
+
+
+def save(folder: Path, *text: str, name: str = "net", record: Preprocessing | None = BGR) -> Net:
+    """Write NAME.prototxt with NAME.caffemodel, filled at random, and their record; return the net."""
+    param = net_param(*text)
+    param.name = "small"
+    net = Net(param, stages=("deploy",))
+    fill_at_random(net)
+    (folder / f"{name}.prototxt").write_text(write_text(param))
+    save_weights(folder / f"{name}.caffemodel", net_weights(net), "small")
+    if record is not None:
+        write_preprocessing(folder / f"{name}.caffemodel", record)
+    return net
+
+
+def export(folder: Path, out: str, *options: str, weights: str = "net.caffemodel") -> int:
+    net, place = str(folder / "net.prototxt"), str(folder / out)
+    return commands.main(["export", net, place, "--weights", str(folder / weights), *options])
+
+
+def numbers(*shape: int, spread: float = 1.0) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(7).standard_normal(shape, np.float32) * np.float32(spread)
+
+
+def close(found: np.ndarray[Any, Any], wanted: torch.Tensor, within: float = 1e-5) -> None:
+    expected = wanted.detach().numpy()
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= within * np.abs(expected).max()
+
+
+@pytest.mark.needs_package("openvino")
+@pytest.mark.parametrize("ending", OPEN)
+def test_a_file_gives_the_nets_numbers_at_any_size(tmp_path: Path, ending: str) -> None:
+    net = save(tmp_path, *FCN)
+    words = ["export", "net.prototxt", f"a{ending}", "--weights", "net.caffemodel"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "fcn_caffe", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    for line in (
+        "takes data, N x 3 x H x W, float32",
+        "gives score, N x 4 x H x W, float32",
+        "at 1x3x75x100 and 2x3x101x83: largest difference",
+    ):
+        assert line in done.stdout
+    engine = OPEN[ending](tmp_path / f"a{ending}")
+    for shape in ((3, 3, 24, 32), (1, 3, 41, 18)):
+        blob = numbers(*shape)
+        close(engine.run({"data": blob})[0], net(torch.from_numpy(blob))["score"])
+    known = {"net.prototxt", "net.caffemodel", "net.caffemodel.preprocessing.json", f"a{ending}"}
+    assert {file.name for file in tmp_path.iterdir()} == known | ({"a.bin"} if ending == ".xml" else set())
+
+
+def facts_of(path: Path) -> dict[str, str]:
+    if path.suffix == ".onnx":
+        import onnxruntime
+
+        return dict(onnxruntime.InferenceSession(str(path)).get_modelmeta().custom_metadata_map)
+    if path.suffix == ".xml":
+        import openvino
+
+        return {name: fact.astype(str) for name, fact in openvino.Core().read_model(path).rt_info["fcn_caffe"].items()}
+    extra = {"fcn_caffe.json": ""}
+    torch.export.load(path, extra_files=extra)
+    return dict(json.loads(extra["fcn_caffe.json"]))
+
+
+@pytest.mark.needs_package("openvino")
+@pytest.mark.parametrize("ending", OPEN)
+def test_a_file_takes_photographs_gives_classes_and_says_what_they_are(tmp_path: Path, ending: str) -> None:
+    net = save(tmp_path, *FCN)
+    assert export(tmp_path, f"a{ending}", "--preprocess", "--argmax") == 0
+    image = np.random.default_rng(3).integers(0, 256, (2, 3, 33, 47), np.uint8)
+    (found,) = OPEN[ending](tmp_path / f"a{ending}").run({"data": image})
+    blob = image[:, ::-1].astype(np.float32) - np.array([104, 117, 123], np.float32)[:, None, None]
+    scores = net(torch.from_numpy(blob))["score"]
+    best = scores.topk(2, 1).values
+    clear = (best[:, 0] - best[:, 1] > 1e-5 * scores.abs().max()).numpy()
+    assert found.dtype == np.int64
+    assert clear.mean() > 0.9 and (found == scores.argmax(1).numpy())[clear].all()
+    facts = facts_of(tmp_path / f"a{ending}")
+    assert json.loads(facts["classes"]) == list(BGR.classes or ())
+    assert json.loads(facts["colors"])[1] == [128, 0, 0]
+    assert facts["weights_sha256"] == sha256_of(tmp_path / "net.caffemodel")
+    assert (facts["net"], facts["channel_order"], json.loads(facts["mean"])) == ("small", "BGR", [104, 117, 123])
+
+
+@pytest.mark.needs_package("openvino")
+@pytest.mark.parametrize("ending", OPEN)
+def test_float16_weights(tmp_path: Path, ending: str) -> None:
+    net = save(
+        tmp_path,
+        input_layer("data", 1, 3, 12, 12),
+        conv("wide", "data", 128, "kernel_size: 5"),
+        conv("score", "wide", 32, "kernel_size: 3"),
+    )
+    assert export(tmp_path, f"a{ending}", "--fp16") == 0
+    weights = tmp_path / ("a.bin" if ending == ".xml" else f"a{ending}")
+    count = sum(blob.numel() for blobs in net.params.values() for blob in blobs)
+    assert weights.stat().st_size < 2 * count + 20000  # bytes: of a .pt2, the program's text is 15 kB
+    blob = numbers(2, 3, 20, 24)
+    (found,) = OPEN[ending](tmp_path / f"a{ending}").run({"data": blob})
+    wanted = net(torch.from_numpy(blob))["score"].detach()
+    close(found, wanted, 2e-3)
+    assert found.dtype == np.float32 and np.abs(found - wanted.numpy()).max() > 1e-5
+    assert all(blob.dtype == torch.float32 for blobs in net.params.values() for blob in blobs)
+
+
+def test_outputs_come_in_the_order_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = save(tmp_path, *FCN)
+    assert export(tmp_path, "a.pt2", "--outputs", "pool1", "conv/1") == 0
+    blob = numbers(1, 3, 30, 26)
+    found = open_program(tmp_path / "a.pt2").run({"data": blob})
+    wanted = net({"data": torch.from_numpy(blob)}, keep=("pool1", "conv/1"))
+    close(found[0], wanted["pool1"])
+    close(found[1], wanted["conv/1"])
+    assert "score" not in capsys.readouterr().out
+
+
+def test_weights_keep_caffes_names_also_beside_the_file_of_a_large_net(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnx
+
+    net = save(tmp_path, *FCN)
+    monkeypatch.setattr(onnx_file, "MOST_BYTES", 100)
+    assert export(tmp_path, "a.onnx", "--opset", "20") == 0
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for name in ("a.onnx", "a.onnx.data"):
+        (tmp_path / name).rename(moved / name)
+    blob = numbers(1, 3, 24, 32)
+    close(open_onnx(moved / "a.onnx").run({"data": blob})[0], net(torch.from_numpy(blob))["score"])
+
+    model = onnx.load(moved / "a.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    for name, blobs in net.params.items():
+        for kind, parameter in zip(("weight", "bias"), blobs, strict=False):
+            np.testing.assert_array_equal(tensors[f"{name}.{kind}"], parameter.detach().numpy())
+    assert [entry.version for entry in model.opset_import] == [20]
+    sizes = model.graph.input[0].type.tensor_type.shape.dim
+    assert [size.dim_param or size.dim_value for size in sizes] == ["N", 3, "H", "W"]
+    assert str(ROOT) not in str(model)  # the exporter notes where each operator comes from
+
+
+# -- nets whose sizes are not all free ---------------------------------------------------------------------------------
+
+CLASSIFIER = (
+    input_layer("data", 1, 3, 12, 10),
+    conv("conv", "data", 4, "kernel_size: 3 stride: 2"),
+    layer("fc", "InnerProduct", "conv", more="inner_product_param { num_output: 5 }"),
+    layer("prob", "Softmax", "fc"),
+)
+FIXED_BATCH = (
+    input_layer("data", 1, 2, 4, 6),
+    layer("flat", "Reshape", "data", more="reshape_param { shape { dim: 1 dim: 48 } }"),
+    layer("fc", "InnerProduct", "flat", more="inner_product_param { num_output: 5 }"),
+)
+TWO_INPUTS = (
+    input_layer("color", 1, 3, 20, 24),
+    input_layer("depth", 1, 1, 20, 24),
+    conv("one", "color", 4, "kernel_size: 3 pad: 1"),
+    conv("two", "depth", 4, "kernel_size: 3 pad: 1"),
+    layer("score", "Eltwise", "one two"),
+)
+RECURRENT = (
+    input_layer("data", 3, 2, 4),
+    input_layer("cont", 3, 2),
+    layer("lstm", "LSTM", "data cont", more="recurrent_param { num_output: 5 weight_filler { type: 'xavier' } }"),
+)
+TRAINING = (
+    'layer { name: "data" type: "ImageData" top: "data" top: "label" transform_param { crop_size: 12 } }',
+    conv("score", "data", 3, "kernel_size: 3 pad: 1"),
+    layer("loss", "SoftmaxWithLoss", "score label"),
+)
+
+
+@pytest.mark.parametrize(
+    "text, options, said",
+    [
+        (CLASSIFIER, (), ["takes data, N x 3 x 12 x 10", "at 1x3x12x10 and 2x3x12x10"]),
+        (FIXED_BATCH, (), ["takes data, 1 x 2 x 4 x 6", "at 1x2x4x6:"]),
+        (TWO_INPUTS, (), ["takes color, N x 3 x H x W", "takes depth, N x 1 x H x W", "2x3x101x83, 2x1x101x83"]),
+        (RECURRENT, (), ["takes data, 3 x data_1 x 4", "takes cont, 3 x data_1", "at 3x2x4, 3x2 and 3x3x4, 3x3"]),
+        (FCN, ("--fixed",), ["takes data, 1 x 3 x 24 x 32", "at 1x3x24x32:"]),
+        (FCN, ("--fixed", "--input-size", "9x8"), ["takes data, 1 x 3 x 9 x 8"]),
+        (FCN, ("--plain",), ["takes data, N x 3 x H x W"]),
+    ],
+)
+def test_sizes_that_are_free_and_sizes_that_are_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: tuple[str, ...], options: tuple[str, ...], said: list[str]
+) -> None:
+    save(tmp_path, *text, record=None)
+    assert export(tmp_path, "a.pt2", *options) == 0
+    out = capsys.readouterr().out
+    assert all(line in out for line in said), out
+
+
+def test_a_net_that_trains_loses_what_it_trains_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = (input_layer("data", 1, 3, 12, 12), TRAINING[1])
+    net = save(tmp_path, *plain)
+    (tmp_path / "net.prototxt").write_text("\n".join(TRAINING))
+    assert export(tmp_path, "a.pt2", "--ignore-preprocessing") == 0
+    assert "gives score, N x 3 x H x W, float32" in capsys.readouterr().out
+    blob = numbers(2, 3, 9, 14)
+    close(open_program(tmp_path / "a.pt2").run({"data": blob})[0], net(torch.from_numpy(blob))["score"])
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+PYTHON = 'layer { name: "odd" type: "Python" bottom: "fr" top: "odd" python_param { module: "odd" layer: "Odd" } }'
+GREY = (input_layer("data", 1, 1, 8, 8), conv("score", "data", 1, "kernel_size: 3"))
+
+
+@pytest.mark.parametrize(
+    "text, out, options, message",
+    [
+        (FCN, "a.tflite", (), "a.tflite: no format has the ending '.tflite'. Known: .onnx (ONNX)"),
+        (FCN, "a", (), "no format has the ending ''"),
+        (FCN, "none/a.onnx", (), "there is no folder"),
+        (FCN, "a.onnx", ("--weights", ""), "a net file has no weights. Give them: --weights FILE."),
+        (FCN, "a.onnx", ("--weights", "gone.caffemodel"), "gone.caffemodel"),
+        (FCN, "a.onnx", ("--outputs", "scores"), "has no blob 'scores'. Its outputs: score."),
+        (FCN, "a.onnx", ("--mean", "0"), "was made for other inputs"),
+        (FCN, "a.onnx", ("--mean", "1", "2", "--ignore-preprocessing", "--preprocess"), "--preprocess needs to know"),
+        (TWO_INPUTS, "a.onnx", ("--preprocess",), "inputs are color 1x3x20x24, depth 1x1x20x24. Export it without"),
+        (GREY, "a.onnx", ("--argmax",), "output 'score' is 1x1x6x6, and --argmax needs the scores of two classes"),
+    ],
+)
+def test_what_is_refused_leaves_nothing(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    text: tuple[str, ...],
+    out: str,
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    save(tmp_path, *text)
+    before = sorted(tmp_path.iterdir())
+    assert export(tmp_path, out, *options) == 1
+    said = capsys.readouterr().err
+    assert message in said and said.startswith("error: ") and said.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_python_layer_is_refused_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path, *FCN)
+    (tmp_path / "odd.py").write_text(
+        "import caffe\n\n\nclass Odd(caffe.Layer):\n    def setup(self, bottom, top): pass\n"
+        "    def reshape(self, bottom, top): top[0].reshape(*bottom[0].shape)\n"
+    )
+    with open(tmp_path / "net.prototxt", "a") as file:
+        file.write(PYTHON)
+    before = sorted(tmp_path.iterdir())
+    for out in ("a.onnx", "a.pt2"):
+        assert export(tmp_path, out) == 1
+        said = capsys.readouterr().err
+        assert "layer 'odd' (Python)" in said and said.count("\n") == 1
+    assert sorted(path for path in tmp_path.iterdir() if path.name != "__pycache__") == before
+
+
+def test_weights_that_lack_a_layer_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path, *FCN)
+    save(tmp_path, *FCN[:2], name="other", record=None)
+    assert export(tmp_path, "a.onnx", weights="other.caffemodel") == 1
+    assert "has no weights for layer fr, up" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "out, gone, extra", [("a.onnx", "onnxscript", "onnx"), ("a.xml", "openvino", "openvino"), ("a.xml", "onnx", "onnx")]
+)
+def test_a_package_that_is_not_there_is_named_with_its_extra(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    out: str,
+    gone: str,
+    extra: str,
+) -> None:
+    save(tmp_path, *FCN)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == gone else find(name, *more))
+    assert export(tmp_path, out) == 1
+    assert f'needs the package {gone}. Install: pip install "fcn-caffe[{extra}]".' in capsys.readouterr().err
+
+
+def test_a_file_whose_numbers_are_off_is_not_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, *FCN)
+    (tmp_path / "a.pt2").write_text("the old one")
+    before = sorted(tmp_path.iterdir())
+
+    def run_wrongly(path: Path) -> Engine:
+        engine = open_program(path)
+        return Engine(engine.name, lambda inputs: [top * np.float32(1.001) for top in engine.run(inputs)])
+
+    monkeypatch.setattr(program_file, "open_program", run_wrongly)
+    assert export(tmp_path, "a.pt2") == 1
+    assert "the file is not exact enough, within 0.0001: checked in PyTorch" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before and (tmp_path / "a.pt2").read_text() == "the old one"
+
+    def shift(path: Path) -> Engine:
+        engine = open_program(path)
+        return Engine(engine.name, lambda inputs: [(top + 1) % 4 for top in engine.run(inputs)])
+
+    monkeypatch.setattr(program_file, "open_program", shift)
+    assert export(tmp_path, "a.pt2", "--argmax") == 1
+    assert "0.0000% of the classes are the same" in capsys.readouterr().err
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = save(tmp_path, *FCN)
+    with torch.no_grad():
+        net.params["fr"][0].fill_(float("nan"))
+    save_weights(tmp_path / "net.caffemodel", net_weights(net), "small")
+    assert export(tmp_path, "a.pt2") == 1
+    assert "'score' is not finite on random inputs. Are the weights this net's?" in capsys.readouterr().err
