@@ -6,7 +6,8 @@ FcnCaffeError
 ├── LayerError      one layer's own options, bottoms or shapes
 ├── WeightsError    weight files, and weights that do not fit the net
 ├── SolverError     solver options, snapshots, the training loop
-└── DataError       images, labels, splits and data sets
+├── DataError       images, labels, splits and data sets
+└── RanksError      a run of several processes that do not meet, or lose one
 """
 
 from __future__ import annotations
@@ -90,3 +91,7 @@ class SolverError(FcnCaffeError):
 
 class DataError(FcnCaffeError):
     """An image, label, split or data set that is missing or not what it should be. Names the file."""
+
+
+class RanksError(FcnCaffeError):
+    """Processes of one run that do not meet, or one of which is gone."""

@@ -9,25 +9,34 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.ranks import Share
 from fcn_caffe.host.text import show
 
-__all__ = ["Arrays", "Batch", "Prefetch", "Sample", "Source", "State", "draws", "fill_batch"]
+__all__ = ["Arrays", "Batch", "Prefetch", "Sample", "Source", "State", "draws", "fill_batch", "own_samples"]
 
 Arrays = list[npt.NDArray[np.float32]]
 Sample = Sequence[npt.NDArray[np.float32] | float]  # an image, then its label or label picture
 State = dict[str, Any]
 Batch = tuple[Arrays, State]  # the tops, and the state after them
+Item = TypeVar("Item")
 
 
 class Source(Protocol):
-    """What a data layer reads: its first state, and the batches from a state on. It holds no open files."""
+    """What a data layer reads: its first state, and the batches from a state on. It holds no open files.
+
+    A state is of all processes of a run together. With a share of several, the source makes one process's batch of each
+    round of `share.count` batches, and the state after it is behind the round.
+    """
+
+    share: Share
 
     def start(self) -> State:
         """Return the state before the first batch."""
@@ -42,10 +51,21 @@ class Source(Protocol):
     def batches(self, state: State) -> Generator[Batch, None, None]:
         """Yield batches without end, from a state on; closing the generator closes the files."""
 
+    def skip(self, state: State, batches: int) -> State:
+        """Return the state behind so many batches."""
+
 
 def draws(seed: int, *stream: int) -> np.random.Generator:
     """Return the random numbers of a batch, an epoch or a choice: the same for the same seed and stream."""
     return np.random.default_rng([seed, *stream])
+
+
+def own_samples(samples: Iterator[Item], size: int, share: Share) -> Iterator[Item]:
+    """Take a round of share.count batches from `samples`; yield those of one process's batch of `size`."""
+    places = share.places(size)
+    for place, sample in enumerate(islice(samples, share.count * size)):
+        if place in places:
+            yield sample
 
 
 def fill_batch(size: int, samples: Iterable[tuple[Sample, str]]) -> Arrays:

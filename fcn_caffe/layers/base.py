@@ -21,6 +21,7 @@ from torch.nn.modules.module import (
 
 from fcn_caffe.errors import LayerError
 from fcn_caffe.host.paths import Surroundings
+from fcn_caffe.host.ranks import Share
 from fcn_caffe.host.text import show
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.foreign import ForeignPart, describe, is_foreign, set_fork_fields, type_problem
@@ -178,6 +179,12 @@ class Layer(nn.Module):
 
     def load_data_state(self, state: dict[str, Any]) -> None:
         """Continue in the order that `data_state` returned."""
+
+    def take_share(self, share: Share) -> None:
+        """Give only the samples that are this process's from now on; what the layer's state says is for all of them."""
+
+    def skip(self, passes: int) -> None:
+        """Go on behind the samples of so many passes, without giving them."""
 
     def error(self, message: str) -> LayerError:
         """Make a LayerError that names this layer; the caller raises it."""

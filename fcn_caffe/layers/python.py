@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fcn_caffe.errors import FcnCaffeError, LayerError
 from fcn_caffe.host.paths import Surroundings
+from fcn_caffe.host.ranks import Share
 from fcn_caffe.layers.base import Layer, register
 from fcn_caffe.proto import caffe_pb2
 
@@ -97,7 +98,9 @@ class PythonLayer:
     """Base of Python layers: `param_str`, `phase`, `blobs`, `surroundings`, and the four methods to write.
 
     A data layer that wants resumed training to see its images in the same order also has `get_state()` -> JSON-able and
-    `set_state(state)`.
+    `set_state(state)`. In a run of several processes a layer without bottoms runs once for each of them in every pass,
+    and the process keeps the tops that are its own; a layer that has `take_share(share)` and `skip(passes)` gives its
+    process's samples itself.
     Source: pycaffe's caffe.Layer.
     """
 
@@ -216,6 +219,7 @@ class Python(Layer):
     """
 
     untraced = "runs any Python on arrays"
+    share = Share()
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
@@ -277,9 +281,39 @@ class Python(Layer):
                 bottom.data = bottom.data.copy()  # the layer overwrites it, and it belongs to another layer
         self._place_tops(bottoms)
         self._use_own_blobs(tensors[count:])
+        self._run_user(bottoms)
+        if self.share.count > 1:
+            self._keep_own()
+        return bottoms
+
+    def _run_user(self, bottoms: list[Blob]) -> None:
         self.call_user(self.user.reshape, bottoms, self.top_blobs)
         self.call_user(self.user.forward, bottoms, self.top_blobs)
-        return bottoms
+
+    def _keep_own(self) -> None:
+        """Run a data layer that knows of no processes for the others, too, after it ran for the first of them."""
+        tops: list[Array] = []
+        for turn in range(self.share.count):
+            if turn:
+                self._run_user([])
+            if turn == self.share.rank:
+                tops = [blob.data.copy() for blob in self.top_blobs]
+        for blob, data in zip(self.top_blobs, tops, strict=True):
+            blob.reshape(*data.shape)
+            blob.data[...] = data
+
+    def take_share(self, share: Share) -> None:
+        if hasattr(self.user, "take_share"):
+            self.call_user(self.user.take_share, share)
+        elif not self.param.bottom:
+            self.share = share
+
+    def skip(self, passes: int) -> None:
+        if hasattr(self.user, "skip"):
+            self.call_user(self.user.skip, passes)
+        elif not self.param.bottom:
+            for _ in range(passes):
+                self._run_user([])
 
     def run_backward(self, bottoms: list[Blob], grads: tuple[Tensor, ...], down: tuple[bool, ...]) -> list[Array]:
         """Run backward of the user's class, and return the gradients of the bottoms and of its own blobs."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fcn_caffe.errors import FcnCaffeError, GraphError, LayerError
 from fcn_caffe.host.paths import PathLike, Paths, Surroundings
+from fcn_caffe.host.ranks import Share
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import REGISTRY, Layer, create_layer, refuse_foreign_layers
 from fcn_caffe.net.coord_map import crop_offset
@@ -377,6 +378,19 @@ class Net(nn.Module):
         """Let the data layers go on from where they were when `data_state` was called."""
         for name, state in states.items():
             self.layer(name).load_data_state(state)
+
+    def take_share(self, share: Share) -> None:
+        """Let the data layers give only the samples that belong to one of several processes.
+
+        Their states stay those of all processes together: each process has the same, and goes on with any other share.
+        """
+        for layer in self.layers_in_order:
+            layer.take_share(share)
+
+    def skip(self, passes: int) -> None:
+        """Let the data layers go on behind the samples of so many passes, without giving them."""
+        for layer in self.layers_in_order:
+            layer.skip(passes)
 
     # -- running ----------------------------------------------------------------------------------------------
 

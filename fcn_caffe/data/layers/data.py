@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import islice
@@ -11,11 +12,12 @@ import numpy.typing as npt
 from torch import Tensor
 
 from fcn_caffe.data.layers.prefetched import PrefetchedLayer
-from fcn_caffe.data.prefetch import Batch, State, draws, fill_batch
+from fcn_caffe.data.prefetch import Batch, State, draws, fill_batch, own_samples
 from fcn_caffe.data.readers.databases import read_records
 from fcn_caffe.data.readers.datum import array_of_datum, parse_datum
 from fcn_caffe.data.transformer import Transformer
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.ranks import Share
 from fcn_caffe.layers.base import register
 from fcn_caffe.proto import caffe_pb2
 
@@ -24,6 +26,8 @@ _TRANSFORM, _SKIP = 0, 1  # streams of random numbers, see `draws`
 
 class DatumSource:
     """Makes batches of transformed Datums in the order of their keys; after the last key the first comes again."""
+
+    share = Share()
 
     def __init__(
         self, path: str, backend: str, options: caffe_pb2.DataParameter, transformer: Transformer, seed: int
@@ -46,16 +50,30 @@ class DatumSource:
         return self._image(value, name, draws(0))[0]
 
     def batches(self, state: State) -> Generator[Batch, None, None]:
-        seed, batch, key = int(state["seed"]), int(state["batch"]), state["key"]
-        with closing(self._forever(None if key is None else bytes.fromhex(key))) as records:
-            if batch == 0 and self.rand_skip:
-                self._skip(records, int(draws(seed, _SKIP).integers(self.rand_skip)))
+        seed, batch = int(state["seed"]), int(state["batch"])
+        with closing(self._records(state)) as records:
             while True:
-                random = draws(seed, _TRANSFORM, batch)
-                taken = _Last(islice(records, self.size))
-                arrays = fill_batch(self.size, ((self._image(value, name, random), name) for _, name, value in taken))
-                batch += 1
+                random = draws(seed, _TRANSFORM, batch + self.share.rank)
+                taken = _Last(islice(records, self.share.count * self.size))
+                own = own_samples(iter(taken), self.size, self.share)
+                arrays = fill_batch(self.size, ((self._image(value, name, random), name) for _, name, value in own))
+                batch += self.share.count
                 yield arrays, {"seed": seed, "batch": batch, "key": taken.key.hex()}
+
+    def skip(self, state: State, batches: int) -> State:
+        if batches == 0:
+            return state
+        with closing(self._records(state)) as records:
+            ((key, _, _),) = deque(islice(records, batches * self.size), maxlen=1)
+        return {**state, "batch": state["batch"] + batches, "key": key.hex()}
+
+    def _records(self, state: State) -> Generator[tuple[bytes, str, bytes], None, None]:
+        """Yield the records behind a state without end."""
+        key = state["key"]
+        records = self._forever(None if key is None else bytes.fromhex(key))
+        if state["batch"] == 0 and self.rand_skip:
+            self._skip(records, int(draws(state["seed"], _SKIP).integers(self.rand_skip)))
+        return records
 
     def _skip(self, records: Iterator[tuple[bytes, str, bytes]], count: int) -> None:
         """Skip `count` records. A second visit of the first key tells the database's size, and saves further rounds."""

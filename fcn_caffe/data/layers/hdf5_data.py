@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fcn_caffe.data.prefetch import draws
 from fcn_caffe.data.readers.image_list import read_lines
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write
+from fcn_caffe.host.ranks import Share
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import Layer, register
 from fcn_caffe.proto import caffe_pb2
@@ -35,6 +37,7 @@ class HDF5Data(Layer):
     """
 
     untraced = "reads files"
+    share = Share()
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:
         super().__init__(param, *bottoms)
@@ -59,22 +62,38 @@ class HDF5Data(Layer):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         tops = [np.empty((self.size, *array.shape[1:]), np.float32) for array in self._arrays]
+        own = self.share.places(self.size)
         filled = 0
-        while filled < self.size:
-            self._read()
-            rows = self._order[self.row : self.row + self.size - filled]
+        for first, rows in self._spans(self.share.count * self.size):
+            inside = [row for place, row in enumerate(rows, first) if place in own]
             for name, top, array in zip(self.param.top, tops, self._arrays, strict=True):
                 if top.shape[1:] != array.shape[1:]:
                     raise DataError(
                         f"{self._file(self.load)}: rows of '{name}' are {show(array.shape[1:])}, in the file before "
                         f"{show(top.shape[1:])}. A batch holds rows of one shape."
                     )
-                top[filled : filled + len(rows)] = array[rows]
-            filled += len(rows)
+                top[filled : filled + len(inside)] = array[inside]
+            filled += len(inside)
+        return tuple(torch.from_numpy(top) for top in tops)
+
+    def _spans(self, count: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+        """Go `count` rows on; yield runs of rows of one file, which is loaded, and how many came before each."""
+        passed = 0
+        while passed < count:
+            self._read()
+            rows = self._order[self.row : self.row + count - passed]
+            yield passed, rows
+            passed += len(rows)
             self.row += len(rows)
             if self.row == len(self._order):
                 self.load, self.row = self.load + 1, 0
-        return tuple(torch.from_numpy(top) for top in tops)
+
+    def take_share(self, share: Share) -> None:
+        self.share = share
+
+    def skip(self, passes: int) -> None:
+        for _ in self._spans(passes * self.size):
+            pass
 
     def _file(self, load: int) -> Path:
         around, index = divmod(load, len(self.files))

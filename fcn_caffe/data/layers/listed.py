@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
-from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
-from fcn_caffe.data.prefetch import Batch, Sample, State, draws, fill_batch
+from fcn_caffe.data.prefetch import Batch, Sample, State, draws, fill_batch, own_samples
 from fcn_caffe.data.readers.opencv_images import Colour
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.ranks import Share
 from fcn_caffe.proto import caffe_pb2
 
 __all__ = ["ListSource"]
@@ -35,6 +35,8 @@ class ListSource(ABC):
     Raises:
         DataError: new_height without new_width, or rand_skip skips the whole list.
     """
+
+    share = Share()
 
     def __init__(self, count: int, options: ListOptions, seed: int) -> None:
         self.count, self.seed = count, seed
@@ -77,10 +79,15 @@ class ListSource(ABC):
         seed, batch, skip, count = (state[key] for key in ("seed", "batch", "skip", "count"))
         places = self._places(seed, skip + batch * self.batch)
         while True:
-            random = draws(seed, _TRANSFORM, batch)
-            arrays = fill_batch(self.batch, (self.sample(index, random) for index in islice(places, self.batch)))
-            batch += 1
+            random = draws(seed, _TRANSFORM, batch + self.share.rank)
+            own = own_samples(places, self.batch, self.share)
+            arrays = fill_batch(self.batch, (self.sample(index, random) for index in own))
+            batch += self.share.count
             yield arrays, {"seed": seed, "batch": batch, "skip": skip, "count": count}
+
+    def skip(self, state: State, batches: int) -> State:
+        """Return the state behind so many batches."""
+        return {**state, "batch": state["batch"] + batches}
 
     def _places(self, seed: int, position: int) -> Iterator[int]:
         """Yield places in the list without end, from a position that counts all rounds."""

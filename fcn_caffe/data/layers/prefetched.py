@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fcn_caffe.data.prefetch import Prefetch, Source, State
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.ranks import Share
 from fcn_caffe.layers.base import Layer
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.foreign import set_fork_fields
@@ -74,6 +75,14 @@ class PrefetchedLayer(Layer):
         if self._finalizer is not None:
             self._finalizer()
         self._feed = self._finalizer = None
+
+    def take_share(self, share: Share) -> None:
+        self.stop()
+        self.source.share = share
+
+    def skip(self, passes: int) -> None:
+        self.stop()
+        self._state = self.source.skip(self._state, passes)
 
     def data_state(self) -> State:
         return dict(self._state)

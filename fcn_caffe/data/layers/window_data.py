@@ -18,6 +18,7 @@ from fcn_caffe.data.readers.window_list import Window, WindowList, place_window,
 from fcn_caffe.data.transformer import read_means
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.paths import Surroundings
+from fcn_caffe.host.ranks import Share
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import register
 from fcn_caffe.proto import caffe_pb2
@@ -29,6 +30,8 @@ _WINDOWS = 0  # stream of random numbers
 
 class WindowSource:
     """Makes batches of windows drawn at random with replacement, background windows first."""
+
+    share = Share()
 
     def __init__(
         self, windows: WindowList, param: caffe_pb2.LayerParameter, seed: int, surroundings: Surroundings
@@ -76,7 +79,7 @@ class WindowSource:
     def batches(self, state: State) -> Generator[Batch, None, None]:
         seed, batch = state["seed"], state["batch"]
         while True:
-            random = draws(seed, _WINDOWS, batch)
+            random = draws(seed, _WINDOWS, batch + self.share.rank)
             data = np.zeros((self.size, self.windows.channels, self.crop, self.crop), np.float32)
             labels = np.empty(self.size, np.float32)
             for index in range(self.size):
@@ -86,8 +89,11 @@ class WindowSource:
                 mirrored = self.mirror and bool(random.integers(2))
                 self._fill(data[index], window, mirrored)
                 labels[index] = window.label
-            batch += 1
+            batch += self.share.count
             yield [data, labels], {"seed": seed, "batch": batch}
+
+    def skip(self, state: State, batches: int) -> State:
+        return {**state, "batch": state["batch"] + batches}
 
     def _fill(self, target: npt.NDArray[np.float32], window: Window, mirrored: bool) -> None:
         """Warp a window into its place in the crop; the rest stays zero, which is the mean."""

@@ -15,6 +15,7 @@ import torch
 
 from fcn_caffe.data.sets.options import read_options
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.ranks import Share
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.python import Blob, PythonLayer
 from fcn_caffe.proto.phases import TEST
@@ -100,7 +101,9 @@ class _Change(PythonLayer):
 
 
 class _RandomChange(_Change):
-    """Base of changes that are drawn in each pass, from a seed and the pass's number."""
+    """Base of changes that are drawn in each pass, from a seed and the pass's number, which counts all processes'."""
+
+    share = Share()
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         super().setup(bottom, top)
@@ -112,8 +115,12 @@ class _RandomChange(_Change):
 
     def drawing(self) -> np.random.Generator:
         """Return this pass's random numbers; the next call is for the next pass."""
-        self.passes += 1
-        return np.random.default_rng([self.seed, self.passes])
+        number = self.passes + 1 + self.share.rank
+        self.passes += self.share.count
+        return np.random.default_rng([self.seed, number])
+
+    def take_share(self, share: Share) -> None:
+        self.share = share
 
     def get_state(self) -> dict[str, int]:
         return {"seed": self.seed, "pass": self.passes}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from fcn_caffe.data.prefetch import Batch, Prefetch
 from fcn_caffe.data.sets.options import read_options
 from fcn_caffe.data.sets.sampling import Draws
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.ranks import Share
 from fcn_caffe.layers.python import Blob, PythonLayer
 
 __all__ = ["OneImageLayer"]
@@ -62,6 +64,8 @@ class OneImageLayer(PythonLayer):
     _feed: Prefetch | None = None
     _finalizer: Any = None
     _last: str | None = None
+    share: Share = Share()
+    _first: _Order | None = None  # with a share of several: where the order is for all of them together
 
     def __init_subclass__(cls, *, complete: bool = False) -> None:
         super().__init_subclass__()
@@ -159,18 +163,45 @@ class OneImageLayer(PythonLayer):
         for blob, array in zip(top, self.top_arrays(), strict=True):
             blob.data[...] = array
         self._last, self._held = self.indices[self.idx], None
-        if self.random:
-            if self._draws is None:  # a setup of the user's own, which made the first draw
-                self._draws = self._seeded()
-                self._draws.next(len(self.indices))
-            self.idx = self._draws.next(len(self.indices))
-        else:
-            self.idx = (self.idx + 1) % len(self.indices)
+        self._go_on(self.share.count)
+        if self._first is not None:
+            self._first.go_on(self.share.count)
         if self._feed is None and self._ahead():
-            draws = self._draws.copy() if self.random and self._draws is not None else None
-            images = _read_ahead(weakref.ref(self), list(self.indices), self.idx, draws)
+            order = _Order(self.idx, len(self.indices), self._drawn().copy() if self.random else None)
+            images = _read_ahead(weakref.ref(self), list(self.indices), order, self.share.count)
             self._feed = Prefetch(images, self._ahead(), self.who)
             self._finalizer = weakref.finalize(self, self._feed.close)
+
+    def _drawn(self) -> Draws:
+        """Return the stream of places, behind the draw of `idx`."""
+        if self._draws is None:  # a setup of the user's own, which made the first draw
+            self._draws = self._seeded()
+            self._draws.next(len(self.indices))
+        return self._draws
+
+    def _go_on(self, images: int) -> None:
+        order = _Order(self.idx, len(self.indices), self._drawn() if self.random else None)
+        order.go_on(images)
+        self.idx = order.place
+
+    def take_share(self, share: Share) -> None:
+        """Give every share.count-th image of the order from now on, from the share.rank-th."""
+        self._stop()
+        self._held = self._last = None
+        if self._first is not None:
+            self.idx, self._draws = self._first.place, self._first.draws
+        self.share, self._first = share, None
+        if share.count > 1:
+            draws = self._drawn().copy() if self.random else None
+            self._first = _Order(self.idx, len(self.indices), draws)
+            self._go_on(share.rank)
+
+    def skip(self, passes: int) -> None:
+        """Go on behind the images of so many passes."""
+        share = self.share
+        self.take_share(Share())
+        self._go_on(passes)
+        self.take_share(share)
 
     def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
         """Data has no gradient."""
@@ -200,9 +231,10 @@ class OneImageLayer(PythonLayer):
 
     def get_state(self) -> dict[str, Any]:
         """Return the data order for a snapshot, as JSON can hold it."""
-        state: dict[str, Any] = {"index": self.idx, "count": len(self.indices)}
+        place, draws = (self.idx, self._draws) if self._first is None else (self._first.place, self._first.draws)
+        state: dict[str, Any] = {"index": place, "count": len(self.indices)}
         if self.random:
-            state["random"] = (self._draws or self._seeded()).get_state()
+            state["random"] = (draws or self._seeded()).get_state()
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -218,11 +250,13 @@ class OneImageLayer(PythonLayer):
             )
         if state == self.get_state():
             return  # the images that were read ahead still fit
-        self._stop()
-        self._held, self._last, self.idx = None, None, int(state["index"])
+        share = self.share
+        self.take_share(Share())
+        self.idx = int(state["index"])
         if self.random:
             self._draws = Draws(0)
             self._draws.set_state(state["random"])
+        self.take_share(share)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_feed": None, "_finalizer": None}
@@ -232,16 +266,30 @@ def _load_methods(cls: type[OneImageLayer]) -> dict[str, Any]:
     return {name: getattr(cls, name) for name in dir(cls) if name.startswith("load")}
 
 
+@dataclass
+class _Order:
+    """A place in the order of `count` images, and the stream that the next is drawn from; None for the one behind."""
+
+    place: int
+    count: int
+    draws: Draws | None
+
+    def go_on(self, images: int) -> None:
+        for _ in range(images):
+            self.place = (self.place + 1) % self.count if self.draws is None else self.draws.next(self.count)
+
+
 def _read_ahead(
-    layer: weakref.ref[OneImageLayer], names: Sequence[str], place: int, draws: Draws | None
+    layer: weakref.ref[OneImageLayer], names: Sequence[str], order: _Order, step: int
 ) -> Generator[Batch, None, None]:
     """Yield images in the order that the layer asks for them. A weak reference, so that no thread keeps it alive."""
     while True:
+        place = order.place
         arrays = _load(layer, names[place])
         if arrays is None:
             return
         yield arrays, {"idx": place, "name": names[place]}
-        place = (place + 1) % len(names) if draws is None else draws.next(len(names))
+        order.go_on(step)
 
 
 def _load(layer: weakref.ref[OneImageLayer], name: str) -> list[Array] | None:

@@ -9,6 +9,7 @@ from fcn_caffe.data.readers.image_files import image_blob
 from fcn_caffe.data.sets.options import read_mean, read_options
 from fcn_caffe.data.sets.shapes_scenes import CLASSES, MEAN, SPLITS, draw_crop, draw_scene
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.ranks import Share
 from fcn_caffe.layers.python import Blob, PythonLayer
 
 __all__ = ["CLASSES", "ShapesClassData", "ShapesSegData"]
@@ -26,6 +27,7 @@ class _ShapesLayer(PythonLayer):
 
     size = 0
     batch = 1
+    share = Share()
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         who = type(self).__name__
@@ -48,11 +50,18 @@ class _ShapesLayer(PythonLayer):
 
     def indices(self) -> list[int]:
         """Return the indices of the images of this pass."""
-        indices = range(self.position, self.position + self.batch)
+        first = self.position
+        indices = [first + place for place in self.share.places(self.batch)]
         return [index % self.count if self.count else index for index in indices]
 
     def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
         """Data has no gradient."""
+
+    def take_share(self, share: Share) -> None:
+        self.share = share
+
+    def skip(self, passes: int) -> None:
+        self.position += passes * self.batch
 
     def get_state(self) -> dict[str, int]:
         return {"position": self.position}
@@ -80,7 +89,7 @@ class ShapesSegData(_ShapesLayer):
             image, label[place, 0] = draw_scene(self.seed, self.split, index, self.size)
             data[place] = image_blob(image, self.mean)[0]
         top[0].data[...], top[1].data[...] = data, label
-        self.position += self.batch
+        self.position += self.batch * self.share.count
 
 
 class ShapesClassData(_ShapesLayer):
@@ -102,4 +111,4 @@ class ShapesClassData(_ShapesLayer):
             image, top[1].data[place] = draw_crop(self.seed, self.split, index, self.size)
             data[place] = image_blob(image, self.mean)[0]
         top[0].data[...] = data
-        self.position += self.batch
+        self.position += self.batch * self.share.count
