@@ -51,7 +51,7 @@ class Source(Protocol):
     def batches(self, state: State) -> Generator[Batch, None, None]:
         """Yield batches without end, from a state on; closing the generator closes the files."""
 
-    def skip(self, state: State, batches: int) -> State:
+    def state_behind(self, state: State, batches: int) -> State:
         """Return the state behind so many batches."""
 
 

@@ -152,7 +152,7 @@ class Ranks:
                 dist.all_reduce(flat)
             flat.div_(self.count)
             if flat is not pack[0]:
-                for tensor, part in zip(pack, flat.split([one.numel() for one in pack]), strict=True):
+                for tensor, part in zip(pack, torch.split(flat, [one.numel() for one in pack]), strict=True):
                     tensor.copy_(part.view(tensor.shape))
 
     @torch.no_grad()

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from fcn_caffe.host.ranks import ALONE, Ranks
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import NOT_IMPLEMENTED, Layer, SameShapeLayer, of_shape, register
 from fcn_caffe.layers.gradients import is_finite, is_known, with_value
@@ -44,6 +45,7 @@ class LossLayer(Layer):
     """
 
     loss = True
+    ranks: Ranks = ALONE  # the processes over which valid positions are counted
     undifferentiable: ClassVar[tuple[int, ...]] = (1,)
     never_forced = (1,)
     refused_gradients: ClassVar[Mapping[int, str]] = {1: "Layer cannot backpropagate to label inputs."}
@@ -64,8 +66,13 @@ class LossLayer(Layer):
         return int(modes.VALID if options.normalize else modes.BATCH_SIZE)
 
     def normalizer(self, valid: Tensor | int, outer: int, inner: int) -> Tensor | float:
-        """Return the divisor of the summed loss, at least 1; `valid` is the number of positions that count."""
+        """Return the divisor of the summed loss, at least 1; `valid` is the number of positions that count.
+
+        With `ranks` it is the mean of theirs: the mean of the losses then is over the valid positions of all.
+        """
         modes = caffe_pb2.LossParameter
+        if self.by_valid and self.ranks.count > 1:
+            return max(self.ranks.mean([float(valid)])[0], 1 / self.ranks.count)
         if self.by_valid:
             return valid.clamp(min=1) if isinstance(valid, Tensor) else max(valid, 1)
         return float(max(1, {modes.FULL: outer * inner, modes.BATCH_SIZE: outer, modes.NONE: 1}[self.normalization]))

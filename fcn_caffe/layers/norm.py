@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fcn_caffe.host.ranks import ALONE, Ranks
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import Layer, SameShapeLayer, of_shape, register
 from fcn_caffe.proto import caffe_pb2
@@ -52,13 +55,58 @@ class LRN(SameShapeLayer):
         return factor * (factor if self.overwrites else bottom)
 
 
+class OverRanks:
+    """Mixed into batch normalisations: the processes whose batches give one mean and one variance; by default none."""
+
+    ranks: Ranks = ALONE
+
+
+def batch_statistics(bottom: Tensor, ranks: Ranks, axes: list[int] | tuple[int, ...]) -> tuple[Tensor, Tensor, float]:
+    """Return mean and biased variance along axes, which stay as 1, and how many values they are of.
+
+    Over several processes they are of the batches of all, and so are their gradients.
+    """
+    if ranks.count == 1:
+        variance, mean = torch.var_mean(bottom, axes, correction=0, keepdim=True)
+        return mean, variance, bottom.numel() / mean.numel()
+    total = bottom.sum(axes, keepdim=True)
+    count = sum(one for (one,) in ranks.gather_numbers([bottom.numel() / total.numel()]))
+    mean = _sum_over(ranks, total) / count
+    return mean, _sum_over(ranks, (bottom - mean).square().sum(axes, keepdim=True)) / count, count
+
+
+def normalise_over(ranks: Ranks, bottom: Tensor, axes: list[int] | tuple[int, ...], eps: float) -> Tensor:
+    """Subtract the mean along axes, of the batches of all processes, and divide by their standard deviation."""
+    mean, variance, _ = batch_statistics(bottom, ranks, axes)
+    return (bottom - mean) / (variance + eps).sqrt()
+
+
+class _SumOver(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, ranks: Ranks) -> Tensor:  # noqa: ANN401 (as PyTorch has it)
+        ctx.ranks = ranks
+        return ranks.add(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        return ctx.ranks.add(gradient), None
+
+
+def _sum_over(ranks: Ranks, tensor: Tensor) -> Tensor:
+    """Return the sum over the processes; the gradient of each one's part is the sum of theirs."""
+    apply: Any = _SumOver.apply
+    total: Tensor = apply(tensor, ranks)
+    return total
+
+
 @register("BatchNorm")
-class BatchNorm(SameShapeLayer):
+class BatchNorm(OverRanks, SameShapeLayer):
     """Subtract each channel's mean and divide by its standard deviation. Scale adds the affine part.
 
     Shapes: (N, C, ...) -> the same; blobs mean (C), variance (C), scale factor (1), never learned. In train() (or
     use_global_stats: false) the batch's statistics are used and the blobs move: factor = factor * f + 1, mean = mean *
     f + batch mean, variance likewise with m / (m - 1); in eval() blob / factor.
+    With `ranks` the batch is that of all processes.
     Gradient: to the bottom.
     Source: Caffe BatchNormLayer.
     """
@@ -104,7 +152,7 @@ class BatchNorm(SameShapeLayer):
         else:
             # One value per channel has no variance: Caffe gives 0 and no gradient, PyTorch raises an error.
             lone = shaped.numel() == channels
-            if self.eps <= 0:  # PyTorch wants one above 0
+            if self.eps <= 0 or self.ranks.count > 1:  # PyTorch wants one above 0
                 top = self._normalise(shaped)
             else:
                 top = shaped * 0 if lone else F.batch_norm(shaped, None, None, training=True, eps=self.eps)
@@ -113,6 +161,8 @@ class BatchNorm(SameShapeLayer):
 
     def _normalise(self, bottom: Tensor) -> Tensor:
         axes = [axis for axis in range(bottom.ndim) if axis != 1]
+        if self.ranks.count > 1:
+            return normalise_over(self.ranks, bottom, axes, self.eps)
         centred = bottom - bottom.mean(axes, keepdim=True)
         return centred / (centred.square().mean(axes, keepdim=True) + self.eps).sqrt()
 
@@ -121,11 +171,10 @@ class BatchNorm(SameShapeLayer):
         if not bottom.numel():  # no values, no statistics
             return
         axes = [axis for axis in range(bottom.ndim) if axis != 1]
-        count = bottom.numel() / bottom.shape[1]
-        variance, mean = torch.var_mean(bottom, axes, correction=0)
+        mean, variance, count = batch_statistics(bottom, self.ranks, axes)
         self.scale_factor.mul_(self.fraction).add_(1)
-        self.mean.mul_(self.fraction).add_(mean)
-        self.variance.mul_(self.fraction).add_(variance, alpha=count / (count - 1) if count > 1 else 1)
+        self.mean.mul_(self.fraction).add_(mean.reshape(-1))
+        self.variance.mul_(self.fraction).add_(variance.reshape(-1), alpha=count / (count - 1) if count > 1 else 1)
 
 
 @register("MVN")

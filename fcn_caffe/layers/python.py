@@ -309,9 +309,9 @@ class Python(Layer):
             self.share = share
 
     def skip(self, passes: int) -> None:
-        if hasattr(self.user, "skip"):
+        if hasattr(self.user, "take_share"):
             self.call_user(self.user.skip, passes)
-        elif not self.param.bottom:
+        elif not self.param.bottom:  # its tops stay as they are until it runs again
             for _ in range(passes):
                 self._run_user([])
 

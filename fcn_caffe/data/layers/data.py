@@ -60,7 +60,7 @@ class DatumSource:
                 batch += self.share.count
                 yield arrays, {"seed": seed, "batch": batch, "key": taken.key.hex()}
 
-    def skip(self, state: State, batches: int) -> State:
+    def state_behind(self, state: State, batches: int) -> State:
         if batches == 0:
             return state
         with closing(self._records(state)) as records:

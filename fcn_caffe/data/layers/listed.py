@@ -85,7 +85,7 @@ class ListSource(ABC):
             batch += self.share.count
             yield arrays, {"seed": seed, "batch": batch, "skip": skip, "count": count}
 
-    def skip(self, state: State, batches: int) -> State:
+    def state_behind(self, state: State, batches: int) -> State:
         """Return the state behind so many batches."""
         return {**state, "batch": state["batch"] + batches}
 

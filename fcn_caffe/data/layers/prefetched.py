@@ -82,7 +82,7 @@ class PrefetchedLayer(Layer):
 
     def skip(self, passes: int) -> None:
         self.stop()
-        self._state = self.source.skip(self._state, passes)
+        self._state = self.source.state_behind(self._state, passes)
 
     def data_state(self) -> State:
         return dict(self._state)

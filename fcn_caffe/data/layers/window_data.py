@@ -92,7 +92,7 @@ class WindowSource:
             batch += self.share.count
             yield [data, labels], {"seed": seed, "batch": batch}
 
-    def skip(self, state: State, batches: int) -> State:
+    def state_behind(self, state: State, batches: int) -> State:
         return {**state, "batch": state["batch"] + batches}
 
     def _fill(self, target: npt.NDArray[np.float32], window: Window, mirrored: bool) -> None:

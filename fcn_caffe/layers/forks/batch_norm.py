@@ -10,16 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fcn_caffe.host.ranks import ALONE, Ranks
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import Layer, SameShapeLayer, of_shape, register, variant
 from fcn_caffe.layers.gradients import with_value
-from fcn_caffe.layers.norm import BatchNorm
+from fcn_caffe.layers.norm import BatchNorm, OverRanks, batch_statistics, normalise_over
 from fcn_caffe.proto import caffe_pb2
 
 _BATCH_AXES = (0, 2, 3)
 
 
-class _ChannelNorm(SameShapeLayer):
+class _ChannelNorm(OverRanks, SameShapeLayer):
     """Base of the kinds of BN: 4-D bottoms, and a blob 1 x C x 1 x 1 for each name."""
 
     fresh_top = True
@@ -45,11 +46,18 @@ class _ChannelNorm(SameShapeLayer):
             raise self.error(f"bottom is {show(bottom.shape)}, the blobs are for N x {self.channels} x H x W.")
 
 
-def normalise_batch(bottom: Tensor, eps: float, scale: Tensor | None, shift: Tensor | None) -> Tensor:
-    """Normalise each channel by the batch's mean and biased variance, then scale and shift it.
+def normalise_batch(
+    bottom: Tensor, eps: float, scale: Tensor | None, shift: Tensor | None, ranks: Ranks = ALONE
+) -> Tensor:
+    """Normalise each channel by mean and biased variance of the batch, of all processes; then scale and shift it.
 
     One value a channel has no variance: it becomes 0, without a gradient, before the shift. PyTorch raises an error.
     """
+    if ranks.count > 1:
+        channels = (1, -1, *(1,) * (bottom.ndim - 2))
+        top = normalise_over(ranks, bottom, [axis for axis in range(bottom.ndim) if axis != 1], eps)
+        top = top if scale is None else top * scale.reshape(channels)
+        return top if shift is None else top + shift.reshape(channels)
     if bottom.numel() > bottom.shape[1]:
         weight, bias = (None if blob is None else blob.reshape(-1) for blob in (scale, shift))
         return F.batch_norm(bottom, None, None, weight, bias, training=True, eps=eps)
@@ -96,7 +104,7 @@ class SegNetBN(_ChannelNorm):
     def forward(self, bottom: Tensor) -> Tensor | tuple[Tensor, ...]:
         self.check(bottom)
         if self.learns:
-            top = normalise_batch(bottom, 1e-9, self.scale, self.shift)
+            top = normalise_batch(bottom, 1e-9, self.scale, self.shift, self.ranks)
         else:
             top = self.scale * bottom + self.shift
             if self.overwrites and self.follows_caffe:
@@ -104,7 +112,7 @@ class SegNetBN(_ChannelNorm):
         if self.top_count == 1:
             return top
         if self.learns:
-            variance, mean = torch.var_mean(bottom.detach(), _BATCH_AXES, correction=0, keepdim=True)
+            mean, variance, _ = batch_statistics(bottom.detach(), self.ranks, _BATCH_AXES)
         else:
             variance = mean = bottom.new_zeros(1, self.channels, 1, 1)
         return (top, mean, variance)[: self.top_count]
@@ -160,7 +168,7 @@ class PSPNetBN(_ChannelNorm):
         self.check(bottom)
         if self.training and not self.frozen:
             self._move(bottom.detach())
-            return normalise_batch(bottom, self.eps, self.slope, self.bias)
+            return normalise_batch(bottom, self.eps, self.slope, self.bias, self.ranks)
         deviation = (self.variance.detach() + self.eps).sqrt()
         normal: Tensor = (bottom - self.mean.detach()) / deviation
         slope: Tensor = self.slope
@@ -176,14 +184,15 @@ class PSPNetBN(_ChannelNorm):
 
     @torch.no_grad()
     def _move(self, bottom: Tensor) -> None:
-        unbiased = self.by_cudnn and bottom.numel() > self.channels
-        variance, mean = torch.var_mean(bottom, _BATCH_AXES, correction=int(unbiased), keepdim=True)
+        mean, variance, count = batch_statistics(bottom, self.ranks, _BATCH_AXES)
+        if self.by_cudnn and count > 1:
+            variance = variance * (count / (count - 1))
         self.mean.mul_(self.momentum).add_(mean, alpha=1 - self.momentum)
         self.variance.mul_(self.momentum).add_(variance, alpha=1 - self.momentum)
 
 
 @variant("BatchNorm", "nvidia", "NVIDIA")
-class NvidiaBatchNorm(SameShapeLayer):
+class NvidiaBatchNorm(OverRanks, SameShapeLayer):
     """NVIDIA's BatchNorm: (x - mean) / sqrt(variance + eps), with scale_bias times scale plus bias.
 
     By the batch in train(), by the blobs in eval(); the third blob divides nothing. The first two passes of a layer
@@ -238,7 +247,7 @@ class NvidiaBatchNorm(SameShapeLayer):
             raise self.error(f"bottom is {show(bottom.shape)}, the blobs are for {self.channels} channels.")
         scale, bias = (self.scale, self.bias) if self.affine else (None, None)
         if self.training:
-            top = normalise_batch(shaped, self.eps, scale, bias)
+            top = normalise_batch(shaped, self.eps, scale, bias, self.ranks)
             self._move(shaped.detach())
         else:
             top = F.batch_norm(shaped, self.mean, self.variance, scale, bias, eps=self.eps)
@@ -247,11 +256,11 @@ class NvidiaBatchNorm(SameShapeLayer):
     @torch.no_grad()
     def _move(self, bottom: Tensor) -> None:
         axes = [axis for axis in range(bottom.ndim) if axis != 1]
-        variance, mean = torch.var_mean(bottom, axes, correction=0)
+        mean, variance, _ = batch_statistics(bottom, self.ranks, axes)
         fraction = self.fraction if self.passes > 1 else 0.0
         self.passes += 1
-        self.mean.mul_(fraction).add_(mean, alpha=1 - fraction)
-        self.variance.mul_(fraction).add_(variance + self.eps, alpha=1 - fraction)
+        self.mean.mul_(fraction).add_(mean.reshape(-1), alpha=1 - fraction)
+        self.variance.mul_(fraction).add_(variance.reshape(-1) + self.eps, alpha=1 - fraction)
 
 
 @variant("BatchNorm", "intel", "Intel", restrictions="stats_batch_size is refused")

@@ -4,22 +4,60 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Literal
 
+from fcn_caffe.host.ranks import ALONE, Ranks
+
 Effect = Literal["stop", "snapshot", "none"]
+_ECHO = 5.0
 _Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 
 
 class Requests:
-    """What signals have asked the training loop to do, and it has not done yet."""
+    """What signals have asked the training loop to do, and it has not done yet.
 
-    def __init__(self) -> None:
+    A signal counts once the processes of the run `agree`: it may reach one of them first, or alone. In a run of several
+    it may also come twice, from the terminal and from torchrun: so only a signal that comes `_ECHO` seconds after the
+    first interrupts at once. SIGTERM asks there as SIGINT does, since torchrun ends its processes with it.
+
+    Args:
+        ranks: the processes.
+    """
+
+    def __init__(self, ranks: Ranks = ALONE) -> None:
         self.snapshot = False
         self.stop = False
+        self._ranks = ranks
+        self._heard_snapshot = False
+        self._heard_stop: float | None = None  # when
         self._catching = False
+
+    @property
+    def heard(self) -> list[float]:
+        """What signals have asked of this process: to stop, and to snapshot; 1 for yes."""
+        return [float(self._heard_stop is not None), float(self._heard_snapshot)]
+
+    def agree(self) -> None:
+        """Let what signals have asked of any process count for all."""
+        heard = self.heard
+        self.take([heard] if self._ranks.count == 1 else self._ranks.gather_numbers(heard))
+
+    def take(self, heard: Iterable[Sequence[float]]) -> None:
+        """Let what each process has heard count."""
+        for stop, snapshot in heard:
+            self.stop, self.snapshot = self.stop or bool(stop), self.snapshot or bool(snapshot)
+
+    def serve_stop(self) -> None:
+        """Forget the request to stop."""
+        self.stop, self._heard_stop = False, None
+
+    def serve_snapshot(self) -> None:
+        """Forget the request for a snapshot."""
+        self.snapshot = self._heard_snapshot = False
 
     @contextmanager
     def catch(self, interrupt: Effect = "stop", hang_up: Effect = "snapshot") -> Iterator[None]:
@@ -37,6 +75,8 @@ class Requests:
             return
         effects: dict[Effect, _Handler] = {"stop": self._interrupt, "snapshot": self._hang_up, "none": signal.SIG_IGN}
         handlers: dict[int, _Handler] = {signal.SIGINT: effects[interrupt]}
+        if self._ranks.count > 1:
+            handlers[signal.SIGTERM] = effects[interrupt]
         if hasattr(signal, "SIGHUP"):  # Windows has none
             handlers[signal.SIGHUP] = effects[hang_up]
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
@@ -48,14 +88,18 @@ class Requests:
             for number, handler in before.items():
                 # None stands for a handler that was not set from Python and cannot be put back from it.
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
-            is_left, self.stop, self.snapshot = self.stop, False, False
+            is_left = self.stop or self._heard_stop is not None
+            self.serve_stop()
+            self.serve_snapshot()
         if is_left:
             signal.raise_signal(signal.SIGINT)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self.stop:
+        now = time.monotonic()
+        if self._heard_stop is None:
+            self._heard_stop = now
+        elif self._ranks.count == 1 or now - self._heard_stop > _ECHO:
             raise KeyboardInterrupt
-        self.stop = True
 
     def _hang_up(self, number: int, frame: FrameType | None) -> None:
-        self.snapshot = True
+        self._heard_snapshot = True

@@ -12,6 +12,7 @@ import json
 import os
 import random
 import shutil
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -44,6 +45,11 @@ _FORMAT = 1
 _RANDOM_STATES = {"iter", "torch", "python", "numpy", "data", "test_data"}
 
 
+def seed_rank(first: torch.Tensor, rank: int) -> None:
+    """Seed torch for a rank by the random state of rank 0."""
+    torch.manual_seed(zlib.crc32(first.numpy().tobytes()) + (rank << 32))
+
+
 @dataclass(frozen=True)
 class Progress:
     """The counters of a snapshot: updates done, and stepvalues passed."""
@@ -68,6 +74,7 @@ def write(
     hdf5: bool = False,
     gradients: bool = False,
     preprocessing: Preprocessing | None = None,
+    others: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Write the three files of a snapshot, and the weights' record.
 
@@ -81,6 +88,7 @@ def write(
         rule: the update rule, which has the histories.
         progress: the counters.
         hdf5: write HDF5 instead of binary messages.
+        others: the random states of the other processes that train together, as `process_states` gives them.
         gradients: write each blob's diff beside it: what the last update took away, as Caffe leaves it there.
         preprocessing: what the record beside the weights says; None writes none.
     Returns:
@@ -96,7 +104,7 @@ def write(
             types.update((node.name, node.type) for node in net.graph.nodes)
             save_net(model, net, types, _diffs(net, rule, progress.iter) if gradients else None)
             with atomic_write(rng, "w") as file:
-                json.dump(random_states(net, test_nets, progress.iter), file)
+                json.dump(random_states(net, test_nets, progress.iter, others), file)
             _write_state(state, str(targets[0]), net, rule, progress)
             record = None if preprocessing is None else write_preprocessing(model, preprocessing)
             _rename((model, rng, state), targets, record)
@@ -197,25 +205,24 @@ def seed(number: int) -> None:
     random.seed(number)
 
 
-def random_states(net: Net, test_nets: Sequence[Net], iteration: int) -> dict[str, Any]:
+def random_states(
+    net: Net, test_nets: Sequence[Net], iteration: int, others: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
     """Return the random states of torch, NumPy and Python, and the place of each net in its data, as JSON holds them.
+
+    others: those of the other processes.
 
     Raises:
         SolverError: JSON cannot hold a data layer's state.
     """
-    version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()
     states: dict[str, Any] = {
         "format": _FORMAT,
         "iter": iteration,
-        "torch": _encode(torch.get_rng_state()),
-        "python": [version, list(words), gauss],
-        "numpy": [name, np.asarray(keys).tolist(), position, has_gauss, cached],
+        **process_states(net.device),
         "data": net.data_state(),
         "test_data": [test_net.data_state() for test_net in test_nets],
+        **({"others": list(others)} if others else {}),
     }
-    if net.device.type == "cuda":
-        states["cuda"] = _encode(torch.cuda.get_rng_state(net.device))
     try:
         json.dumps(states["data"]), json.dumps(states["test_data"])
     except (TypeError, ValueError) as error:
@@ -227,6 +234,20 @@ def random_states(net: Net, test_nets: Sequence[Net], iteration: int) -> dict[st
     return states
 
 
+def process_states(device: torch.device) -> dict[str, Any]:
+    """Return the random states of torch, NumPy and Python in this process, as JSON holds them."""
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    states: dict[str, Any] = {
+        "torch": _encode(torch.get_rng_state()),
+        "python": [version, list(words), gauss],
+        "numpy": [name, np.asarray(keys).tolist(), position, has_gauss, cached],
+    }
+    if device.type == "cuda":
+        states["cuda"] = _encode(torch.cuda.get_rng_state(device))
+    return states
+
+
 def _encode(state: torch.Tensor) -> str:
     return base64.b64encode(state.numpy().tobytes()).decode()
 
@@ -235,19 +256,29 @@ def _decode(text: str) -> torch.Tensor:
     return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
 
 
-def set_random_states(states: Mapping[str, Any], net: Net, test_nets: Sequence[Net]) -> None:
-    """Set the states that `random_states` returned. Raises: what a data layer raises."""
+def set_random_states(states: Mapping[str, Any], net: Net, test_nets: Sequence[Net], rank: int = 0) -> None:
+    """Set the states that `random_states` returned, or of a snapshot of several processes those of one.
+
+    A rank that the snapshot has no states of gets states of its own, by those of rank 0.
+
+    Raises: what a data layer raises.
+    """
     net.load_data_state(states["data"])
     for test_net, data in zip(test_nets, states["test_data"], strict=False):
         # A test net may be another one by now, and training does not depend on its data.
         with suppress(FcnCaffeError):
             test_net.load_data_state(data)
-    version, words, gauss = states["python"]
+    every = [states, *states.get("others", ())]
+    own = every[rank] if rank < len(every) else states
+    version, words, gauss = own["python"]
     random.setstate((version, tuple(words), gauss))
-    np.random.set_state(tuple(states["numpy"]))
-    torch.set_rng_state(_decode(states["torch"]))
-    if net.device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(_decode(states["cuda"]), net.device)
+    np.random.set_state(tuple(own["numpy"]))
+    if rank >= len(every):
+        seed_rank(_decode(states["torch"]), rank)
+        return
+    torch.set_rng_state(_decode(own["torch"]))
+    if net.device.type == "cuda" and "cuda" in own:
+        torch.cuda.set_rng_state(_decode(own["cuda"]), net.device)
 
 
 # -- restoring ---------------------------------------------------------------------------------------------------
@@ -263,8 +294,8 @@ class Snapshot:
     weights: Weights
     random_states: Mapping[str, Any] | None
 
-    def put(self, net: Net, test_nets: Sequence[Net], rule: UpdateRule) -> None:
-        """Set weights, histories, random states and data order.
+    def put(self, net: Net, test_nets: Sequence[Net], rule: UpdateRule, rank: int = 0) -> None:
+        """Set weights, histories, random states, those of a rank, and data order.
 
         Raises:
             FcnCaffeError: what copy_weights or a data layer raises; everything is as before.
@@ -272,7 +303,7 @@ class Snapshot:
         before = random_states(net, test_nets, 0)
         try:
             if self.random_states is not None:
-                set_random_states(self.random_states, net, test_nets)
+                set_random_states(self.random_states, net, test_nets, rank)
             if self.weights_path is not None:
                 copy_weights(net, self.weights, self.weights_path)
         except Exception as error:

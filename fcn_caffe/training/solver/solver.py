@@ -16,10 +16,12 @@ from torch import Tensor
 from fcn_caffe.errors import LayerError, SolverError
 from fcn_caffe.host.glog import logger, mean_outputs, number, output_lines, say, show_log
 from fcn_caffe.host.paths import PathLike, Paths
+from fcn_caffe.host.ranks import ALONE, Ranks
 from fcn_caffe.net.net import Net
+from fcn_caffe.net.own_passes import in_order, own_passes
 from fcn_caffe.net.rewrite.ready import tuned_net
 from fcn_caffe.proto import caffe_pb2
-from fcn_caffe.training.solver import snapshot
+from fcn_caffe.training.solver import snapshot, together
 from fcn_caffe.training.solver.lr_policies import LearningRate
 from fcn_caffe.training.solver.settings import Settings
 from fcn_caffe.training.solver.signals import Effect, Requests
@@ -63,6 +65,11 @@ class Solver:
         fast: run each convolution in the quickest way that keeps scores and gradients within 1e-4 of their largest;
             see `choose_ways`.
         blob_counts: as in `Net`, in place of those of the weight files that the solver names.
+        ranks: the processes that train together, each with a solver of its own. Each normalises its own batch; the
+            gradients are averaged, then clipped. W processes train as one with W times the iter_size, and W times the
+            clip_gradients, over the same images. Rank 0 writes the snapshots.
+        sync_bn: let batch normalisations take mean and variance over the batches of all processes.
+        normalize_over_ranks: divide a loss by the valid positions of all processes, not by each one's own.
     Attributes:
         net: the net that is trained.
         test_nets: the nets that are tested; they share the blobs of `net`.
@@ -76,7 +83,7 @@ class Solver:
         stopped: whether SIGINT ended the last `step` or `solve`.
         on_step: functions to call with the solver after each update.
         on_display: functions to call with the solver and the outputs after each display.
-        on_snapshot: functions to call with the solver and the solver state's path after each snapshot.
+        on_snapshot: functions to call with the solver and the solver state's path after each snapshot; on rank 0.
     Raises:
         SolverError: something in the solver is wrong; names the file.
         FcnCaffeError: a net or a weight file is wrong.
@@ -96,6 +103,9 @@ class Solver:
         rewrite: Callable[[Net], Net] = lambda net: net,
         fast: bool = False,
         blob_counts: Mapping[str, int] | None = None,
+        ranks: Ranks = ALONE,
+        sync_bn: bool = False,
+        normalize_over_ranks: bool = False,
     ) -> None:
         show_log()
         if paths is None:
@@ -103,16 +113,14 @@ class Solver:
         self._settings = settings = Settings(source, paths, path)
         self.param = settings.param
         self.learning_rate = LearningRate(self.param, settings.place)
-        self.device = settings.device(device)
-        if self.param.random_seed >= 0:
-            snapshot.seed(self.param.random_seed)
+        self.ranks = ranks
+        self.device = ranks.device(settings.device(device))
+        if (seed := together.common_seed(self.param.random_seed, ranks)) >= 0:
+            snapshot.seed(seed)
         counts = settings.blob_counts() if blob_counts is None else blob_counts
         self.net: Net = rewrite(settings.train_net(self.device, counts))
-        if checkpoint or amp is not None:
-            self.net.make_runner = settings.thrift(self.net, checkpoint, amp)
-        if fast and amp is not None:
-            raise settings.error("the ways that fast chooses from are for float32: leave out amp, or fast.")
         self._checkpoint, self._is_fast = checkpoint, fast
+        self._be_thrifty(amp)
         self.optimizer = settings.update_rule(self.net)
         self.test_nets: list[Net] = [rewrite(net) for net in settings.test_nets(self.device, counts)]
         for test_net in self.test_nets:
@@ -125,11 +133,20 @@ class Solver:
         self.on_step: list[Callable[[Solver], None]] = []
         self.on_display: list[Callable[[Solver, dict[str, Any]], None]] = []
         self.on_snapshot: list[Callable[[Solver, Path], None]] = []
-        self._requests = Requests()
+        self._requests = Requests(ranks)
+        self._over_ranks = {"norms": sync_bn, "losses": normalize_over_ranks}
+        self._is_joined = ranks.count == 1
         self._snapshot_iter = -1
         self._warned_of_loss = False
         for path in settings.weights():
             self._start_from(path)
+        together.draw_apart(ranks)
+
+    def _be_thrifty(self, amp: str | None) -> None:
+        if self._checkpoint or amp is not None:
+            self.net.make_runner = self._settings.thrift(self.net, self._checkpoint, amp)
+        if self._is_fast and amp is not None:
+            raise self._settings.error("the ways that fast chooses from are for float32: leave out amp, or fast.")
 
     def _start_from(self, path: Path) -> None:
         weights = load_weights(path)
@@ -173,13 +190,14 @@ class Solver:
             if self.param.snapshot_after_train and (not self.param.snapshot or self.iter % self.param.snapshot):
                 self.snapshot()
             if self.param.display and self.iter % self.param.display == 0:
-                losses.append(self._evaluate(self.net, with_loss=True)[0])
+                losses.append(self.ranks.mean([self._evaluate(self.net, with_loss=True)[0]])[0])
                 self.smoothed_loss = math.fsum(losses) / len(losses)
                 say("solver.cpp:312", f"Iteration {self.iter}, loss = {number(self.smoothed_loss)}")
             if self.param.test_interval and self.iter % self.param.test_interval == 0:
                 self._test_all()
                 if self._requests.stop:  # it cut the last test short; the snapshot is written
-                    self._requests.stop, self.stopped = False, True
+                    self._requests.serve_stop()
+                    self.stopped = True
                     say("solver.cpp:295", "Optimization stopped early.")
                     return
             say("solver.cpp:317", "Optimization Done.")
@@ -195,8 +213,16 @@ class Solver:
         """
         if self._is_fast:
             self._is_fast = False
-            self.net = tuned_net(self.net, logger.info)
-            self.test_nets = [tuned_net(net, logger.info) for net in self.test_nets]
+            with self.ranks.first_before_others():  # it measures, and keeps what it found in a file
+                self.net = tuned_net(self.net, logger.info)
+                self.test_nets = [tuned_net(net, logger.info) for net in self.test_nets]
+
+    def _join(self) -> None:
+        """Start from what rank 0 has, before the first iteration and after a restore."""
+        if not self._is_joined:
+            self._is_joined = True
+            together.use_ranks(self.ranks, self.net, **self._over_ranks)
+            together.join(self.ranks, self.net, self.test_nets, self.optimizer)
 
     def step(self, count: int) -> None:
         """Run `count` iterations, with the tests, displays and snapshots that are due. SIGINT ends it early."""
@@ -204,6 +230,8 @@ class Solver:
 
     def _step(self, count: int) -> deque[float]:
         self.choose_ways()
+        self._join()
+        self._requests.agree()
         param, stop = self.param, self.iter + count
         losses: deque[float] = deque(maxlen=param.average_loss)
         self.stopped = False
@@ -225,7 +253,7 @@ class Solver:
             losses.append(self.loss)
             self.smoothed_loss = math.fsum(losses) / len(losses)
             if displays:
-                timer = self._display(mean_outputs(outputs, 1), *timer)
+                timer = self._display(together.mean_of_outputs(self.ranks, mean_outputs(outputs, 1)), *timer)
             else:
                 self.rate = self.learning_rate(self.iter)
             del outputs
@@ -233,8 +261,10 @@ class Solver:
             self.iter += 1
             for call in self.on_step:
                 call(self)
+            if self.ranks.count == 1:  # several have agreed with their losses
+                self._requests.agree()
             if (param.snapshot and self.iter % param.snapshot == 0) or self._requests.snapshot:
-                self._requests.snapshot = False
+                self._requests.serve_snapshot()
                 self.snapshot()
             if self._requests.stop:
                 self._stop()
@@ -248,13 +278,23 @@ class Solver:
         for _ in range(self.param.iter_size):
             loss, outputs = self._pass()
             total += loss
-        self.loss = total / self.param.iter_size
+        self.loss = self._mean_loss(total / self.param.iter_size)
         if not math.isfinite(self.loss) and not self._warned_of_loss:
             self._warned_of_loss = True
             logger.warning(
                 "Iteration %d: loss is %g. Training goes on; lower base_lr if this stays.", self.iter, self.loss
             )
         return outputs
+
+    def _mean_loss(self, loss: float) -> float:
+        """Return the mean of the processes' losses; what signals have asked of any counts for all."""
+        if self.ranks.count == 1:
+            return loss
+        every = self.ranks.gather_numbers([loss, *self._requests.heard])
+        self._requests.take(heard for _, *heard in every)
+        return (
+            math.fsum(one[0] for one in every) / len(every) if all(math.isfinite(one[0]) for one in every) else math.nan
+        )
 
     # These four run nets and change weights. The pycaffe face overrides them: it runs its own nets, layer by layer.
 
@@ -281,7 +321,8 @@ class Solver:
             return float(loss), blobs
 
     def _update(self) -> None:
-        """Update the weights from their gradients, at `rate`."""
+        """Update the weights from their gradients, averaged over the processes, at `rate`."""
+        self.ranks.average(self.optimizer.gradients())
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
         self.optimizer.step()
@@ -307,7 +348,7 @@ class Solver:
         """Serve SIGINT: write a snapshot, unless this iteration has one, and stop."""
         if self._snapshot_iter != self.iter:
             self.snapshot()
-        self._requests.stop = False
+        self._requests.serve_stop()
         self.stopped = True
 
     # -- testing ----------------------------------------------------------------------------------------------
@@ -326,8 +367,11 @@ class Solver:
         net, count = self.test_nets[index], self.param.test_iter[index]
         say("solver.cpp:341", f"Iteration {self.iter}, Testing net (#{index})")
         sums: dict[str, Tensor] = {}
-        loss = 0.0
-        for _ in range(count):
+        losses: list[float] = []
+        together_until = count - count % self.ranks.count  # as long as every process has a pass
+        for number_of_pass in own_passes(net, count, self.ranks):
+            if number_of_pass < together_until:
+                self._requests.agree()
             if self._requests.stop:
                 say("solver.cpp:354", "Test interrupted.")
                 return {}
@@ -335,17 +379,18 @@ class Solver:
                 total, blobs = self._evaluate(net, with_loss=self.param.test_compute_loss)
             except LayerError as error:
                 raise error.named(f"test net #{index}") from error.__cause__
-            loss += total
+            losses.append(total)
             for name in net.graph.outputs:
                 sums[name] = sums[name] + blobs[name] if name in sums else blobs[name]
         if self.param.test_compute_loss:
-            say("solver.cpp:384", f"Test loss: {number(loss / count)}")
-        outputs = mean_outputs(sums, count)
+            say("solver.cpp:384", f"Test loss: {number(sum(in_order(losses, self.ranks)) / count)}")
+        outputs = mean_outputs(together.add_outputs(self.ranks, sums, net), count)
         for line in output_lines("Test", outputs, net.loss_weights):
             say("solver.cpp:397", line)
         return outputs
 
     def _test_all(self) -> None:
+        self.ranks.copy_from_first(together.statistics(self.net))
         before = snapshot.random_states(self.net, self.test_nets, self.iter)
         for index in range(len(self.test_nets)):
             self.test(index)
@@ -374,13 +419,17 @@ class Solver:
         say(f"solver.cpp:{lines[0]}", f"Snapshotting to {form} file {model}")
         say(f"sgd_solver.cpp:{lines[1]}", f"Snapshotting solver state to {form} file {state}")
         progress = snapshot.Progress(self.iter, self.learning_rate.current_step)
-        gradients = self.param.snapshot_diff
-        snapshot.write(
-            *(prefix, self.net, self.test_nets, self.optimizer, progress, hdf5, gradients, self.preprocessing)
-        )
+        others = self.ranks.gather(snapshot.process_states(self.net.device))[1:]
+        with self.ranks.all_or_none():
+            if self.ranks.is_first:
+                snapshot.write(
+                    *(prefix, self.net, self.test_nets, self.optimizer, progress, hdf5, self.param.snapshot_diff),
+                    preprocessing=self.preprocessing,
+                    others=others,
+                )
+                for call in self.on_snapshot:
+                    call(self, state)
         self._snapshot_iter = self.iter
-        for call in self.on_snapshot:
-            call(self, state)
         return state
 
     def restore(self, path: PathLike) -> None:
@@ -394,7 +443,8 @@ class Solver:
         """
         path = self._settings.paths.from_root(path)
         saved = snapshot.read(path, self.net, self.optimizer, self._settings.paths)
-        saved.put(self.net, self.test_nets, self.optimizer)
+        saved.put(self.net, self.test_nets, self.optimizer, self.ranks.rank)
+        self._is_joined = self.ranks.count == 1
         self.iter, self.learning_rate.current_step = saved.state.iter, saved.state.current_step
         self._snapshot_iter = self.iter
         say("sgd_solver.cpp:326", f"Restoring previous solver status from {path}")

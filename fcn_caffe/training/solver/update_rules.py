@@ -124,6 +124,11 @@ class UpdateRule(torch.optim.Optimizer):
             group["iter"] += 1
         return result
 
+    def gradients(self) -> Tensors:
+        """Return the gradients of all parameters that learn: zero where a pass gave none."""
+        params = [param for group in self.param_groups for param in group["params"] if param.requires_grad]
+        return [_gradient(param) for param in params]
+
     def update(self, group: dict[str, Any], rate: float, params: Tensors, grads: Tensors, *histories: Tensors) -> None:
         """Change parameters and histories in place; gradients may be overwritten. rate: the rate times lr_mult."""
         raise NotImplementedError

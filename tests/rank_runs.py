@@ -1,0 +1,153 @@
+"""Runs of several processes that meet over a file: functions that a test calls in each of them.
+
+The processes are forked from one that has imported PyTorch already, so that a run of four costs little.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py  # type: ignore[import-untyped]
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fcn_caffe.errors import FcnCaffeError
+from fcn_caffe.evaluation.score import score_heads
+from fcn_caffe.host.ranks import ALONE, Ranks, join_ranks, silence_others
+from fcn_caffe.net.net import Net
+from fcn_caffe.net.own_passes import own_passes
+from fcn_caffe.proto import caffe_pb2, parse_text
+from fcn_caffe.training.solver import Solver
+from fcn_caffe.weights.transfer import net_weights
+
+Array = npt.NDArray[Any]
+Weights = dict[str, list[Array]]
+
+PRELOADED = ["h5py", "fcn_caffe.training.solver", "fcn_caffe.evaluation.score"]  # not this file: tests are not on its path
+ROWS = 48
+NET = """
+name: "tiny"
+layer {{ name: "data" type: "HDF5Data" top: "data" top: "label" hdf5_data_param {{
+  source: "{folder}/list.txt" batch_size: {batch} shuffle: {shuffle} }} }}
+layer {{ name: "c1" type: "Convolution" bottom: "data" top: "c1" param {{ lr_mult: 1 }} param {{ lr_mult: 2 decay_mult: 0 }}
+  convolution_param {{ num_output: 6 kernel_size: 3 pad: 1 weight_filler {{ type: "xavier" }} }} }}
+{middle}
+layer {{ name: "score" type: "Convolution" bottom: "c1" top: "score"
+  convolution_param {{ num_output: 3 kernel_size: 1 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "score" bottom: "label" top: "loss"
+  loss_param {{ ignore_label: 255 }} }}
+layer {{ name: "accuracy" type: "Accuracy" bottom: "score" bottom: "label" top: "accuracy" include {{ phase: TEST }}
+  accuracy_param {{ ignore_label: 255 }} }}
+"""
+BATCH_NORM = 'layer { name: "bn" type: "BatchNorm" bottom: "c1" top: "c1" }'
+DROPOUT = 'layer { name: "drop" type: "Dropout" bottom: "c1" top: "c1" }'
+RATES = {"SGD": 0.1, "Nesterov": 0.1, "AdaGrad": 0.02, "RMSProp": 0.01, "AdaDelta": 1.0, "Adam": 0.01}
+
+
+def write_rows(folder: Path) -> None:
+    """Write images and labels, some of them void, as HDF5; more void in some than in others."""
+    generator = np.random.default_rng(1)
+    images = generator.standard_normal((ROWS, 2, 5, 6)).astype(np.float32)
+    labels = (images[:, :1] > 0) + (images[:, 1:] > 0.5).astype(np.float32)
+    labels[generator.random(labels.shape) < np.linspace(0, 0.7, ROWS)[:, None, None, None]] = 255
+    with h5py.File(folder / "rows.h5", "w") as file:
+        file["data"], file["label"] = images, labels
+    (folder / "list.txt").write_text(f"{folder}/rows.h5\n")
+
+
+def solver_of(
+    folder: Path, rule: str = "SGD", *, batch: int = 1, middle: str = "", shuffle: bool = False, more: str = ""
+) -> caffe_pb2.SolverParameter:
+    """Return a solver over the rows of `write_rows`."""
+    momentum = {"SGD": 0.9, "Nesterov": 0.9, "AdaDelta": 0.95, "Adam": 0.9}.get(rule, 0)
+    param: caffe_pb2.SolverParameter = parse_text(
+        f'type: "{rule}" base_lr: {RATES[rule]} momentum: {momentum} weight_decay: 0.01 lr_policy: "fixed" '
+        f'random_seed: 5 snapshot_prefix: "{folder}/run" snapshot_after_train: false delta: 1e-3 {more}',
+        caffe_pb2.SolverParameter,
+    )
+    text = NET.format(folder=folder, batch=batch, middle=middle, shuffle=str(shuffle).lower())
+    param.net_param.CopyFrom(parse_text(text, caffe_pb2.NetParameter))
+    return param
+
+
+# -- processes ---------------------------------------------------------------------------------------------------
+
+
+def in_ranks(count: int, function: Callable[..., Any], *arguments: object) -> list[Any]:
+    """Call function(ranks, *arguments) in `count` processes; return what each returned, or the text of its error."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    with tempfile.TemporaryDirectory() as folder:
+        meeting = f"file://{folder}/meeting"
+        pipes = [context.Pipe(duplex=False) for _ in range(count)]
+        processes = [
+            context.Process(target=_run, args=(send, rank, count, meeting, function, arguments))
+            for rank, (_, send) in enumerate(pipes)
+        ]
+        for process in processes:
+            process.start()
+        for _, send in pipes:
+            send.close()
+        results = [_received(receive) for receive, _ in pipes]
+        for process in processes:
+            process.join(60)
+            process.kill()
+    return results
+
+
+def _received(receive: Any) -> Any:
+    try:
+        return receive.recv() if receive.poll(120) else "no answer"
+    except EOFError:
+        return "died"
+
+
+def _run(
+    send: Any, rank: int, count: int, meeting: str, function: Callable[..., Any], arguments: Sequence[object]
+) -> None:
+    torch.set_num_threads(1)
+    try:
+        with join_ranks(rank, count, meeting) as ranks:
+            if rank:
+                with silence_others():
+                    result = function(ranks, *arguments)
+            else:
+                result = function(ranks, *arguments)
+    except FcnCaffeError as error:
+        result = f"{type(error).__name__}: {error}"
+    except SystemExit as error:
+        result = f"exit {error.code}"
+    send.send(result)
+    send.close()
+
+
+# -- what they do ------------------------------------------------------------------------------------------------
+
+
+def train(
+    ranks: Ranks, text: bytes, steps: int, resume: str | None = None, snapshot: bool = False, **options: bool
+) -> tuple[Weights, list[float], Any]:
+    """Train; return the weights, the losses, and where the data are."""
+    solver = Solver(caffe_pb2.SolverParameter.FromString(text), device="cpu", ranks=ranks, **options)
+    if resume is not None:
+        solver.restore(resume)
+    losses: list[float] = []
+    solver.on_step.append(lambda solver: losses.append(solver.loss))
+    solver.step(steps)
+    if snapshot:
+        solver.snapshot()
+    return net_weights(solver.net), losses, solver.net.data_state()
+
+
+def train_alone(param: caffe_pb2.SolverParameter, steps: int, **options: Any) -> tuple[Weights, list[float], Any]:
+    """Train in this process."""
+    return train(ALONE, param.SerializeToString(), steps, **options)
