@@ -6,10 +6,7 @@ The processes are forked from one that has imported PyTorch already, so that a r
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
 import tempfile
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +15,9 @@ import h5py  # type: ignore[import-untyped]
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from fcn_caffe.errors import FcnCaffeError
-from fcn_caffe.evaluation.score import score_heads
 from fcn_caffe.host.ranks import ALONE, Ranks, join_ranks, silence_others
-from fcn_caffe.net.net import Net
-from fcn_caffe.net.own_passes import own_passes
 from fcn_caffe.proto import caffe_pb2, parse_text
 from fcn_caffe.training.solver import Solver
 from fcn_caffe.weights.transfer import net_weights
@@ -32,7 +25,11 @@ from fcn_caffe.weights.transfer import net_weights
 Array = npt.NDArray[Any]
 Weights = dict[str, list[Array]]
 
-PRELOADED = ["h5py", "fcn_caffe.training.solver", "fcn_caffe.evaluation.score"]  # not this file: tests are not on its path
+PRELOADED = [
+    "h5py",
+    "fcn_caffe.training.solver",
+    "fcn_caffe.evaluation.score",
+]  # not this file: tests are not on its path
 ROWS = 48
 NET = """
 name: "tiny"

@@ -85,7 +85,7 @@ def command(main: Main) -> Callable[..., int]:
             sys.stdout.flush()
             return status
         except FcnCaffeError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {_who()}{error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
@@ -97,10 +97,15 @@ def command(main: Main) -> Callable[..., int]:
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
             hint = " Check who owns it." if isinstance(error, PermissionError) else ""
-            print(f"error: {place}{error.strerror or error}.{hint}", file=sys.stderr)
+            print(f"error: {_who()}{place}{error.strerror or error}.{hint}", file=sys.stderr)
             return 1
 
     return run
+
+
+def _who() -> str:
+    """Say which process of several this is, as the beginning of an error."""
+    return f"rank {os.environ['RANK']}: " if os.environ.get("WORLD_SIZE", "1") != "1" and "RANK" in os.environ else ""
 
 
 def names() -> list[str]:

@@ -169,6 +169,21 @@ def add_thrift_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_ranks_options(parser: argparse.ArgumentParser) -> None:
+    """Add what training in several processes has to choose."""
+    group = parser.add_argument_group("several processes", "started by `torchrun --nproc-per-node N -m fcn_caffe …`")
+    group.add_argument(
+        "--sync-bn", action="store_true", help="batch normalisations: mean and variance over the batches of all ranks"
+    )
+    group.add_argument(
+        "--normalize-over",
+        choices=["rank", "ranks"],
+        default="rank",
+        help="divide a loss by the valid pixels of each rank's own batch, as Caffe does, or of all ranks' (default: "
+        "%(default)s)",
+    )
+
+
 # -- faster nets -------------------------------------------------------------------------------------------------------
 
 
@@ -300,6 +315,6 @@ def requested_device(arguments: argparse.Namespace) -> torch.device | None:
     if "," in arguments.gpu or (arguments.gpu == "all" and torch.cuda.device_count() > 1):
         raise FcnCaffeError(
             f"--gpu {arguments.gpu} is several devices: this command runs on one. Name one, such as --gpu 0; "
-            "training on several is left to distributed training."
+            "`train` takes several, and torchrun gives each of its processes one: leave --gpu out there."
         )
     return torch_device("cuda" if arguments.gpu == "all" else f"cuda:{gpu_numbers(arguments.gpu)[0]}")

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from fcn_caffe.evaluation.metrics import Scores
     from fcn_caffe.evaluation.predictions import PredictionWriter
+    from fcn_caffe.host.paths import Paths
+    from fcn_caffe.host.ranks import Ranks
     from fcn_caffe.net.net import Net
 
     Record = dict[str, str | int | float | list[str] | list[list[int]] | dict[str, float | None] | None]
@@ -244,7 +246,7 @@ def _writers(
 
 
 def _score(
-    arguments: argparse.Namespace, net: Net
+    arguments: argparse.Namespace, net: Net, ranks: Ranks
 ) -> tuple[dict[str, Scores], list[int] | None, list[PredictionWriter]]:
     """Run the net over its data; returns the scores by head, the classes that --only names, and who wrote answers."""
     from fcn_caffe.evaluation.crf import Refiner
@@ -271,6 +273,7 @@ def _score(
         tile=arguments.tile,
         refine=None if crf is None else Refiner(crf, arguments.crf_image),
         details=Details(tuple(arguments.trimap), arguments.intervals, arguments.seed),
+        ranks=ranks,
     )
     return scores, only, writers
 
@@ -282,18 +285,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     use_fork(arguments)
     paths = paths_with_data(arguments.data)
 
+    from fcn_caffe.host.ranks import joined_ranks
+
+    with joined_ranks() as ranks:
+        with ranks.all_or_none():
+            net = _read_net(arguments, paths, ranks)
+        with ranks.first_before_others():  # what --fast has measured is kept in a file
+            fast = make_faster(net, arguments)
+        scores_of, only, writers = _score(arguments, fast, ranks)
+        written = [sum(numbers) for numbers in zip(*ranks.gather([writer.written for writer in writers]), strict=True)]
+        if ranks.is_first:
+            _tell(arguments, net, scores_of, only)
+            for writer, count in zip(writers, written, strict=True):
+                print(f"wrote {count} answers to {writer.folder}")
+    return 0
+
+
+def _read_net(arguments: argparse.Namespace, paths: Paths, ranks: Ranks) -> Net:
+    """Read the net and its weights, and check all that can be checked before the first pass."""
     from fcn_caffe.evaluation.infer import trained_net
     from fcn_caffe.evaluation.net_inputs import check_preprocessing
-    from fcn_caffe.evaluation.score import class_names, print_scores
     from fcn_caffe.host.devices import torch_device
 
-    device = str(torch_device(arguments.device))
+    device = str(ranks.device(torch_device(arguments.device)))
     if arguments.csv:
         _check_csv(arguments.csv, _csv_columns(arguments))
     if not arguments.ignore_preprocessing:
         check_preprocessing(arguments.weights, arguments.net, paths=paths, stages=arguments.stage)
-    net = trained_net(arguments.net, arguments.weights, stages=arguments.stage, device=device, paths=paths)
-    scores_of, only, writers = _score(arguments, make_faster(net, arguments))
+    return trained_net(arguments.net, arguments.weights, stages=arguments.stage, device=device, paths=paths)
+
+
+def _tell(arguments: argparse.Namespace, net: Net, scores_of: Mapping[str, Scores], only: list[int] | None) -> None:
+    """Print the scores, and write the files that are asked for."""
+    from fcn_caffe.evaluation.score import class_names, print_scores
+
     records, several = [], len(scores_of) > 1
     for head, scores in scores_of.items():
         names = class_names(net, net.blob_shapes[head][1])
@@ -308,12 +333,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.confusion and scores.confusion is not None:
             title = f"{net.name or Path(arguments.net).stem}, {head}: mean IU {scores.mean_iu * 100:.2f}"
             _draw_confusion(_beside(arguments.confusion, head, several), scores, names, title)
-    for writer in writers:
-        print(f"wrote {writer.written} answers to {writer.folder}")
     if arguments.csv:
         _append_csv(arguments.csv, records, _csv_columns(arguments))
     if arguments.json:
         with atomic_write(arguments.json, "w") as file:
             json.dump(records[0] if len(records) == 1 else records, file, indent=2)
             file.write("\n")
-    return 0

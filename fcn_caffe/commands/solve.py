@@ -13,6 +13,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from fcn_caffe.commands import INTERRUPTED, command
 from fcn_caffe.commands._options import (
     DATA_HELP,
     add_fork_options,
+    add_ranks_options,
     add_speed_options,
     add_thrift_options,
     new_parser,
@@ -30,10 +32,11 @@ from fcn_caffe.commands._options import (
 )
 from fcn_caffe.errors import SolverError
 from fcn_caffe.host.paths import Paths, checkout, shipped
-from fcn_caffe.host.program import tool_words
+from fcn_caffe.host.program import tool_words, torchrun_words
 
 if TYPE_CHECKING:
     from fcn_caffe.host.progress import Screen
+    from fcn_caffe.host.ranks import Ranks
     from fcn_caffe.training.plan import Plan, Planned, Stage
     from fcn_caffe.training.solver import Solver
 
@@ -56,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     add("--resume", action="store_true", help="go on from the newest snapshot, bit for bit as if never stopped")
     add("--device", help="cpu, cuda or cuda:N (default: what the solver says)")
     add_thrift_options(options)
+    add_ranks_options(options)
     add("--data", type=Path, metavar="DIR", help=DATA_HELP)
     add_speed_options(options)
     add("--ignore-preprocessing", action="store_true", help="start even from weights made for other inputs")
@@ -98,31 +102,36 @@ def _print_scores(stages: Sequence[Stage]) -> None:
     print_tables(f"\n{markdown}\n", [table])
 
 
-def _train(planned: Planned, arguments: argparse.Namespace, screen: Screen) -> bool:
+def _train(planned: Planned, arguments: argparse.Namespace, screen: Screen, ranks: Ranks) -> bool:
     """Run one stage with its log and its bar; returns whether it came to its end."""
     from fcn_caffe.host.glog import logger
     from fcn_caffe.host.progress import duration, logging_to, report
     from fcn_caffe.training.stage import Training
 
     stage = planned.stage
-    with logging_to(stage.folder / "log.txt", screen):
+    with logging_to(stage.folder / "log.txt", screen) if ranks.is_first else nullcontext():
         started = time.monotonic()
         report(str(planned))
-        bar = screen.start(stage.name, stage.last)
+        bar = screen.start(stage.name, stage.last) if ranks.is_first else None
 
         def show(solver: Solver) -> None:
-            bar.update(solver.iter, solver.smoothed_loss, solver.rate)
+            if bar is not None:
+                bar.update(solver.iter, solver.smoothed_loss, solver.rate)
 
-        training = Training(
-            stage,
-            arguments.device,
-            on_step=show,
-            resume=planned.action == "resume",
-            checkpoint=arguments.checkpoint,
-            amp=arguments.amp,
-            rewrite=rewrite(arguments, logger.info),
-            fast=arguments.fast,
-        )
+        with ranks.all_or_none():
+            training = Training(
+                stage,
+                arguments.device,
+                on_step=show,
+                resume=planned.action == "resume",
+                checkpoint=arguments.checkpoint,
+                amp=arguments.amp,
+                rewrite=rewrite(arguments, logger.info),
+                fast=arguments.fast,
+                ranks=ranks,
+                sync_bn=arguments.sync_bn,
+                normalize_over_ranks=arguments.normalize_over == "ranks",
+            )
         done = training.run()
         report(f"{stage.name}: {'done' if done else 'stopped'} after {duration(time.monotonic() - started)}")
     return done
@@ -148,9 +157,10 @@ def _warn_if_worse(stage: Stage, before: dict[Path, Stage]) -> None:
             )
 
 
-def _command_to_resume(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
+def _command_to_resume(arguments: argparse.Namespace, argv: Sequence[str], ranks: Ranks) -> str:
     """The command that goes on after an interruption."""
-    return shlex.join([*tool_words("solve"), *argv, *([] if arguments.resume else ["--resume"])])
+    words = tool_words("solve") if ranks.count == 1 else torchrun_words("solve", ranks.count)
+    return shlex.join([*words, *argv, *([] if arguments.resume else ["--resume"])])
 
 
 def _make_plan(arguments: argparse.Namespace, solver: Path, paths: Paths) -> Plan:
@@ -199,17 +209,17 @@ def _check_inputs(plan: Iterable[Planned], paths: Paths) -> None:
             check_preprocessing(made_from or source, stage.net, starts=True, paths=paths, trains=True)
 
 
-def _run(plan: Plan, arguments: argparse.Namespace) -> bool:
+def _run(plan: Plan, arguments: argparse.Namespace, ranks: Ranks) -> bool:
     """Run the stages of a plan; returns whether all came to their end."""
     from fcn_caffe.host.progress import Screen
 
     # All at once: a later stage's old snapshots would pass for finished if this run is interrupted and resumed.
     for planned in plan.to_run:
-        if planned.action == "train":
+        if planned.action == "train" and ranks.is_first:
             planned.stage.forget_snapshots()
     screen, stages = Screen(), {planned.stage.result: planned.stage for planned in plan.stages}
     for planned in plan.to_run:
-        if not _train(planned, arguments, screen):
+        if not _train(planned, arguments, screen, ranks):
             return False
         _warn_if_worse(planned.stage, stages)
     return True
@@ -234,18 +244,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(words)
     use_fork(arguments)
-    solver, paths = _find_solver(Path(arguments.solver), arguments.data)
-    plan = _make_plan(arguments, solver, paths)
-    plan.print()
-    missing = _print_what_is_missing(plan)
+    from fcn_caffe.host.ranks import joined_ranks
+
+    with joined_ranks() as ranks:
+        return _solve(arguments, words, ranks)
+
+
+def _solve(arguments: argparse.Namespace, words: Sequence[str], ranks: Ranks) -> int:
+    with ranks.all_or_none():
+        solver, paths = _find_solver(Path(arguments.solver), arguments.data)
+        plan = _make_plan(arguments, solver, paths)
+        plan.print()
+        missing = _print_what_is_missing(plan)
+        if missing and not arguments.dry_run:
+            raise SolverError("cannot start: " + "; ".join(missing))
+        if not arguments.ignore_preprocessing and not arguments.dry_run:
+            _check_inputs(plan.to_run, paths)
     if arguments.dry_run:
         return 0
-    if missing:
-        raise SolverError("cannot start: " + "; ".join(missing))
-    if not arguments.ignore_preprocessing:
-        _check_inputs(plan.to_run, paths)
-    if not _run(plan, arguments):
-        print(f"stopped. To go on: {_command_to_resume(arguments, words)}", file=sys.stderr)
+    if not _run(plan, arguments, ranks):
+        print(f"stopped. To go on: {_command_to_resume(arguments, words, ranks)}", file=sys.stderr)
         return INTERRUPTED
-    _show_scores(plan)
+    if ranks.is_first:
+        _show_scores(plan)
     return 0

@@ -6,6 +6,7 @@ SIGINT (Ctrl-C) snapshots and stops, SIGHUP snapshots and goes on, unless told o
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from fcn_caffe.commands import INTERRUPTED, command
 from fcn_caffe.commands._options import (
     add_device_options,
     add_fork_options,
+    add_ranks_options,
     add_speed_options,
     add_state_options,
     add_thrift_options,
@@ -28,11 +30,13 @@ from fcn_caffe.commands._options import (
     use_fork,
 )
 from fcn_caffe.errors import SolverError
-from fcn_caffe.host.program import tool_words
+from fcn_caffe.host.program import tool_words, torchrun_words
 
 if TYPE_CHECKING:
+    from fcn_caffe.host.ranks import Ranks
     from fcn_caffe.net.net import Net
     from fcn_caffe.proto import caffe_pb2
+    from fcn_caffe.training.solver import Solver
     from fcn_caffe.weights.record import Preprocessing
 
 EFFECTS = ("stop", "snapshot", "none")
@@ -51,10 +55,12 @@ def parser() -> argparse.ArgumentParser:
         help="weight files to start from, separated by commas",
     )
     add("-snapshot", "--snapshot", help="solver state to go on from")
+    add("--resume", action="store_true", help="go on from the newest snapshot of the solver's prefix, if there is one")
     add_device_options(options)
     add("-phase", "--phase", choices=["TRAIN"], help="accepted for Caffe's sake: training runs the TRAIN phase")
     add_state_options(options)
     add_thrift_options(options)
+    add_ranks_options(options)
     add_speed_options(options)
     for name, default in (("sigint", "stop"), ("sighup", "snapshot")):
         meaning = f"what {name.upper()} does (default: {default})"
@@ -101,16 +107,42 @@ def _record(arguments: argparse.Namespace, param: caffe_pb2.SolverParameter, net
     return record
 
 
-def _command_to_resume(argv: Sequence[str], state: str) -> str:
+def _command_to_resume(argv: Sequence[str], state: str, ranks: Ranks) -> str:
     """The command that goes on after an interruption: what was typed, but for what it starts from."""
+    kept = [word for word in _without(argv, "weights", "snapshot") if word != "--resume"]
+    words = tool_words("train") if ranks.count == 1 else torchrun_words("train", ranks.count)
+    return shlex.join([*words, *kept, "--snapshot", state])
+
+
+def _without(argv: Sequence[str], *names: str) -> list[str]:
+    """The words of a command line without options of these names and their values."""
     kept, skip = [], False
     for word in argv:
         name, is_joined, _ = word.lstrip("-").partition("=")
-        starts = word.startswith("-") and name in ("weights", "snapshot")
-        if not starts and not skip:
+        is_named = word.startswith("-") and name in names
+        if not is_named and not skip:
             kept.append(word)
-        skip = starts and not is_joined
-    return shlex.join([*tool_words("train"), *kept, "--snapshot", state])
+        skip = is_named and not is_joined
+    return kept
+
+
+def _start_several(gpus: Sequence[int], argv: Sequence[str]) -> None:
+    """Become torchrun with a process for each GPU. Source: caffe train -gpu 0,1."""
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(len(gpus))]
+    words += ["-m", "fcn_caffe", "train", *_without(argv, "gpu"), "--device", "cuda"]
+    os.execve(sys.executable, words, {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))})
+
+
+def _newest_snapshot(param: caffe_pb2.SolverParameter, solver: str) -> str:
+    """The newest solver state that the solver has written; empty where there is none."""
+    from fcn_caffe.training.solver.settings import Settings
+
+    prefix = Settings(param, path=solver).snapshot_prefix
+    found = [path for path in prefix.parent.glob("*") if path.name.startswith(f"{prefix.name}_iter_")]
+    states = [path for path in found if path.name.endswith((".solverstate", ".solverstate.h5"))]
+    numbers = {path.name.removeprefix(f"{prefix.name}_iter_").partition(".")[0]: path for path in states}
+    newest = max((number for number in numbers if number.isdigit()), key=int, default=None)
+    return "" if newest is None else str(numbers[newest])
 
 
 @command
@@ -123,29 +155,58 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise SolverError("give --snapshot to go on with training or --weights to start from, not both.")
     if arguments.snapshot and not Path(arguments.snapshot).is_file():
         raise SolverError(f"{arguments.snapshot}: no such solver state. Check the path.")
+    if arguments.resume and arguments.snapshot:
+        raise SolverError("give --snapshot to go on from one snapshot or --resume to go on from the newest, not both.")
 
-    from fcn_caffe.host.glog import logger, say
-    from fcn_caffe.host.progress import Screen, logging_to
+    from fcn_caffe.host.devices import gpu_numbers
+    from fcn_caffe.host.ranks import is_launched, joined_ranks
+
+    if arguments.gpu and not is_launched() and len(gpus := gpu_numbers(arguments.gpu)) > 1:
+        _start_several(gpus, words)
+    with joined_ranks() as ranks:
+        return _train(arguments, words, ranks)
+
+
+def _make_solver(arguments: argparse.Namespace, ranks: Ranks) -> Solver:
+    from fcn_caffe.host.glog import logger
     from fcn_caffe.training.solver import Solver
 
-    param, screen, snapshots = _settings(arguments), Screen(), [arguments.snapshot]
-    with logging_to(arguments.log, screen) if arguments.log else nullcontext():
-        solver = Solver(
-            param,
-            requested_device(arguments),
-            path=arguments.solver,
-            checkpoint=arguments.checkpoint,
-            amp=arguments.amp,
-            rewrite=rewrite(arguments, logger.info),
-            fast=arguments.fast,
-        )
-        solver.refuse_too_large()
-        solver.preprocessing = _record(arguments, param, solver.net)
+    param = _settings(arguments)
+    solver = Solver(
+        param,
+        requested_device(arguments),
+        path=arguments.solver,
+        checkpoint=arguments.checkpoint,
+        amp=arguments.amp,
+        rewrite=rewrite(arguments, logger.info),
+        fast=arguments.fast,
+        ranks=ranks,
+        sync_bn=arguments.sync_bn,
+        normalize_over_ranks=arguments.normalize_over == "ranks",
+    )
+    solver.refuse_too_large()
+    solver.preprocessing = _record(arguments, param, solver.net)
+    return solver
+
+
+def _train(arguments: argparse.Namespace, words: Sequence[str], ranks: Ranks) -> int:
+    from fcn_caffe.host.glog import say
+    from fcn_caffe.host.progress import Screen, logging_to
+
+    screen = Screen()
+    with logging_to(arguments.log, screen) if arguments.log and ranks.is_first else nullcontext():
+        with ranks.all_or_none():
+            if arguments.resume:
+                newest = _newest_snapshot(_settings(arguments), arguments.solver)
+                arguments.snapshot = ranks.from_first(newest) or None
+                arguments.weights = [] if arguments.snapshot else arguments.weights
+            solver = _make_solver(arguments, ranks)
+        snapshots = [arguments.snapshot]
         solver.on_snapshot.append(lambda solver, state: snapshots.append(str(state)))
         gpu = solver.device.type == "cuda"
         say("caffe.cpp:197", f"Using GPUs {solver.device.index}" if gpu else "Use CPU.")
-        if arguments.log:
-            bar = screen.start(Path(arguments.solver).stem, param.max_iter)
+        if arguments.log and ranks.is_first:
+            bar = screen.start(Path(arguments.solver).stem, solver.param.max_iter)
             solver.on_step.append(lambda solver: bar.update(solver.iter, solver.smoothed_loss, solver.rate))
         if arguments.snapshot:
             say("caffe.cpp:245", f"Resuming from {arguments.snapshot}")
@@ -154,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             solver.solve(arguments.snapshot)
         if solver.stopped:
             print(
-                f"stopped at iteration {solver.iter}. To go on: {_command_to_resume(words, snapshots[-1])}",
+                f"stopped at iteration {solver.iter}. To go on: {_command_to_resume(words, snapshots[-1], ranks)}",
                 file=sys.stderr,
             )
             return INTERRUPTED

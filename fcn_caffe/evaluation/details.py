@@ -12,7 +12,9 @@ from torch.nn.functional import max_pool2d
 
 from fcn_caffe.errors import DataError
 from fcn_caffe.evaluation.metrics import METRICS, ConfusionMatrix, Scores, metrics_of
+from fcn_caffe.host.ranks import Ranks
 from fcn_caffe.host.text import show
+from fcn_caffe.net.own_passes import in_order
 
 __all__ = ["Details", "trimap"]
 
@@ -73,8 +75,8 @@ class DetailCounter:
     def __init__(self, details: Details, classes: int) -> None:
         self.details, self.classes = details, classes
         self.bands = {width: ConfusionMatrix(classes) for width in sorted(set(details.trimap))}
-        # Of each image and class: pixels that are right, pixels of the ground truth, pixels that are predicted.
-        self.images: list[npt.NDArray[np.int64]] = []
+        # Of each pass, image and class: pixels that are right, pixels of the ground truth, pixels that are predicted.
+        self.passes: list[npt.NDArray[np.int64]] = []
 
     def add(self, truth: npt.NDArray[Any], prediction: npt.NDArray[Any]) -> None:
         """Count the pixels of whole images. Shapes: (N, ...), and (N, H, W) for a trimap.
@@ -87,10 +89,20 @@ class DetailCounter:
         for width, matrix in self.bands.items():
             near = trimap(truth, width)
             matrix.add(truth[near], prediction[near])
-        for image, answer in zip(truth, prediction, strict=True) if self.details.intervals else ():
+        if not self.details.intervals:
+            return
+        images = []
+        for image, answer in zip(truth, prediction, strict=True):
             matrix = ConfusionMatrix(self.classes)
             matrix.add(image, answer)
-            self.images.append(np.stack((np.diag(matrix.counts), matrix.counts.sum(1), matrix.counts.sum(0))))
+            images.append(np.stack((np.diag(matrix.counts), matrix.counts.sum(1), matrix.counts.sum(0))))
+        self.passes.append(np.stack(images))
+
+    def gather(self, ranks: Ranks) -> None:
+        """Count what the processes of a run have counted, in the order of the passes."""
+        for matrix in self.bands.values():
+            matrix.gather(ranks)
+        self.passes = [np.array(table) for table in in_order([table.tolist() for table in self.passes], ranks)]
 
     def complete(self, scores: Scores, leave_out_absent: bool) -> Scores:
         """Return the scores with what was asked for.
@@ -102,13 +114,15 @@ class DetailCounter:
         scores = replace(scores, trimap=bands)
         if not self.details.intervals:
             return scores
-        if len(self.images) < 2:
-            raise DataError(f"{len(self.images)} image scored: intervals need two or more, whose scores can vary.")
-        return replace(scores, intervals=self._intervals(leave_out_absent), images=len(self.images))
+        images = sum(map(len, self.passes))
+        if images < 2:
+            raise DataError(f"{images} image scored: intervals need two or more, whose scores can vary.")
+        return replace(scores, intervals=self._intervals(leave_out_absent), images=images)
 
     def _intervals(self, leave_out_absent: bool) -> dict[str, tuple[float, float]]:
         """Return the percentile interval of each metric: images are drawn with replacement, their pixels counted."""
-        table = np.stack(self.images).astype(np.float64).reshape(len(self.images), -1)
+        images = np.concatenate(self.passes)
+        table = images.astype(np.float64).reshape(len(images), -1)
         generator = np.random.default_rng(self.details.seed)
         shares = np.full(len(table), 1 / len(table))
         found = np.empty((RESAMPLES, len(METRICS)))

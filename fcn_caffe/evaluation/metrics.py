@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.ranks import Ranks
 from fcn_caffe.host.text import show
 
 __all__ = ["METRICS", "NAMES", "ConfusionMatrix", "Scores", "metrics_of"]
@@ -86,6 +88,10 @@ class ConfusionMatrix:
                 f"predictions run from {answer.min()} to {answer.max()}, classes from 0 to {self.classes - 1}."
             )
         self.counts += np.bincount(truth * self.classes + answer, minlength=self.classes**2).reshape(self.counts.shape)
+
+    def gather(self, ranks: Ranks) -> None:
+        """Count what the processes of a run have counted."""
+        self.counts = ranks.add(torch.from_numpy(self.counts)).numpy()
 
     def merge(self, other: ConfusionMatrix) -> None:
         """Add the counts of another matrix of as many classes."""

@@ -22,9 +22,11 @@ from fcn_caffe.evaluation.crf import Refiner
 from fcn_caffe.evaluation.details import DetailCounter, Details
 from fcn_caffe.evaluation.metrics import METRICS, NAMES, ConfusionMatrix, Scores
 from fcn_caffe.evaluation.tiles import RunningLoss, loss_steps, parts, read_part, source_blobs
+from fcn_caffe.host.ranks import ALONE, Ranks
 from fcn_caffe.host.tables import Table, print_tables
 from fcn_caffe.host.text import nearest_names, show
 from fcn_caffe.net.net import Net
+from fcn_caffe.net.own_passes import in_order, own_passes
 from fcn_caffe.net.strips import Strips
 
 __all__ = [
@@ -117,6 +119,12 @@ class _Head:
         self.matrix.add(self._truth(label, prediction), prediction.cpu().numpy())
         return prediction
 
+    def gather(self, ranks: Ranks) -> None:
+        """Count what the processes of a run have counted."""
+        self.matrix.gather(ranks)
+        if self.details is not None:
+            self.details.gather(ranks)
+
     def add_details(self, prediction: Tensor, label: Tensor) -> None:
         """Count the pixels of whole images for the details, if some are asked for."""
         if self.details is not None:
@@ -170,6 +178,7 @@ def score_heads(
     tile: int | None = None,
     refine: Refiner | None = None,
     details: Details | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Scores]:
     """Score several heads in one pass over the images.
 
@@ -188,6 +197,7 @@ def score_heads(
         tile: how many columns to run at once at most; see `tiles.parts`.
         refine: changes the scores before the prediction, not before the loss; run whole then.
         details: what to score beside the metrics.
+        ranks: the processes that share the passes; each gets the scores of all, and calls the functions for its own.
     Returns: the scores of each score blob.
     Raises:
         DataError: the net lacks a blob, sizes differ, or `tile` and `refine` are both asked for.
@@ -197,25 +207,27 @@ def score_heads(
     counters = {score: _Head(net, score, label, only, details) for score, label in heads.items()}
     iterations = count_iterations(net, iterations)
     losses = _losses(net, heads, loss)
-    sums = dict.fromkeys(losses.values(), 0.0)
-    run = _Pass(net, counters, sums, tile, refine)
+    found: dict[str, list[float]] = {blob: [] for blob in losses.values()}
+    run = _Pass(net, counters, found, tile, refine)
     with eval_mode(net):
-        for iteration in range(iterations):
+        for iteration in own_passes(net, iterations, ranks):
             answers, blobs = run(on_image is not None, on_answers is not None or bool(details))
             for call, seen in ((on_image, blobs), (on_answers, answers)):
                 if call is not None:
                     call(iteration, seen)
-    means = {score: sums[blob] / iterations for score, blob in losses.items()}
+    means = {score: sum(in_order(found[blob], ranks)) / iterations for score, blob in losses.items()}
+    for head in counters.values():
+        head.gather(ranks)
     return {score: head.scores(leave_out_absent, means.get(score)) for score, head in counters.items()}
 
 
 class _Pass:
-    """A pass over the next images: it counts their pixels in each head and adds up the losses.
+    """A pass over the next images: it counts their pixels in each head and collects the losses.
 
     Args:
         net: the net.
         counters: the heads.
-        sums: the sum of each loss blob, which grows.
+        found: each loss blob's value in each pass.
         tile: see `score_heads`.
         refine: what changes the scores, if anything.
     """
@@ -224,14 +236,14 @@ class _Pass:
         self,
         net: Net,
         counters: Mapping[str, _Head],
-        sums: dict[str, float],
+        found: dict[str, list[float]],
         tile: int | None,
         refine: Refiner | None,
     ) -> None:
-        self.net, self.counters, self.sums, self.tile, self.refine = net, counters, sums, tile, refine
+        self.net, self.counters, self.found, self.tile, self.refine = net, counters, found, tile, refine
         if refine is not None:
             refine.check(net, tile)
-        self.losses = loss_steps(net, list(sums), list(counters))
+        self.losses = loss_steps(net, list(found), list(counters))
 
     def __call__(self, keeps: bool, answers: bool) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
         """Run; return the classes of each head where `answers`, and the blobs, with `data` where `keeps`."""
@@ -245,11 +257,11 @@ class _Pass:
         data = {"data"} & self.net.blob_shapes.keys() if keeps else set()
         if self.refine:
             data.add(self.refine.image)
-        blobs = self.net(given, keep={*self.counters, *labels, *self.sums, *data})
+        blobs = self.net(given, keep={*self.counters, *labels, *self.found, *data})
         scores = {name: self.refine(name, blobs) if self.refine else blobs[name] for name in self.counters}
         classes = {name: head.add(scores[name], blobs[head.label]) for name, head in self.counters.items()}
-        for blob in self.sums:
-            self.sums[blob] += float(blobs[blob].sum())
+        for blob, values in self.found.items():
+            values.append(float(blobs[blob].sum()))
         self._add_details(classes, blobs)
         return classes, blobs
 
@@ -287,7 +299,7 @@ class _Pass:
                 if loss.step.bottoms[0] == piece.blob:
                     loss.add(run, piece, read_part(given[loss.step.bottoms[1]], piece.rows, piece.columns))
         for blob, loss in losses.items():
-            self.sums[blob] += loss.value()
+            self.found[blob].append(loss.value())
         return classes
 
 

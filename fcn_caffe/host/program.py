@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-__all__ = ["tool_call", "tool_words"]
+__all__ = ["tool_call", "tool_words", "torchrun_words"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -35,6 +35,11 @@ def tool_words(tool: str, *, from_elsewhere: bool = False) -> list[str]:
     if program.resolve() == _PACKAGE / "__main__.py":
         return [_python(), "-m", _PACKAGE.name, tool]
     return ["fcn-caffe", tool]
+
+
+def torchrun_words(tool: str, processes: int) -> list[str]:
+    """Return the words that run a tool in several processes of this machine, for a command line that goes on."""
+    return ["torchrun", "--nproc-per-node", str(processes), "-m", _PACKAGE.name, tool]
 
 
 def _python() -> str:

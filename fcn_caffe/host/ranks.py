@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -109,10 +109,20 @@ class Ranks:
         return [one.tolist() for one in every]
 
     def gather(self, value: object) -> list[Any]:
-        """Return what each process gave, in the order of ranks: anything that JSON holds."""
+        """Return what each process gave, in the order of ranks: anything that JSON holds.
+
+        Raises:
+            SystemExit: another process has failed in `all_or_none`, and tells why.
+        """
         if self.count == 1:
             return [value]
-        mine = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        every = self._exchange({"value": value})
+        if any("value" not in one for one in every):
+            raise SystemExit(1)
+        return [one["value"] for one in every]
+
+    def _exchange(self, message: dict[str, Any]) -> list[dict[str, Any]]:
+        mine = torch.frombuffer(bytearray(json.dumps(message).encode()), dtype=torch.uint8)
         sizes = [int(size) for (size,) in self.gather_numbers([mine.numel()])]
         padded = torch.zeros(max(sizes), dtype=torch.uint8)
         padded[: mine.numel()] = mine
@@ -171,7 +181,7 @@ class Ranks:
 
     def wait(self) -> None:
         """Wait until every process is here."""
-        self.gather_numbers([0])
+        self.gather(None)
 
     @contextmanager
     def first_before_others(self) -> Iterator[None]:
@@ -184,7 +194,7 @@ class Ranks:
 
     @contextmanager
     def all_or_none(self) -> Iterator[None]:
-        """Run the block on every process; where one fails, all end.
+        """Run the block on every process; where one fails, all end. In it, processes may `gather`, and what uses it.
 
         A process raises its own error, but for one that a process before it has too: that ends quietly, so that a
         person reads each error once.
@@ -193,20 +203,16 @@ class Ranks:
             FcnCaffeError: what the block raised here.
             SystemExit: another process tells why.
         """
-        error: FcnCaffeError | None = None
         try:
             yield
-        except RanksError:
+        except (RanksError, SystemExit):
             raise
-        except FcnCaffeError as caught:
-            if self.count == 1:
+        except (FcnCaffeError, OSError) as error:
+            failed = str(error)
+            if self.count == 1 or self._exchange({"failed": failed}).index({"failed": failed}) == self.rank:
                 raise
-            error = caught
-        texts = self.gather(None if error is None else str(error))
-        if error is not None and texts.index(str(error)) == self.rank:
-            raise error
-        if any(text is not None for text in texts):
-            raise SystemExit(1)
+            raise SystemExit(1) from None
+        self.wait()
 
 
 ALONE = Ranks()
@@ -308,11 +314,11 @@ def joined_ranks() -> Iterator[Ranks]:
 
 @contextmanager
 def silence_others() -> Iterator[None]:
-    """Print and log nothing but errors in the block: rank 0 says it."""
+    """Print and log nothing in the block: rank 0 says it. Errors are told by who catches them."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
             yield
     finally:
         logging.disable(level)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import zip_longest
+from typing import Any
 
 from fcn_caffe.host.ranks import Ranks, Share
 from fcn_caffe.net.net import Net
@@ -31,9 +32,12 @@ def own_passes(net: Net, count: int, ranks: Ranks) -> Iterator[int]:
     net.take_share(Share())
 
 
-def in_order(numbers: list[float], ranks: Ranks) -> list[float]:
-    """Return a number of every pass, in the order of the passes, from each process's numbers of its own passes."""
+def in_order(values: list[Any], ranks: Ranks) -> list[Any]:
+    """Return the value of every pass in the order of the passes, of those that each process has of its own passes.
+
+    values: what JSON holds, and not None.
+    """
     if ranks.count == 1:
-        return numbers
-    rounds = zip_longest(*ranks.gather(numbers))
-    return [number for one in rounds for number in one if number is not None]
+        return values
+    rounds = zip_longest(*ranks.gather(values))
+    return [value for one in rounds for value in one if value is not None]

@@ -20,6 +20,7 @@ from fcn_caffe.evaluation.net_inputs import source_preprocessing, trained_prepro
 from fcn_caffe.evaluation.score import heads, is_scored_without_absent, score_heads
 from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.host.progress import report
+from fcn_caffe.host.ranks import ALONE, Ranks
 from fcn_caffe.host.tables import Table
 from fcn_caffe.models import Start
 from fcn_caffe.net.net import Net
@@ -199,6 +200,9 @@ class Training:
         amp: as Solver takes it.
         rewrite: as Solver takes it.
         fast: as Solver takes it.
+        ranks: as Solver takes them; rank 0 writes the files.
+        sync_bn: as Solver takes it.
+        normalize_over_ranks: as Solver takes it.
     Raises:
         SolverError, WeightsError, DataError: the stage cannot start.
     """
@@ -214,8 +218,11 @@ class Training:
         amp: str | None = None,
         rewrite: Callable[[Net], Net] = lambda net: net,
         fast: bool = False,
+        ranks: Ranks = ALONE,
+        sync_bn: bool = False,
+        normalize_over_ranks: bool = False,
     ) -> None:
-        self.stage = stage
+        self.stage, self.ranks = stage, ranks
         param = caffe_pb2.SolverParameter()
         param.CopyFrom(stage.param)
         param.ClearField("weights")  # start_from copies them, and turns inner products into convolutions
@@ -230,23 +237,31 @@ class Training:
             rewrite=rewrite,
             blob_counts=stage.blob_counts(),
             fast=fast,
+            ranks=ranks,
+            sync_bn=sync_bn,
+            normalize_over_ranks=normalize_over_ranks,
         )
         self.solver.refuse_too_large()
         if on_step is not None:
             self.solver.on_step.append(on_step)
         self.scores = ScoreTable(stage.folder / "scores.csv")
-        iterations = stage.snapshots()
-        starts = stage.sources
-        if resume and iterations:
-            starts = [*starts, stage.snapshot(iterations[-1])]
+        starts = self._start(ranks.from_first(stage.snapshots()) if resume else [])
+        self.solver.preprocessing = self.preprocessing = trained_preprocessing(self.solver.net, starts)
+        self.solver.choose_ways()
+
+    def _start(self, iterations: Sequence[int]) -> list[Path]:
+        """Start from the newest of the snapshots, else as the stage says; return the files of weights."""
+        stage = self.stage
+        if iterations:
             self.solver.restore(stage.snapshot(iterations[-1], ".solverstate"))
             self.scores = ScoreTable.read(self.scores.path)
             self.scores.forget_after(self.solver.iter)
-        else:
+            return [*stage.sources, stage.snapshot(iterations[-1])]
+        with self.ranks.first_before_others():  # it may write weights that others then read
             start_from(self.solver.net, stage.starts)
+        if self.ranks.is_first:
             stage.forget_snapshots()
-        self.solver.preprocessing = self.preprocessing = trained_preprocessing(self.solver.net, starts)
-        self.solver.choose_ways()
+        return stage.sources
 
     def run(self) -> bool:
         """Train to the stage's last iteration, and copy the best snapshot to the stage's result.
@@ -260,7 +275,7 @@ class Training:
                 at = solver.iter
                 if at and (at % stage.step == 0 or at == stage.last) and not self.scores.at(at):
                     # The snapshot comes first: if scoring is interrupted, it is repeated from there.
-                    if at not in stage.snapshots():
+                    if not self.ranks.from_first(at in stage.snapshots()):
                         solver.snapshot()
                     self._score()
                 if at >= stage.last:
@@ -268,15 +283,20 @@ class Training:
                 solver.step(min(at - at % stage.step + stage.step, stage.last) - at)
                 if solver.stopped:
                     return False
-        self._finish()
+        with self.ranks.all_or_none():
+            if self.ranks.is_first:
+                self._finish()
         return True
 
     def _score(self) -> None:
         """Score every head on the first test net, write the table, and delete the snapshots that are not needed."""
         net, at = self.solver.test_nets[0], self.solver.iter
+        self.solver.agree_on_statistics()
         with keep_random_state(net):
             scores_of = score_heads(
-                net, self.stage.param.test_iter[0], heads(net), leave_out_absent=is_scored_without_absent(net)
+                *(net, self.stage.param.test_iter[0], heads(net)),
+                leave_out_absent=is_scored_without_absent(net),
+                ranks=self.ranks,
             )
         for head, scores in scores_of.items():
             loss = math.nan if scores.loss is None else scores.loss
@@ -284,6 +304,12 @@ class Training:
             self.scores.rows.append(Row(at, head, **metrics, loss=loss))
             numbers = ", ".join(f"{NAMES[name]} {value * 100:.2f}" for name, value in metrics.items())
             report(f"{self.stage.name}: iteration {at}, {head}: {numbers}, loss {loss:.6g}")
+        with self.ranks.all_or_none():
+            if self.ranks.is_first:
+                self._keep(at)
+
+    def _keep(self, at: int) -> None:
+        """Write the table; delete the snapshots but the newest, at iteration `at`, and the weights of the best."""
         self.scores.write()
         best = self.scores.best()
         for iteration in self.stage.snapshots():

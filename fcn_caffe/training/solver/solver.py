@@ -389,8 +389,13 @@ class Solver:
             say("solver.cpp:397", line)
         return outputs
 
+    def agree_on_statistics(self) -> None:
+        """Before a test: give every process the running statistics of rank 0, which are those that a snapshot keeps."""
+        if self.ranks.count > 1:
+            self.ranks.copy_from_first(together.statistics(self.net))
+
     def _test_all(self) -> None:
-        self.ranks.copy_from_first(together.statistics(self.net))
+        self.agree_on_statistics()
         before = snapshot.random_states(self.net, self.test_nets, self.iter)
         for index in range(len(self.test_nets)):
             self.test(index)
