@@ -11,6 +11,7 @@ from fcn_caffe.errors import (
     GraphError,
     LayerError,
     PrototxtError,
+    RanksError,
     SolverError,
     WeightsError,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "Paths",
     "PrototxtError",
     "PythonLayer",
+    "RanksError",
     "SolverError",
     "WeightsError",
     "known_types",

@@ -6,8 +6,10 @@ The processes are forked from one that has imported PyTorch already, so that a r
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fcn_caffe.errors import FcnCaffeError
+from fcn_caffe.errors import DataError, FcnCaffeError
+from fcn_caffe.evaluation.details import Details
+from fcn_caffe.evaluation.score import score_heads
 from fcn_caffe.host.ranks import ALONE, Ranks, join_ranks, silence_others
 from fcn_caffe.proto import caffe_pb2, parse_text
 from fcn_caffe.training.solver import Solver
@@ -25,17 +29,15 @@ from fcn_caffe.weights.transfer import net_weights
 Array = npt.NDArray[Any]
 Weights = dict[str, list[Array]]
 
-PRELOADED = [
-    "h5py",
-    "fcn_caffe.training.solver",
-    "fcn_caffe.evaluation.score",
-]  # not this file: tests are not on its path
+# This file it does not find; an optimizer imports the last.
+PRELOADED = ["h5py", "fcn_caffe.training.solver", "fcn_caffe.evaluation.score", "torch._dynamo"]
 ROWS = 48
 NET = """
 name: "tiny"
 layer {{ name: "data" type: "HDF5Data" top: "data" top: "label" hdf5_data_param {{
   source: "{folder}/list.txt" batch_size: {batch} shuffle: {shuffle} }} }}
-layer {{ name: "c1" type: "Convolution" bottom: "data" top: "c1" param {{ lr_mult: 1 }} param {{ lr_mult: 2 decay_mult: 0 }}
+layer {{ name: "c1" type: "Convolution" bottom: "data" top: "c1"
+  param {{ lr_mult: 1 }} param {{ lr_mult: 2 decay_mult: 0 }}
   convolution_param {{ num_output: 6 kernel_size: 3 pad: 1 weight_filler {{ type: "xavier" }} }} }}
 {middle}
 layer {{ name: "score" type: "Convolution" bottom: "c1" top: "score"
@@ -79,15 +81,15 @@ def solver_of(
 # -- processes ---------------------------------------------------------------------------------------------------
 
 
-def in_ranks(count: int, function: Callable[..., Any], *arguments: object) -> list[Any]:
-    """Call function(ranks, *arguments) in `count` processes; return what each returned, or the text of its error."""
+def in_ranks(count: int, function: Callable[..., Any], *arguments: object, **options: object) -> list[Any]:
+    """Call function(ranks, *arguments, **options) in `count` processes; return what each returned, or its error."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     with tempfile.TemporaryDirectory() as folder:
         meeting = f"file://{folder}/meeting"
         pipes = [context.Pipe(duplex=False) for _ in range(count)]
         processes = [
-            context.Process(target=_run, args=(send, rank, count, meeting, function, arguments))
+            context.Process(target=_run, args=(send, rank, count, meeting, partial(function, **options), arguments))
             for rank, (_, send) in enumerate(pipes)
         ]
         for process in processes:
@@ -131,7 +133,7 @@ def _run(
 
 
 def train(
-    ranks: Ranks, text: bytes, steps: int, resume: str | None = None, snapshot: bool = False, **options: bool
+    ranks: Ranks, text: bytes, steps: int, resume: str | None = None, snapshot: bool = False, **options: Any
 ) -> tuple[Weights, list[float], Any]:
     """Train; return the weights, the losses, and where the data are."""
     solver = Solver(caffe_pb2.SolverParameter.FromString(text), device="cpu", ranks=ranks, **options)
@@ -148,3 +150,72 @@ def train(
 def train_alone(param: caffe_pb2.SolverParameter, steps: int, **options: Any) -> tuple[Weights, list[float], Any]:
     """Train in this process."""
     return train(ALONE, param.SerializeToString(), steps, **options)
+
+
+def average(ranks: Ranks) -> list[Array]:
+    """Average what differs in memory between the ranks: strided, in another memory format, without a gradient."""
+    values = torch.arange(24.0).reshape(1, 2, 3, 4) + ranks.rank
+    strided = torch.full((4, 6), -1.0)
+    view = strided[:, ::2]
+    view.copy_(torch.arange(12.0).reshape(4, 3) * (ranks.rank + 1))
+    other = values.to(memory_format=torch.channels_last) if ranks.rank else values.clone()
+    ranks.average([view, other, torch.ones(3, dtype=torch.float64) * ranks.rank])
+    return [view.numpy(), other.contiguous().numpy(), strided[:, 1::2].numpy()]
+
+
+def messages(ranks: Ranks) -> tuple[Any, Any, list[float]]:
+    """Exchange what JSON holds."""
+    every = ranks.gather({"rank": ranks.rank, "text": "ü" * ranks.rank})
+    return every, ranks.from_first([ranks.rank]), ranks.mean([3.0 * ranks.rank])
+
+
+def fail_together(ranks: Ranks, failing: Sequence[int], text: str) -> str:
+    """Let some ranks fail in a block that all have to come through, while the others gather."""
+    with ranks.all_or_none():
+        if ranks.rank in failing:
+            raise DataError(text)
+        ranks.from_first(ranks.rank)
+    return "through"
+
+
+def die_in_step(ranks: Ranks, text: bytes, rank: int, step: int) -> int:
+    """Train; one rank's data end early."""
+    solver = Solver(caffe_pb2.SolverParameter.FromString(text), device="cpu", ranks=ranks)
+
+    def fail(solver: Solver) -> None:
+        if solver.iter == step and ranks.rank == rank:
+            raise DataError("image 7 is not there.")
+
+    solver.on_step.append(fail)
+    solver.step(20)
+    return solver.iter
+
+
+def interrupt(ranks: Ranks, text: bytes, rank: int) -> tuple[int, bool, list[str]]:
+    """Train; SIGTERM reaches one rank, twice."""
+    solver = Solver(caffe_pb2.SolverParameter.FromString(text), device="cpu", ranks=ranks)
+    snapshots: list[str] = []
+    solver.on_snapshot.append(lambda solver, state: snapshots.append(state.name))
+
+    def send(solver: Solver) -> None:
+        if solver.iter == 3 and ranks.rank == rank:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+
+    solver.on_step.append(send)
+    with solver.signals():
+        solver.step(20)
+    return solver.iter, solver.stopped, snapshots
+
+
+def test_and_score(ranks: Ranks, text: bytes, passes: int) -> tuple[dict[str, Any], dict[str, Any], Any, Any]:
+    """Train a little, test, score; return outputs, scores, the statistics that were scored with, where data are."""
+    solver = Solver(caffe_pb2.SolverParameter.FromString(text), device="cpu", ranks=ranks)
+    solver.step(3)
+    solver.agree_on_statistics()
+    outputs = solver.test()
+    net = solver.test_nets[0]
+    scores = score_heads(net, passes, {"score": "label"}, details=Details((), True, 0), ranks=ranks)["score"]
+    statistics = [blob.tolist() for blob in net.params.get("bn", ())]
+    found = {"confusion": scores.confusion, "loss": scores.loss, "intervals": scores.intervals}
+    return outputs, found, statistics, net.data_state()

@@ -119,11 +119,12 @@ class _Head:
         self.matrix.add(self._truth(label, prediction), prediction.cpu().numpy())
         return prediction
 
-    def gather(self, ranks: Ranks) -> None:
+    def gather(self, ranks: Ranks) -> _Head:
         """Count what the processes of a run have counted."""
         self.matrix.gather(ranks)
         if self.details is not None:
             self.details.gather(ranks)
+        return self
 
     def add_details(self, prediction: Tensor, label: Tensor) -> None:
         """Count the pixels of whole images for the details, if some are asked for."""
@@ -197,7 +198,7 @@ def score_heads(
         tile: how many columns to run at once at most; see `tiles.parts`.
         refine: changes the scores before the prediction, not before the loss; run whole then.
         details: what to score beside the metrics.
-        ranks: the processes that share the passes; each gets the scores of all, and calls the functions for its own.
+        ranks: the processes that share the passes; each gets the scores of all.
     Returns: the scores of each score blob.
     Raises:
         DataError: the net lacks a blob, sizes differ, or `tile` and `refine` are both asked for.
@@ -211,14 +212,9 @@ def score_heads(
     run = _Pass(net, counters, found, tile, refine)
     with eval_mode(net):
         for iteration in own_passes(net, iterations, ranks):
-            answers, blobs = run(on_image is not None, on_answers is not None or bool(details))
-            for call, seen in ((on_image, blobs), (on_answers, answers)):
-                if call is not None:
-                    call(iteration, seen)
+            run(iteration, on_image, on_answers, bool(details))
     means = {score: sum(in_order(found[blob], ranks)) / iterations for score, blob in losses.items()}
-    for head in counters.values():
-        head.gather(ranks)
-    return {score: head.scores(leave_out_absent, means.get(score)) for score, head in counters.items()}
+    return {score: head.gather(ranks).scores(leave_out_absent, means.get(score)) for score, head in counters.items()}
 
 
 class _Pass:
@@ -245,7 +241,15 @@ class _Pass:
             refine.check(net, tile)
         self.losses = loss_steps(net, list(found), list(counters))
 
-    def __call__(self, keeps: bool, answers: bool) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
+    def __call__(self, iteration: int, on_image: OnImage | None, on_answers: OnAnswers | None, details: bool) -> None:
+        """Run, and tell who wants to know."""
+        answers, blobs = self.run(on_image is not None, on_answers is not None or details)
+        if on_image is not None:
+            on_image(iteration, blobs)
+        if on_answers is not None:
+            on_answers(iteration, answers)
+
+    def run(self, keeps: bool, answers: bool) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
         """Run; return the classes of each head where `answers`, and the blobs, with `data` where `keeps`."""
         given = source_blobs(self.net)
         run = None if keeps or self.refine else self._parts(given)

@@ -84,7 +84,7 @@ def test_weights_replace_the_solvers_own(task, caplog):
             "--snapshot to go on with training or --weights to start from, not both",
         ),
         (["--snapshot", "b"], "b: no such solver state"),
-        (["--gpu", "0,1"], "left to distributed training"),
+        (["--gpu", "0,1"], "was asked for, but"),
         (["--gpu", "x"], "wanted device numbers"),
         (["--weights", "a.caffemodel"], "weights 'a.caffemodel' is not there"),
     ],

@@ -111,9 +111,8 @@ class Solver:
         if paths is None:
             paths = Paths() if base is None else Paths(Path(base))
         self._settings = settings = Settings(source, paths, path)
-        self.param = settings.param
+        self.param, self.ranks = settings.param, ranks
         self.learning_rate = LearningRate(self.param, settings.place)
-        self.ranks = ranks
         self.device = ranks.device(settings.device(device))
         if (seed := together.common_seed(self.param.random_seed, ranks)) >= 0:
             snapshot.seed(seed)
@@ -136,8 +135,7 @@ class Solver:
         self._requests = Requests(ranks)
         self._over_ranks = {"norms": sync_bn, "losses": normalize_over_ranks}
         self._is_joined = ranks.count == 1
-        self._snapshot_iter = -1
-        self._warned_of_loss = False
+        self._snapshot_iter, self._warned_of_loss = -1, False
         for path in settings.weights():
             self._start_from(path)
         together.draw_apart(ranks)
