@@ -150,12 +150,13 @@ def _has_statistics(named: Named) -> bool:
     return any(name.endswith((".running_mean", ".mean")) for name in (*named.arrays, *named.constants))
 
 
-def _record(arguments: argparse.Namespace) -> Preprocessing:
-    """What the options say, over the input's own record, over what is known of published files."""
+def _record(arguments: argparse.Namespace, form: Format) -> Preprocessing:
+    """What the options say, over the input's own record, over what is known of published files, over what it says."""
     from fcn_caffe.evaluation.net_inputs import source_preprocessing
-    from fcn_caffe.weights.record import Preprocessing
+    from fcn_caffe.weights.record import Preprocessing, preprocessing_of_facts
 
-    base = source_preprocessing(arguments.source)
+    source = arguments.source
+    base = preprocessing_of_facts(form.read_facts(source)).with_facts_of(source_preprocessing(source))
     mean, mean_file = _mean(arguments.mean)
     if mean is not None and mean_file is None:
         base = base.without_mean_file()
@@ -221,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.check is not None:
             print(check(net, source, form, arguments.check))
         net_name, types = net.name, {**types, **{node.name: node.type for node in net.graph.nodes}}
-    record = _record(arguments)
+    record = _record(arguments, form)
     if arguments.net:
         if not arguments.ignore_preprocessing:
             refuse_differences(record, arguments.net, source)

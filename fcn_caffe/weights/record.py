@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,24 @@ def read_preprocessing(weights: PathLike) -> Preprocessing | None:
     raise WeightsError(
         f"{path}: {wrong[0]!r} is not what a record of preprocessing holds. Write it again, or remove it."
     )
+
+
+def preprocessing_of_facts(facts: Mapping[str, str]) -> Preprocessing:
+    """Return what a file of `fcn-caffe export` says of its inputs and classes; another's words count for nothing.
+
+    >>> facts = {"net": "fcn", "weights_sha256": "…", "channel_order": "BGR", "mean": "[104, 117, 123]"}
+    >>> str(preprocessing_of_facts(facts))
+    'channels BGR, mean 104 117 123, scale not known, classes not known'
+    """
+    if "weights_sha256" not in facts:
+        return Preprocessing()
+    values: dict[str, Any] = {"channel_order": facts.get("channel_order")}
+    try:
+        values |= {key: json.loads(facts[key]) for key in ("mean", "scale", "classes", "colors") if key in facts}
+    except (TypeError, ValueError, RecursionError):
+        return Preprocessing()
+    record = _record_of(values)
+    return record if isinstance(record, Preprocessing) else Preprocessing()
 
 
 def _record_of(values: dict[str, Any]) -> Preprocessing | str:

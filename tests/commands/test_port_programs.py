@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch.nn import functional
 from fcn_caffe import Net
 from fcn_caffe.commands import port_weights
 from fcn_caffe.proto import write_text
+from fcn_caffe.weights.record import read_preprocessing
 from fcn_caffe.weights.transfer import copy_weights, load_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PyTorch's own, of its exporters
@@ -145,6 +148,47 @@ def test_a_net_of_ours_comes_back(tmp_path: Path) -> None:
         found = load_weights(tmp_path / "b.caffemodel")
         for layer, blobs in net.params.items():
             assert all(np.array_equal(blob.detach(), array) for blob, array in zip(blobs, found[layer], strict=True))
+
+
+FACTS = {
+    **{"net": "fcn", "weights_sha256": "0", "channel_order": "RGB", "mean": "[1, 2, 3]", "scale": "0.5"},
+    **{"classes": '["a", "b"]', "colors": "[[0, 0, 0], [1, 2, 3]]"},
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "known"),
+    [
+        ({}, True),
+        ({"mean": "1 2"}, False),  # another's words
+        ({"classes": "[1]"}, False),
+        ({"weights_sha256": None}, False),
+    ],
+)
+@pytest.mark.parametrize("ending", [pytest.param("onnx", marks=pytest.mark.needs_package("onnx")), "pt2"])
+def test_what_an_exported_file_says_of_itself(folder: Path, ending: str, changed: dict[str, Any], known: bool) -> None:
+    facts = {key: fact for key, fact in {**FACTS, **changed}.items() if fact is not None}
+    path = folder / f"a.{ending}"
+    if ending == "onnx":
+        onnx = importlib.import_module("onnx")
+        arrays = {name: tensor.numpy() for name, tensor in Net(folder / "plain.prototxt").state_dict().items()}
+        kinds = {"conv1": "Conv", "fc2": "Conv", "up": "ConvTranspose"}
+        nodes = [
+            onnx.helper.make_node(kind, ["x", *(name for name in arrays if f".{layer}." in name)], [layer])
+            for layer, kind in kinds.items()
+        ]
+        tensors = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
+        model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], [], tensors))
+        onnx.helper.set_model_props(model, facts)
+        onnx.save(model, path)
+    else:
+        program = torch.export.export(ByHand(normed=False), (torch.randn(2, 3, 12, 14),))
+        torch.export.save(program, path, extra_files={"fcn_caffe.json": json.dumps(facts)})
+    assert port(path, folder / "out.npz", "--net", folder / "plain.prototxt", "--scale", "2") == 0
+    record = read_preprocessing(folder / "out.npz")
+    assert record is not None and record.scale == 2
+    assert record.mean == ((1, 2, 3) if known else None) and record.channel_order == ("RGB" if known else None)
+    assert record.classes == (("a", "b") if known else None)
 
 
 # -- refusals ------------------------------------------------------------------------------------------------------

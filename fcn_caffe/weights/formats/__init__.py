@@ -79,6 +79,16 @@ class Format:
         named: Named = getattr(self._module(), f"read_{self._prefix}named")(path)
         return named
 
+    def read_facts(self, path: PathLike) -> dict[str, str]:
+        """Read what a file says of its net in words, as `fcn-caffe export` writes it; empty where it says nothing.
+
+        Raises:
+            WeightsError: The file is not of this format, or corrupt.
+        """
+        function = getattr(self._module(), f"read_{self._prefix}facts", None)
+        facts: dict[str, str] = function(path) if function else {}
+        return facts
+
     @property
     def _prefix(self) -> str:
         return "" if self.kind == "weights" else f"{self.kind}_"

@@ -26,6 +26,8 @@ _TYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 6: "<f2", 7: "<f4", 8:
 # Weights as one file of torch.save: of PyTorch before 2.7, and of 2.7.
 _SAVED = ("serialized_state_dict.pt", "data/weights/model.pt")
 
+_FACTS = "extra/fcn_caffe.json"
+
 
 def read_named(path: PathLike) -> Named:
     """Read the parameters of a program, and the statistics of its batch normalisations, in the order of use.
@@ -55,6 +57,16 @@ def read_named(path: PathLike) -> Named:
         {name: arrays[name] for name in ordered if is_weight[name]},
         {name: arrays[name] for name in ordered if not is_weight[name]},
     )
+
+
+def read_facts(path: PathLike) -> dict[str, str]:
+    """Read the extra file that `fcn-caffe export` puts into a program; raise as `read_named`."""
+    with reading(path, "a program of torch.export"), zipfile.ZipFile(path) as archive:
+        found = [member for member in archive.infolist() if member.filename.endswith(_FACTS)]
+        if len(found) != 1 or found[0].file_size > os.stat(path).st_size:
+            return {}
+        facts = json.loads(archive.read(found[0]))
+    return {key: fact for key, fact in facts.items() if isinstance(fact, str)} if isinstance(facts, dict) else {}
 
 
 class _Tensors:

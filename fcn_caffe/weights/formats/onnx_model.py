@@ -51,6 +51,14 @@ def read_named(path: PathLike) -> Named:
     return named
 
 
+def read_facts(path: PathLike) -> dict[str, str]:
+    """Read the model's metadata; raise as `read_named`."""
+    library = _library(path)
+    with reading(path, "an ONNX model"):
+        model = library.load_model(os.fspath(path), load_external_data=False)
+        return {entry.key: entry.value for entry in model.metadata_props}
+
+
 class _Graph:
     """The tensors and nodes of an ONNX graph."""
 
