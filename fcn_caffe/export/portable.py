@@ -10,10 +10,17 @@ from typing import Any
 from torch import Tensor
 
 from fcn_caffe.errors import LayerError
-from fcn_caffe.export.portable_layers import PortableArgMax, PortablePooling, PortableSPP, deconvolve
+from fcn_caffe.export.portable_layers import (
+    PortableArgMax,
+    PortablePooling,
+    PortablePriorBox,
+    PortableSPP,
+    deconvolve,
+)
 from fcn_caffe.layers.base import Layer, of_shape
 from fcn_caffe.layers.conv import Deconvolution
 from fcn_caffe.layers.forks.neuron import SamplingDropout
+from fcn_caffe.layers.forks.ssd import PriorBox
 from fcn_caffe.layers.pooling import SPP, Pooling
 from fcn_caffe.layers.reduce import ArgMax
 from fcn_caffe.net.net import Net
@@ -66,7 +73,7 @@ def why_not(layer: Layer, format: str) -> str:
 
 def _portable_step(step: Step, bottoms: Sequence[Tensor]) -> Step:
     for kind, rewrite in _REWRITES.items():
-        if isinstance(step.layer, kind):
+        if type(step.layer) is kind:
             return replace(step, layer=rewrite(step.layer, bottoms).train(step.layer.training))
     return step
 
@@ -84,6 +91,7 @@ def _deconvolve(layer: Any, bottoms: Sequence[Tensor]) -> Layer:  # noqa: ANN401
 _REWRITES: Mapping[type[Layer], Callable[[Any, Sequence[Tensor]], Layer]] = {
     ArgMax: partial(_rebuild, PortableArgMax),
     Pooling: partial(_rebuild, PortablePooling),
+    PriorBox: partial(_rebuild, PortablePriorBox),
     SPP: partial(_rebuild, PortableSPP),
     Deconvolution: _deconvolve,
 }

@@ -13,11 +13,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fcn_caffe.layers.conv import DECONVOLVE
+from fcn_caffe.layers.forks.ssd import PriorBox
 from fcn_caffe.layers.pooling import FLOAT_MAX, SPP, Pooling
 from fcn_caffe.layers.reduce import ArgMax
 from fcn_caffe.proto import caffe_pb2
 
-__all__ = ["PortableArgMax", "PortablePooling", "PortableSPP", "deconvolve"]
+__all__ = [
+    "PortableArgMax",
+    "PortablePooling",
+    "PortablePriorBox",
+    "PortableSPP",
+    "deconvolve",
+]
 
 
 class PortablePooling(Pooling):
@@ -179,6 +186,34 @@ class PortableArgMax(ArgMax):
         rows = [torch.cat(found, 1)[:, None] for found in ((positions, largest) if self.values else (positions,))]
         top = torch.cat(rows, 1)
         return top.reshape(*top.shape, *(1,) * (bottom.ndim - 3))
+
+
+class PortablePriorBox(PriorBox):
+    """A PriorBox for bottoms of any size: their sizes are counted in the graph, in float32.
+
+    Shapes: as PriorBox.
+    Source: SSD's PriorBoxLayer (weiliu89/caffe).
+    """
+
+    def forward(self, feature: Tensor, picture: Tensor) -> Tensor:
+        centres, halves = [], []
+        boxes = feature.new_tensor(self._boxes) / 2  # P x (width, height)
+        for axis in (1, 0):  # x, then y
+            line = torch.ones_like(feature[0, 0].select(1 - axis, 0))
+            count, size = line.sum(), torch.ones_like(picture[0, 0].select(1 - axis, 0)).sum()
+            if self.image_size is not None:
+                size = torch.full_like(size, self.image_size[axis])
+            step = size / count if self.step is None else torch.full_like(size, self.step[axis])
+            centres.append((line.cumsum(0) - 1 + self.offset) * step / size)
+            halves.append(boxes[:, 1 - axis] / size)
+        (columns, rows), boxes_at = centres, torch.stack(halves, -1)  # P x 2
+        y, x = torch.meshgrid(rows, columns, indexing="ij")
+        centre = torch.stack((x, y), -1)[:, :, None]
+        corners = torch.cat((centre - boxes_at, centre + boxes_at), -1)
+        if self.clip:
+            corners = corners.clamp(0, 1)
+        variances = torch.ones_like(corners) * feature.new_tensor(self.variances)
+        return torch.stack((corners.flatten(), variances.flatten()))[None]
 
 
 def deconvolve(

@@ -1,0 +1,55 @@
+"""Where engines part from Caffe, the file that we write has Caffe's numbers in each of them, at two sizes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from engine_runs import ENGINES, compare, open_all
+from helpers import input_layer, layer, make_net, randomise
+
+pytestmark = [pytest.mark.needs_package(name) for name in ("onnxscript", "onnxruntime", "openvino", "cv2")]
+
+# What ONNX Runtime, OpenVINO and OpenCV compute each in its own way, where a file leaves it to them.
+TRAPS = {
+    "a last window beyond the image": ("Pooling", "pooling_param { kernel_size: 2 stride: 3 pad: 1 }"),
+    "the same, with the places": ("Pooling", "pooling_param { kernel_size: 2 stride: 3 pad: 1 }"),
+    "the divisor at the corner": ("Pooling", "pooling_param { pool: AVE kernel_size: 3 stride: 2 pad: 1 }"),
+    "the divisor of half a window": ("Pooling", "pooling_param { pool: AVE kernel_size: 2 stride: 2 }"),
+    "a stochastic pool": ("Pooling", "pooling_param { pool: STOCHASTIC kernel_size: 3 stride: 2 }"),
+    "a pyramid": ("SPP", "spp_param { pyramid_height: 2 pool: AVE }"),
+    "LRN": ("LRN", "lrn_param { local_size: 5 alpha: 0.5 k: 2 }"),
+    "LRN within a channel": ("LRN", "lrn_param { local_size: 3 alpha: 0.5 norm_region: WITHIN_CHANNEL }"),
+    "a deconvolution cut at its ends": (
+        "Deconvolution",
+        "convolution_param { num_output: 4 group: 2 kernel_size: 4 stride: 2 pad: 1 }",
+    ),
+    "a dilated deconvolution": (
+        "Deconvolution",
+        "convolution_param { num_output: 2 kernel_size: 3 stride: 2 pad: 2 dilation: 2 }",
+    ),
+    "equal values": ("ArgMax", "argmax_param { axis: 1 top_k: 2 }"),
+}
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """All the forms as branches of one net: exporting takes a second, whatever is exported."""
+    text, outputs = [input_layer("x", 2, 4, 9, 10)], []
+    for place, (name, (type, options)) in enumerate(TRAPS.items()):
+        tops = f"t{place} mask" if "places" in name else f"t{place}"
+        text.append(layer(f"l{place}", type, "x", tops, options))
+        outputs += tops.split()
+    net = make_net(*text)
+    randomise(net)
+    return net, outputs, open_all(net, {"x": torch.rand(2, 4, 9, 10)}, outputs)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("size", [(1, 4, 4, 4), (3, 4, 11, 7)], ids=str)
+def test_each_engine_has_caffes_numbers(runs, engine, size):
+    net, outputs, engines = runs
+    x = torch.rand(size, generator=torch.Generator().manual_seed(0)) + 0.1
+    x[:, 1] = x[:, 3]  # of equal values the last is the larger
+    if size[2] == 4:
+        assert outputs[0] == "t0" and net(x=x)["t0"].shape == (1, 4, 2, 2)
+    assert compare(net, {engine: engines[engine]}, {"x": x}, outputs) == {engine: ""}
