@@ -14,7 +14,7 @@ from helpers import input_layer, layer, make_net
 from PIL import Image
 
 from fcn_caffe.commands import infer
-from fcn_caffe.data.readers.frames import film_rate, read_film
+from fcn_caffe.data.readers.frames import count_pages, film_rate, read_film, read_pages
 from fcn_caffe.errors import DataError
 from fcn_caffe.evaluation import AnswerFiles, AnswerRun, Average, Segmenter, find_files, tiles
 from fcn_caffe.evaluation import infer as segmenting
@@ -444,6 +444,19 @@ def test_frames_of_gif_files(place: Path, run: Infer, capsys) -> None:
     capsys.readouterr()
     assert run(place / "photos.gif", "--frames", out="cut") == 1
     assert "photos.gif" in capsys.readouterr().err
+
+
+def test_gif_files_cut_off_anywhere(tmp_path: Path) -> None:
+    pages = save_pages(tmp_path / "whole.gif", [(9, 12)] * 3)
+    data, kinds = (tmp_path / "whole.gif").read_bytes(), set()
+    for stop in range(len(data) // 4, len(data), 3):
+        (tmp_path / "cut.gif").write_bytes(data[:stop])
+        try:
+            count = count_pages(tmp_path / "cut.gif")
+            kinds.add(len(list(read_pages(tmp_path / "cut.gif"))) == count)
+        except DataError as error:
+            kinds.add(type(error.__cause__).__name__)
+    assert len(pages) == 3 and kinds >= {True, "IndexError", "error"}
 
 
 def save_film(path: Path, count: int, *size: int, rate: Fraction = Fraction(25, 2)) -> None:

@@ -6,6 +6,7 @@ Errors name the file and the cure, because a data set of thousands of files fail
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,9 @@ VGG_MEAN = (104.00699, 116.66877, 122.67892)  # BGR; what the VGG-16 classifier 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
 LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".webp")
 
+# What Pillow raises for files that are cut off or not what they say; of GIF files IndexError and struct.error, too.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, struct.error, Image.DecompressionBombError)
+
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.integer[Any]]
@@ -53,7 +57,7 @@ def opened_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         raise DataError(f"{path}: no such file.") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: not an image Pillow can read. Convert it, or take it out of the list.") from error
-    except (OSError, SyntaxError, ValueError, EOFError, LookupError, Image.DecompressionBombError) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path}: cannot be read ({error}). The file looks damaged: copy it again.") from error
 
 
