@@ -104,11 +104,14 @@ def _program(
     (end,) = (node for node in exported.graph.nodes if node.op == "output")
     made = dict(zip(outputs, (node.meta["val"] for node in end.args[0]), strict=True))
     letters: dict[str, str] = {}
+    declared: dict[str, int] = {}  # by letter
     for name, blob in given.items():
         for axis, size in enumerate(blob.shape):
             if not isinstance(size, int) and str(size) not in letters and str(size).isidentifier():
                 letter = _AXES.get(blob.ndim, "N")[axis : axis + 1] or f"{name}_{axis}"
-                letters[str(size)] = letter if letter not in letters.values() else f"{name}_{axis}"
+                count = net.blob_shapes[name][axis]
+                # Inputs of one size change together: `find_sizes` did so, and a layer may want them equal.
+                letters[str(size)] = letter if declared.setdefault(letter, count) == count else f"{name}_{axis}"
     types = {name: str(blob.dtype).removeprefix("torch.") for name, blob in (given | made).items()}
     program = Program(exported, {}, {}, types, letters, _parameter_names(net))
     program.inputs.update((name, program.sizes(blob.shape)) for name, blob in given.items())

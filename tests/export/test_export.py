@@ -194,6 +194,20 @@ def test_weights_keep_caffes_names_also_beside_the_file_of_a_large_net(
     assert str(ROOT) not in str(model)  # the exporter notes where each operator comes from
 
 
+def test_borders_are_computed_once_in_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pool = layer("pool", "Pooling", "conv", more="pooling_param { kernel_size: 2 stride: 2 }")
+    net = save(
+        tmp_path,
+        *(input_layer("data", 1, 1, 32, 32), conv("conv", "data", 16, "kernel_size: 3 pad: 24"), pool),
+        *(conv("two", "pool", 16, "kernel_size: 3 pad: 1"), conv("score", "two", 4, "kernel_size: 7")),
+        record=None,
+    )
+    assert export(tmp_path, "a.onnx") == 0
+    assert "net 'small': constant borders are computed once" in capsys.readouterr().out
+    blob = numbers(2, 1, 21, 50)
+    close(open_onnx(tmp_path / "a.onnx").run({"data": blob})[0], net(torch.from_numpy(blob))["score"])
+
+
 # -- nets whose sizes are not all free ---------------------------------------------------------------------------------
 
 CLASSIFIER = (
@@ -210,8 +224,8 @@ FIXED_BATCH = (
 TWO_INPUTS = (
     input_layer("color", 1, 3, 20, 24),
     input_layer("depth", 1, 1, 20, 24),
-    conv("one", "color", 4, "kernel_size: 3 pad: 1"),
-    conv("two", "depth", 4, "kernel_size: 3 pad: 1"),
+    conv("one", "color", 4, "kernel_size: 3 pad: 1 stride: 2"),
+    conv("two", "depth", 4, "kernel_size: 3 pad: 1 stride: 2"),
     layer("score", "Eltwise", "one two"),
 )
 RECURRENT = (
