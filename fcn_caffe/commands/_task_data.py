@@ -31,7 +31,7 @@ class TaskData:
     """What a task's nets read.
 
     Attributes:
-        pairs: Images and labels, where they are now.
+        pairs: Images and labels that can be read now: those of the person, or what was written for them.
         splits: The names of each split.
         plan: The number of classes, the void value, and the mapping of label values.
         names: The classes' names, where there are some.
@@ -96,6 +96,15 @@ def _splits(arguments: argparse.Namespace, pairs: Sequence[Pair], given: Mapping
     )
 
 
+def _refuse_options(arguments: argparse.Namespace, names: Sequence[str], owner: str) -> None:
+    """Refuse options that are for the other kind of data. Raises: DataError."""
+    plain = {"overlap": "last", "unlabelled": "background"}
+    for name in names:
+        if getattr(arguments, name) not in (None, False, "", plain.get(name)):
+            cure = "" if owner == "--annotations" else " Classes of --annotations: --class-file, --map, --drop."
+            raise DataError(f"--{name.replace('_', '-')} is for {owner}. Leave it out.{cure}")
+
+
 def _changes(arguments: argparse.Namespace) -> dict[str, str | None]:
     return own_classes.read_changes(arguments.map, arguments.merge, arguments.drop)
 
@@ -118,10 +127,7 @@ def _note_shares(report: LabelReport, classes: int, ignore: int) -> None:
 
 def _from_annotations(arguments: argparse.Namespace, folder: Path) -> TaskData:
     """Read annotations of a known format, and write them as label pictures."""
-    unfit = [name for name in ("void", "mapping", "classes", "class_names", "in_place") if getattr(arguments, name)]
-    if unfit:
-        option = unfit[0].replace("_", "-")
-        raise DataError(f"--{option} is for label pictures. Classes of --annotations: --class-file, --map, --drop.")
+    _refuse_options(arguments, ("void", "mapping", "classes", "class_names", "label_suffix", "in_place"), "--labels")
     wanted = own_classes.read_class_file(arguments.class_file) if arguments.class_file else []
     reading = Reading(
         arguments.images,
@@ -276,6 +282,7 @@ def _colors(named: Sequence[ClassName], plan: ClassPlan, pairs: Sequence[Pair]) 
 
 def _from_folders(arguments: argparse.Namespace, out: Path, folder: Path) -> TaskData:
     """Check a folder of images and one of label pictures, and bring them in."""
+    _refuse_options(arguments, ("format", "overlap", "unlabelled", "all_classes", "skip_missing"), "--annotations")
     if arguments.in_place and arguments.longest_side:
         raise DataError("--longest-side writes smaller images, --in-place writes none. Leave one of them out.")
     pairing = pair_files(arguments.images, arguments.labels, arguments.label_suffix)

@@ -121,5 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         written = write_task(task, training_settings(arguments), folder)
     for path in written:
         print(f"wrote {out / path}")
+    if any((out / "weights").iterdir()):
+        print("note: weights and snapshots of the older task stay; solve --from STAGE trains a stage again")
     print(task.commands())
     return 0

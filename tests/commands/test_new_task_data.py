@@ -1,5 +1,6 @@
 """new_task on people's own data: every format to a task that trains after it was moved, and every refusal's cure."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -417,6 +418,7 @@ def test_nothing_is_overwritten_without_force(tmp_path, capsys):
     assert "there is images, labels, nets, solvers, classes.png, train.txt, val.txt already" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in task.rglob("*")} == before
     assert run(*options, "--name", "two", "--force") == 0
+    assert "note: weights and snapshots of the older task stay" in capsys.readouterr().out
     assert not (task / "nets/one-fcn32s.prototxt").exists() and (task / "nets/two-fcn32s.prototxt").is_file()
     assert (task / "weights/one-fcn32s.caffemodel").read_bytes() == b"trained"
 
@@ -479,7 +481,26 @@ def test_command_lines_that_say_too_little_or_too_much(options, message, capsys)
 def test_options_of_label_pictures_are_not_for_annotations(tmp_path, capsys, option):
     data = trees.write_voc(tmp_path / "voc")
     assert run("--annotations", data, "--out", tmp_path / "task", *option) == 1
-    assert f"{option[0]} is for label pictures" in capsys.readouterr().err
+    assert f"{option[0]} is for --labels. Leave it out." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [("--overlap", "void"), ("--all-classes",), ("--format", "coco")])
+def test_options_of_annotations_are_not_for_label_pictures(tmp_path, capsys, option):
+    assert run(*index_labels(tmp_path, [1] * 4), *option) == 1
+    assert f"{option[0]} is for --annotations. Leave it out." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [(), ("--longest-side", "8")])
+def test_a_damaged_photograph_is_named_where_it_is(tmp_path, capsys, options):
+    data = trees.write_voc(tmp_path / "voc")
+    path = data / "JPEGImages/a.jpg"
+    path.write_bytes(path.read_bytes()[:-300])
+    assert run("--annotations", data, "--out", tmp_path / "task", *options, *QUICK) == 1
+    assert f"{path}: cannot be read" in capsys.readouterr().err
+    held = trees.write_labelme(tmp_path / "labelme") / "0.json"
+    held.write_text(re.sub('"imageData": "(.{400})[^"]*"', r'"imageData": "\1"', held.read_text(), count=1))
+    assert run("--annotations", held.parent, "--out", tmp_path / "task", *options, *QUICK) == 1
+    assert f"{held}: the image that it holds cannot be read" in capsys.readouterr().err
 
 
 # -- weights of classes ------------------------------------------------------------------------------------------------

@@ -174,6 +174,7 @@ def spoil_entry(kind, number, **changes):
         (spoil_entry("images", 1, file_name="/etc/passwd"), "names the image '/etc/passwd', which is not inside of"),
         (spoil_entry("images", 1, file_name="../../1.jpg"), "names the image '../../1.jpg', which is not inside of"),
         (spoil_entry("images", 1, file_name="C:\\1.jpg"), "which is not inside of"),
+        (spoil_entry("images", 1, file_name="a" * 300), "images[1]: there is no image 'aaa"),
         (spoil_entry("images", 1, file_name="nowhere.jpg"), "images[1]: there is no image 'nowhere.jpg' (looked in "),
         (spoil_entry("categories", 1, id=3), "the category id 3 comes twice"),
         (spoil_entry("categories", 1, name="cat "), "the category 'cat' comes twice"),
@@ -271,6 +272,8 @@ def test_labelme_masks_background_and_ignore(tmp_path):
         ([], "../a.png", "names the image '../a.png', which is not inside of"),
         ([], "..\\..\\a.png", "which is not inside of"),
         ([], "/a.png", "which is not inside of"),
+        ([], "a" * 300, "there is no image 'aaa"),
+        ([{"label": "cat", "shape_type": ["polygon"]}], "a.png", "shapes[0]: is a \"['polygon']\"; read are"),
     ],
 )
 def test_labelme_refusals(tmp_path, shapes, image, message):
@@ -457,6 +460,9 @@ def test_mapillary_config_that_is_wrong(tmp_path):
         trees.write_json(tmp_path / "config.json", {"labels": [entry]})
         with pytest.raises(DataError, match=rf"config\.json: labels\[0\]: {message}"):
             read(tmp_path)
+    trees.write_json(tmp_path / "config.json", {"labels": []})
+    with pytest.raises(DataError, match=r"config\.json: lists no label that counts"):
+        read(tmp_path)
     trees.write_json(tmp_path / "config.json", {"labels": [{"name": "x", "evaluate": True}]})
     with pytest.raises(DataError, match=r"labels.training0\.png: value 1 .* is none of the data set's"):
         read(tmp_path).samples[0].draw()

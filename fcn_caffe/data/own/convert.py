@@ -54,12 +54,18 @@ class _Writer:
     longest_side: int | None
 
     def write(self, name: str, image: Path | bytes, label: UInt8, origin: Path) -> _Written:
-        """Write one image and its label; returns where they are, and what the label holds."""
-        photograph = place_image(image, self.out / IMAGES, name, origin)
+        """Write one image and its label.
+
+        Returns:
+            Where they are: the image's own file, which errors should name, where it is brought in as it is; and what
+            the label holds.
+        """
+        placed = place_image(image, self.out / IMAGES, name, origin)
+        photograph = placed if isinstance(image, bytes) else image
         label = _turned(label, photograph, origin)
         scaled = _reduced_size(label.shape, self.longest_side)
         if scaled is not None:
-            photograph = _reduce_image(photograph, scaled)
+            photograph = _reduce_image(photograph, placed, scaled)
             nearest = Image.fromarray(label).resize(scaled, Image.Resampling.NEAREST)
             label = np.asarray(nearest)
         path = self.out / LABELS / f"{name}.png"
@@ -142,8 +148,9 @@ def link_pairs(
         if longest_side is not None:
             label = read_label(pair.label, mapping).astype(np.uint8)
             return writer.write(pair.name, pair.image, label, pair.label)[0]
-        image = place_image(pair.image, out / IMAGES, pair.name, pair.image)
-        return Pair(pair.name, image, place_image(pair.label, out / LABELS, pair.name, pair.label))
+        place_image(pair.image, out / IMAGES, pair.name, pair.image)
+        place_image(pair.label, out / LABELS, pair.name, pair.label)
+        return pair
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(bring, pairs))
@@ -177,12 +184,13 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 def _suffix(data: bytes, origin: Path) -> str:
     try:
-        kind = Image.open(io.BytesIO(data)).format
+        picture = Image.open(io.BytesIO(data))
+        picture.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{origin}: the image that it holds cannot be read ({error}). Save the file again.") from error
-    if kind not in _SUFFIXES:
-        raise DataError(f"{origin}: the image that it holds is a {kind}. Save it as PNG or JPEG.")
-    return _SUFFIXES[kind]
+    if picture.format not in _SUFFIXES:
+        raise DataError(f"{origin}: the image that it holds is a {picture.format}. Save it as PNG or JPEG.")
+    return _SUFFIXES[picture.format]
 
 
 def _turned(label: UInt8, image: Path, origin: Path) -> UInt8:
@@ -210,10 +218,10 @@ def _reduced_size(size: tuple[int, ...], longest_side: int | None) -> tuple[int,
     return max(1, round(width * longest_side / longest)), max(1, round(height * longest_side / longest))
 
 
-def _reduce_image(path: Path, size: tuple[int, int]) -> Path:
-    """Replace an image by a smaller one, smoothed by Lanczos's kernel, as PNG: no second loss by JPEG."""
-    picture = Image.fromarray(read_image(path)).resize(size, Image.Resampling.LANCZOS)
-    path.unlink()  # another name of the original: never written to
-    target = path.with_suffix(".png")
+def _reduce_image(image: Path, placed: Path, size: tuple[int, int]) -> Path:
+    """Put a smaller image in place of one, smoothed by Lanczos's kernel, as PNG: no second loss by JPEG."""
+    picture = Image.fromarray(read_image(image)).resize(size, Image.Resampling.LANCZOS)
+    placed.unlink()  # another name of the original: never written to
+    target = placed.with_suffix(".png")
     picture.save(target, format="PNG")
     return target

@@ -6,6 +6,7 @@ says otherwise, and crowds (iscrowd: 1) below all objects. Source: cocodataset.o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -158,7 +159,7 @@ def _pictures(path: Path, table: dict[str, Any], root: Path, reading: Reading) -
         name = get(entry, "file_name", str, where)
         size = most_pixels(get(entry, "height", int, where), get(entry, "width", int, where), where)
         bases = [folder] if folder else _image_folders(path, root)
-        base = next((each for each in bases if path_inside(each, name, where).is_file()), None)
+        base = next((each for each in bases if os.path.isfile(path_inside(each, name, where))), None)
         if base is not None:
             folder, image = base, path_inside(base, name, where)
             shown = image.relative_to(root if image.is_relative_to(root) else base)

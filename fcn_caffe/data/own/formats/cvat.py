@@ -8,6 +8,7 @@ manual, "CVAT for image 1.1".
 from __future__ import annotations
 
 import math
+import os
 import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
@@ -144,7 +145,7 @@ def _image(path: Path, name: str, where: str, reading: Reading) -> Path | None:
     root = reading.images or path.parent
     folders = [root] if reading.images else [root / "images", root]
     places = [path_inside(folder, name, where) for folder in folders]
-    image = next((each for each in places if each.is_file()), None)
+    image = next((each for each in places if os.path.isfile(each)), None)
     if image is None and not reading.skip_missing:
         raise DataError(
             f"{where}: there is no such image (looked in {', '.join(map(str, folders))}). "

@@ -1,7 +1,7 @@
 """labelme: a JSON file for each image, of polygons, rectangles, circles and masks.
 
 Pixels are labelme's own: Pillow draws the shape and its outline, and a circle by its radius. Later shapes lie over
-earlier ones. Lines and points have no area: they are left out, and counted. Source: labelme 5, utils/shape.py.
+earlier ones. Lines and points have no area: they are left out, and counted. Source: labelme 5.5.0, utils/shape.py.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import os
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -90,9 +91,9 @@ def _shapes(path: Path, table: dict[str, Any], skipped: Counter[str]) -> list[Sh
     for number, entry in enumerate(get(table, "shapes", list, str(path))):
         where = f"{path}: shapes[{number}]"
         name = get(entry, "label", str, where).strip()
-        kind = entry.get("shape_type") or "polygon"
+        kind = str(entry.get("shape_type") or "polygon")
         if kind in _WITHOUT_AREA:
-            skipped[str(kind)] += 1
+            skipped[kind] += 1
             continue
         if kind not in _CORNERS:
             raise DataError(f"{where}: is a {kind!r:.30}; read are {', '.join(_CORNERS)}. Draw it as a polygon.")
@@ -114,7 +115,7 @@ def _image(path: Path, table: dict[str, Any], folder: Path, reading: Reading) ->
         if not held:
             raise
     else:
-        if image.is_file():
+        if os.path.isfile(image):  # Path's own raises for a name that is too long
             return image
     if held:
         return _decoded(get(table, "imageData", str, str(path)), f"{path}: imageData")
@@ -147,7 +148,7 @@ def _pasted(size: tuple[int, int], corners: list[tuple[float, float]], text: str
         box = np.asarray(Image.open(io.BytesIO(_decoded(text, where))).convert("L")) > 0
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f"{where}: its mask is no picture ({error}). The file is damaged.") from error
-    left, top = (round(side) for side in corners[0])
+    left, top = (int(side) for side in corners[0])
     mask = np.zeros(size, np.bool_)
     height, width = min(box.shape[0], size[0] - top), min(box.shape[1], size[1] - left)
     if min(left, top) < 0 or height < 1 or width < 1:

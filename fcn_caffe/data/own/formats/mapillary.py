@@ -76,6 +76,8 @@ def _labels(config: Path, all_classes: bool) -> tuple[list[ClassName], dict[int,
         if counts:
             shown = entry.get("readable")
             classes.append(ClassName(shown if isinstance(shown, str) and shown else name, _colour(entry, where)))
+    if not classes:
+        raise DataError(f"{config}: lists no label that counts. Give the data set's own file, or --all-classes.")
     names = [each.name for each in classes]
     if len(set(names)) < len(names):  # "readable" is not always one label's own
         raise DataError(f"{config}: two labels have one readable name. Give each its own.")
