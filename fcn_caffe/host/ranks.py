@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -19,6 +20,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from fcn_caffe.errors import FcnCaffeError, RanksError
 
@@ -239,7 +242,8 @@ def _together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # "[file:line] Read error [address]: Connection reset by peer. This is typically …"
+        first = re.sub(r"^\[[^]]*\] ", "", str(error)).partition("\n")[0].partition(". ")[0]
         raise RanksError(
             f"another process of this run is gone ({first}). Its own message says why; start again with --resume."
         ) from error
@@ -269,7 +273,8 @@ def join_ranks(rank: int, count: int, meeting: str = "env://", local: int = 0) -
     if torch.cuda.is_available() and local < torch.cuda.device_count():
         torch.cuda.set_device(local)
     try:
-        dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=count, timeout=_PATIENCE)
+        store, _, _ = next(rendezvous(meeting, rank, count, timeout=_PATIENCE))
+        dist.init_process_group(backend, store=_fresh(store), rank=rank, world_size=count, timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise RanksError(f"the {count} processes of this run do not meet at {meeting} ({error}).") from error
     try:
@@ -280,6 +285,17 @@ def join_ranks(rank: int, count: int, meeting: str = "env://", local: int = 0) -
             dist.destroy_process_group()
         raise
     dist.destroy_process_group()
+
+
+def _fresh(store: Store) -> Store:
+    """Return the store without what processes before a restart have left there.
+
+    With one torchrun (2.13) the same store serves every attempt, and gloo finds the addresses of dead processes in it.
+    Several torchruns, which may count their restarts apart, make a new one.
+    """
+    if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
+        return store
+    return PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 @contextmanager

@@ -27,9 +27,7 @@ from fcn_caffe.pycaffe.blob import Blob
 from fcn_caffe.pycaffe.install import install
 from fcn_caffe.pycaffe.layer import Layer
 from fcn_caffe.pycaffe.modes import (
-    NCCL,
     Timer,
-    has_nccl,
     init_log,
     layer_type_list,
     log,
@@ -43,6 +41,7 @@ from fcn_caffe.pycaffe.modes import (
     solver_count,
     solver_rank,
 )
+from fcn_caffe.pycaffe.nccl import NCCL, has_nccl
 from fcn_caffe.pycaffe.net import Net
 from fcn_caffe.pycaffe.solver import (
     AdaDeltaSolver,

@@ -85,7 +85,7 @@ def log(message: str) -> None:
 
 
 def set_multiprocess(multiprocess: bool) -> None:
-    """Remember whether each solver has a process of its own; here each always has."""
+    """Remember whether each solver has a process of its own; here each of several has."""
     _State.multiprocess = bool(multiprocess)
 
 
@@ -95,7 +95,7 @@ def solver_count() -> int:
 
 
 def set_solver_count(count: int) -> None:
-    """Remember how many solvers train together."""
+    """Say how many solvers train together: data layers that are built then take their share of the samples."""
     _State.solver_count = int(count)
 
 
@@ -107,26 +107,6 @@ def solver_rank() -> int:
 def set_solver_rank(rank: int) -> None:
     """Remember the number of this process's solver among those that train together; 0 is the root."""
     _State.solver_rank = int(rank)
-
-
-def has_nccl() -> bool:
-    """Whether the NCCL class can be used: never, as one process trains on one device here."""
-    return False
-
-
-class NCCL:
-    """Caffe's gradient exchange between devices, which this package lacks: ask `has_nccl()` first.
-
-    Raises:
-        RuntimeError: always.
-    """
-
-    def __init__(self, solver: object, uid: str) -> None:
-        raise RuntimeError("caffe.NCCL: training on several devices is not there. Ask caffe.has_nccl() first.")
-
-    @staticmethod
-    def new_uid() -> str:
-        raise RuntimeError("caffe.NCCL: training on several devices is not there. Ask caffe.has_nccl() first.")
 
 
 class Timer:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from fcn_caffe.host.ranks import Share
 from fcn_caffe.net.net import Net as CoreNet
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.pycaffe import modes
@@ -22,11 +23,21 @@ from fcn_caffe.training.solver import read_solver
 from fcn_caffe.training.solver.signals import Effect
 
 
+@runtime_checkable
+class Together(Protocol):
+    """What lets a solver train with those of other processes: `caffe.NCCL`."""
+
+    def join_solver(self) -> None:
+        """Let the solver train with the others."""
+
+
 class _FaceSolver(CoreSolver):
     """The core's training loop; its nets run through their faces."""
 
     def __init__(self, param: caffe_pb2.SolverParameter, path: PathLike) -> None:
         super().__init__(param, device=modes.current_device(), path=path)
+        if modes.solver_count() > 1:
+            self.net.take_share(Share(modes.solver_rank(), modes.solver_count()))
         self.faces = {id(net): Net.over(net) for net in (self.net, *self.test_nets)}
         self.on_start: list[Callable[[], Any]] = []
         self.on_gradients: list[Callable[[], Any]] = []
@@ -186,8 +197,19 @@ class Solver:
         with raise_as_raised():
             self._core.restore(check_file(state_file))
 
-    def add_callback(self, on_start: Callable[[], Any], on_gradients_ready: Callable[[], Any]) -> None:
-        """Call `on_start` before an iteration's first forward, `on_gradients_ready` before its update."""
+    def add_callback(
+        self, on_start: Callable[[], Any] | Together, on_gradients_ready: Callable[[], Any] | None = None
+    ) -> None:
+        """Call `on_start` before an iteration's first forward, `on_gradients_ready` before its update.
+
+        With a `caffe.NCCL` alone: train with the solvers of the other processes.
+        """
+        if on_gradients_ready is None:
+            if not isinstance(on_start, Together):
+                raise TypeError("add_callback takes two functions, on_start and on_gradients_ready, or a caffe.NCCL.")
+            on_start.join_solver()
+            return
+        assert callable(on_start)
         self._core.on_start.append(on_start)
         self._core.on_gradients.append(on_gradients_ready)
 

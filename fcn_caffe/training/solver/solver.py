@@ -215,6 +215,11 @@ class Solver:
                 self.net = tuned_net(self.net, logger.info)
                 self.test_nets = [tuned_net(net, logger.info) for net in self.test_nets]
 
+    def use_ranks(self, ranks: Ranks) -> None:
+        """Train with the solvers of other processes from the next iteration on."""
+        self.ranks, self._requests, self._is_joined = ranks, Requests(ranks), ranks.count == 1
+        together.draw_apart(ranks)
+
     def _join(self) -> None:
         """Start from what rank 0 has, before the first iteration and after a restore."""
         if not self._is_joined:
