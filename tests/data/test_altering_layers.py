@@ -140,7 +140,11 @@ def test_masks_by_hand():
 
 @pytest.mark.parametrize(
     ("kind", "options", "tops"),
-    [("LossSampling", {"keep": 0.5, "cell": 2}, "sampled"), ("MirrorJitter", {"jitter": 2}, "moved answer")],
+    [
+        ("LossSampling", {"keep": 0.5, "cell": 2}, "sampled"),
+        ("MirrorJitter", {"jitter": 2}, "moved answer"),
+        ("Augment", {"rotate": 9, "mirror": True}, "moved answer"),
+    ],
 )
 def test_in_place_and_going_on_from_a_state(kind, options, tops):
     data, label = images()
@@ -186,6 +190,9 @@ def test_in_place_and_going_on_from_a_state(kind, options, tops):
         ("MirrorJitter", {"mirror": 1}, "mirror should be True or False"),
         ("MirrorJitter", {"jitter": -1}, "jitter should be a whole number"),
         ("MirrorJitter", {"jitter": 6}, "may leave nothing of images 6 pixels wide"),
+        ("Augment", {"scale": 2}, "scale should be the least and the greatest factor"),
+        ("Augment", {"colour": 0.2}, "colour needs 'mean'"),
+        ("Augment", {"colour": 0.2, "mean": (1, 2, 3)}, "3 channels, the first has 2"),
         ("MaskedInput", {}, 'needs "keep"'),
         ("MaskedInput", {"keep": "objects"}, "got 'objects'"),
     ],
@@ -195,7 +202,32 @@ def test_wrong_options_are_refused(kind, options, reason):
         if kind == "LossSampling":
             label_net(options)
         else:
-            pair_net(kind, options, "moved answer" if kind == "MirrorJitter" else "masked")
+            pair_net(kind, options, "masked" if kind == "MaskedInput" else "moved answer")
+
+
+def test_augment_changes_image_and_label_alike():
+    """The image is its label's number plus 1 wherever it came from; outside 0 and the ignored label."""
+    label = torch.arange(36.0).reshape(1, 1, 6, 6).repeat(3, 1, 1, 1)
+    data = (label + 1).repeat(1, 2, 1, 1)
+    options = {"mirror": True, "crop": (4, 5), "jitter": 1, "ignore": 99, "seed": 2}
+    net = pair_net("Augment", options, "a b")
+    assert net.blob_shapes == {"data": (3, 2, 6, 6), "label": (3, 1, 6, 6), "a": (3, 2, 4, 5), "b": (3, 1, 4, 5)}
+    seen = set()
+    for _ in range(20):
+        blobs = net({"data": data, "label": label}, keep=["a", "b"])
+        assert torch.equal(blobs["a"], torch.where(blobs["b"] == 99, 0, blobs["b"] + 1).repeat(1, 2, 1, 1))
+        seen |= {tuple(one.ravel().tolist()) for one in blobs["b"]}
+    assert len(seen) > 20
+    tested = pair_net("Augment", options, "a b", phase=TEST)({"data": data, "label": label}, keep=["a", "b"])
+    assert torch.equal(tested["a"], data) and torch.equal(tested["b"], label)
+
+
+def test_augment_without_a_crop_keeps_the_size():
+    data, label = images()
+    net = pair_net("Augment", {"scale": (0.5, 2), "rotate": 30, "seed": 1}, "data label")
+    blobs = net({"data": data, "label": label}, keep=["data", "label"])
+    assert blobs["data"].shape == data.shape and blobs["label"].shape == label.shape
+    assert not torch.equal(blobs["data"], data) and set(blobs["label"].unique().tolist()) <= {0, 1, 2, 255}
 
 
 def test_wrong_blobs_are_refused():
@@ -203,6 +235,14 @@ def test_wrong_blobs_are_refused():
         pair_net("MaskedInput", {"keep": "foreground"}, "a b")
     with pytest.raises(DataError, match=r"expected \(N, 1, H, W\)"):
         label_net({"keep": 1}, shape=(4, 4))
+    with pytest.raises(DataError, match="with crop the tops are of another size"):
+        pair_net("Augment", {"crop": (3, 3)}, "data label")
+    with pytest.raises(DataError, match="of one N, H and W"):
+        make_net(
+            input_layer("data", 1, 3, 6, 6),
+            input_layer("label", 1, 1, 5, 6),
+            python("Augment", "data label", "a b", {}),
+        )
     with pytest.raises(DataError, match="one height and width"):
         make_net(
             input_layer("data", 1, 3, 6, 6),

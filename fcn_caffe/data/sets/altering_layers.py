@@ -1,4 +1,4 @@
-"""Python layers between a data layer and the net: sample the loss, mirror and jitter images, mask them.
+"""Python layers between a data layer and the net: sample the loss, change images at random, mask them.
 
 Each may work in place, on the data layer's tops. Random numbers depend on the seed and the pass only, so a resumed run
 draws those of an uninterrupted one.
@@ -7,20 +7,22 @@ draws those of an uninterrupted one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from fcn_caffe.data.sets.options import read_options
+from fcn_caffe.data.augmentation import Augmentation
+from fcn_caffe.data.sets.options import read_mean, read_options
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.ranks import Share
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.python import Blob, PythonLayer
 from fcn_caffe.proto.phases import TEST
 
-__all__ = ["LossSampling", "MaskedInput", "MirrorJitter", "ignore_cells", "mirror_and_shift"]
+__all__ = ["Augment", "LossSampling", "MaskedInput", "MirrorJitter", "ignore_cells", "mirror_and_shift"]
 
 Array = npt.NDArray[Any]
 VOID = 255
@@ -214,6 +216,59 @@ class MirrorJitter(_RandomChange):
                 )
                 for array, fill in zip(arrays, fills, strict=True)
             ]
+        for blob, array in zip(top, arrays, strict=True):
+            blob.data[...] = array
+
+
+class Augment(_RandomChange):
+    """Mirror, move, scale, rotate, recolour and crop each image at random, and its label with it.
+
+    Bottoms: one or several images (N, C, H, W), then the label (N, 1, H, W); tops: the same, altered, of the height and
+    width of `crop`, by default those of the bottoms. In TEST all pass as they are.
+    param_str: the options of data.augmentation, all off by default; `seed` (None: drawn from torch when the net is
+    built); `ignore` (255), the void label; `mean` (None), blue, green, red, what was subtracted from the first image,
+    which `colour` needs.
+    Raises: DataError for wrong options, images of several sizes, or a crop where a top is a bottom.
+    """
+
+    defaults: ClassVar[Mapping[str, Any]] = {**asdict(Augmentation()), "seed": None, "ignore": VOID, "mean": None}
+
+    def check(self, bottom: list[Blob], top: list[Blob]) -> None:
+        self.count(bottom, top, "images and their label", "as many tops", len(bottom) == len(top) >= 2)
+        names = asdict(Augmentation())
+        self.augmentation = Augmentation.read({name: self.options[name] for name in names}, self.who)
+        self.ignore, self.mean = self.number("ignore"), None
+        if self.options["mean"] is not None:
+            self.mean = np.array(read_mean(self.options["mean"], self.who))
+        elif self.augmentation.colour:
+            raise DataError(f"{self.who}: colour needs 'mean': what was subtracted from blue, green and red.")
+        if self.augmentation.crop and any(one is other for one, other in zip(top, bottom, strict=True)):
+            raise DataError(f"{self.who}: with crop the tops are of another size: give them names of their own.")
+
+    def reshape(self, bottom: list[Blob], top: list[Blob]) -> None:
+        shapes = [blob.data.shape for blob in bottom]
+        if any(len(shape) != 4 for shape in shapes) or len({(shape[0], *shape[2:]) for shape in shapes}) > 1:
+            listed = ", ".join(map(show, shapes))
+            raise DataError(f"{self.who}: images and label should be (N, C, H, W) of one N, H and W, got {listed}.")
+        if self.augmentation.colour and shapes[0][1] != 3:
+            raise DataError(f"{self.who}: colour is for images of 3 channels, the first has {shapes[0][1]}.")
+        for shape, target in zip(shapes, top, strict=True):
+            target.reshape(*shape[:2], *(self.window(shape[2:]) if self.phase != TEST else shape[2:]))
+
+    def window(self, size: tuple[int, ...]) -> tuple[int, int]:
+        """Return height and width of the tops for bottoms of a size."""
+        return self.augmentation.crop or (size[0], size[1])
+
+    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
+        arrays = [blob.data for blob in bottom]
+        if self.phase != TEST:
+            draw = self.drawing()
+            augmentation = replace(self.augmentation, crop=self.window(arrays[0].shape[2:]))
+            changed = []
+            for scene in zip(*arrays, strict=True):
+                images, labels = augmentation.change(scene[:-1], scene[-1:], draw, [self.ignore], self.mean)
+                changed.append([*images, *labels])
+            arrays = [np.stack(parts) for parts in zip(*changed, strict=True)]
         for blob, array in zip(top, arrays, strict=True):
             blob.data[...] = array
 

@@ -98,8 +98,14 @@ class FolderSegData(OneImageLayer, complete=True):
         return image, self.labels.path(stem + str(self.options["label_suffix"]))
 
     def largest_image(self) -> tuple[str, int, int] | None:
-        sizes = ((idx, *image_size(self.images.path(idx))) for idx in self.indices)
+        sizes = ((idx, *self.largest_of(*self.size_of(idx))) for idx in self.indices)
         return max(sizes, key=lambda size: size[1] * size[2], default=None)
+
+    def size_of(self, idx: str) -> tuple[int, int]:
+        return image_size(self.images.path(idx))
+
+    def voids(self) -> list[float | None]:
+        return [None, 0 if self.options["outlines"] else self.options["ignore"]]
 
     def load_image(self, idx: str) -> Array:
         image: Array = image_blob(read_image(self.paths(idx)[0]), self.mean)[0]

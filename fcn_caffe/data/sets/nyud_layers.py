@@ -65,6 +65,9 @@ class NYUDSegDataLayer(ReferenceLayer, complete=True):
         self.mean_logd = np.array((LOG_DEPTH_MEAN,), np.float32)
         return self.split_names(Path(self.nyud_dir, f"{self.split}.txt"))
 
+    def colour_mean(self) -> Array | None:
+        return self.mean_bgr if self.tops[:1] == ["color"] else None
+
     def load_tops(self, idx: str) -> list[Array]:
         return [self.load(top, idx) for top in self.tops]
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.io  # type: ignore[import-untyped]
 
-from fcn_caffe.data.readers.image_files import read_image, read_split
+from fcn_caffe.data.readers.image_files import opened_image, read_image, read_split
 from fcn_caffe.data.sets.one_image_layer import OneImageLayer
 from fcn_caffe.data.sets.options import read_mean
 from fcn_caffe.errors import DataError
@@ -18,7 +18,7 @@ from fcn_caffe.host.paths import DATA_ROOT_VARIABLE
 from fcn_caffe.host.program import tool_call
 from fcn_caffe.host.text import show
 
-__all__ = ["COMMON", "ReferenceLayer", "as_label", "load_bgr", "load_channels", "read_mat"]
+__all__ = ["COMMON", "ReferenceLayer", "as_label", "load_bgr", "load_channels", "read_mat", "stored_size"]
 
 
 def read_mat(path: Path, *keys: str) -> npt.NDArray[Any]:
@@ -98,6 +98,16 @@ class ReferenceLayer(OneImageLayer):
         """Return the mean of param_str, in double precision, or the data set's own."""
         mean = self.options.get("mean")
         return np.array(default if mean is None else read_mean(mean, self.who))
+
+
+def stored_size(path: Path) -> tuple[int, int]:
+    """Return height and width of a photograph as it is stored, from the file's head.
+
+    Raises:
+        DataError: naming the file.
+    """
+    with opened_image(path) as image:
+        return image.height, image.width
 
 
 def load_bgr(path: Path, mean: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

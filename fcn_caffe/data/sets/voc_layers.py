@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from fcn_caffe.data.readers.image_files import VGG_MEAN
 from fcn_caffe.data.readers.labels import check_labels, read_label
 from fcn_caffe.data.sets.one_image_layer import Array
-from fcn_caffe.data.sets.reference_layer import COMMON, ReferenceLayer, as_label, load_bgr, read_mat
+from fcn_caffe.data.sets.reference_layer import COMMON, ReferenceLayer, as_label, load_bgr, read_mat, stored_size
 
 __all__ = ["CLASSES", "SBDDSegDataLayer", "VOCSegDataLayer"]
 
@@ -43,6 +43,9 @@ class VOCSegDataLayer(ReferenceLayer, complete=True):
         self.voc_dir, self.mean = self.folder(), self.mean_option(MEAN)
         return self.split_names(Path(self.voc_dir, "ImageSets", "Segmentation", f"{self.split}.txt"))
 
+    def size_of(self, idx: str) -> tuple[int, int]:
+        return stored_size(Path(self.voc_dir, "JPEGImages", f"{idx}.jpg"))
+
     def load_image(self, idx: str) -> Array:
         return load_bgr(Path(self.voc_dir, "JPEGImages", f"{idx}.jpg"), self.mean)
 
@@ -70,6 +73,9 @@ class SBDDSegDataLayer(ReferenceLayer, complete=True):
     def open(self) -> list[str]:
         self.sbdd_dir, self.mean = self.folder(), self.mean_option(MEAN)
         return self.split_names(Path(self.sbdd_dir, f"{self.split}.txt"))
+
+    def size_of(self, idx: str) -> tuple[int, int]:
+        return stored_size(Path(self.sbdd_dir, "img", f"{idx}.jpg"))
 
     def load_image(self, idx: str) -> Array:
         return load_bgr(Path(self.sbdd_dir, "img", f"{idx}.jpg"), self.mean)
