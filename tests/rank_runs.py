@@ -5,10 +5,14 @@ The processes are forked from one that has imported PyTorch already, so that a r
 
 from __future__ import annotations
 
+import io
 import multiprocessing
+import os
 import signal
+import socket
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fcn_caffe import commands
 from fcn_caffe.errors import DataError, FcnCaffeError
 from fcn_caffe.evaluation.details import Details
 from fcn_caffe.evaluation.score import score_heads
@@ -219,3 +224,44 @@ def test_and_score(ranks: Ranks, text: bytes, passes: int) -> tuple[dict[str, An
     statistics = [blob.tolist() for blob in net.params.get("bn", ())]
     found = {"confusion": scores.confusion, "loss": scores.loss, "intervals": scores.intervals}
     return outputs, found, statistics, net.data_state()
+
+
+# -- commands ----------------------------------------------------------------------------------------------------
+
+
+def command_in_ranks(count: int, words: Sequence[str], folder: Path) -> list[tuple[int, str, str]]:
+    """Run `fcn-caffe WORDS` in `count` processes, as torchrun does; return status, stdout and stderr of each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    pipes = [context.Pipe(duplex=False) for _ in range(count)]
+    processes = []
+    for rank, (_, send) in enumerate(pipes):
+        variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1"}
+        environment = {name: str(value) for name, value in {**variables, "MASTER_PORT": port}.items()}
+        processes.append(context.Process(target=_command, args=(send, environment, list(words), str(folder))))
+    for process in processes:
+        process.start()
+    for _, send in pipes:
+        send.close()
+    results = [_received(receive) for receive, _ in pipes]
+    for process in processes:
+        process.join(60)
+        process.kill()
+    return results
+
+
+def _command(send: Any, environment: dict[str, str], words: list[str], folder: str) -> None:
+    os.environ.update(environment)
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            status: object = commands.main(words)
+        except SystemExit as error:
+            status = error.code
+    send.send((status, out.getvalue(), err.getvalue()))
+    send.close()

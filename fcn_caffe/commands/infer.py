@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fcn_caffe.evaluation.average import Average
     from fcn_caffe.evaluation.crf import DenseCrf
     from fcn_caffe.evaluation.infer import Answer, Segmenter
+    from fcn_caffe.host.ranks import Ranks
 
 VOC_LAYOUT = "results/VOC2012/Segmentation/comp6_test_cls"  # where the VOC test server looks for answers
 
@@ -174,12 +175,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     use_fork(arguments)
 
+    from fcn_caffe.host.ranks import joined_ranks
+
+    with joined_ranks() as ranks:
+        with ranks.all_or_none():
+            run, wanted = _prepare(arguments, ranks)
+        # Every process has looked what is answered before one of them writes.
+        own = wanted[ranks.rank :: ranks.count]
+        try:
+            run.run(own)
+        except KeyboardInterrupt:
+            left = len(own) - run.done - len(run.failed)
+            far = f"{run.done} of {len(own)} files are done"
+            print(f"interrupted: {far}. --skip-existing runs the other {left}.", file=sys.stderr)
+            return INTERRUPTED
+        every = ranks.gather([run.pictures, [str(file) for file in run.failed]])
+        failed = [file for _, files in every for file in files]
+        print(f"wrote {sum(pictures for pictures, _ in every)} label PNGs and overlays to {arguments.out}")
+        if failed:
+            listed = ", ".join(failed[:5]) + (" …" if len(failed) > 5 else "")
+            print(f"error: {len(failed)} of {len(wanted)} files have no answer: {listed}", file=sys.stderr)
+        return 1 if failed else 0
+
+
+def _prepare(arguments: argparse.Namespace, ranks: Ranks) -> tuple[AnswerRun, list[ImageFile]]:
+    """Check all that can be checked, load the net; return what runs, and the files that are to be answered."""
     from fcn_caffe.evaluation.answers import class_card, find_files
     from fcn_caffe.evaluation.average import Average
     from fcn_caffe.host.devices import torch_device
 
     # What can be refused is refused before the net is loaded, which takes longest.
-    device, crf = torch_device(arguments.device), requested_crf(arguments)
+    device, crf = ranks.device(torch_device(arguments.device)), requested_crf(arguments)
     average = Average(arguments.scales or (1.0,), arguments.mirror)
     _check_options(arguments, crf)
     outputs = _outputs(arguments)
@@ -187,22 +213,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.images, recursive=arguments.recursive, frames=arguments.frames, leave_out=[arguments.out]
     )
     outputs.check(files)
-    segment = _segmenter(arguments, device, crf, average)
+    with ranks.first_before_others():  # what --fast has measured is kept in a file
+        segment = _segmenter(arguments, device, crf, average)
     outputs.names, outputs.colours = class_card(arguments.net, arguments.weights, segment.classes)
     outputs.make_folders()
     wanted = [file for file in files if not (arguments.skip_existing and outputs.is_done(file, segment.classes))]
     if len(wanted) < len(files):
         print(f"{len(files) - len(wanted)} of {len(files)} files are answered already")
-    run = _answer_run(arguments, segment, outputs)
-    try:
-        run.run(wanted)
-    except KeyboardInterrupt:
-        left = len(wanted) - run.done - len(run.failed)
-        far = f"{run.done} of {len(wanted)} files are done"
-        print(f"interrupted: {far}. --skip-existing runs the other {left}.", file=sys.stderr)
-        return INTERRUPTED
-    print(f"wrote {run.pictures} label PNGs and overlays to {arguments.out}")
-    if run.failed:
-        listed = ", ".join(map(str, run.failed[:5])) + (" …" if len(run.failed) > 5 else "")
-        print(f"error: {len(run.failed)} of {len(wanted)} files have no answer: {listed}", file=sys.stderr)
-    return 1 if run.failed else 0
+    return _answer_run(arguments, segment, outputs), wanted
