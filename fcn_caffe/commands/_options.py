@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fcn_caffe.net.net import Net
 
 DATA_HELP = "where the data sets lie: data/NAME in a net is found in DIR/NAME (default: $FCN_CAFFE_DATA)"
+TENSORBOARD_HELP = "write losses, rates, scores, gradients' norms and images for TensorBoard into DIR"
 Number = TypeVar("Number", int, float)
 PHASES = ("TEST", "TRAIN")
 

@@ -2,7 +2,8 @@
 
 `solve solvers/voc-fcn8s.prototxt` follows the solver's `weights:` down to the classifier and runs the stages that are
 missing. Without a solver it runs the embedded example, which needs no data and no weights: `shapes`, in minutes.
-Each stage NAME leaves its snapshots, log.txt and scores.csv in snapshot/NAME/, and its best in weights/.
+Each stage NAME leaves its snapshots, log.txt, scores.csv and the record that `report` makes a page of in
+snapshot/NAME/, and its best in weights/.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import INTERRUPTED, command
 from fcn_caffe.commands._options import (
     DATA_HELP,
+    TENSORBOARD_HELP,
     add_fork_options,
     add_ranks_options,
     add_speed_options,
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from fcn_caffe.host.progress import Screen
     from fcn_caffe.host.ranks import Ranks
     from fcn_caffe.training.plan import Plan, Planned, Stage
-    from fcn_caffe.training.solver import Solver
+    from fcn_caffe.training.stage import Training
 
 DEFAULT = "solvers/shapes-fcn8s.prototxt"
 
@@ -57,7 +59,10 @@ def parser() -> argparse.ArgumentParser:
     add("--steps", type=positive, help="train so many steps of each stage at most (a step ends with scoring)")
     add("--max-iter", type=positive, help="train each stage for so many iterations instead of the solver's")
     add("--resume", action="store_true", help="go on from the newest snapshot, bit for bit as if never stopped")
+    add("--patience", type=positive, metavar="TESTS", help="end a stage after so many tests without a better mean IU")
+    add("--gate", action="store_true", help="stop at a stage that is not better than the one it started from")
     add("--device", help="cpu, cuda or cuda:N (default: what the solver says)")
+    add("--tensorboard", type=Path, metavar="DIR", help=TENSORBOARD_HELP)
     add_thrift_options(options)
     add_ranks_options(options)
     add("--data", type=Path, metavar="DIR", help=DATA_HELP)
@@ -102,43 +107,75 @@ def _print_scores(stages: Sequence[Stage]) -> None:
     print_tables(f"\n{markdown}\n", [table])
 
 
-def _train(planned: Planned, arguments: argparse.Namespace, screen: Screen, ranks: Ranks) -> bool:
-    """Run one stage with its log and its bar; returns whether it came to its end."""
-    from fcn_caffe.host.glog import logger
+def _train(planned: Planned, arguments: argparse.Namespace, words: Sequence[str], screen: Screen, ranks: Ranks) -> bool:
+    """Run one stage with its log, its record and its bar; returns whether it came to its end."""
     from fcn_caffe.host.progress import duration, logging_to, report
-    from fcn_caffe.training.stage import Training
 
     stage = planned.stage
     with logging_to(stage.folder / "log.txt", screen) if ranks.is_first else nullcontext():
         started = time.monotonic()
         report(str(planned))
-        bar = screen.start(stage.name, stage.last) if ranks.is_first else None
-
-        def show(solver: Solver) -> None:
-            if bar is not None:
-                bar.update(solver.iter, solver.smoothed_loss, solver.rate)
-
         with ranks.all_or_none():
-            training = Training(
-                stage,
-                arguments.device,
-                on_step=show,
-                resume=planned.action == "resume",
-                checkpoint=arguments.checkpoint,
-                amp=arguments.amp,
-                rewrite=rewrite(arguments, logger.info),
-                fast=arguments.fast,
-                ranks=ranks,
-                sync_bn=arguments.sync_bn,
-                normalize_over_ranks=arguments.normalize_over == "ranks",
-            )
-        done = training.run()
+            training = _make_training(planned, arguments, ranks)
+        if ranks.is_first:
+            bar = screen.start(stage.name, stage.last)
+            training.solver.on_step.append(lambda solver: bar.update(solver.iter, solver.smoothed_loss, solver.rate))
+            with _watch(training, arguments, words):
+                done = training.run()
+        else:
+            done = training.run()
         report(f"{stage.name}: {'done' if done else 'stopped'} after {duration(time.monotonic() - started)}")
     return done
 
 
-def _warn_if_worse(stage: Stage, before: dict[Path, Stage]) -> None:
-    """Warn when a stage scores below the stage it started from: something is wrong with it then."""
+def _make_training(planned: Planned, arguments: argparse.Namespace, ranks: Ranks) -> Training:
+    from fcn_caffe.host.glog import logger
+    from fcn_caffe.training.stage import Training
+
+    return Training(
+        planned.stage,
+        arguments.device,
+        resume=planned.action == "resume",
+        checkpoint=arguments.checkpoint,
+        amp=arguments.amp,
+        rewrite=rewrite(arguments, logger.info),
+        fast=arguments.fast,
+        ranks=ranks,
+        sync_bn=arguments.sync_bn,
+        normalize_over_ranks=arguments.normalize_over == "ranks",
+        patience=arguments.patience,
+    )
+
+
+@contextmanager
+def _watch(training: Training, arguments: argparse.Namespace, words: Sequence[str]) -> Iterator[None]:
+    """Keep the record of a stage in the block, and TensorBoard's files if they are asked for."""
+    from fcn_caffe.training.run_record import RunRecord
+
+    record = RunRecord(training, [*_command(training.ranks), *words])
+    training.on_scores.append(record.add_scores)
+    with ExitStack() as stack:
+        if arguments.tensorboard is not None:
+            from fcn_caffe.training.event_files import EventFiles
+
+            scored = bool(training.scores.at(training.solver.iter))
+            folder = arguments.tensorboard / training.stage.name
+            events = stack.enter_context(EventFiles(folder, training.solver, scored=scored))
+            training.on_scores.append(events.add_scores)
+        yield
+    record.end(training.is_done)
+
+
+def _command(ranks: Ranks) -> list[str]:
+    return tool_words("solve") if ranks.count == 1 else torchrun_words("solve", ranks.count)
+
+
+def _compare(stage: Stage, before: dict[Path, Stage], gate: bool) -> None:
+    """Say it when a stage is not better than the stage it started from: something is wrong with it then.
+
+    Raises:
+        SolverError: So it is, and there is a gate.
+    """
     from fcn_caffe.doctor.stages import is_segmentation
     from fcn_caffe.training.stage import ScoreTable
 
@@ -149,18 +186,20 @@ def _warn_if_worse(stage: Stage, before: dict[Path, Stage]) -> None:
         if own.best() is None or coarse.best() is None or not is_segmentation(before[path]):
             continue
         after, start = own.mean_iu(own.best() or 0), coarse.mean_iu(coarse.best() or 0)
-        if after < start:
-            print(
-                f"warning: {stage.name} scores {after * 100:.1f} mean IU, below the {start * 100:.1f} of "
-                f"{before[path].name} that it started from. Its base_lr may be too high, or it was trained too little.",
-                file=sys.stderr,
-            )
+        if after > start:
+            continue
+        text = (
+            f"{stage.name} scores {after * 100:.1f} mean IU, not better than the {start * 100:.1f} of "
+            f"{before[path].name} that it started from. Its base_lr may be too high, or it was trained too little."
+        )
+        if gate:
+            raise SolverError(f"--gate: {text} Train it again with --from {stage.name}, or go on without --gate.")
+        print(f"warning: {text}", file=sys.stderr)
 
 
 def _command_to_resume(arguments: argparse.Namespace, argv: Sequence[str], ranks: Ranks) -> str:
     """The command that goes on after an interruption."""
-    words = tool_words("solve") if ranks.count == 1 else torchrun_words("solve", ranks.count)
-    return shlex.join([*words, *argv, *([] if arguments.resume else ["--resume"])])
+    return shlex.join([*_command(ranks), *argv, *([] if arguments.resume else ["--resume"])])
 
 
 def _make_plan(arguments: argparse.Namespace, solver: Path, paths: Paths) -> Plan:
@@ -209,7 +248,7 @@ def _check_inputs(plan: Iterable[Planned], paths: Paths) -> None:
             check_preprocessing(made_from or source, stage.net, starts=True, paths=paths, trains=True)
 
 
-def _run(plan: Plan, arguments: argparse.Namespace, ranks: Ranks) -> bool:
+def _run(plan: Plan, arguments: argparse.Namespace, words: Sequence[str], ranks: Ranks) -> bool:
     """Run the stages of a plan; returns whether all came to their end."""
     from fcn_caffe.host.progress import Screen
 
@@ -218,10 +257,15 @@ def _run(plan: Plan, arguments: argparse.Namespace, ranks: Ranks) -> bool:
         if planned.action == "train" and ranks.is_first:
             planned.stage.forget_snapshots()
     screen, stages = Screen(), {planned.stage.result: planned.stage for planned in plan.stages}
-    for planned in plan.to_run:
-        if not _train(planned, arguments, screen, ranks):
-            return False
-        _warn_if_worse(planned.stage, stages)
+    for planned in plan.stages:
+        if planned.action != "keep":
+            if not _train(planned, arguments, words, screen, ranks):
+                return False
+        elif not arguments.gate:
+            continue  # a gate is not opened by running the command once more
+        with ranks.all_or_none():
+            if ranks.is_first:
+                _compare(planned.stage, stages, arguments.gate)
     return True
 
 
@@ -260,9 +304,13 @@ def _solve(arguments: argparse.Namespace, words: Sequence[str], ranks: Ranks) ->
             raise SolverError("cannot start: " + "; ".join(missing))
         if not arguments.ignore_preprocessing and not arguments.dry_run:
             _check_inputs(plan.to_run, paths)
+        if arguments.tensorboard is not None and not arguments.dry_run:
+            from fcn_caffe.training.event_files import check_tensorboard
+
+            check_tensorboard(arguments.tensorboard)
     if arguments.dry_run:
         return 0
-    if not _run(plan, arguments, ranks):
+    if not _run(plan, arguments, words, ranks):
         print(f"stopped. To go on: {_command_to_resume(arguments, words, ranks)}", file=sys.stderr)
         return INTERRUPTED
     if ranks.is_first:

@@ -10,12 +10,13 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import INTERRUPTED, command
 from fcn_caffe.commands._options import (
+    TENSORBOARD_HELP,
     add_device_options,
     add_fork_options,
     add_ranks_options,
@@ -67,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
         add(f"-{name}_effect", f"--{name}_effect", choices=EFFECTS, default=default, help=meaning)
     add("--ignore-preprocessing", action="store_true", help="start even from weights made for other inputs")
     add("--log", type=Path, help="write the log to the end of this file too; a terminal then shows a bar instead")
+    add("--tensorboard", type=Path, metavar="DIR", help=TENSORBOARD_HELP)
     add_fork_options(options)
     return options
 
@@ -158,6 +160,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.resume and arguments.snapshot:
         raise SolverError("give --snapshot to go on from one snapshot or --resume to go on from the newest, not both.")
 
+    if arguments.tensorboard is not None:
+        from fcn_caffe.training.event_files import check_tensorboard
+
+        check_tensorboard(arguments.tensorboard)
     from fcn_caffe.host.devices import gpu_numbers
     from fcn_caffe.host.ranks import is_launched, joined_ranks
 
@@ -189,6 +195,15 @@ def _make_solver(arguments: argparse.Namespace, ranks: Ranks) -> Solver:
     return solver
 
 
+def _events(folder: Path | None, solver: Solver) -> AbstractContextManager[object]:
+    """Write a solver's run for TensorBoard in a block, if a folder is given; rank 0 does."""
+    if folder is None or not solver.ranks.is_first:
+        return nullcontext()
+    from fcn_caffe.training.event_files import EventFiles
+
+    return EventFiles(folder, solver)
+
+
 def _train(arguments: argparse.Namespace, words: Sequence[str], ranks: Ranks) -> int:
     from fcn_caffe.host.glog import say
     from fcn_caffe.host.progress import Screen, logging_to
@@ -211,7 +226,7 @@ def _train(arguments: argparse.Namespace, words: Sequence[str], ranks: Ranks) ->
         if arguments.snapshot:
             say("caffe.cpp:245", f"Resuming from {arguments.snapshot}")
         say("caffe.cpp:248", "Starting Optimization")
-        with solver.signals(arguments.sigint_effect, arguments.sighup_effect):
+        with _events(arguments.tensorboard, solver), solver.signals(arguments.sigint_effect, arguments.sighup_effect):
             solver.solve(arguments.snapshot)
         if solver.stopped:
             print(

@@ -46,6 +46,7 @@ __all__ = [
 
 OnImage = Callable[[int, Mapping[str, Tensor]], None]
 OnAnswers = Callable[[int, Mapping[str, Tensor]], None]
+OnSample = Callable[[int, Mapping[str, Tensor], Mapping[str, Tensor]], None]
 
 
 def data_layer(net: Net) -> Sized | None:
@@ -179,6 +180,7 @@ def score_heads(
     tile: int | None = None,
     refine: Refiner | None = None,
     details: Details | None = None,
+    on_sample: OnSample | None = None,
     ranks: Ranks = ALONE,
 ) -> dict[str, Scores]:
     """Score several heads in one pass over the images.
@@ -198,6 +200,8 @@ def score_heads(
         tile: how many columns to run at once at most; see `tiles.parts`.
         refine: changes the scores before the prediction, not before the loss; run whole then.
         details: what to score beside the metrics.
+        on_sample: a function that gets the iteration, the blobs of the data layers and the labels, and by score blob
+            the predicted classes of each pass. The net runs as without.
         ranks: the processes that share the passes; each gets the scores of all.
     Returns: the scores of each score blob.
     Raises:
@@ -212,7 +216,7 @@ def score_heads(
     run = _Pass(net, counters, found, tile, refine)
     with eval_mode(net):
         for iteration in own_passes(net, iterations, ranks):
-            run(iteration, on_image, on_answers, bool(details))
+            run(iteration, on_image, on_answers, on_sample, bool(details))
     means = {score: sum(in_order(found[blob], ranks)) / iterations for score, blob in losses.items()}
     return {score: head.gather(ranks).scores(leave_out_absent, means.get(score)) for score, head in counters.items()}
 
@@ -241,17 +245,31 @@ class _Pass:
             refine.check(net, tile)
         self.losses = loss_steps(net, list(found), list(counters))
 
-    def __call__(self, iteration: int, on_image: OnImage | None, on_answers: OnAnswers | None, details: bool) -> None:
+    def __call__(
+        self,
+        iteration: int,
+        on_image: OnImage | None,
+        on_answers: OnAnswers | None,
+        on_sample: OnSample | None,
+        details: bool,
+    ) -> None:
         """Run, and tell who wants to know."""
-        answers, blobs = self.run(on_image is not None, on_answers is not None or details)
+        given = source_blobs(self.net)
+        answers, blobs = self.run(given, on_image is not None, bool(on_answers or on_sample or details))
         if on_image is not None:
             on_image(iteration, blobs)
         if on_answers is not None:
             on_answers(iteration, answers)
+        if on_sample is not None:
+            on_sample(iteration, {**given, **blobs}, answers)
 
-    def run(self, keeps: bool, answers: bool) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
-        """Run; return the classes of each head where `answers`, and the blobs, with `data` where `keeps`."""
-        given = source_blobs(self.net)
+    def run(
+        self, given: Mapping[str, Tensor], keeps: bool, answers: bool
+    ) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
+        """Run; return the classes of each head where `answers`, and the blobs, with `data` where `keeps`.
+
+        given: the blobs of the data layers.
+        """
         run = None if keeps or self.refine else self._parts(given)
         if run is not None:
             classes = self._in_parts(run, given, answers)

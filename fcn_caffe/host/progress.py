@@ -1,4 +1,4 @@
-"""What a long run shows: a bar on a terminal, Caffe's log lines elsewhere; log.txt has it all."""
+"""What a long run shows: a bar on a terminal, elsewhere Caffe's log lines and the time left; log.txt has it all."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # rich is imported where something is drawn
     from rich.progress import Progress
 
 REDRAW_SECONDS = 0.2
+LINE_SECONDS = 30.0  # from one line with the time left to the next, where there is no terminal
 
 
 def duration(seconds: float) -> str:
@@ -36,15 +37,20 @@ def duration(seconds: float) -> str:
 
 
 class Bar:
-    """The progress bar of a training run, on a terminal; log lines go above it. `update` it at every iteration."""
+    """How far a training run is: `update` it at every iteration.
+
+    On a terminal it is a bar, log lines go above it. Elsewhere it is a line every half minute.
+    """
 
     def __init__(self, title: str, last: int, console: Console | None) -> None:
         self.title, self.last, self._console = title, last, console
         self._progress: Progress | None = None
         self._redrawn = 0.0
+        self._is_open = True
+        self._first: tuple[int, float] | None = None  # the iteration and the time of the first call
 
     def update(self, iteration: int, loss: float, rate: float) -> None:
-        """Redraw, a few times a second at most. The time left is reckoned from the first call on.
+        """Redraw, a few times a second at most; or log a line. The time left is reckoned from the first call on.
 
         Args:
             iteration: How many are done.
@@ -52,18 +58,35 @@ class Bar:
             rate: The learning rate.
         """
         now = time.monotonic()
-        if self._console is None or (now - self._redrawn < REDRAW_SECONDS and iteration < self.last):
+        numbers = f"loss {loss:.5g}  lr {rate:.3g}"
+        if self._console is None:
+            self._say(now, iteration, numbers)
+            return
+        if now - self._redrawn < REDRAW_SECONDS and iteration < self.last:
             return
         self._redrawn = now
-        numbers = f"loss {loss:.5g}  lr {rate:.3g}"
         if self._progress is None:
             self._progress = _start_drawing(self._console)
             self._progress.add_task(self.title, total=self.last, completed=iteration, numbers=numbers)
         task = self._progress.task_ids[0]
         self._progress.update(task, completed=iteration, numbers=numbers, refresh=True)
 
+    def _say(self, now: float, iteration: int, numbers: str) -> None:
+        """Log how far the run is, if it was not said of late."""
+        if not self._is_open:
+            return
+        if self._first is None:
+            self._first, self._redrawn = (iteration, now), now
+        if now - self._redrawn < LINE_SECONDS:
+            return
+        self._redrawn = now
+        begin, since = self._first
+        left = (now - since) / max(iteration - begin, 1) * (self.last - iteration)
+        report(f"{self.title}: {iteration} of {self.last} iterations, {numbers}, {duration(left)} left")
+
     def close(self) -> None:
         """Take the bar away for good."""
+        self._is_open = False
         if self._progress is not None:
             self._progress.stop()
         self._progress = self._console = None

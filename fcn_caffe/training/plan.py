@@ -325,7 +325,8 @@ def _action(stage: Stage, resume: bool, again: bool) -> str:
         return "train"
     if resume:
         # A stage that was trained again to its end, before the interruption came, has its new result already.
-        is_finished = again and iterations[-1] >= stage.last and stage.result.is_file()
+        state = stage.snapshot(iterations[-1], ".solverstate")
+        is_finished = again and iterations[-1] >= stage.last and _is_newer(stage.result, state)
         return "keep" if is_finished else "resume"
     if again:
         return "train"
@@ -334,6 +335,11 @@ def _action(stage: Stage, resume: bool, again: bool) -> str:
         f"{folder}/ holds an unfinished run of {stage.name}, at iteration {iterations[-1]} of {stage.last}. "
         f"Add --resume to go on with it, or --from {stage.name} to train it again from the start."
     )
+
+
+def _is_newer(result: Path, state: Path) -> bool:
+    """Say whether a result is there and was copied after the state was written: not of an earlier run."""
+    return result.is_file() and result.stat().st_mtime_ns >= state.stat().st_mtime_ns
 
 
 def classifier_of(weights: Path) -> Path | None:

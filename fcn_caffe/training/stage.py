@@ -6,17 +6,20 @@ import csv
 import math
 import random
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from fcn_caffe.errors import SolverError
-from fcn_caffe.evaluation.metrics import METRICS, NAMES
+from fcn_caffe.errors import FcnCaffeError, SolverError
+from fcn_caffe.evaluation.infer import net_mean
+from fcn_caffe.evaluation.metrics import METRICS, NAMES, Scores
 from fcn_caffe.evaluation.net_inputs import source_preprocessing, trained_preprocessing
+from fcn_caffe.evaluation.samples import Sample, Samples
 from fcn_caffe.evaluation.score import heads, is_scored_without_absent, score_heads
 from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.host.progress import report
@@ -35,6 +38,7 @@ from fcn_caffe.weights.transfer import CopyReport, Weights, copy_weights, load_w
 COLUMNS = ("iteration", "head", *METRICS, "loss")
 
 OnStep = Callable[[Solver], None]
+OnScores = Callable[["Scoring"], None]
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,25 @@ class Row:
     mean_iu: float
     frequency_weighted_iu: float
     loss: float
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What is known of a stage after one scoring.
+
+    Attributes:
+        iteration: how far the stage was trained.
+        scores: of each head.
+        is_best: whether no earlier scoring of the stage was as good.
+        first: the first images that were scored, by this process.
+        ends: `best` and `worst` images, as `Sample.record` has them.
+    """
+
+    iteration: int
+    scores: Mapping[str, Scores]
+    is_best: bool
+    first: Sequence[Sample]
+    ends: Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 @dataclass
@@ -102,6 +125,11 @@ class ScoreTable:
         iterations = dict.fromkeys(row.iteration for row in self.rows)
         return max(iterations, key=self.mean_iu, default=None)
 
+    def tests_since_best(self) -> int:
+        """Return how many times the net was scored since its best."""
+        best = self.best()
+        return len({row.iteration for row in self.rows if best is not None and row.iteration > best})
+
 
 @contextmanager
 def keep_random_state(net: Net) -> Iterator[None]:
@@ -114,6 +142,14 @@ def keep_random_state(net: Net) -> Iterator[None]:
             random.setstate(python)
             np.random.set_state(numpy)
             net.load_data_state(data)
+
+
+def _known_mean(stage: Stage) -> tuple[float, ...] | None:
+    """Return the BGR mean that the stage's data layer subtracts; None where it is not known, or is not all it does."""
+    try:
+        return net_mean(stage.net, stage.paths)
+    except FcnCaffeError:
+        return None
 
 
 def start_from(net: Net, starts: Sequence[Start]) -> None:
@@ -203,6 +239,10 @@ class Training:
         ranks: as Solver takes them; rank 0 writes the files.
         sync_bn: as Solver takes it.
         normalize_over_ranks: as Solver takes it.
+        patience: end the stage early, when it was scored so many times without a better mean IU; never where None.
+    Attributes:
+        on_scores: functions to call after each scoring; on rank 0.
+        is_done: whether `run` came to the stage's end.
     Raises:
         SolverError, WeightsError, DataError: the stage cannot start.
     """
@@ -221,8 +261,11 @@ class Training:
         ranks: Ranks = ALONE,
         sync_bn: bool = False,
         normalize_over_ranks: bool = False,
+        patience: int | None = None,
     ) -> None:
-        self.stage, self.ranks = stage, ranks
+        self.stage, self.ranks, self.patience = stage, ranks, patience
+        self.on_scores: list[OnScores] = []
+        self.is_done = False
         param = caffe_pb2.SolverParameter()
         param.CopyFrom(stage.param)
         param.ClearField("weights")  # start_from copies them, and turns inner products into convolutions
@@ -245,6 +288,7 @@ class Training:
         if on_step is not None:
             self.solver.on_step.append(on_step)
         self.scores = ScoreTable(stage.folder / "scores.csv")
+        self._mean = _known_mean(stage)
         starts = self._start(ranks.from_first(stage.snapshots()) if resume else [])
         self.solver.preprocessing = self.preprocessing = trained_preprocessing(self.solver.net, starts)
         self.solver.choose_ways()
@@ -261,10 +305,11 @@ class Training:
             start_from(self.solver.net, stage.starts)
         if self.ranks.is_first:
             stage.forget_snapshots()
+            self.scores.path.unlink(missing_ok=True)  # an earlier run's rows would pass for this one's, if it resumes
         return stage.sources
 
     def run(self) -> bool:
-        """Train to the stage's last iteration, and copy the best snapshot to the stage's result.
+        """Train to the stage's last iteration, or until patience ends, and copy the best snapshot to the result.
 
         Returns:
             True at the end; False where SIGINT stopped the training, after a snapshot.
@@ -278,7 +323,7 @@ class Training:
                     if not self.ranks.from_first(at in stage.snapshots()):
                         solver.snapshot()
                     self._score()
-                if at >= stage.last:
+                if at >= stage.last or self._is_out_of_patience():
                     break
                 solver.step(min(at - at % stage.step + stage.step, stage.last) - at)
                 if solver.stopped:
@@ -286,16 +331,29 @@ class Training:
         with self.ranks.all_or_none():
             if self.ranks.is_first:
                 self._finish()
+        self.is_done = True
+        return True
+
+    def _is_out_of_patience(self) -> bool:
+        if self.patience is None or self.scores.tests_since_best() < self.patience:
+            return False
+        report(
+            f"{self.stage.name}: ends at iteration {self.solver.iter} of {self.stage.last}: no better mean IU in "
+            f"{self.scores.tests_since_best()} tests"
+        )
         return True
 
     def _score(self) -> None:
         """Score every head on the first test net, write the table, and delete the snapshots that are not needed."""
         net, at = self.solver.test_nets[0], self.solver.iter
+        labels = heads(net) or {"score": "label"}
+        samples = Samples(net, *next(iter(labels.items())), self._mean)
         self.solver.agree_on_statistics()
         with keep_random_state(net):
             scores_of = score_heads(
-                *(net, self.stage.param.test_iter[0], heads(net)),
+                *(net, self.stage.param.test_iter[0], labels),
                 leave_out_absent=is_scored_without_absent(net),
+                on_sample=samples,
                 ranks=self.ranks,
             )
         for head, scores in scores_of.items():
@@ -304,9 +362,13 @@ class Training:
             self.scores.rows.append(Row(at, head, **metrics, loss=loss))
             numbers = ", ".join(f"{NAMES[name]} {value * 100:.2f}" for name, value in metrics.items())
             report(f"{self.stage.name}: iteration {at}, {head}: {numbers}, loss {loss:.6g}")
+        ends = samples.record(self.ranks)
         with self.ranks.all_or_none():
             if self.ranks.is_first:
                 self._keep(at)
+                scoring = Scoring(at, scores_of, self.scores.best() == at, samples.first, ends)
+                for call in self.on_scores:
+                    call(scoring)
 
     def _keep(self, at: int) -> None:
         """Write the table; delete the snapshots but the newest, at iteration `at`, and the weights of the best."""

@@ -83,6 +83,9 @@ class Solver:
         stopped: whether SIGINT ended the last `step` or `solve`.
         on_step: functions to call with the solver after each update.
         on_display: functions to call with the solver and the outputs after each display.
+        before_update: functions to call with the solver before each update, when the gradients are there: sums over
+            iter_size passes, averaged over the processes.
+        on_test: functions to call with the solver, the test net's number and its outputs after each test.
         on_snapshot: functions to call with the solver and the solver state's path after each snapshot; on rank 0.
     Raises:
         SolverError: something in the solver is wrong; names the file.
@@ -131,6 +134,8 @@ class Solver:
         self.stopped = False
         self.on_step: list[Callable[[Solver], None]] = []
         self.on_display: list[Callable[[Solver, dict[str, Any]], None]] = []
+        self.before_update: list[Callable[[Solver], None]] = []
+        self.on_test: list[Callable[[Solver, int, dict[str, Any]], None]] = []
         self.on_snapshot: list[Callable[[Solver, Path], None]] = []
         self._requests = Requests(ranks)
         self._over_ranks = {"norms": sync_bn, "losses": normalize_over_ranks}
@@ -326,6 +331,8 @@ class Solver:
     def _update(self) -> None:
         """Update the weights from their gradients, averaged over the processes, at `rate`."""
         self.ranks.average(self.optimizer.gradients())
+        for call in self.before_update:
+            call(self)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
         self.optimizer.step()
@@ -390,6 +397,8 @@ class Solver:
         outputs = mean_outputs(together.add_outputs(self.ranks, sums, net), count)
         for line in output_lines("Test", outputs, net.loss_weights):
             say("solver.cpp:397", line)
+        for call in self.on_test:
+            call(self, index, outputs)
         return outputs
 
     def agree_on_statistics(self) -> None:
