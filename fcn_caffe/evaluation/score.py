@@ -200,8 +200,7 @@ def score_heads(
         tile: how many columns to run at once at most; see `tiles.parts`.
         refine: changes the scores before the prediction, not before the loss; run whole then.
         details: what to score beside the metrics.
-        on_sample: a function that gets the iteration, the blobs of the data layers and the labels, and by score blob
-            the predicted classes of each pass. The net runs as without.
+        on_sample: a function that gets the iteration, the data layers' blobs and the labels, and `on_answers`' classes.
         ranks: the processes that share the passes; each gets the scores of all.
     Returns: the scores of each score blob.
     Raises:
@@ -210,8 +209,7 @@ def score_heads(
     """
     heads = heads or {"score": "label"}
     counters = {score: _Head(net, score, label, only, details) for score, label in heads.items()}
-    iterations = count_iterations(net, iterations)
-    losses = _losses(net, heads, loss)
+    iterations, losses = count_iterations(net, iterations), _losses(net, heads, loss)
     found: dict[str, list[float]] = {blob: [] for blob in losses.values()}
     run = _Pass(net, counters, found, tile, refine)
     with eval_mode(net):

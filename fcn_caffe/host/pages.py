@@ -8,23 +8,47 @@ import json
 from functools import cache
 from importlib import resources
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-__all__ = ["digest", "json_block", "package_text", "templates"]
+from fcn_caffe.host.numbers import number, one_decimal
+
+__all__ = ["digest", "document", "json_block", "package_text", "templates"]
+
+_HOST = "fcn_caffe.host"
 
 
 @cache
 def templates(room: str) -> Environment:
-    """Return the templates of a room, those in its folder templates/; texts are escaped, `Markup` goes in as it is."""
-    return Environment(
-        loader=PackageLoader(room),
+    """Return the templates of a room, those in its folder templates/, and host's, which pages of all rooms share.
+
+    Texts are escaped, `Markup` goes in as it is.
+    """
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(room), PackageLoader(_HOST)]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters |= {"number": number, "one_decimal": one_decimal}
+    return environment
+
+
+def document(environment: Environment, template: str, style: Markup, script: Markup, **values: object) -> str:
+    """Fill in a page that extends document.html. Nothing but its own style and script may act on it.
+
+    Args:
+        environment: of `templates`.
+        template: the name of the page's file.
+        style: the room's own style, which follows host's.
+        script: the page's script; empty for none.
+        values: what the template reads, by name.
+    """
+    style = package_text(_HOST, "page.css") + style
+    digests = {"style_digest": digest(style), "script_digest": digest(script)}
+    return environment.get_template(template).render(style=style, script=script, **digests, **values)
 
 
 def package_text(room: str, name: str) -> Markup:

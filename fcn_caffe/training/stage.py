@@ -264,8 +264,7 @@ class Training:
         patience: int | None = None,
     ) -> None:
         self.stage, self.ranks, self.patience = stage, ranks, patience
-        self.on_scores: list[OnScores] = []
-        self.is_done = False
+        self.on_scores, self.is_done = list[OnScores](), False
         param = caffe_pb2.SolverParameter()
         param.CopyFrom(stage.param)
         param.ClearField("weights")  # start_from copies them, and turns inner products into convolutions

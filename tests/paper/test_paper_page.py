@@ -11,10 +11,10 @@ import pytest
 from markupsafe import escape
 from page_record import CURVE, HOSTILE, ROOT, claim, small_record
 
-from fcn_caffe.paper.report.charts import HEIGHT, LEFT, MOST, NAME_LINE, WIDTH, chart
+from fcn_caffe.host.charts import HEIGHT, LEFT, MOST, NAME_LINE, WIDTH, chart
+from fcn_caffe.host.numbers import number, short
 from fcn_caffe.paper.report.claims import anchor
 from fcn_caffe.paper.report.net_drawing import draw_net, place_boxes
-from fcn_caffe.paper.report.numbers import number, short
 from fcn_caffe.paper.report.page import write_page
 
 VOID = {"meta", "input", "br", "link", "img"}

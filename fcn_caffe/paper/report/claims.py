@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from fcn_caffe.host.numbers import number
 from fcn_caffe.paper.audit.claims import NO_UNITS
-from fcn_caffe.paper.report.numbers import number
 
 __all__ = ["VERDICTS", "ClaimView", "Verdict", "anchor", "by_source"]
 

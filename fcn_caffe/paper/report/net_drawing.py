@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from fcn_caffe.host.numbers import number, short, sides
 from fcn_caffe.net.layout import place
-from fcn_caffe.paper.report.numbers import number, short, sides
 from fcn_caffe.paper.report.templates import render
 
 __all__ = ["Box", "draw_net", "place_boxes"]

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from fcn_caffe.host.pages import digest
-from fcn_caffe.paper.report.charts import chart
+from fcn_caffe.host.charts import chart
 from fcn_caffe.paper.report.claims import VERDICTS, Verdict, by_source
 from fcn_caffe.paper.report.net_drawing import draw_net
-from fcn_caffe.paper.report.templates import package_text, render
+from fcn_caffe.paper.report.templates import package_text, write_document
 
 __all__ = ["write_curves", "write_page"]
 
@@ -44,7 +43,7 @@ def write_page(record: dict[str, Any], folder: str | os.PathLike[str] | None = N
         folder: where the page will lie, the audited root by default. Files of the root become links if it lies there.
     """
     claims = record["claims"]
-    return _document(
+    return write_document(
         "audit.html",
         script=package_text("page.js"),
         record=record,
@@ -67,14 +66,7 @@ def write_page(record: dict[str, Any], folder: str | os.PathLike[str] | None = N
 
 def write_curves(result: dict[str, Any]) -> str:
     """Write the page of one experiment's curves, from `Result.record()`."""
-    return _document("curves.html", script=Markup(), result=result, chart=chart)
-
-
-def _document(template: str, script: Markup, **values: object) -> str:
-    """Fill in a page. Nothing but its own style and script may act on it, whatever an audited file says."""
-    style = package_text("page.css")
-    digests = {"style_digest": digest(style), "script_digest": digest(script)}
-    return str(render(template, style=style, script=script, **digests, **values))
+    return write_document("curves.html", script=Markup(), result=result, chart=chart)
 
 
 def _url_of_root(record: dict[str, Any], folder: str | os.PathLike[str] | None) -> str | None:

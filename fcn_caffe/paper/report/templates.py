@@ -8,9 +8,9 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from fcn_caffe.host import pages
-from fcn_caffe.paper.report.numbers import number, one_decimal, short, sides
+from fcn_caffe.host.numbers import short, sides
 
-__all__ = ["package_text", "render"]
+__all__ = ["package_text", "render", "write_document"]
 
 _ROOM = "fcn_caffe.paper.report"
 
@@ -30,8 +30,13 @@ def package_text(name: str) -> Markup:
     return pages.package_text(_ROOM, name)
 
 
+def write_document(template: str, script: Markup, **values: object) -> str:
+    """Fill in a page; nothing but its own style and script may act on it, whatever an audited file says."""
+    return pages.document(_environment(), template, package_text("page.css"), script, **values)
+
+
 @cache
 def _environment() -> Environment:
     environment = pages.templates(_ROOM)
-    environment.filters |= {"number": number, "one_decimal": one_decimal, "short": short, "sides": sides}
+    environment.filters |= {"short": short, "sides": sides}
     return environment

@@ -131,7 +131,6 @@ class Solver:
         self.loss = self.smoothed_loss = math.nan
         self.rate = float(self.param.base_lr)
         self.preprocessing: Preprocessing | None = None
-        self.stopped = False
         self.on_step: list[Callable[[Solver], None]] = []
         self.on_display: list[Callable[[Solver, dict[str, Any]], None]] = []
         self.before_update: list[Callable[[Solver], None]] = []
@@ -140,7 +139,7 @@ class Solver:
         self._requests = Requests(ranks)
         self._over_ranks = {"norms": sync_bn, "losses": normalize_over_ranks}
         self._is_joined = ranks.count == 1
-        self._snapshot_iter, self._warned_of_loss = -1, False
+        self._snapshot_iter, self._warned_of_loss, self.stopped = -1, False, False
         for path in settings.weights():
             self._start_from(path)
         together.draw_apart(ranks)

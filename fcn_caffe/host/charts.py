@@ -1,4 +1,4 @@
-"""A curve of a record as an inline SVG: axes with ticks, a legend, and lines that differ in colour and dashes."""
+"""Curves as an inline SVG: axes with ticks, a legend, and lines that differ in colour and dashes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from fcn_caffe.paper.report.numbers import number
-from fcn_caffe.paper.report.templates import render
+from fcn_caffe.host.numbers import number
+from fcn_caffe.host.pages import templates
 
 __all__ = ["STYLES", "chart"]
 
@@ -60,23 +60,23 @@ class _Line(NamedTuple):
 
 
 def chart(curve: dict[str, Any]) -> Markup:
-    """Draw a record's curve as a figure: picture, caption and legend. A value that is not finite breaks its line.
+    """Draw curves as a figure: picture, caption and legend. A value that is not finite breaks its line.
 
     Args:
-        curve: `asdict` of a paper.result.Curve, with points as pairs; None counts as not a number.
+        curve: `title`, the axes' names `x` and `y`, and `lines`: points as pairs, by the line's name. None counts as
+            not a number.
     """
     lines = {name: [_point(pair) for pair in points] for name, points in curve["lines"].items()}
     finite = [pair for points in lines.values() for pair in points if _is_finite(pair)]
     lost = sum(len(points) for points in lines.values()) - len(finite)
     if not finite:
-        return render("chart.html", curve=curve, lines=None, lost=lost)
+        return _render(curve=curve, lines=None, lost=lost)
     y = _axis([pair[1] for pair in finite], HEIGHT - BOTTOM, TOP, 5)
     beside = textwrap.wrap(_axis_name(curve["y"], y), NAME_ROOM)
     left = LEFT + NAME_LINE * (len(beside) - 1)
     x = _axis([pair[0] for pair in finite], left, WIDTH - RIGHT, 6)
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-    return render(
-        "chart.html",
+    return _render(
         curve=curve,
         lines=[_line(name, points, x, y, at % STYLES) for at, (name, points) in enumerate(lines.items())],
         lost=lost,
@@ -88,6 +88,10 @@ def chart(curve: dict[str, Any]) -> Markup:
         below=_axis_name(curve["x"], x),
         beside=[(13 + NAME_LINE * at, text) for at, text in enumerate(beside)],
     )
+
+
+def _render(**values: object) -> Markup:
+    return Markup(templates("fcn_caffe.host").get_template("chart.html").render(**values))
 
 
 def _point(pair: Sequence[float | None]) -> Point:
