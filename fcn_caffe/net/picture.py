@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from html import escape
+from unicodedata import east_asian_width
 
 from fcn_caffe.host.text import show
 from fcn_caffe.net.boxes import Box, box_label, box_reads, kind, make_boxes, make_stages, stage_titles
@@ -32,7 +34,9 @@ _STYLE = """text { font: 11px system-ui, "Segoe UI", Roboto, "Liberation Sans", 
   .box { stroke: #4a4d55 } .frame { stroke: #34363c } .line { stroke: #8b8982 } .tip { fill: #8b8982 }
 }
 """
-LETTER, BOLD = 6.3, 7.2  # pixels of a letter, at most, on average
+WORDS, NAME = 11.0, 13.4  # pixels of a font whose letters are as wide: the name's is 12 px and bold
+# Shares of the font's size, on average in the widest of the usual fonts, DejaVu Sans.
+_NARROW, _WIDE, _CAPITAL, _OTHER = 0.4, 0.95, 0.72, 0.62
 
 
 def to_svg(net: caffe_pb2.NetParameter, shapes: Mapping[str, Sequence[int]] | None = None) -> str:
@@ -70,7 +74,7 @@ def _kind_styles() -> str:
 
 def _frame(frame: Frame, title: str) -> str:
     x, y, width, height = frame[1:]
-    text = escape(shorten(title, width - 20))
+    text = escape(shorten(title, width - 20, between=" … "))
     return (
         f'<rect class="frame" x="{x}" y="{y}" width="{width}" height="{height}" rx="8"/>'
         f'<text x="{x + 10}" y="{y + 16}">{text}</text>'
@@ -94,24 +98,56 @@ def _boxes(
         first, last = layers[box.layers[0]], layers[box.layers[-1]]
         shape = show(shapes[last.top[0]]) if last.top and last.top[0] in shapes else ""
         names = ", ".join(f"{layers[index].name} ({layers[index].type})" for index in box.layers)
-        lines = (("name", first.name), ("does", box_label(box, layers)), ("shape", shape))
+        lines = (
+            ("name", first.name, NAME, ""),
+            ("does", box_label(box, layers), WORDS, " + "),
+            ("shape", shape, WORDS, ""),
+        )
         texts = (
             f'<text class="{name}" x="{x + 9}" y="{y + 17 + 16 * at}">'
-            f"{escape(shorten(text, width - 14, BOLD if name == 'name' else LETTER))}</text>"
-            for at, (name, text) in enumerate(lines)
+            f"{escape(shorten(text, width - 14, size, between))}</text>"
+            for at, (name, text, size, between) in enumerate(lines)
             if text
         )
         rectangle = f'<rect class="box {kind(first)}" x="{x}" y="{y}" width="{width}" height="{height}" rx="6"/>'
         yield f"<g><title>{escape(names)}</title>{rectangle}{''.join(texts)}</g>"
 
 
-def shorten(text: str, width: float, letter: float = LETTER) -> str:
-    """Cut a text to a width in pixels: its middle goes.
+def shorten(text: str, width: float, size: float = WORDS, between: str = "") -> str:
+    """Cut a text to a width in pixels: the parts at its end go, of a single part the middle.
 
     >>> shorten("inception_3a/3x3_reduce", 100)
     'inceptio…reduce'
+    >>> shorten("conv 7×7 4096 + ReLU + Dropout", 158, between=" + ")
+    'conv 7×7 4096 + ReLU …'
+
+    Args:
+        text: one line.
+        width: in pixels.
+        size: of the font, in pixels.
+        between: what parts the text; it has one part by default.
     """
-    most = max(3, int(width / letter))
-    if len(text) <= most:
+    if _width(text, size) <= width:
         return text
-    return f"{text[: most - most // 2]}…{text[len(text) - most // 2 + 1 :]}"
+    parts = text.split(between) if between else [text]
+    cuts = [f"{between.join(parts[:kept])} …" for kept in range(len(parts) - 1, 0, -1)]
+    first = parts[0]
+    for most in range(min(len(first), int(width / (_NARROW * size))), 2, -1):
+        cuts.append(f"{first[: most - most // 2]}…{first[len(first) - most // 2 + 1 :]}")
+    return next((cut for cut in cuts if _width(cut, size) <= width), "…")
+
+
+def _width(text: str, size: float) -> float:
+    """About how wide a text is, in pixels."""
+    return size * sum(map(_letter_width, text))
+
+
+@cache
+def _letter_width(letter: str) -> float:
+    if letter in "fijlrtI.,:;!'|()[]-/ ":
+        return _NARROW
+    if letter in "mwMW@%×+—…":
+        return _WIDE
+    if east_asian_width(letter) in "WF":
+        return 1.0
+    return _CAPITAL if letter.isupper() else _OTHER

@@ -28,9 +28,25 @@
   }
   const bytes = (value) => (value < 1e3 ? `${value} bytes` : `${short(value)}B`);
   const number = (value) => (Math.abs(value) >= 1e-3 && Math.abs(value) < 1e5 ? `${Number(value.toPrecision(4))}` : value === 0 ? "0" : value.toExponential(2));
-  function shorten(text, width, letter) {
-    const most = Math.max(3, Math.floor(width / letter)), tail = Math.floor(most / 2);
-    return text.length <= most ? text : `${text.slice(0, most - tail)}…${text.slice(text.length - tail + 1)}`;
+  // Cut a text to a width in pixels: the parts at its end go, of a single part the middle.
+  const ruler = document.createElement("canvas").getContext("2d");
+  const family = getComputedStyle(document.body).fontFamily;
+  const NAME = `600 12px ${family}`, WORDS = `11px ${family}`; // as in page.css
+  function fitted(text, width, font, between = "") {
+    ruler.font = font;
+    const fits = (one) => ruler.measureText(one).width <= width;
+    if (fits(text)) return text;
+    const parts = between ? text.split(between) : [text];
+    for (let kept = parts.length - 1; kept > 0; kept--) {
+      const cut = `${parts.slice(0, kept).join(between)} …`;
+      if (fits(cut)) return cut;
+    }
+    const letters = [...parts[0]];
+    for (let most = Math.min(letters.length, Math.ceil(width / 2)); most > 2; most--) {
+      const tail = Math.floor(most / 2), cut = `${letters.slice(0, most - tail).join("")}…${letters.slice(letters.length - tail + 1).join("")}`;
+      if (fits(cut)) return cut;
+    }
+    return "…";
   }
   const shapeText = (shape) => (shape ? show(shape) : "not known");
   const button = (text, click, attributes = {}) => make("button", { type: "button", onclick: click, ...attributes }, text);
@@ -49,7 +65,7 @@
       const built = form.shapes[blob];
       const field = make("input", { type: "text", value: show(built), "data-blob": blob, inputmode: "text", spellcheck: "false",
         autocomplete: "off", oninput: readSizes, title: "sizes, such as 1x3x320x480, or 320x480" });
-      return make("label", {}, `${blob}: `, field);
+      return make("label", {}, make("span", {}, `${blob}:`), field);
     });
     by("sizes").replaceChildren(...fields, ...(fields.length ? [button("Reset", () => { useSizes({}); resetFields(); }, { id: "reset" })] : []));
     compute();
@@ -137,17 +153,17 @@
     make("title", {}, title),
     isStage && make("rect", { class: "behind", x: x + 4, y: y + 4, width: WIDTH, height: HEIGHT, rx: 6 }),
     make("rect", { class: "box", x, y, width: WIDTH, height: HEIGHT, rx: 6 }),
-    make("text", { class: "name", x: x + 9, y: y + 17 }, shorten(name, WIDTH - 14 - (level ? 14 : 0), 7.6)),
-    make("text", { x: x + 9, y: y + 33 }, shorten(does, WIDTH - 14, 6.3)),
-    make("text", { class: "shape", x: x + 9, y: y + 49 }, shorten(shape, WIDTH - 14, 6.3)),
+    make("text", { class: "name", x: x + 9, y: y + 17 }, fitted(name, WIDTH - 16 - (level ? 14 : 0), NAME, isStage ? " … " : "")),
+    make("text", { x: x + 9, y: y + 33 }, fitted(does, WIDTH - 16, WORDS, " + ")),
+    make("text", { class: "shape", x: x + 9, y: y + 49 }, fitted(shape, WIDTH - 16, WORDS)),
     level && make("circle", { class: `mark ${level}`, cx: x + WIDTH - 11, cy: y + 12, r: 4.5 }));
   }
 
   function frame([stage, x, y, width, height]) {
-    const text = `${form.stages[stage]} ▾`;
+    const text = `${fitted(form.stages[stage], width - 36, WORDS, " … ")} ▾`;
     return make("g", { class: "frame", role: "button", tabindex: 0, "aria-expanded": "true", "aria-label": `Fold ${form.stages[stage]}`,
       onclick: () => { foldStage(stage); }, onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); foldStage(stage); } } },
-    make("rect", { x, y, width, height, rx: 8 }), make("text", { x: x + 10, y: y + 17 }, shorten(text, width - 20, 6.3)));
+    make("rect", { x, y, width, height, rx: 8 }), make("text", { x: x + 10, y: y + 17 }, text));
   }
 
   function draw(isNew) {

@@ -13,7 +13,7 @@ from fcn_caffe import TEST, Net
 from fcn_caffe.commands import draw_net as command
 from fcn_caffe.net.boxes import box_label, box_reads, kind, make_boxes, make_stages, stage_titles
 from fcn_caffe.net.layout import BOX, Layout, lay_out, place, svg_path
-from fcn_caffe.net.picture import to_svg
+from fcn_caffe.net.picture import shorten, to_svg
 from fcn_caffe.proto import caffe_pb2, parse_text
 
 NETS = sorted(path.stem for path in (ROOT / "nets").glob("*.prototxt"))
@@ -177,6 +177,21 @@ def test_names_are_escaped_in_the_picture():
     svg = to_svg(parse_text(TEXT, caffe_pb2.NetParameter), {"c": (1, 8, 9, 9)})
     texts = [element.text for element in ElementTree.fromstring(svg).iter()]
     assert "a <b>&amp;: 13 layers" in texts and "c (Convolution), bn (BatchNorm), r</title> (ReLU)" in texts
+
+
+@pytest.mark.parametrize(
+    ("text", "between", "cut"),
+    [
+        ("conv 7×7 4096 + ReLU", " + ", "conv 7×7 4096 + ReLU"),
+        ("conv 7×7 4096 + ReLU + Dropout", " + ", "conv 7×7 4096 + ReLU …"),
+        ("conv4_1_1x1_reduce … conv4_2_1x1_increase", " … ", "conv4_1_1x1_reduce …"),
+        ("Python AnExtremelyWellNamedLayerOfImages + ReLU", " + ", "Python AnExt…erOfImages"),
+        ("畳み込み層の名前がとても長い場合に何が起こるか", "", "畳み込み層の名…何が起こるか"),
+        ("W" * 300, "", "WWWWWWWW…WWWWWW"),
+    ],
+)
+def test_texts_are_cut_between_their_parts_and_to_the_letters_they_have(text, between, cut):
+    assert shorten(text, 158, between=between) == cut
 
 
 def test_the_command_draws_for_a_screen_without_graphviz(tmp_path, monkeypatch, capsys):

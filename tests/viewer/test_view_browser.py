@@ -266,6 +266,38 @@ def test_no_sideways_scrolling_and_letters_that_show(page, width, scheme):
         page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
+CUT = """
+return [...document.querySelectorAll(".node, .frame")].flatMap((one) => {
+  const edge = one.querySelector("rect.box, .frame > rect").getBoundingClientRect().right;
+  return [...one.querySelectorAll("text")].map((text) => [text.textContent, edge - text.getBoundingClientRect().right]);
+});
+"""
+
+
+def test_texts_keep_inside_their_boxes_and_are_cut_between_words(browser, tmp_path):
+    long, wide = "x" * 300, "畳み込み層の名前がとても長い場合に何が起こるか"
+    file, out = tmp_path / "net.prototxt", tmp_path / "net.html"
+    convolution = "convolution_param { num_output: 4096 kernel_size: 7 pad: 3 }"
+    file.write_text(
+        input_layer(long, 1, 3, 8, 8)
+        + layer(wide, "Convolution", long, "c", convolution)
+        + layer("WWWWWWWWWWWWWWWWWWWW", "ReLU", "c", "c")
+        + layer("drop", "Dropout", "c", "c")
+        + layer("MMMMMMMMMMMMMMMMMMMM", "Power", "c", "p"),
+        encoding="utf-8",
+    )
+    out.write_text(write_view(file), encoding="utf-8")
+    browser.get(out.as_uri())
+    find(browser, "#open").click()
+    shown = browser.execute_script(CUT)
+    assert all(spare > 1 for _, spare in shown), shown
+    said = [text for text, _ in shown]
+    assert {"conv 7×7 4096 + ReLU …", "conv 7×7 4096 + ReLU + Dropout"} & set(said)
+    assert not any("……" in text or "… …" in text for text in said)
+    wide, inner = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
+    assert wide <= inner
+
+
 def test_names_that_are_markup_do_nothing(browser, tmp_path):
     file, out = tmp_path / "net.prototxt", tmp_path / "net.html"
     file.write_text(
