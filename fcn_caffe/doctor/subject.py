@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fcn_caffe.errors import FcnCaffeError, PrototxtError
@@ -20,7 +20,7 @@ from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.proto.upgrade import upgrade_net
 from fcn_caffe.training.solver.settings import Settings
 
-__all__ = ["Built", "Subject", "data_nodes", "read_subject"]
+__all__ = ["Built", "Subject", "data_nodes", "read_subject", "tested_subjects"]
 
 _COMMENT = re.compile("#.*")
 _SOLVER_FIELD = re.compile(r"(?:^|\s)(net|train_net|net_param|train_net_param|base_lr|lr_policy)\s*[:{]")
@@ -239,3 +239,22 @@ def read_subject(
         with suppress(PrototxtError):  # said when it is built
             subject.states[phase] = settings.state(sources[phase], phase, states)
     return subject
+
+
+def tested_subjects(subject: Subject) -> list[Subject]:
+    """Return a subject for each net that a solver tests, in Caffe's order; the subject alone for a net's file.
+
+    Raises: SolverError where the test nets are not given as Caffe takes them; PrototxtError where one cannot be read.
+    """
+    settings = subject.settings
+    sources = [] if settings is None else settings.test_sources()
+    if settings is None or len(sources) < 2:
+        return [subject]
+    states = list(settings.param.test_state)
+    subjects = []
+    for index, (name, source) in enumerate(sources):
+        net = settings.find(source, f"{name} file") if isinstance(source, str) else source
+        state = settings.state(net, TEST, states[index : index + 1])
+        tested = {**subject.sources, TEST: net}, {**subject.states, TEST: state}
+        subjects.append(replace(subject, sources=tested[0], states=tested[1]))
+    return subjects

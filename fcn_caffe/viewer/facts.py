@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
 
 from fcn_caffe.doctor import Examination, examine
-from fcn_caffe.doctor.subject import Subject, read_subject
+from fcn_caffe.doctor.subject import Subject, read_subject, tested_subjects
 from fcn_caffe.errors import FcnCaffeError, GraphError
 from fcn_caffe.layers.base import REGISTRY, Layer
 from fcn_caffe.net.boxes import Box, box_label, box_reads, kind, make_boxes, make_stages, stage_titles
@@ -90,7 +91,9 @@ def _forms(subject: Subject) -> tuple[list[Json], list[tuple[str, FcnCaffeError]
     errors: list[tuple[str, FcnCaffeError]] = []
     seen: list[caffe_pb2.NetParameter] = []
 
-    def add(title: str, phase: int, is_deploy: bool = False) -> None:
+    def add(subject: Subject, title: str, phase: int, is_deploy: bool = False) -> None:
+        if not is_deploy and subject.has_no_net(phase):
+            return
         try:
             param = subject.param(phase, (DEPLOY,) if is_deploy else None)
             if is_deploy and not any(layer.type == "Input" for layer in param.layer):
@@ -114,11 +117,16 @@ def _forms(subject: Subject) -> tuple[list[Json], list[tuple[str, FcnCaffeError]
             errors.append((title, error))
 
     if subject.settings is None:
-        add(DEPLOY, TEST, is_deploy=True)
-    for phase, title in ((TEST, "test"), (TRAIN, "train")):
-        if not subject.has_no_net(phase):
-            add(title, phase)
-    return (forms if subject.settings is None else forms[::-1]), errors
+        add(subject, DEPLOY, TEST, is_deploy=True)
+        add(subject, "test", TEST)
+    add(subject, "train", TRAIN)
+    if subject.settings is not None:
+        tests = [subject]
+        with suppress(FcnCaffeError):  # doctor finds it
+            tests = tested_subjects(subject)
+        for index, tested in enumerate(tests):
+            add(tested, f"test {index}" if len(tests) > 1 else "test", TEST)
+    return forms, errors
 
 
 def _without_phase(param: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:

@@ -252,3 +252,22 @@ def test_wrong_places_and_weights(tmp_path, capsys):
     assert "ends with .html" in capsys.readouterr().err
     with pytest.raises(FcnCaffeError):
         write_view(tmp_path / "none.prototxt")
+
+
+def test_a_solvers_page_has_each_net_that_it_tests(tmp_path):
+    data = input_layer("data", 1, 3, 8, 8)
+    (tmp_path / "train.prototxt").write_text(data + layer("loss", "EuclideanLoss", "data data"))
+    (tmp_path / "one.prototxt").write_text(data + layer("first", "LRN", "data"))
+    staged = layer("second", "LRN", "data", more='include { stage: "whole" }') + layer("third", "LRN", "data")
+    (tmp_path / "two.prototxt").write_text(data + staged)
+    solver = tmp_path / "solver.prototxt"
+    text = f'train_net: "{tmp_path}/train.prototxt" base_lr: 1 lr_policy: "fixed" max_iter: 1 test_interval: 1\n'
+    text += f'test_net: "{tmp_path}/one.prototxt" test_net: "{tmp_path}/two.prototxt" test_iter: 1 test_iter: 1\n'
+    solver.write_text(text + 'test_state { } test_state { stage: "whole" }')
+    forms = view_facts(solver)["forms"]
+    assert [form["title"] for form in forms] == ["train", "test 0", "test 1"]
+    assert [[one["name"] for one in form["layers"]][1:] for form in forms[1:]] == [["first"], ["second", "third"]]
+    solver.write_text(text.replace("two.prototxt", "gone.prototxt"))  # the others are shown, and what doctor finds
+    facts = view_facts(solver)
+    assert [form["title"] for form in facts["forms"]] == ["train", "test"]
+    assert any("gone.prototxt" in one["problem"] + one["advice"] for one in facts["findings"])
