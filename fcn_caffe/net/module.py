@@ -6,6 +6,7 @@ import inspect
 import keyword
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -112,12 +113,14 @@ def make_module(net: Net, outputs: str | Sequence[str] | None = None) -> NetModu
 
 
 def _needed_steps(net: Net, outputs: Iterable[str]) -> list[Step]:
-    """Return the steps that the outputs are computed from, in order."""
+    """Return the steps that the outputs are computed from, in order; of inputs those that are read."""
     needed = {net.late_steps[name].bottoms[0] if name in net.late_steps else name for name in outputs}
     steps: list[Step] = []
     for step in reversed(net.steps):
         if needed.intersection((*step.tops, *step.changes)):
-            steps.append(step)
+            is_input = step.node.type == "Input"  # in the place of a data layer it gives labels, too
+            tops = tuple(top for top in step.tops if top in needed) if is_input else step.tops
+            steps.append(replace(step, tops=tops))
             needed.update(step.bottoms)
     return steps[::-1]
 

@@ -410,7 +410,7 @@ class Net(nn.Module):
                 that the layers take; or the first Input layer's tensor alone. An Input layer's blob that is not given
                 comes from `self.inputs`.
             more: the tensors of the other Input layers, in file order. Where `inputs` is a mapping, `keep`.
-            keep: more blobs to return.
+            keep: more blobs to return, or the name of one.
             blobs: as a mapping in `inputs`.
 
         Raises:
@@ -423,7 +423,7 @@ class Net(nn.Module):
                 keep = self._second(more)
         else:
             given = self._by_position((inputs, *more), blobs)
-        return self.runner().run(given, frozenset(keep))
+        return self.runner().run(given, frozenset([keep] if isinstance(keep, str) else keep))
 
     def _second(self, more: Sequence[Any]) -> Iterable[str]:
         """Return the blobs to keep, the one argument after a mapping of inputs."""

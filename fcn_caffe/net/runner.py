@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fcn_caffe.errors import FcnCaffeError, GraphError, LayerError
-from fcn_caffe.host.text import show
+from fcn_caffe.host.text import did_you_mean, show
 from fcn_caffe.layers.base import Layer
 from fcn_caffe.net.graph import Graph, Node
 from fcn_caffe.net.sharing import Sharing, shares_data
@@ -131,7 +131,10 @@ class Runner:
         net = self.net
         for name in inputs.keys() | keep:
             if name not in net.blob_shapes:
-                raise GraphError(f"net '{net.name}' has no blob '{name}'. Its inputs: {', '.join(net.graph.inputs)}.")
+                near = did_you_mean(name, net.blob_shapes)
+                raise GraphError(
+                    f"net '{net.name}' has no blob '{name}'.{near} Its inputs: {', '.join(net.graph.inputs)}."
+                )
         self.inputs = inputs
         late = [net.late_steps[name] for name in keep if name in net.late_steps] if net.late_steps else []
         held = {*keep, *(step.bottoms[0] for step in late)} if late else keep

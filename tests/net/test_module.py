@@ -82,7 +82,7 @@ def test_a_net_takes_its_inputs_by_position_or_by_name() -> None:
     [
         (3, {}, "net '' was given 3 inputs by position and takes 2 by position: colour, depth/1."),
         (2, {"colour": 0}, "net '' was given 'colour' twice: by position and by name."),
-        (2, {"color": 0}, "net '' has no blob 'color'. Its inputs: colour, depth/1."),
+        (2, {"color": 0}, "net '' has no blob 'color'. Did you mean 'colour'? Its inputs: colour, depth/1."),
     ],
 )
 def test_a_call_that_cannot_be_says_why(arguments: int, named: dict[str, int], message: str) -> None:
@@ -145,6 +145,28 @@ def test_only_what_the_outputs_need_runs() -> None:
     assert torch.equal(net.as_module()(data, label), net(data, label)["loss"])
     scores.eval()
     assert net.training and not scores.net.training and not scores.training
+
+
+def test_in_the_place_of_a_data_layer_only_what_is_read_is_an_input() -> None:
+    net = make_net(
+        layer("all", "HDF5Data", "", "data label", 'hdf5_data_param { source: "gone" batch_size: 1 }'),
+        layer("score", "Convolution", "data", more="convolution_param { num_output: 2 kernel_size: 1 }"),
+        layer("loss", "SoftmaxWithLoss", "score label"),
+        input_shapes={"data": (1, 3, 4, 4), "label": (1, 1, 4, 4)},
+    )
+    data, label = torch.randn(1, 3, 4, 4), torch.ones(1, 1, 4, 4)
+    scores = net.as_module("score")
+    assert scores.input_names == ("data",)
+    assert torch.equal(scores(data), net(data, label, keep=["score"])["score"])
+    assert net.as_module().input_names == ("data", "label") and net.as_module("label").input_names == ("label",)
+    assert torch.equal(net.as_module("label")(label), label)
+
+
+def test_one_blob_is_kept_by_its_name_alone() -> None:
+    net = make_net(input_layer("data", 1, 1, 2, 2), layer("pool4", "ReLU", "data"), layer("out", "ReLU", "pool4"))
+    assert set(net(torch.zeros(1, 1, 2, 2), keep="pool4")) == {"pool4", "out"}
+    with pytest.raises(GraphError, match=r"has no blob 'pol4'\. Did you mean 'pool4'\?"):
+        net(torch.zeros(1, 1, 2, 2), keep="pol4")
 
 
 def test_blobs_that_are_made_late_are_given(net: Net, images: list[Tensor]) -> None:
