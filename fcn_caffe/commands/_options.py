@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -76,6 +77,11 @@ def seed(text: str) -> int:
 def share(text: str) -> float:
     """Read an argument that is a share of a length."""
     return _number(text, float, lambda number: 0 < number <= 100, "a number above 0, such as 0.5")
+
+
+def finite(text: str) -> float:
+    """Read an argument that is a number, not NaN and not infinite."""
+    return _number(text, float, isfinite, "a number")
 
 
 def image_size(text: str) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import add_fork_options, image_size, names, net_or_solver, new_parser, use_fork
+from fcn_caffe.commands._options import add_fork_options, finite, image_size, names, net_or_solver, new_parser, use_fork
 from fcn_caffe.errors import WeightsError
 
 
@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_input_options(options: argparse.ArgumentParser) -> None:
     group = options.add_argument_group("what the net's input is, where neither the net nor the weights' record says it")
     group.add_argument(
-        "--mean", type=float, nargs="+", metavar="NUMBER", help="one number, or one a channel in the net's order"
+        "--mean", type=finite, nargs="+", metavar="NUMBER", help="one number, or one a channel in the net's order"
     )
     group.add_argument("--channel-order", choices=["BGR", "RGB"], help="the net's order of channels")
     group.add_argument(

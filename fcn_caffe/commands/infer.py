@@ -14,6 +14,7 @@ from fcn_caffe.commands._options import (
     add_fork_options,
     add_speed_options,
     add_tile_option,
+    finite,
     make_faster,
     net_or_solver,
     new_parser,
@@ -47,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     add("--weights", required=True, help="weights trained with that net, in any form")
     add("--out", type=Path, default=Path("segmented"), help="folder to write to (default: segmented)")
     add("--voc-results", type=Path, help=f"also write the answers as the VOC test server takes them: DIR/{VOC_LAYOUT}")
-    add("--mean", type=float, nargs=3, metavar=("B", "G", "R"), help="default: the net's data layer's")
+    add("--mean", type=finite, nargs=3, metavar=("B", "G", "R"), help="default: the net's data layer's")
     add("--score", default="score", help="blob of class scores (default: score)")
     _add_image_options(options)
     _add_answer_options(options)

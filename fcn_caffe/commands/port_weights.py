@@ -14,12 +14,13 @@ import argparse
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from math import isfinite
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import add_fork_options, net_or_solver, new_parser, use_fork
+from fcn_caffe.commands._options import add_fork_options, finite, net_or_solver, new_parser, use_fork
 from fcn_caffe.errors import DataError, WeightsError
 from fcn_caffe.host.text import show
 
@@ -58,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="VALUE",
         help="what is subtracted: one number, one for each channel, or a mean file (.binaryproto)",
     )
-    add("--scale", type=float, help="what the inputs are multiplied by after that")
+    add("--scale", type=finite, help="what the inputs are multiplied by after that")
     add("--channel-order", type=str.upper, choices=ORDERS, help="of the inputs; Caffe's own are BGR")
     add("--classes", nargs="+", metavar="NAME", help="names of the classes in order, or a file of them, one a line")
     add("--ignore-preprocessing", action="store_true", help="write even if the net's data layer contradicts the record")
@@ -175,7 +176,10 @@ def _mean(words: Sequence[str] | None) -> tuple[tuple[float, ...] | None, str | 
     if words is None:
         return None, None
     try:
-        return tuple(float(word) for word in words), None
+        numbers = tuple(float(word) for word in words)
+        if not all(map(isfinite, numbers)):
+            raise DataError(f"--mean {' '.join(words)}: wanted numbers that are finite.")
+        return numbers, None
     except ValueError:
         if len(words) > 1:
             raise DataError(f"--mean {' '.join(words)}: wanted numbers, or one mean file.") from None

@@ -12,13 +12,15 @@ import hashlib
 import json
 import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fcn_caffe.errors import WeightsError
 from fcn_caffe.host.atomic import atomic_write
+from fcn_caffe.host.text import did_you_mean
 
 PathLike = str | os.PathLike[str]
 
@@ -32,6 +34,19 @@ _SAME_MEAN = 0.5
 _NEAR_MEAN = 50.0
 
 _REVERSED_MEAN = 2.0  # two means of ImageNet are in use, 104.0 116.7 122.7 and 103.9 116.8 123.7
+
+_WANTED = {  # by field, what it holds if not null
+    "channel_order": '"BGR" or "RGB"',
+    "mean": "a list of numbers",
+    "mean_file": "the name of a file",
+    "scale": "a number",
+    "classes": "a list of names",
+    "source": "the name of a file",
+    "sha256": "a checksum in hexadecimal",
+    "format": "the name of a format",
+    "colors": "a list of [red, green, blue], each from 0 to 255",
+}
+_MEND = "Correct it, or remove the file."
 
 _SAME_SCALE = 0.01  # of the scale: 1/256 and 0.0039
 
@@ -95,21 +110,26 @@ def read_preprocessing(weights: PathLike) -> Preprocessing | None:
     if not path.is_file():
         return None
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = json.loads(path.read_text("utf-8-sig"))  # as some editors leave it
     except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: is no record of preprocessing ({error}). Write it again, or remove it.") from None
-    known = {field.name for field in fields(Preprocessing)}
-    wrong = [key for key in values if key not in known] if isinstance(values, dict) else ["it"]
-    for key in ("source", "sha256", "format", "mean_file"):
-        wrong += [key] if not wrong and not isinstance(values.get(key), (str, type(None))) else []
-    if not wrong:
-        record = _record_of(values)
-        if isinstance(record, Preprocessing):
-            return record
-        wrong = [record]
+        raise WeightsError(f"{path}: is no record of preprocessing ({error}). {_MEND}") from None
+    if not isinstance(values, dict):
+        raise WeightsError(f"{path}: is no record of preprocessing but {_shown_value(values)}. {_MEND}")
+    for key in values:
+        if key not in _WANTED:
+            near = did_you_mean(key, _WANTED)
+            raise WeightsError(f"{path}: {_shown_value(key)} is no field of a record of preprocessing.{near} {_MEND}")
+    record = _record_of(values)
+    if isinstance(record, Preprocessing):
+        return record
     raise WeightsError(
-        f"{path}: {wrong[0]!r} is not what a record of preprocessing holds. Write it again, or remove it."
+        f"{path}: {record} should be {_WANTED[record]}, or null; it is {_shown_value(values[record])}. {_MEND}"
     )
+
+
+def _shown_value(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 60 else f"{text[:57]}…"
 
 
 def preprocessing_of_facts(facts: Mapping[str, str]) -> Preprocessing:
@@ -139,11 +159,14 @@ def _record_of(values: dict[str, Any]) -> Preprocessing | str:
         return "mean"
     if scale is not None and not _is_number(scale):
         return "scale"
-    if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+    if classes is not None and not (isinstance(classes, list) and all(map(_is_text, classes))):
         return "classes"
     colors = values.get("colors")
     if colors is not None and not (isinstance(colors, list) and all(map(_is_color, colors))):
         return "colors"
+    for key in ("source", "sha256", "format", "mean_file"):
+        if values.get(key) is not None and not _is_text(values[key]):
+            return key
     lists = {key: tuple(value) for key, value in (("mean", mean), ("classes", classes)) if value is not None}
     lists |= {} if colors is None else {"colors": tuple(map(tuple, colors))}
     return Preprocessing(**{**values, **lists})
@@ -154,7 +177,14 @@ def _is_color(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # an integer may be larger
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is a text that can be printed: JSON has halves of letters, too."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def write_preprocessing(weights: PathLike, record: Preprocessing) -> Path:

@@ -201,17 +201,20 @@ def test_published_files_are_known_by_name(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("{", "is no record of preprocessing ("),
-        ("[]", "'it' is not what a record"),
-        ('{"mean": "104"}', "'mean' is not what a record"),
-        ('{"mean": [1, NaN]}', "'mean' is not what a record"),
-        ('{"channel_order": "GRB"}', "'channel_order' is not"),
-        ('{"scale": true}', "'scale' is not"),
-        ('{"classes": [1]}', "'classes' is not"),
-        ('{"colors": [[0, 0, 256]]}', "'colors' is not"),
-        ('{"colors": [[0, 0]]}', "'colors' is not"),
-        ('{"colors": [[0, true, 0]]}', "'colors' is not"),
-        ('{"source": 1}', "'source' is not"),
-        ('{"means": []}', "'means' is not"),
+        ("[]", "is no record of preprocessing but []."),
+        ('{"mean": "104"}', 'mean should be a list of numbers, or null; it is "104". Correct it'),
+        ('{"mean": [1, NaN]}', "mean should be a list of numbers, or null; it is [1, NaN]"),
+        ('{"mean": [1%s, 1, 1]}' % ("0" * 400), "mean should be a list of numbers, or null; it is [1000"),
+        ('{"scale": 1%s}' % ("0" * 400), "scale should be a number, or null; it is 1000"),
+        ('{"channel_order": "GRB"}', 'channel_order should be "BGR" or "RGB", or null; it is "GRB"'),
+        ('{"scale": true}', "scale should be a number, or null; it is true"),
+        ('{"classes": [1]}', "classes should be a list of names"),
+        (r'{"classes": ["\ud800"]}', "classes should be a list of names"),
+        ('{"colors": [[0, 0, 256]]}', "colors should be a list of [red"),
+        ('{"colors": [[0, 0]]}', "colors should be"),
+        ('{"colors": [[0, true, 0]]}', "colors should be"),
+        ('{"source": 1}', "source should be the name of a file"),
+        ('{"means": []}', "\"means\" is no field of a record of preprocessing. Did you mean 'mean'?"),
         ("[" * 100000, "is no record of preprocessing ("),
     ],
 )
@@ -220,6 +223,11 @@ def test_spoilt_records(tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises(WeightsError) as caught:
         read_preprocessing(tmp_path / "a.npz")
     assert str(caught.value).startswith(str(record_path(tmp_path / "a.npz"))) and message in str(caught.value)
+
+
+def test_a_record_that_an_editor_put_a_mark_before(tmp_path: Path) -> None:
+    record_path(tmp_path / "a.npz").write_text('{"classes": ["ground", "horse"]}', "utf-8-sig")
+    assert read_preprocessing(tmp_path / "a.npz") == Preprocessing(classes=("ground", "horse"))
 
 
 def test_colours_of_classes(tmp_path: Path) -> None:
@@ -383,3 +391,15 @@ def test_weights_say_whose_bn_a_net_has(tmp_path: Path, blobs: int, kind: str) -
     net = Net(tmp_path / "net.prototxt", blob_counts={"bn": blobs})
     assert type(net.layer("bn")).__name__ == kind
     assert [float(blob.max()) for blob in load_weights(tmp_path / "b.npz")["bn"]] == list(range(1, blobs + 1))
+
+
+@pytest.mark.parametrize("words", [["--mean", "nan", "1", "2"], ["--mean", "1e999"], ["--scale", "inf"]])
+def test_numbers_of_a_record_are_finite(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    save_weights(tmp_path / "a.caffemodel", SMALL)
+    status: object
+    try:
+        status = port(tmp_path / "a.caffemodel", tmp_path / "x.npz", *words)
+    except SystemExit as error:
+        status = error.code
+    assert status in (1, 2) and words[1] in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.caffemodel"]
