@@ -148,6 +148,20 @@ def _csv_columns(arguments: argparse.Namespace) -> list[str]:
     return ["net", "weights", "head", *METRICS, "loss", "pixels", *ends, *bands]
 
 
+def _check_places(arguments: argparse.Namespace) -> None:
+    """Refuse files that could not be written in the end. Raises: DataError."""
+    from fcn_caffe.host.atomic import check_place
+    from fcn_caffe.host.pictures import image_format
+
+    for path in (arguments.csv, arguments.json, arguments.per_class, arguments.confusion):
+        if path is not None:
+            check_place(path)
+    if arguments.confusion is not None:
+        image_format(arguments.confusion)
+    if arguments.csv is not None:
+        _check_csv(arguments.csv, _csv_columns(arguments))
+
+
 def _check_csv(path: Path, columns: list[str]) -> None:
     """Refuse a file of other columns before the work whose result it is for. Raises: DataError."""
     try:
@@ -308,8 +322,7 @@ def _read_net(arguments: argparse.Namespace, paths: Paths, ranks: Ranks) -> Net:
     from fcn_caffe.host.devices import torch_device
 
     device = str(ranks.device(torch_device(arguments.device)))
-    if arguments.csv:
-        _check_csv(arguments.csv, _csv_columns(arguments))
+    _check_places(arguments)
     if not arguments.ignore_preprocessing:
         check_preprocessing(arguments.weights, arguments.net, paths=paths, stages=arguments.stage)
     return trained_net(arguments.net, arguments.weights, stages=arguments.stage, device=device, paths=paths)

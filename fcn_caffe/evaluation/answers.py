@@ -350,6 +350,8 @@ def count_labels(labels: UInt8) -> list[int]:
 
 
 def _clash(first: Path, second: Path, output: Path) -> DataError:
+    if first == second:
+        return DataError(f"{first}: is named twice, by itself or in a folder. Name it once.")
     return DataError(f"{output}: {first} and {second} would be written to the same file. Run them one at a time.")
 
 

@@ -59,9 +59,9 @@ def trimap(label: npt.NDArray[Any], width: int) -> npt.NDArray[np.bool_]:
 
 def _largest(values: torch.Tensor, width: int) -> torch.Tensor:
     """Return the largest value around each pixel: of its column, then of these along its row, which is quicker."""
-    size = 2 * width + 1
-    columns = max_pool2d(values, (size, 1), stride=1, padding=(width, 0)) if values.shape[2] > 1 else values
-    return max_pool2d(columns, (1, size), stride=1, padding=(0, width))
+    rows, columns = (min(width, size - 1) for size in values.shape[2:])  # no pixel is further away
+    tallest = max_pool2d(values, (2 * rows + 1, 1), stride=1, padding=(rows, 0))
+    return max_pool2d(tallest, (1, 2 * columns + 1), stride=1, padding=(0, columns))
 
 
 class DetailCounter:

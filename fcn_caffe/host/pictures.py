@@ -21,6 +21,7 @@ __all__ = [
     "colour",
     "colour_of_shares",
     "grey_of_shares",
+    "image_format",
     "label_picture",
     "overlay",
     "palette",
@@ -210,12 +211,18 @@ def save_image(path: str | os.PathLike[str], image: UInt8) -> None:
     Raises:
         DataError: No image format has this suffix.
     """
+    kind = image_format(path)
+    with atomic_write(path) as file:
+        Image.fromarray(image).save(file, format=kind)
+
+
+def image_format(path: str | os.PathLike[str]) -> str:
+    """Return the format, in Pillow's words, that an image's suffix says. Raises: DataError where no format has it."""
     suffix = os.path.splitext(os.fspath(path))[1].lower()
     kind = Image.registered_extensions().get(suffix)
     if kind is None:
         raise DataError(f"{path}: no image format has the suffix {suffix!r}. Use .png or .jpg.")
-    with atomic_write(path) as file:
-        Image.fromarray(image).save(file, format=kind)
+    return kind
 
 
 def save_grey16(path: str | os.PathLike[str], shares: npt.NDArray[np.floating[Any]]) -> None:

@@ -69,6 +69,12 @@ def test_one_row_one_column_and_no_boundary() -> None:
     assert not trimap(np.zeros((1, 4, 4)), 3).any()
 
 
+def test_a_band_wider_than_the_image_is_all_of_it() -> None:
+    label = np.zeros((1, 5, 7))
+    label[0, 4, 6] = 1
+    assert trimap(label, 10**18).all() and not trimap(label, 5).all()
+
+
 def by_hand(net: Net, width: int) -> ConfusionMatrix:
     matrix = ConfusionMatrix(6)
 

@@ -120,7 +120,7 @@ def test_mean_of_layers_of_image_files(place, type):
         ("missing", "nowhere.png: no such image or folder."),
         ("empty folder", "empty: has no images (.jpg, "),
         ("unreadable", "text.png: not an image Pillow can read."),
-        ("twice", "would be written to the same file. Run them one at a time."),
+        ("twice", "wide.png: is named twice, by itself or in a folder. Name it once."),
         ("classes", "score"),
         ("no mean", "the net does not say which mean its data layer subtracts. Give --mean B G R."),
     ],

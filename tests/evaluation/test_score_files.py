@@ -107,6 +107,19 @@ def test_confusion_picture_shows_shares(shapes, tmp_path):
     assert corners == [MOST, LEAST, ABSENT, ABSENT]
 
 
+@pytest.mark.parametrize("option", ["--csv", "--json", "--per-class", "--confusion"])
+def test_places_are_checked_before_anything_runs(shapes, tmp_path, capsys, option):
+    _, arguments = shapes
+    for place, why in (("gone/x.png", "there is no folder"), (".", "is a folder")):
+        assert main([*arguments, option, str(tmp_path / place)]) == 1
+        out, err = capsys.readouterr()
+        assert why in err and not out
+    if option == "--confusion":
+        assert main([*arguments, option, str(tmp_path / "x.wrong")]) == 1
+        out, err = capsys.readouterr()
+        assert "no image format has the suffix '.wrong'" in err and not out
+
+
 def test_many_classes_and_names_that_do_not_fit():
     assert draw_confusion(np.eye(60, dtype=np.int64), title="x" * 300).shape[1] > 300
     with pytest.raises(DataError, match=r"shape 2x2 with 1 names"):
