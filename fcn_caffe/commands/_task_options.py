@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fcn_caffe.commands._options import new_parser, positive
+from fcn_caffe.commands._options import new_parser, positive, whole
 
 if TYPE_CHECKING:
     from fcn_caffe.models.own_task import Training
@@ -30,6 +30,7 @@ def task_parser(description: str | None) -> argparse.ArgumentParser:
     _add_split_options(options)
     _add_net_options(options)
     _add_training_options(options)
+    _add_batch_options(options)
     return options
 
 
@@ -119,10 +120,26 @@ def _add_training_options(options: argparse.ArgumentParser) -> None:
     add("--max-iter", type=int, help="iterations of every stage")
     add("--momentum", type=float, help="default: 0.9")
     add("--weight-decay", type=float, help="default: 5e-4; what the net's paper has with --net")
-    add("--iter-size", type=int, default=1, help="images an update (default: %(default)s)")
+    add("--iter-size", type=int, default=1, help="batches an update (default: %(default)s)")
     add("--lr-policy", choices=("fixed", "poly"), default="poly")
     add("--head-lr", type=float, default=1.0, help="rate of new layers over the trunk's")
     add("--snapshot", type=int, help="iterations between scored snapshots (default: a fourth of the stage)")
+
+
+def _add_batch_options(options: argparse.ArgumentParser) -> None:
+    add = options.add_argument_group(
+        "batches and augmentation", "of training images; scoring changes none"
+    ).add_argument
+    augment = (
+        "what may happen to an image, any of mirror, jitter=PIXELS, scale=LEAST:GREATEST, rotate=DEGREES, "
+        "colour=SHARE, crop=HEIGHTxWIDTH, least=SHARE (of labelled pixels in a crop), such as "
+        "mirror,scale=0.5:2,crop=320x320; paper is mirror,jitter=32"
+    )
+    add("--augment", metavar="LIST", help=augment)
+    batch = "images a batch; smaller ones are filled up with the mean and void (default: %(default)s)"
+    add("--batch-size", type=positive, default=1, metavar="N", help=batch)
+    add("--buckets", action="store_true", help="put images of similar sizes into a batch")
+    add("--workers", type=whole, default=0, metavar="N", help="processes that load images (default: 0, a thread)")
 
 
 def training_settings(arguments: argparse.Namespace) -> Training:

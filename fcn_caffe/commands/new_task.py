@@ -63,6 +63,7 @@ def _bring_start(weights: Path | None, folder: Path) -> Path | None:
 def _task(arguments: argparse.Namespace, name: str, out: Path, folder: Path) -> Task:
     """Bring data and weights into the folder, and return what the nets are made from."""
     from fcn_caffe.commands._task_data import bring_data
+    from fcn_caffe.data.augmentation import Augmentation, parse_augmentation
     from fcn_caffe.data.own.label_check import bgr_mean
     from fcn_caffe.models.own_start import choose_start
     from fcn_caffe.models.own_task import Task
@@ -96,6 +97,10 @@ def _task(arguments: argparse.Namespace, name: str, out: Path, folder: Path) -> 
         size=data.size,
         class_weights=_class_weights(arguments.class_weights, start.net, data),
         width=arguments.width,
+        augmentation=Augmentation() if arguments.augment is None else parse_augmentation(arguments.augment),
+        batch_size=arguments.batch_size,
+        buckets=arguments.buckets,
+        workers=arguments.workers,
     )
 
 

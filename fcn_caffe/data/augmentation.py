@@ -26,6 +26,7 @@ Float32 = npt.NDArray[np.float32]
 Labelled = tuple[Sequence[Array], Sequence[Array]]  # images, and labels of their size
 
 TRIES = 10  # windows that are drawn for one with enough labelled pixels; then the best of them is taken
+CHUNK = 16384  # pixels whose colours are changed at once
 LUMA = np.array((0.114, 0.587, 0.299))  # of blue, green, red
 PAPER = "mirror,jitter=32"  # Long et al., section 4.3
 
@@ -175,13 +176,15 @@ class _View:
 
     def image(self, image: Array, window: tuple[int, int]) -> Float32:
         """Return what the window shows of an image, 0 outside."""
+        if not self.angle and not self.is_scaled:
+            return self._cut(np.asarray(image, np.float32), window, 0)
         planes = [Image.fromarray(plane) for plane in np.asarray(image, np.float32)]
-        shrinks = self.height < self.source[0] or self.width < self.source[1]
-        if shrinks:  # Pillow's bilinear filter grows with the reduction, so that no pixel is left out
-            planes = [plane.resize((self.width, self.height), Image.Resampling.BILINEAR) for plane in planes]
-        if not self.angle and (shrinks or not self.is_scaled):
-            return self._cut(np.stack([np.asarray(plane) for plane in planes]), window, 0)
-        sizes = (self.height, self.width) if shrinks else self.source
+        if not self.angle:
+            return self._resized(planes, window)
+        sizes = self.source
+        if self.height < sizes[0] or self.width < sizes[1]:
+            sizes = (self.height, self.width)
+            planes = [plane.resize(sizes[::-1], Image.Resampling.BILINEAR) for plane in planes]
         return self._mapped(planes, window, sizes, Image.Resampling.BILINEAR, 0)
 
     def label(self, label: Array, window: tuple[int, int], void: float) -> Array:
@@ -192,18 +195,46 @@ class _View:
         found = self._mapped(planes, window, self.source, Image.Resampling.NEAREST, void)
         return found.astype(label.dtype, copy=False)
 
+    def _shown(self, window: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """Return the rows and columns of the scaled image that an unrotated window shows, and where they lie in it."""
+        rows, columns = (
+            slice(max(first, 0), max(max(first, 0), min(first + size, extent)))
+            for first, size, extent in zip((self.top, self.left), window, (self.height, self.width), strict=True)
+        )
+        inside = tuple(
+            slice(part.start - first, part.stop - first)
+            for part, first in zip((rows, columns), (self.top, self.left), strict=True)
+        )
+        return (rows, columns), (inside[0], inside[1])
+
     def _cut(self, array: Array, window: tuple[int, int], fill: float) -> Array:
         """Mirror, and cut the window out."""
         cut = np.full((len(array), *window), fill, array.dtype)
         array = array[..., ::-1] if self.mirrored else array
-        rows, columns = (
-            slice(max(first, 0), max(0, min(first + size, extent)))
-            for first, size, extent in zip((self.top, self.left), window, array.shape[1:], strict=True)
-        )
-        part = array[:, rows, columns]
-        down, along = max(-self.top, 0), max(-self.left, 0)
-        cut[:, down : down + part.shape[1], along : along + part.shape[2]] = part
+        (rows, columns), (down, along) = self._shown(window)
+        cut[:, down, along] = array[:, rows, columns]
         return cut
+
+    def _resized(self, planes: Sequence[Image.Image], window: tuple[int, int]) -> Float32:
+        """Scale as much of planes as the window shows.
+
+        Pillow's bilinear filter grows with the reduction, so that no pixel is left out.
+        """
+        found = np.zeros((len(planes), *window), np.float32)
+        (rows, columns), (down, along) = self._shown(window)
+        if rows.start == rows.stop or columns.start == columns.stop:
+            return found
+        first, last = columns.start, columns.stop
+        if self.mirrored:
+            first, last = self.width - last, self.width - first
+        height, width = self.source
+        across, up = width / self.width, height / self.height
+        box = (first * across, rows.start * up, min(last * across, width), min(rows.stop * up, height))
+        size = (last - first, rows.stop - rows.start)
+        for target, plane in zip(found[:, down, along], planes, strict=True):
+            scaled = np.asarray(plane.resize(size, Image.Resampling.BILINEAR, box))
+            target[...] = scaled[:, ::-1] if self.mirrored else scaled
+        return found
 
     def _mapped(
         self,
@@ -220,16 +251,16 @@ class _View:
         down, along = height / self.height, width / self.width
         # From the centre of a window's pixel: to the centre of the scaled image, turned, mirrored, to the plane.
         x, y = self.left - self.width / 2, self.top - self.height / 2
-        row = (
+        row: tuple[float, ...] = (
             *(turn * along * cosine, turn * along * sine, along * (turn * (cosine * x + sine * y) + self.width / 2)),
             *(-down * sine, down * cosine, down * (cosine * y - sine * x + self.height / 2)),
         )
-        # Pillow's affine maps of labels are in fixed point; its perspective ones are in double precision, as those of
-        # images: so image and label end at the same pixel.
-        way: Any = Image.Transform.PERSPECTIVE
-        found = [
-            plane.transform(window[::-1], way, (*row, 0.0, 0.0), resampling, fillcolor=float(fill)) for plane in planes
-        ]
+        # Pillow's affine maps of labels are in fixed point; its perspective ones are in double precision, as affine
+        # ones of images: so image and label end at the same pixel.
+        exact = resampling == Image.Resampling.NEAREST
+        way: Any = Image.Transform.PERSPECTIVE if exact else Image.Transform.AFFINE
+        row = (*row, 0.0, 0.0) if exact else row
+        found = [plane.transform(window[::-1], way, row, resampling, fillcolor=float(fill)) for plane in planes]
         return np.stack([np.asarray(plane) for plane in found])
 
 
@@ -244,14 +275,19 @@ def change_colours(image: Array, mean: Array, factors: Array) -> Float32:
     brightness, contrast, saturation = (float(factor) for factor in factors)
     centre = np.asarray(mean, np.float64).reshape(3)
     pixels = np.asarray(image, np.float32).reshape(3, -1)
-    grey = LUMA @ (pixels.mean(axis=1, dtype=np.float64) + centre)
+    grey = LUMA @ (pixels.mean(axis=1) + centre)
     mixed = saturation * np.eye(3) + (1 - saturation) * LUMA
     whole = brightness * contrast * mixed
     shift = whole @ centre + brightness * (1 - contrast) * grey - centre
-    changed = whole.astype(np.float32) @ pixels
-    changed += shift.astype(np.float32)[:, None]
-    least = -centre.astype(np.float32)[:, None]
-    np.clip(changed, least, least + np.float32(255), out=changed)
+    factor, shift, least = (one.astype(np.float32) for one in (whole, shift[:, None], -centre[:, None]))
+    most = least + np.float32(255)
+    changed = np.empty_like(pixels)
+    for start in range(0, pixels.shape[1], CHUNK):  # a product of this form is six times as quick in the cache
+        part = changed[:, start : start + CHUNK]
+        np.matmul(factor, pixels[:, start : start + CHUNK], out=part)
+        part += shift
+        np.maximum(part, least, out=part)
+        np.minimum(part, most, out=part)
     return changed.reshape(np.shape(image))
 
 

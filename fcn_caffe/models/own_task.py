@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fcn_caffe.data.augmentation import Augmentation
 from fcn_caffe.data.own.splits import Splits
 from fcn_caffe.data.readers.labels import LabelMap
 from fcn_caffe.errors import DataError
@@ -44,7 +45,7 @@ SKIP_LR = {"score_pool4": 0.1, "score_pool3": 0.02}
 class Training:
     """How the stages are trained. The defaults of new_task's options are here.
 
-    The loss is averaged over the labelled pixels of one image in a pass. Each stage has a rate. `head_lr` multiplies
+    The loss is averaged over the labelled pixels of a batch. Each stage has a rate. `head_lr` multiplies
     the rate of score_fr, and of fc6 and fc7 where they start from nothing. The skips' score layers see blobs of far
     larger magnitude (pool3 more than pool4) and must learn more slowly. The paper divides the whole rate by 100;
     `SKIP_LR` slows those layers alone, so that the trunk goes on learning.
@@ -102,6 +103,10 @@ class Task:
     class_weights: tuple[float, ...] = ()
     width: int | None = None
     colors: list[tuple[int, int, int]] | None = None  # of the classes in pictures; None for the VOC palette
+    augmentation: Augmentation = Augmentation()  # noqa: RUF009 (it is frozen)
+    batch_size: int = 1
+    buckets: bool = False  # whether a batch has images of similar sizes
+    workers: int = 0  # processes that load images; 0 for a thread
 
     @property
     def own_net(self) -> OwnNet | None:
@@ -189,7 +194,34 @@ def _data(task: Task) -> DataSource:
         return "FolderSegData", options
 
     last = split("test") if task.splits.test else None
-    return DataSource("folder_layers", split("train"), split("val"), {"data": 3}, last=last)
+    layer, train = split("train")
+    return DataSource("folder_layers", (layer, train | _samples(task)), split("val"), {"data": 3}, last=last)
+
+
+def _samples(task: Task) -> dict[str, Any]:
+    """Return the options of the training data layer that say how batches are made and images changed.
+
+    Raises:
+        DataError: the net takes images of one size only, and they would not be.
+    """
+    augmentation, own = task.augmentation, task.own_net
+    if own is not None and own.needs_one_size and augmentation.crop not in (None, task.size):
+        height, width = task.size
+        raise DataError(f"--net {task.net} takes images of one size: {height}x{width}. Leave crop out of --augment.")
+    if own is not None and own.needs_one_size and augmentation.scale != (1, 1):
+        augmentation = replace(augmentation, crop=task.size)
+    if task.buckets and task.batch_size == 1:
+        raise DataError("--buckets puts images of similar sizes into a batch. Give --batch-size too.")
+    options: dict[str, Any] = {}
+    if augmentation.options():
+        options["augment"] = augmentation.options()
+    if task.batch_size > 1:
+        options["batch_size"] = task.batch_size
+    if task.buckets:
+        options["buckets"] = True
+    if options:
+        options["order"] = "epochs"
+    return options | ({"workers": task.workers} if task.workers else {})
 
 
 def _trunk(task: Task, head_lr: float) -> Vgg:

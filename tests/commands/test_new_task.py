@@ -1,5 +1,6 @@
 """new_task: from folders of images and labels to nets that build, with every kind of wrong label refused by name."""
 
+import ast
 from pathlib import Path
 
 import numpy as np
@@ -441,3 +442,73 @@ def test_greys_and_equal_colours_are_no_colours(folder, table):
 def test_colours_of_a_class_card(tmp_path, card, colors):
     (tmp_path / "classes.txt").write_text(card)
     assert read_colors(tmp_path / "classes.txt") == colors
+
+
+def train_options(folder, name="task-fcn8s"):
+    """Return the options of the training data layer and of the validation's."""
+    net = read_text(folder / "task" / "nets" / f"{name}.prototxt", caffe_pb2.NetParameter)
+    return [ast.literal_eval(layer.python_param.param_str) for layer in net.layer if layer.type == "Python"][:2]
+
+
+def test_without_options_data_are_as_they_were(folder):
+    run(folder, "--name", "task", "--trunk", "narrow")
+    train, val = train_options(folder)
+    assert train == {**val, "split": "train.txt"}
+
+
+def test_batches_and_augmentation_are_written_and_trained(folder):
+    """In the training layer alone; the paper's three nets take windows of another size than the images."""
+    more = "mirror,scale=0.5:2,rotate=10,colour=0.4,crop=16x18,least=0.2"
+    options = ("--augment", more, "--batch-size", "3", "--buckets", "--workers", "2", "--trunk", "narrow")
+    assert run(folder, "--name", "task", *options) == 0
+    train, val = train_options(folder)
+    augment = {"mirror": True, "scale": (0.5, 2.0), "rotate": 10.0, "colour": 0.4, "crop": (16, 18), "least": 0.2}
+    assert train == {
+        **val,
+        "split": "train.txt",
+        "augment": augment,
+        "batch_size": 3,
+        "buckets": True,
+        "order": "epochs",
+        "workers": 2,
+    }
+    path = folder / "task" / "nets" / "task-fcn8s.prototxt"
+    net = Net(path, TRAIN)
+    assert net.blob_shapes["data"] == (3, 3, 16, 18)
+    assert Net(path, TEST, stages=("val",)).blob_shapes["data"] == (1, 3, 20, 24)
+
+
+def test_the_papers_augmentation_by_name(folder):
+    run(folder, "--name", "task", "--trunk", "narrow", "--augment", "paper")
+    assert train_options(folder)[0]["augment"] == {"mirror": True, "jitter": 32}
+
+
+@pytest.mark.parametrize("net", ["segnet-basic", "unet", "hed"])
+def test_other_nets_are_augmented_too(folder, net):
+    """One that takes a single size gets windows of that size."""
+    more = ("--net", net, "--augment", "scale=0.5:2,mirror", "--batch-size", "2")
+    assert run(folder, "--name", "task", *more, *(() if net == "hed" else ("--width", "4"))) == 0
+    train = train_options(folder, f"task-{net}")[0]
+    assert ("crop" in train["augment"]) == (net == "segnet-basic") and train["batch_size"] == 2
+    built = Net(folder / "task" / "nets" / f"task-{net}.prototxt", TRAIN)
+    loss, _ = built.forward_loss()
+    assert built.blob_shapes["data"][0] == 2 and np.isfinite(float(loss.detach()))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--augment", "mirrored"), 'unknown option "mirrored". Did you mean "mirror"'),
+        (("--augment", "scale=big"), "augment's scale should be the least and the greatest factor"),
+        (("--buckets",), "Give --batch-size too"),
+        (("--net", "segnet-basic", "--augment", "crop=8x8"), "takes images of one size: 20x24. Leave crop out"),
+        (("--workers", "-1"), "--workers"),
+    ],
+)
+def test_wrong_augmentation_leaves_no_task(folder, capsys, options, message):
+    try:
+        status = run(folder, "--name", "task", "--trunk", "narrow", *options)
+    except SystemExit as error:
+        status = error.code
+    assert status and message in capsys.readouterr().err
+    assert not (folder / "task").exists()

@@ -433,6 +433,10 @@ class OneImageLayer(PythonLayer):
             self._draws.set_state(state["random"])
         self.take_share(share)
 
+    def close(self) -> None:
+        """End what reads ahead; the next forward starts it again."""
+        self._stop()
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_feed": None, "_finalizer": None}
 
