@@ -174,7 +174,7 @@
     svg.replaceChildren(...picture.frames.map(frame), ...lines, ...tips, ...picture.nodes.map(node));
     const known = picture.nodes.map(([id]) => id);
     if (!known.includes(state.focus)) state.focus = known.length ? known[0] : null;
-    if (isNew || !camera) fit();
+    if (isNew || !camera) fit(false);
     rove();
     choose();
     by("fold").disabled = state.open === "folded";
@@ -212,10 +212,11 @@
   // -- moving and zooming --------------------------------------------------------------------------------------------
 
   function aim() { svg.setAttribute("viewBox", `${camera.x} ${camera.y} ${svg.clientWidth / camera.zoom} ${svg.clientHeight / camera.zoom}`); }
-  function fit() {
+  // The whole picture, or as much of it as can be read.
+  function fit(isWhole) {
     const [width, height] = picture.size;
     const whole = Math.min(svg.clientWidth / width, svg.clientHeight / height);
-    const zoom = Math.min(1.4, Math.max(whole, svg.clientWidth < 600 ? 0.9 : 0.75));
+    const zoom = Math.min(1.4, isWhole ? whole : Math.max(whole, svg.clientWidth < 600 ? 0.9 : 0.75));
     const spareX = svg.clientWidth / zoom - width, spareY = svg.clientHeight / zoom - height;
     camera = { zoom, x: spareX > 0 ? -spareX / 2 : 0, y: spareY > 0 ? -spareY / 2 : 0 };
     aim();
@@ -517,13 +518,13 @@
       else if (state.open !== "folded") foldStage(stageOf(state.focus === null ? 0 : state.focus));
     } else if (event.key === "+" || event.key === "=") zoomBy(1.25);
     else if (event.key === "-") zoomBy(0.8);
-    else if (event.key === "0") fit();
+    else if (event.key === "0") fit(true);
   });
   by("fold").addEventListener("click", () => setOpen("folded", state.focus === null ? undefined : -1 - stageOf(state.focus)));
   by("open").addEventListener("click", () => setOpen("open", state.focus === null ? undefined : boxesOf(state.focus)[0]));
   by("smaller").addEventListener("click", () => zoomBy(0.8));
   by("larger").addEventListener("click", () => zoomBy(1.25));
-  by("fit").addEventListener("click", fit);
+  by("fit").addEventListener("click", () => fit(true));
   by("sizes").addEventListener("submit", (event) => event.preventDefault());
   by("forms").addEventListener("change", (event) => { useForm(Number(event.target.value)); save(); });
   document.querySelector(".below").addEventListener("click", (event) => {

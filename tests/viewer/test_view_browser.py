@@ -12,6 +12,7 @@ from places import ROOT
 
 from fcn_caffe import TEST, LayerError, Net
 from fcn_caffe.host.pages import package_text
+from fcn_caffe.net.layout import BOX
 from fcn_caffe.net.multiply_adds import layer_multiply_adds
 from fcn_caffe.viewer import write_view
 from fcn_caffe.viewer.shape_rules import shape_rule
@@ -229,14 +230,25 @@ def test_the_nets_of_a_file(page):
     assert find(page, "#details h2").text != "Choose a layer" and find(page, "#details .findings").is_displayed()
 
 
+PLACES = """
+const boxes = [...document.querySelectorAll(".node rect.box")];
+return boxes.flatMap((one) => [one.getAttribute("x"), one.getAttribute("y")]);
+"""
+
+
 def test_zooming_and_dragging(page):
     box = "return document.querySelector('#picture').getAttribute('viewBox').split(' ').map(Number)"
     before = page.execute_script(box)
     find(page, "#larger").click()
     larger = page.execute_script(box)
     assert larger[2] < before[2] and np.isclose(larger[0] + larger[2] / 2, before[0] + before[2] / 2)
+    find(page, "#open").click()
     find(page, "#fit").click()
-    assert page.execute_script(box) == before
+    x, y, width, height = page.execute_script(box)
+    places = [*map(float, page.execute_script(PLACES))]
+    assert x <= 0 and y <= 0 and x + width >= max(places[::2]) + BOX[0] and y + height >= max(places[1::2]) + BOX[1]
+    find(page, "#fold").click()
+    before = page.execute_script(box)
     from selenium.webdriver.common.action_chains import ActionChains
 
     ActionChains(page).drag_and_drop_by_offset(find(page, ".node"), 60, 30).perform()
