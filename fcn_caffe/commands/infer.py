@@ -120,7 +120,7 @@ def _segmenter(
             f"{arguments.net}: the net does not say which mean its data layer subtracts. Give --mean B G R."
         )
     if not arguments.ignore_preprocessing:
-        check_preprocessing(arguments.weights, arguments.net, mean)
+        check_preprocessing(arguments.weights, arguments.net, arguments.mean)
     net = trained_net(arguments.net, arguments.weights, stages=("deploy",), device=str(device))
     segment = Segmenter(make_faster(net, arguments), mean, arguments.score, arguments.tile, crf, average)
     if arguments.voc_results:

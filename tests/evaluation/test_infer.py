@@ -8,6 +8,7 @@ from fcn_caffe import TEST, Net
 from fcn_caffe.commands.infer import main
 from fcn_caffe.errors import DataError
 from fcn_caffe.evaluation.infer import Segmenter, find_images, net_mean
+from fcn_caffe.weights.record import Preprocessing, write_preprocessing
 from fcn_caffe.weights.transfer import save_weights
 
 # Class 1 where blue minus its mean is above zero: what comes out depends on channel order and mean.
@@ -145,6 +146,23 @@ def test_refusals(place, capsys, what, message):
     assert run(place, *images, **options) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error
+
+
+@pytest.mark.parametrize(
+    ("card", "message"),
+    [
+        ("ground\n", "classes.txt:1: expected `INDEX: NAME`, got 'ground'."),
+        ("\u00b2: ground\n", "classes.txt:1: expected `INDEX: NAME`"),
+        (f"{'1' * 5000}: ground\n", "classes.txt:1: expected `INDEX: NAME`"),
+        ("# nothing\n", "classes.txt: names no class. Write lines of `INDEX: NAME`, or remove it."),
+        ("1: ground\n", "classes.txt: class indices should run from 0 to 0 without gaps."),
+    ],
+)
+def test_a_spoilt_class_card_is_told_although_the_record_has_names(place, capsys, card, message):
+    (place / "classes.txt").write_text(card, "utf-8")
+    write_preprocessing(place / "net.caffemodel", Preprocessing(classes=("ground", "cat")))
+    assert run(place, place / "photos" / "wide.png") == 1
+    assert message in capsys.readouterr().err
 
 
 def test_segmenter_refuses_nets_without_deploy_form(place, tmp_path):

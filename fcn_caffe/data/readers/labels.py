@@ -165,9 +165,11 @@ def read_classes(path: str | os.PathLike[str]) -> list[str]:
     names: dict[int, str] = {}
     for number, line in _lines(path, "class card"):
         index, colon, name = line.partition(":")
-        if not colon or not index.strip().isdigit() or not name.strip():
+        if not colon or not re.fullmatch("[0-9]{1,9}", index.strip()) or not name.strip():
             raise DataError(f"{path}:{number}: expected `INDEX: NAME`, got {line!r}.")
         names[int(index)] = name.strip()
+    if not names:
+        raise DataError(f"{path}: names no class. Write lines of `INDEX: NAME`, or remove it.")
     if sorted(names) != list(range(len(names))):
         raise DataError(f"{path}: class indices should run from 0 to {len(names) - 1} without gaps.")
     return [names[index] for index in range(len(names))]
