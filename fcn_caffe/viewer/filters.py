@@ -22,6 +22,7 @@ COLOURS = 3  # channels of a first layer that are shown as a colour
 Array = npt.NDArray[Any]
 
 
+@np.errstate(over="ignore")  # what float32 does not hold is not finite
 def blob_facts(array: Array) -> dict[str, Any]:
     """Return a blob's shape, range, mean, deviation, shares of what is 0 or not finite, and histogram."""
     values = np.asarray(array, np.float32).reshape(-1)
@@ -33,7 +34,8 @@ def blob_facts(array: Array) -> dict[str, Any]:
     facts |= {"low": _short(low), "high": _short(high), "zeros": int(np.count_nonzero(finite == 0))}
     facts |= {"mean": _short(finite.mean(dtype=np.float64)), "deviation": _short(finite.std(dtype=np.float64))}
     if high > low:
-        facts["bins"] = np.histogram(finite, BINS, (low, high))[0].tolist()
+        is_wide = high - low > float(np.finfo(np.float32).max)  # beyond float32, as in a net that diverged
+        facts["bins"] = np.histogram(finite.astype(np.float64) if is_wide else finite, BINS, (low, high))[0].tolist()
     if array.ndim > 1:
         facts["dead"] = int(np.count_nonzero(~np.asarray(array).reshape(len(array), -1).any(axis=1)))
     return facts
@@ -43,6 +45,7 @@ def _short(value: Any) -> float:  # noqa: ANN401 (a number of numpy or of Python
     return float(f"{float(value):.4g}")
 
 
+@np.errstate(over="ignore")  # what float32 does not hold is not finite
 def filter_picture(weight: Array, is_first: bool, is_bgr: bool = True) -> dict[str, Any] | None:
     """Return the picture of a layer's filters, and what it shows; None where there is nothing to see.
 
@@ -51,6 +54,8 @@ def filter_picture(weight: Array, is_first: bool, is_bgr: bool = True) -> dict[s
         is_first: whether the inputs are the channels of an image: three of them make a colour.
         is_bgr: whether they are in that order.
     """
+    if not weight.size:
+        return None
     if weight.ndim == 4 and prod(weight.shape[2:]) > 1:
         tiles, note = _kernels(np.asarray(weight, np.float32), is_first, is_bgr)
         pixels = _arrange(tiles)
@@ -81,7 +86,7 @@ def _kernels(weight: Array, is_first: bool, is_bgr: bool) -> tuple[Array, str]:
         ), f"{which} filters{order}, each to its range"
     if weight.shape[1] == 1:
         return _scale(shown[:, 0]), f"{which} filters; black and white are ± the largest weight"
-    return _scale(shown.mean(axis=1)), (
+    return _scale(shown.mean(axis=1, dtype=np.float64)), (
         f"{which} filters, mean over {weight.shape[1]} inputs; black and white are ± the largest mean"
     )
 
@@ -90,7 +95,7 @@ def _matrix(weight: Array) -> tuple[Array, str]:
     """The sizes of a matrix' weights, several in a pixel where it is large."""
     rows, columns = (max(1, ceil(size / MOST_SIDE)) for size in weight.shape)
     cut = np.abs(weight[: len(weight) // rows * rows, : weight.shape[1] // columns * columns])
-    means = cut.reshape(len(cut) // rows, rows, -1, columns).mean(axis=(1, 3))
+    means = cut.reshape(len(cut) // rows, rows, -1, columns).mean(axis=(1, 3), dtype=np.float64)
     most = float(np.nanmax(means)) if np.isfinite(means).any() else 0.0
     pixels = np.nan_to_num(255 * means / (most or 1.0), posinf=255).clip(0, 255).astype(np.uint8)
     size = "" if rows == columns == 1 else f", {show((rows, columns))} in a pixel"
@@ -98,7 +103,7 @@ def _matrix(weight: Array) -> tuple[Array, str]:
 
 
 def _scale(tiles: Array, per_tile: bool = False) -> Array:
-    tiles = np.nan_to_num(tiles, nan=0.0, posinf=0.0, neginf=0.0)
+    tiles = np.nan_to_num(tiles.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     if per_tile:
         flat = tiles.reshape(len(tiles), -1)
         low, high = (bound.reshape(-1, *(1,) * (tiles.ndim - 1)) for bound in (flat.min(axis=1), flat.max(axis=1)))

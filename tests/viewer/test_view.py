@@ -20,7 +20,7 @@ from fcn_caffe.net.multiply_adds import multiply_adds
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.viewer import write_view
 from fcn_caffe.viewer.facts import form_facts, view_facts
-from fcn_caffe.viewer.filters import blob_facts, filter_picture
+from fcn_caffe.viewer.filters import BINS, blob_facts, filter_picture
 from fcn_caffe.viewer.options import layer_options, meanings, solver_options
 from fcn_caffe.weights.transfer import save_net
 
@@ -252,6 +252,21 @@ def test_wrong_places_and_weights(tmp_path, capsys):
     assert "ends with .html" in capsys.readouterr().err
     with pytest.raises(FcnCaffeError):
         write_view(tmp_path / "none.prototxt")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("is_first", [True, False])
+def test_weights_at_the_ends_of_float32_and_none_at_all(is_first):
+    weight = np.full((4, 3, 3, 3), 3e38, np.float32)
+    weight[0] *= -1  # further from the others than float32 goes
+    assert blob_facts(weight)["bins"][:: BINS - 1] == [27, 81]
+    shades = pixels(filter_picture(weight, is_first))
+    assert is_first or (shades[0, 0], shades[0, -1]) == (0, 255)
+    assert pixels(filter_picture(np.full((9, 9), 3e38, np.float32), is_first)).min() == 255
+    assert blob_facts(np.full(2, 1e39)) == {"shape": [2], "odd": 2}
+    for shape in ((0, 3, 3, 3), (4, 0, 3, 3), (0, 5)):
+        assert filter_picture(np.zeros(shape, np.float32), is_first) is None
+        assert blob_facts(np.zeros(shape, np.float32)) == {"shape": list(shape), "odd": 0}
 
 
 def test_a_solvers_page_has_each_net_that_it_tests(tmp_path):
