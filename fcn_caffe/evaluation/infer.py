@@ -30,6 +30,8 @@ __all__ = ["Answer", "Segmenter", "find_images", "net_mean", "trained_net"]
 
 ON_DISK = 256 << 20  # bytes: larger probabilities are not held in memory
 
+MOST_CLASSES = 256  # what 8 bits tell apart
+
 ScoredPart = tuple[Tensor, Span, Span]  # scores (N, C, rows, columns), and their place
 
 
@@ -170,6 +172,12 @@ class Segmenter:
             raise DataError(
                 f"net '{net.name}' has no blob '{score}' to read scores from. "
                 f"Its outputs: {', '.join(net.graph.outputs)}."
+            )
+        shape = net.blob_shapes[score]
+        if len(shape) != 4 or shape[1] > MOST_CLASSES:
+            raise DataError(
+                f"net '{net.name}': blob '{score}' is {show(shape)}, and scores are N x classes x H x W of at most "
+                f"{MOST_CLASSES} classes, as labels are written in 8 bits. Name another blob."
             )
         if crf is not None:
             refuse_tile(tile)

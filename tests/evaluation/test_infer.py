@@ -165,6 +165,22 @@ def test_a_spoilt_class_card_is_told_although_the_record_has_names(place, capsys
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("more", "shape"),
+    [
+        ('type: "Reduction" bottom: "data" top: "x"', "(scalar)"),
+        ('type: "Flatten" bottom: "data" top: "x"', "1x192"),
+        ('type: "Tile" bottom: "data" top: "x" tile_param { axis: 1 tiles: 86 }', "1x258x8x8"),
+    ],
+)
+def test_blobs_that_are_no_scores_are_refused(place, capsys, more, shape):
+    with open(place / "net.prototxt", "a") as file:
+        file.write(f'layer {{ name: "x" {more} }}')
+    assert run(place, place / "photos" / "wide.png", score="x") == 1
+    assert f"blob 'x' is {shape}, and scores are N x classes x H x W of at most 256" in capsys.readouterr().err
+    assert not (place / "out").exists()
+
+
 def test_segmenter_refuses_nets_without_deploy_form(place, tmp_path):
     (tmp_path / "shapes.prototxt").write_text(
         """layer { name: "data" type: "Python" top: "data" top: "label" python_param {

@@ -293,6 +293,12 @@ def test_atomic_write_keeps_links_and_text(tmp_path: Path) -> None:
     assert (tmp_path / "real.txt").read_text(encoding="utf-8") == "né"
 
 
+def test_an_error_of_atomic_write_names_what_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught, atomic_write(tmp_path / "gone" / "x.txt", "w"):
+        pass
+    assert caught.value.filename == str(tmp_path / "gone" / "x.txt")
+
+
 # -- copying into nets -----------------------------------------------------------------------------------------------
 
 
