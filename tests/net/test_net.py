@@ -40,7 +40,7 @@ def test_keep_and_inputs() -> None:
     assert (kept["a"] >= 0).all(), "a blob changed in place is seen in its last state"
     net.inputs["data"] = x
     assert torch.equal(net()["b"], kept["b"])
-    with pytest.raises(GraphError, match=r"has no blob 'dta'\. Its inputs: data"):
+    with pytest.raises(GraphError, match=r"has no blob 'dta'\. Did you mean 'data'\? Its inputs: data"):
         net(dta=x)
     with pytest.raises(GraphError, match="blob 'data' was given as list"):
         net(data=[1.0])
