@@ -206,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     use_fork(arguments)
 
-    from fcn_caffe.commands._port_check import check
+    from fcn_caffe.commands._parts.port_check import check
     from fcn_caffe.evaluation.net_inputs import net_preprocessing, refuse_differences
     from fcn_caffe.weights.formats import format_of, format_to_write
     from fcn_caffe.weights.record import write_preprocessing

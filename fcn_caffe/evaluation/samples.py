@@ -99,16 +99,31 @@ class Samples:
         if data is None or label is None or data.ndim != 4 or not 0 < self.classes <= 256:
             return
         labels = label.reshape(answer.shape).cpu().numpy()
+        names = self._names(len(labels))
         for at, (truth, classes) in enumerate(zip(labels, answer.cpu().numpy(), strict=True)):
             matrix = ConfusionMatrix(self.classes)
             matrix.add(truth, classes)
             mean_iu = matrix.scores().mean_iu
             if mean_iu == mean_iu:  # else all of it is void
                 place = iteration * len(labels) + at
-                self._look(place, mean_iu, data[at], truth, classes)
+                self._look(place, names[at] if names else str(place), mean_iu, data[at], truth, classes)
+
+    def _names(self, count: int) -> list[str] | None:
+        """Return the names of the images of a pass; None where the data layer does not say them."""
+        name = getattr(self._source, "name", None)
+        if not isinstance(name, str):
+            return None
+        names = name.split(", ") if count > 1 else [name]
+        return names if len(names) == count else None
 
     def _look(
-        self, place: int, mean_iu: float, image: Tensor, truth: npt.NDArray[Any], classes: npt.NDArray[Any]
+        self,
+        place: int,
+        name: str,
+        mean_iu: float,
+        image: Tensor,
+        truth: npt.NDArray[Any],
+        classes: npt.NDArray[Any],
     ) -> None:
         """Keep an image, if it is one of the first, the best or the worst."""
         is_first = len(self.first) < KEPT
@@ -117,10 +132,9 @@ class Samples:
         if not (is_first or is_best or is_worst):
             return
         labels = np.where((truth >= 0) & (truth < self.classes), truth, 255)
-        name = getattr(self._source, "name", None)
         sample = Sample(
             place,
-            name if isinstance(name, str) else str(place),
+            name,
             mean_iu,
             _small(self._rgb(image)),
             _small(labels.astype(np.uint8)),
