@@ -21,6 +21,7 @@ STYLES = 6  # line styles that page.css has
 MOST = 400  # points drawn of one line; a longer line keeps the least and the greatest of each stretch
 MARKED = 30  # a line of at most so many points gets a mark at each
 NAME_ROOM, NAME_LINE = 38, 14  # letters of the y axis' name that fit beside the frame, pixels of each line of it
+TICK_ROOM, LETTER = 5, 7  # letters of a tick that fit beside the frame, pixels of each one more
 LOG_FROM = 200.0  # an axis is logarithmic if its largest value is this many times its least
 
 Point = tuple[float, float]
@@ -73,7 +74,8 @@ def chart(curve: dict[str, Any]) -> Markup:
         return _render(curve=curve, lines=None, lost=lost)
     y = _axis([pair[1] for pair in finite], HEIGHT - BOTTOM, TOP, 5)
     beside = textwrap.wrap(_axis_name(curve["y"], y), NAME_ROOM)
-    left = LEFT + NAME_LINE * (len(beside) - 1)
+    widest = max((len(text) for _, text in y.labels()), default=0)
+    left = LEFT + NAME_LINE * (len(beside) - 1) + LETTER * max(0, widest - TICK_ROOM)
     x = _axis([pair[0] for pair in finite], left, WIDTH - RIGHT, 6)
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
     return _render(
