@@ -50,12 +50,12 @@ def refuse_unexportable(net: Net, format: str) -> None:
 
     Args:
         net: the net that is to be exported.
-        format: "onnx", "pt2" or "openvino".
+        format: "onnx", "pt2" or "openvino", which the message names.
 
     Raises:
         LayerError: there are such layers; it says of each why.
     """
-    found = [(step.node, why) for step in net.steps if (why := why_not(step.layer, format))]
+    found = [(step.node, why) for step in net.steps if (why := why_not(step.layer))]
     if found:
         listed = "; ".join(f"{node}: {why}" for node, why in found)
         raise LayerError(
@@ -64,8 +64,8 @@ def refuse_unexportable(net: Net, format: str) -> None:
         )
 
 
-def why_not(layer: Layer, format: str) -> str:
-    """Return why a file of this format cannot hold a layer; empty where it can."""
+def why_not(layer: Layer) -> str:
+    """Return why no file can hold a layer; empty where one can: what no program holds, none of the formats does."""
     if isinstance(layer, SamplingDropout) and layer.samples:
         return "sample_weights_test draws random numbers, and each engine others"
     return layer.untraced

@@ -13,6 +13,7 @@ from fcn_caffe.errors import FcnCaffeError, GraphError
 from fcn_caffe.export.quiet import quiet
 from fcn_caffe.export.sizes import TakenSizes
 from fcn_caffe.layers.base import Layer
+from fcn_caffe.net.module import NetModule
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.runner import Shape
 
@@ -65,28 +66,40 @@ def trace(
     Raises:
         GraphError: PyTorch cannot trace the net.
     """
-    module = net.as_module(outputs)
-    samples, axes = [], []
-    for name in module.input_names:
-        shape = net.blob_shapes[name]
-        free = set() if taken is None else _free_axes(shape, taken)
-        if 0 in free and shape[0] == 1:
-            shape = (2, *shape[1:])  # PyTorch takes a size of 1 as fixed
-        samples.append(torch.zeros(shape, dtype=types.get(name, torch.float32)))
-        axes.append(dict.fromkeys(free, torch.export.Dim.AUTO))
+    module = net.as_module(outputs).eval()
+    declared = [net.blob_shapes[name] for name in module.input_names]
+    shapes = declared if taken is None else [taken.traced[name] for name in module.input_names]
+    axes = [set() if taken is None else _free_axes(shape, taken) for shape in declared]
+    kinds = [types.get(name, torch.float32) for name in module.input_names]
+    exported = _export(net.name, module, shapes, kinds, axes)
+    found = [node.meta["val"].shape for node in exported.graph.nodes if node.op == "placeholder"][-len(shapes) :]
+    # An axis that a layer has fixed, such as an LSTM's steps, has the declared size.
+    kept = [
+        tuple(said if str(size).isdigit() else traced for size, said, traced in zip(*sizes, strict=True))
+        for sizes in zip(found, declared, shapes, strict=True)
+    ]
+    if kept != shapes:
+        exported = _export(net.name, module, kept, kinds, axes)
+    for node in exported.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it names files of the machine
+    return _program(net, exported, module.input_names, outputs)
+
+
+def _export(
+    name: str, module: NetModule, shapes: Sequence[Shape], kinds: Sequence[torch.dtype], axes: Sequence[set[int]]
+) -> torch.export.ExportedProgram:
+    samples = tuple(torch.zeros(shape, dtype=kind) for shape, kind in zip(shapes, kinds, strict=True))
+    free = tuple(dict.fromkeys(found, torch.export.Dim.AUTO) for found in axes)
     try:
         with quiet(), torch.no_grad():
-            exported = torch.export.export(module.eval(), tuple(samples), dynamic_shapes=tuple(axes), strict=False)
+            return torch.export.export(module, samples, dynamic_shapes=free, strict=False)
     except FcnCaffeError:
         raise
     except Exception as error:  # of many classes
         reason = str(error).strip().partition("\n")[0]
         raise GraphError(
-            f"net '{net.name}': PyTorch cannot trace it: {reason}. Try the declared sizes alone, with --fixed."
+            f"net '{name}': PyTorch cannot trace it: {reason}. Try the declared sizes alone, with --fixed."
         ) from error
-    for node in exported.graph.nodes:
-        node.meta.pop("stack_trace", None)  # it names files of the machine
-    return _program(net, exported, module.input_names, outputs)
 
 
 def _free_axes(shape: Shape, taken: TakenSizes) -> set[int]:

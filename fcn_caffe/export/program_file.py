@@ -19,7 +19,8 @@ FACTS = "fcn_caffe.json"  # the extra file of a .pt2 that says what the net want
 
 def write_program(program: Program, path: Path, facts: str) -> list[Path]:
     """Write a .pt2; facts: JSON for its extra file `FACTS`."""
-    program.exported.example_inputs = None  # as large as images are
+    # Without an example PyTorch refuses no sizes for what the example's were like, such as whether a crop cut it.
+    program.exported.example_inputs = None
     with quiet():
         torch.export.save(program.exported, path, extra_files={FACTS: facts})
     return [path]

@@ -22,11 +22,12 @@ class TakenSizes:
     """What a net takes.
 
     batches: whether it takes more images than declared. pairs: two heights and widths other than the declared; fewer
-    where it takes no others.
+    where it takes no others. traced: by input, what to trace the net at.
     """
 
     batches: bool
     pairs: tuple[tuple[int, int], ...]
+    traced: Mapping[str, Shape]
 
 
 def find_sizes(net: Net, inputs: Sequence[str]) -> TakenSizes:
@@ -41,15 +42,22 @@ def find_sizes(net: Net, inputs: Sequence[str]) -> TakenSizes:
     more = {name: (shape[0] + 1, *shape[1:]) if shape[:1] == first[:1] else shape for name, shape in declared.items()}
     batches = _takes(net, more)
     pairs: list[tuple[int, int]] = []
+    # PyTorch takes a size of 1 as fixed, of any blob: a net is traced where few have it, at two images, and larger.
+    traced = {name: (2, *shape[1:]) if batches and shape[0] == 1 else shape for name, shape in declared.items()}
     if len(first) == 4:
         stepped = [(first[2] + step, first[3] + 2 * step) for step in _STEPS]
         for pair in (*_SIZES, *stepped):
-            resized = {
-                name: (*shape[:2], *pair) if shape[2:] == first[2:] else shape for name, shape in declared.items()
-            }
-            if len(pairs) < 2 and pair != first[2:] and _takes(net, resized):
+            if len(pairs) < 2 and pair != first[2:] and _takes(net, _resize(declared, first, pair)):
                 pairs.append(pair)
-    return TakenSizes(batches, tuple(pairs))
+        if len(pairs) == 2:
+            larger = (_resize(traced, first, pair) for pair in reversed(stepped))
+            traced = next((shapes for shapes in larger if _takes(net, shapes)), traced)
+    return TakenSizes(batches, tuple(pairs), traced)
+
+
+def _resize(shapes: Mapping[str, Shape], first: Shape, pair: tuple[int, int]) -> dict[str, Shape]:
+    """Give inputs of the first one's height and width others."""
+    return {name: (*shape[:2], *pair) if shape[2:] == first[2:] else shape for name, shape in shapes.items()}
 
 
 def _takes(net: Net, shapes: Mapping[str, Shape]) -> bool:

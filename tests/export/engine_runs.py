@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +14,8 @@ import torch
 from torch import Tensor
 
 from fcn_caffe import Net
+from fcn_caffe.export.openvino_file import open_openvino as open_openvino_file
+from fcn_caffe.export.openvino_file import write_openvino
 from fcn_caffe.export.portable import make_portable
 
 Array = npt.NDArray[np.generic]
@@ -19,7 +23,7 @@ Blobs = Mapping[str, Tensor]
 Run = Callable[[Mapping[str, Array]], list[Array]]
 
 TOLERANCE = 1e-5  # of the largest
-ENGINES = ("torch.export", "ONNX Runtime", "OpenVINO", "OpenCV 5")
+ENGINES = ("torch.export", "ONNX Runtime", "OpenVINO", "OpenCV 5", "OpenVINO IR")
 
 
 def export(net: Net, sample: Blobs, outputs: Sequence[str]) -> tuple[torch.export.ExportedProgram, bytes]:
@@ -43,14 +47,21 @@ def export(net: Net, sample: Blobs, outputs: Sequence[str]) -> tuple[torch.expor
 def open_all(net: Net, sample: Blobs, outputs: Sequence[str]) -> dict[str, Run]:
     """Export a net, and load what it becomes into each engine."""
     program, file = export(net, sample, outputs)
+    program.example_inputs = None  # as in files: with an example PyTorch refuses sizes for what the example's were like
     module = program.module()
 
     def run_program(inputs: Mapping[str, Array]) -> list[Array]:
         with torch.no_grad():
-            return [top.numpy() for top in module(*map(torch.from_numpy, inputs.values()))]
+            tops = module(*map(torch.from_numpy, inputs.values()))
+        return [top.numpy() for top in ((tops,) if isinstance(tops, Tensor) else tops)]
 
-    runs = (run_program, open_onnxruntime(file), open_openvino(file), open_opencv(file, outputs))
-    return dict(zip(ENGINES, runs, strict=True))
+    return {ENGINES[0]: run_program, **open_onnx_everywhere(file, outputs)}
+
+
+def open_onnx_everywhere(file: bytes, outputs: Sequence[str]) -> dict[str, Run]:
+    """Load an ONNX file, and the IR that OpenVINO makes of it, into each engine."""
+    runs = (open_onnxruntime(file), open_openvino(file), open_opencv(file, outputs), open_ir(file))
+    return dict(zip(ENGINES[1:], runs, strict=True))
 
 
 def open_onnxruntime(file: bytes) -> Run:
@@ -72,6 +83,16 @@ def open_openvino(file: bytes) -> Run:
         core.read_model(file), "CPU", {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
     )
     return lambda inputs: [np.array(top) for top in compiled(dict(inputs)).values()]
+
+
+def open_ir(file: bytes) -> Run:
+    """Load the IR of an ONNX file into OpenVINO."""
+    with tempfile.TemporaryDirectory() as folder:
+        onnx, path = Path(folder, "net.onnx"), Path(folder, "net.xml")
+        onnx.write_bytes(file)
+        write_openvino(onnx, path, {}, half=False)
+        run = open_openvino_file(path).run
+    return run
 
 
 def open_opencv(file: bytes, outputs: Sequence[str]) -> Run:

@@ -1,0 +1,82 @@
+"""A file takes every size that its net takes, from the smallest on, whatever its file declares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from engine_runs import ENGINES, compare, open_onnx_everywhere
+from helpers import input_layer, layer, make_net, narrow_net, randomise
+
+from fcn_caffe import Net
+from fcn_caffe.export.onnx_file import write_onnx
+from fcn_caffe.export.portable import make_portable
+from fcn_caffe.export.program import trace
+from fcn_caffe.export.program_file import open_program, write_program
+from fcn_caffe.export.sizes import find_sizes
+from fcn_caffe.net.rewrite.deploy_form import deploy_form
+
+# Declared so that every pool has one window, that the crop cuts nothing, and nothing is between the two copied rows.
+SMALLEST = (
+    input_layer("x", 1, 4, 2, 2),
+    layer("max", "Pooling", "x", more="pooling_param { kernel_size: 2 stride: 1 }"),
+    layer("mean", "Pooling", "x", more="pooling_param { pool: AVE kernel_size: 2 stride: 1 }"),
+    layer("expected", "Pooling", "x", more="pooling_param { pool: STOCHASTIC kernel_size: 2 stride: 1 }"),
+    layer("places", "Pooling", "x", "places mask", "pooling_param { kernel_size: 2 stride: 1 }"),
+    layer("pyramid", "SPP", "x", more="spp_param { pyramid_height: 2 }"),
+    layer("border", "BorderCopy", "x", more="border_copy_param { start: 0 end: 0 copies: 3 copies: 2 }"),
+    layer("half", "Pooling", "x", more="pooling_param { kernel_size: 2 stride: 2 }"),
+    layer("up", "Deconvolution", "half", more="convolution_param { num_output: 2 kernel_size: 2 stride: 2 }"),
+    layer("crop", "Crop", "up x"),
+)
+OUTPUTS = ("max", "mean", "expected", "places", "mask", "pyramid", "border", "crop")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    net, folder = make_net(*SMALLEST), tmp_path_factory.mktemp("files")
+    randomise(net)
+    program = trace(make_portable(net), OUTPUTS, {}, find_sizes(net, ["x"]))
+    write_program(program, folder / "a.pt2", "{}")
+    write_onnx(program, folder / "a.onnx", {}, 18)
+    others = open_onnx_everywhere((folder / "a.onnx").read_bytes(), OUTPUTS)
+    return net, {ENGINES[0]: open_program(folder / "a.pt2").run, **others}
+
+
+@pytest.mark.needs_package("onnxscript")
+@pytest.mark.needs_package("onnxruntime")
+@pytest.mark.needs_package("openvino")
+@pytest.mark.needs_package("cv2")
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("size", [(1, 4, 2, 2), (2, 4, 2, 5), (1, 4, 6, 3), (3, 4, 7, 8)], ids=str)
+def test_each_engine_from_the_smallest_size_on(runs, engine, size):
+    net, engines = runs
+    x = torch.rand(size, generator=torch.Generator().manual_seed(0)) + 0.1
+    assert compare(net, {engine: engines[engine]}, {"x": x}, OUTPUTS) == {engine: ""}
+
+
+def test_a_program_of_pytorch_takes_any_size_without_a_word(tmp_path: Path) -> None:
+    """PyTorch notes what the sample's sizes were like, and refuses others: not what is written here."""
+    param, _ = deploy_form(narrow_net("voc-fcn8s"), (40, 56))
+    net = Net(param)
+    write_program(trace(make_portable(net), ["score"], {}, find_sizes(net, ["data"])), tmp_path / "a.pt2", "{}")
+    function = torch.export.load(tmp_path / "a.pt2").module()
+    with torch.no_grad():
+        for shape in ((1, 3, 40, 56), (2, 3, 33, 64), (1, 3, 1, 1), (3, 3, 10, 71)):
+            x = torch.randn(shape) * 50
+            torch.testing.assert_close(function(x), net(x)["score"])
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_an_axis_that_a_layer_fixes_has_the_declared_size(tmp_path: Path, steps: int) -> None:
+    options = "recurrent_param { num_output: 5 weight_filler { type: 'xavier' } }"
+    net = make_net(
+        input_layer("data", steps, 2, 4), input_layer("cont", steps, 2), layer("l", "LSTM", "data cont", more=options)
+    )
+    program = trace(make_portable(net), ["l"], {}, find_sizes(net, ["data", "cont"]))
+    assert program.inputs == {"data": (steps, "data_1", 4), "cont": (steps, "data_1")}
+    data, cont = torch.randn(steps, 3, 4), torch.ones(steps, 3)
+    write_program(program, tmp_path / "a.pt2", "{}")
+    (found,) = open_program(tmp_path / "a.pt2").run({"data": data.numpy(), "cont": cont.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), net({"data": data, "cont": cont})["l"].detach())
