@@ -28,7 +28,7 @@ ENGINES = ("torch.export", "ONNX Runtime", "OpenVINO", "OpenCV 5", "OpenVINO IR"
 
 def export(net: Net, sample: Blobs, outputs: Sequence[str]) -> tuple[torch.export.ExportedProgram, bytes]:
     """Return a net as a program and as an ONNX file; every axis of its inputs is free, but the channels."""
-    module = make_portable(net).eval().as_module(outputs)
+    module = net.eval().as_module(outputs)
     inputs = tuple(sample[name] for name in module.input_names)
     free = tuple({axis: torch.export.Dim.AUTO for axis in range(blob.ndim) if axis != 1} for blob in inputs)
     level = logging.root.manager.disable
@@ -46,7 +46,7 @@ def export(net: Net, sample: Blobs, outputs: Sequence[str]) -> tuple[torch.expor
 
 def open_all(net: Net, sample: Blobs, outputs: Sequence[str]) -> dict[str, Run]:
     """Export a net, and load what it becomes into each engine."""
-    program, file = export(net, sample, outputs)
+    program, file = export(make_portable(net), sample, outputs)
     program.example_inputs = None  # as in files: with an example PyTorch refuses sizes for what the example's were like
     module = program.module()
 

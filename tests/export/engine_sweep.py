@@ -1,0 +1,200 @@
+"""Sends the golden cases through ONNX into ONNX Runtime and says which part from the net by more than 1e-5.
+
+    python tests/export/engine_sweep.py [RANDOM] [--every 3]
+
+Not in CI: it takes minutes. The cases are those of tests/golden (layers, cases, forks) and, given the folder of random
+cases with its replay.py, every third of these. Each is compared, at its own size, with this package's numbers, which
+other tests compare with Caffe's. Thirty nets go into one file; a file that cannot be made or run is tried again net by
+net.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.util
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from engine_runs import difference, open_onnxruntime
+from fork_cases import ForkCase, case_names
+from oracle import arrays, cases, load
+from places import GOLDEN
+
+from fcn_caffe import TEST, FcnCaffeError, Net
+from fcn_caffe.export.portable import make_portable, why_not
+from fcn_caffe.export.quiet import quiet
+from fcn_caffe.layers.base import REGISTRY
+from fcn_caffe.proto import caffe_pb2, parse_text
+
+TOGETHER = 30
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A net in eval, inputs for it, and the blobs to compare."""
+
+    name: str
+    net: Net
+    inputs: dict[str, Tensor]
+    outputs: list[str]
+
+    def wanted(self) -> list[np.ndarray]:
+        with torch.no_grad():
+            blobs = self.net(self.inputs, keep=self.outputs)
+        return [blobs[name].numpy() for name in self.outputs]
+
+
+class Many(nn.Module):
+    """Several nets side by side."""
+
+    def __init__(self, subjects: Sequence[Subject]) -> None:
+        super().__init__()
+        self.modules_of = nn.ModuleList(make_portable(it.net).as_module(it.outputs).eval() for it in subjects)
+
+    def forward(self, *blobs: Tensor) -> tuple[Tensor, ...]:
+        tops: list[Tensor] = []
+        left = list(blobs)
+        for module in self.modules_of:
+            taken = [left.pop(0) for _ in module.input_names]
+            found = module(*taken)
+            tops += [found] if isinstance(found, Tensor) else found
+        return tuple(tops)
+
+
+def golden_layers() -> Iterator[tuple[str, Net, dict[str, np.ndarray]]]:
+    data = load("layers")
+    for case in cases("layers"):
+        net = Net(parse_text(str(data[f"{case}/prototxt"]), caffe_pb2.NetParameter), TEST)
+        fill(net, {("l", i): value for i, value in enumerate(arrays(data, f"{case}/param"))})
+        yield case, net, dict(zip(net.graph.inputs, arrays(data, f"{case}/bottom"), strict=False))
+
+
+def golden_cases() -> Iterator[tuple[str, Net, dict[str, np.ndarray]]]:
+    with open(GOLDEN / "cases" / "cases.tsv", newline="") as table:
+        names = [row["case"] for row in csv.DictReader(table, delimiter="\t") if row["caffe"] == "runs"]
+    for name in names:
+        folder = GOLDEN / "cases" / name
+        net = Net(folder / "net.prototxt", TEST)
+        with np.load(folder / "inputs.npz") as stored:
+            given = dict(stored)
+        params = {key.split("/", 1)[1].rpartition("/"): value for key, value in given.items() if key[:6] == "param/"}
+        fill(net, {(layer, int(index)): value for (layer, _, index), value in params.items()})
+        steps = {key.partition("/")[2]: value for key, value in given.items() if key.startswith("step0/")}
+        yield name, net, {key: value for key, value in steps.items() if key in net.graph.inputs}
+
+
+def fork_layers() -> Iterator[tuple[str, Net, dict[str, np.ndarray]]]:
+    for name in case_names():
+        case = ForkCase(name)
+        yield name, case.net(), {key: value.numpy() for key, value in case.arrays("inputs").items()}
+
+
+def random_layers(folder: Path, every: int) -> Iterator[tuple[str, Net, dict[str, np.ndarray]]]:
+    spec = importlib.util.spec_from_file_location("replay", folder / "replay.py")
+    assert spec and spec.loader
+    replay = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(replay)
+    for place, (case, outcome, _, _) in enumerate(replay.load("random_layers")):
+        if place % every or outcome != "ok" or case["kind"] != "net":
+            continue
+        try:
+            net = Net(parse_text(case["prototxt"], caffe_pb2.NetParameter), TEST)
+        except FcnCaffeError:
+            continue
+        params = dict(case.get("params", {}))
+        for node in net.graph.nodes:
+            for index, blob in enumerate(net.layer(node.name).blobs):
+                kind = "u" if node.type == "BatchNorm" else "n"
+                params.setdefault((node.name, index), replay.draw(f"{node.name}/{index}", tuple(blob.shape), kind))
+        fill(net, params)
+        yield case["id"], net, dict(case["steps"][0].get("inputs", {})) if case.get("steps") else {}
+
+
+def fill(net: Net, params: dict[tuple[str, int], np.ndarray]) -> None:
+    with torch.no_grad():
+        for (layer, index), value in params.items():
+            net.layer(layer).blobs[index].copy_(torch.from_numpy(np.array(value, np.float32)))
+
+
+def make_subject(name: str, net: Net, inputs: dict[str, np.ndarray]) -> Subject | str:
+    """Return what can be compared, or in a word why nothing can."""
+    net.eval()
+    kinds = [type(step.layer) for step in net.steps]
+    if any(why_not(step.layer) for step in net.steps):
+        return "refused"
+    if any(REGISTRY[kind.layer_type].loss or kind.layer_type == "Accuracy" for kind in kinds if kind.layer_type):
+        return "a loss"
+    outputs = [top for step in net.steps if step.bottoms for top in step.tops]
+    outputs = [top for top in dict.fromkeys(outputs) if top in net.graph.outputs and top not in net.graph.inputs]
+    module_inputs = net.as_module(outputs).input_names if outputs else ()
+    if not module_inputs or not {*module_inputs} <= inputs.keys():
+        return "no input or output"
+    fed = {key: torch.from_numpy(np.array(inputs[key], np.float32)) for key in module_inputs}
+    subject = Subject(name, net, fed, outputs)
+    wanted = subject.wanted()
+    return subject if all(np.isfinite(top).all() and top.size for top in wanted) else "not finite, or empty"
+
+
+def run(subjects: Sequence[Subject]) -> dict[str, str]:
+    """Return what is wrong, by name; empty where nothing is."""
+    blobs = [blob for it in subjects for blob in it.inputs.values()]
+    try:
+        with quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(Many(subjects), tuple(blobs), strict=False)
+            names = {
+                "input_names": [f"i{place}" for place in range(len(blobs))],
+                "output_names": [f"o{place}" for place in range(sum(len(it.outputs) for it in subjects))],
+            }
+            made = torch.onnx.export(program, (), dynamo=True, verbose=False, **names)
+        session = open_onnxruntime(made.model_proto.SerializeToString())
+        tops = session({f"i{place}": blob.numpy() for place, blob in enumerate(blobs)})
+    except Exception as error:  # of many classes
+        if len(subjects) > 1:
+            return {name: problem for it in subjects for name, problem in run([it]).items()}
+        return {subjects[0].name: f"{type(error).__name__}: {str(error)[:300]}"}
+    found = {}
+    for it in subjects:
+        theirs, tops = tops[: len(it.outputs)], tops[len(it.outputs) :]
+        found[it.name] = difference(theirs, it.wanted())
+    return found
+
+
+def sweep(what: str, nets: Iterator[tuple[str, Net, dict[str, np.ndarray]]]) -> None:
+    left, subjects = Counter[str](), list[Subject]()
+    for each in nets:
+        made = make_subject(*each)
+        if isinstance(made, Subject):
+            subjects.append(made)
+        else:
+            left[made] += 1
+    found: dict[str, str] = {}
+    for start in range(0, len(subjects), TOGETHER):
+        found |= run(subjects[start : start + TOGETHER])
+    wrong = {name: problem for name, problem in found.items() if problem}
+    print(f"{what}: {len(found) - len(wrong)} of {len(found)} agree; left out: {dict(left)}", flush=True)
+    for name, problem in wrong.items():
+        print(f"  {name}: {problem}", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("random", nargs="?", type=Path)
+    parser.add_argument("--every", type=int, default=3)
+    args = parser.parse_args()
+    sweep("forks", fork_layers())
+    sweep("cases", golden_cases())
+    sweep("layers", golden_layers())
+    if args.random:
+        sweep("random", random_layers(args.random, args.every))
