@@ -46,42 +46,43 @@ def new_parser(tool: str, description: str | None, epilog: str | None = None) ->
 # -- types of arguments ------------------------------------------------------------------------------------------------
 
 
-def _number(text: str, read: Callable[[str], Number], fits: Callable[[Number], bool], wanted: str) -> Number:
+def number(text: str, read: Callable[[str], Number], fits: Callable[[Number], bool], wanted: str) -> Number:
+    """Read an argument that is a number of some kind, which `wanted` describes."""
     with suppress(ValueError):
-        number = read(text)
-        if fits(number):
-            return number
+        value = read(text)
+        if fits(value):
+            return value
     raise argparse.ArgumentTypeError(f"should be {wanted}, got {text}")
 
 
 def positive(text: str) -> int:
     """Read an argument that is a whole number, at least 1."""
-    return _number(text, int, lambda number: number >= 1, "a whole number, at least 1")
+    return number(text, int, lambda value: value >= 1, "a whole number, at least 1")
 
 
 def whole(text: str) -> int:
     """Read an argument that is a whole number, at least 0."""
-    return _number(text, int, lambda number: number >= 0, "a whole number, at least 0")
+    return number(text, int, lambda value: value >= 0, "a whole number, at least 0")
 
 
 def tile(text: str) -> int:
     """Read an argument that is a number of columns to run at once; 0 and none mean all."""
-    return 0 if text == "none" else _number(text, int, lambda number: number >= 0, "a whole number, or none")
+    return 0 if text == "none" else number(text, int, lambda value: value >= 0, "a whole number, or none")
 
 
 def seed(text: str) -> int:
     """Read an argument that starts random numbers: what both torch and numpy take."""
-    return _number(text, int, lambda number: 0 <= number < 2**32, f"a whole number from 0 to {2**32 - 1}")
+    return number(text, int, lambda value: 0 <= value < 2**32, f"a whole number from 0 to {2**32 - 1}")
 
 
 def share(text: str) -> float:
     """Read an argument that is a share of a length."""
-    return _number(text, float, lambda number: 0 < number <= 100, "a number above 0, such as 0.5")
+    return number(text, float, lambda value: 0 < value <= 100, "a number above 0, such as 0.5")
 
 
 def finite(text: str) -> float:
     """Read an argument that is a number, not NaN and not infinite."""
-    return _number(text, float, isfinite, "a number")
+    return number(text, float, isfinite, "a number")
 
 
 def image_size(text: str) -> tuple[int, int]:

@@ -145,8 +145,9 @@ def _from_annotations(arguments: argparse.Namespace, folder: Path) -> TaskData:
     table = own_classes.merge_classes(
         source.classes, _changes(arguments), wanted if is_named else (), str(arguments.class_file)
     )
-    pairs, report = convert(source, table, folder, arguments.longest_side)
     names = [each.name for each in table.classes]
+    own_classes.refuse_unwritable(names, arguments.annotations)
+    pairs, report = convert(source, table, folder, arguments.longest_side)
     print(f"labels of {len(pairs)} images:\n{report.histogram(names)}")
     plan = plan_classes(report, len(names), [VOID])
     if not arguments.allow_stray:
@@ -258,6 +259,7 @@ def _checked_classes(
     plan = replace(plan, mapping=_all_rules(plan.mapping, changes.moved, mapping))
     names = {index: replace(each, name=changes.renamed.get(index, each.name)) for index, each in enumerate(named)}
     kept = [each for index, each in names.items() if index not in gone]
+    own_classes.refuse_unwritable((each.name for each in kept), arguments.map or "--merge")
     if kept and len(kept) != plan.classes:
         where = arguments.class_file or arguments.class_names
         raise DataError(f"{where}: names {len(kept)} classes, the labels have {plan.classes}.")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fcn_caffe.commands._options import new_parser, positive, whole
+from fcn_caffe.commands._options import new_parser, number, positive, seed, whole
 
 if TYPE_CHECKING:
     from fcn_caffe.models.own_task import Training
@@ -15,6 +17,10 @@ TRUNKS = ("vgg16", "vgg19", "narrow")
 NETS = ("fcn", "segnet-basic", "segnet", "unet", "deeplab-largefov", "fcn-alexnet", "fcn-googlenet", "hed")
 STAGES = {"32s": (1e-3, 1200), "16s": (2e-4, 600), "8s": (1e-4, 600)}  # learning rate and iterations
 FORMATS = ("coco", "labelme", "cvat", "cvat-masks", "cityscapes", "ade20k", "mapillary", "voc")
+
+_class_count = partial(number, read=int, fits=lambda given: 2 <= given <= 255, wanted="a whole number from 2 to 255")
+_rate = partial(number, read=float, fits=lambda given: 0 <= given < math.inf, wanted="a number from 0")
+_momentum = partial(number, read=float, fits=lambda given: 0 <= given < 1, wanted="a number from 0, below 1")
 
 
 def task_parser(description: str | None) -> argparse.ArgumentParser:
@@ -52,9 +58,16 @@ def _add_data_options(options: argparse.ArgumentParser) -> None:
 
 def _add_label_options(options: argparse.ArgumentParser) -> None:
     add = options.add_argument_group("labels").add_argument
-    add("--classes", type=int, help="number of classes (default: the highest label and one)")
+    add("--classes", type=_class_count, help="number of classes (default: the highest label and one)")
     add("--class-names", type=Path, help="class card, `INDEX: NAME` a line")
-    add("--void", type=int, nargs="+", help="label values that are not scored (default: 255)")
+    add(
+        "--void",
+        type=whole,
+        nargs="+",
+        action="extend",
+        metavar="VALUE",
+        help="label values that are not scored (default: 255)",
+    )
     add("--mapping", type=Path, help="file of `VALUE: CLASS` or `RED GREEN BLUE: CLASS` lines")
     add("--overlap", choices=("last", "smallest", "void"), default="last", help="object that a pixel of several is of")
     add("--unlabelled", choices=("background", "void"), default="background", help="what pixels without an object are")
@@ -66,8 +79,8 @@ def _add_class_options(options: argparse.ArgumentParser) -> None:
     add = options.add_argument_group("classes").add_argument
     add("--class-file", type=Path, help="the classes in order: `NAME` or `NAME RED GREEN BLUE` a line")
     add("--map", type=Path, metavar="FILE", help="file of `old = new` and `old = void` lines")
-    add("--merge", nargs="+", default=[], metavar="NEW=OLD,OLD", help="make old classes a new one")
-    add("--drop", nargs="+", default=[], metavar="CLASS", help="make classes void")
+    add("--merge", nargs="+", action="extend", default=[], metavar="NEW=OLD,OLD", help="make old classes a new one")
+    add("--drop", nargs="+", action="extend", default=[], metavar="CLASS", help="make classes void")
     add("--allow-stray", action="store_true", help="keep classes that hardly any file shows, and files that are void")
     weights = "weigh classes in the loss: `median` (frequency balancing), or a file of `NAME: WEIGHT` lines"
     add("--class-weights", metavar="median|FILE", help=weights)
@@ -82,7 +95,7 @@ def _add_split_options(options: argparse.ArgumentParser) -> None:
     add("--train-list", type=Path, help="file of names to train on")
     add("--val-list", type=Path, help="file of names to score on after each step")
     add("--test-list", type=Path, help="file of names for the last word")
-    add("--seed", type=int, default=1337, help="of the split, the fillers and the order of images")
+    add("--seed", type=seed, default=1337, help="of the split, the fillers and the order of images")
 
 
 def _add_net_options(options: argparse.ArgumentParser) -> None:
@@ -100,8 +113,8 @@ def _add_net_options(options: argparse.ArgumentParser) -> None:
         "convolutional; layers they lack are learned"
     )
     add("--weights", type=Path, help=weights)
-    add("--fc-width", type=int, help="outputs of fc6 and fc7 (default: the trunk's)")
-    add("--fc-kernel", type=int, help="kernel of fc6 (default: the trunk's)")
+    add("--fc-width", type=positive, help="outputs of fc6 and fc7 (default: the trunk's)")
+    add("--fc-kernel", type=positive, help="kernel of fc6 (default: the trunk's)")
     add(
         "--pad",
         type=int,
@@ -114,16 +127,21 @@ def _add_net_options(options: argparse.ArgumentParser) -> None:
 def _add_training_options(options: argparse.ArgumentParser) -> None:
     add = options.add_argument_group("training").add_argument
     for stage, (rate, iterations) in STAGES.items():
-        add(f"--base-lr-{stage}", type=float, default=rate, help=f"learning rate of {stage} (default: {rate:g})")
-        add(f"--max-iter-{stage}", type=int, default=iterations, help=f"iterations of {stage} (default: {iterations})")
-    add("--base-lr", type=float, help="learning rate of every stage")
-    add("--max-iter", type=int, help="iterations of every stage")
-    add("--momentum", type=float, help="default: 0.9")
-    add("--weight-decay", type=float, help="default: 5e-4; what the net's paper has with --net")
-    add("--iter-size", type=int, default=1, help="batches an update (default: %(default)s)")
+        add(f"--base-lr-{stage}", type=_rate, default=rate, help=f"learning rate of {stage} (default: {rate:g})")
+        add(
+            f"--max-iter-{stage}",
+            type=positive,
+            default=iterations,
+            help=f"iterations of {stage} (default: {iterations})",
+        )
+    add("--base-lr", type=_rate, help="learning rate of every stage")
+    add("--max-iter", type=positive, help="iterations of every stage")
+    add("--momentum", type=_momentum, help="default: 0.9")
+    add("--weight-decay", type=_rate, help="default: 5e-4; what the net's paper has with --net")
+    add("--iter-size", type=positive, default=1, help="batches an update (default: %(default)s)")
     add("--lr-policy", choices=("fixed", "poly"), default="poly")
-    add("--head-lr", type=float, default=1.0, help="rate of new layers over the trunk's")
-    add("--snapshot", type=int, help="iterations between scored snapshots (default: a fourth of the stage)")
+    add("--head-lr", type=_rate, default=1.0, help="rate of new layers over the trunk's")
+    add("--snapshot", type=positive, help="iterations between scored snapshots (default: a fourth of the stage)")
 
 
 def _add_batch_options(options: argparse.ArgumentParser) -> None:
@@ -149,7 +167,7 @@ def training_settings(arguments: argparse.Namespace) -> Training:
     options = vars(arguments)
     given = {name for name in ("base_lr", "max_iter", "momentum", "weight_decay") if options[name] is not None}
     return Training(
-        base_lr={stage: arguments.base_lr or options[f"base_lr_{stage}"] for stage in STAGES},
+        base_lr={stage: options[f"base_lr_{stage}" if arguments.base_lr is None else "base_lr"] for stage in STAGES},
         max_iter={stage: arguments.max_iter or options[f"max_iter_{stage}"] for stage in STAGES},
         momentum=0.9 if arguments.momentum is None else arguments.momentum,
         weight_decay=5e-4 if arguments.weight_decay is None else arguments.weight_decay,

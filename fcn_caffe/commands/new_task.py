@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +16,8 @@ from fcn_caffe.errors import DataError
 if TYPE_CHECKING:
     from fcn_caffe.commands._task_data import TaskData
     from fcn_caffe.models.own_task import Task
+
+LONGEST_NAME = 100
 
 __all__ = ["NETS", "STAGES", "TRUNKS", "main", "parser", "training_settings"]
 
@@ -27,7 +31,21 @@ def _task_name(arguments: argparse.Namespace) -> str:
     place: Path = (arguments.annotations or arguments.images).resolve()
     if place.is_file() or place.name in ("images", "img", "annotations"):
         place = place.parent.parent if place.parent.name == "annotations" else place.parent
-    return str(arguments.name or place.name)
+    name = str(arguments.name or place.name)
+    if not name or not name.isprintable() or re.search(r"^\.|[/\\]", name) or len(os.fsencode(name)) > LONGEST_NAME:
+        raise DataError(
+            f"the task's name {name!r:.60} becomes file names: it should have 1 to {LONGEST_NAME} letters that can be "
+            "printed, no slash, and no dot in front. Say another with --name."
+        )
+    return name
+
+
+def _refuse_dead_options(arguments: argparse.Namespace, net: str) -> None:
+    """Refuse options of another kind of net. Raises: DataError."""
+    dead = ("width",) if net == "fcn" else ("fc_width", "fc_kernel", "pad")
+    for option in dead:
+        if getattr(arguments, option) is not None:
+            raise DataError(f"--{option.replace('_', '-')} is not for --net {net}. Leave it out.")
 
 
 def _class_weights(given: str | None, net: str, data: TaskData) -> tuple[float, ...]:
@@ -71,6 +89,7 @@ def _task(arguments: argparse.Namespace, name: str, out: Path, folder: Path) -> 
     start = choose_start(arguments.weights, arguments.net, arguments.trunk)
     if start.net != arguments.net:
         print(f"{arguments.weights}: of the classifier of {start.net}, which is taken")
+    _refuse_dead_options(arguments, start.net)
     data = bring_data(arguments, out, folder)
     mean = bgr_mean(pair.image for pair in data.training)
     print(f"mean (BGR) of {len(data.training)} training images: {mean[0]} {mean[1]} {mean[2]}")

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from fcn_caffe import TEST, TRAIN, Net
 from fcn_caffe.commands import doctor, infer, score, solve
-from fcn_caffe.commands.new_task import main
+from fcn_caffe.commands.new_task import main, parser, training_settings
 from fcn_caffe.data.own import convert, staging
 from fcn_caffe.data.own.classes import change_values, merge_classes, read_changes, read_class_file
 from fcn_caffe.data.own.formats.source import ClassName
@@ -270,10 +270,17 @@ def test_wrong_class_files(tmp_path, text, message):
 
 def test_wrong_changes(tmp_path):
     path = tmp_path / "map.txt"
-    for text, message in (("cat\n", "map.txt:1: expected `old = new`"), ("a = b\na = c\n", "map.txt:2: the class 'a'")):
+    for text, message in (
+        ("cat\n", "map.txt:1: expected `old = new`"),
+        ("a = b\na = c\n", "map.txt:2: what becomes of .* 'a' is said twice"),
+    ):
         path.write_text(text)
         with pytest.raises(DataError, match=message):
             read_changes(path)
+    with pytest.raises(DataError, match=r"--merge 'pet=cat,cat': what becomes of the class 'cat' is said twice"):
+        read_changes(None, ["pet=cat,cat"])
+    with pytest.raises(DataError, match="--drop 'cat': what becomes of the class 'cat' is said twice"):
+        read_changes(None, ["pet=cat"], ["cat"])
     with pytest.raises(DataError, match="--merge 'pet': expected NEW=OLD,OLD"):
         read_changes(None, ["pet"])
     classes = [ClassName("cat"), ClassName("dog"), ClassName("cow")]
@@ -287,6 +294,27 @@ def test_wrong_changes(tmp_path):
         change_values({"9": None}, (), {1, 2})
     with pytest.raises(DataError, match="the class '2' is merged or dropped itself"):
         change_values({"1": "2", "2": None}, (), {1, 2})
+
+
+def test_options_of_classes_add_up(tmp_path):
+    options = ("--merge", "pet=1", "--merge", "plant=2", "--drop", "3", "--drop", "4", "--void", "8", "--void", "9")
+    given = parser().parse_args(options)
+    assert read_changes(None, given.merge, given.drop) == {"1": "pet", "2": "plant", "3": None, "4": None}
+    assert given.void == [8, 9] and parser().parse_args([]).merge == []
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "C# file", "\ud800"])
+def test_names_that_break_the_class_card(tmp_path, capsys, name):
+    shapes = [trees.shape(name, "rectangle", (1, 1), (9, 9)), trees.shape("dog", "rectangle", (9, 9), (20, 20))]
+    for index in range(2):
+        trees.photograph(tmp_path / "data" / f"{index}.png", index)
+        trees.write_json(tmp_path / "data" / f"{index}.json", trees.labelme(f"{index}.png", shapes))
+    options = ("--annotations", tmp_path / "data", "--out", tmp_path / "task", *QUICK)
+    assert run(*options) == 1
+    assert f"data: the class name {name!r} is empty, or holds # or what cannot be printed" in capsys.readouterr().err
+    if name == "C# file":
+        assert run(*options, "--merge", "notes=C# file") == 0
+        assert read_classes(tmp_path / "task" / "nets" / "classes.txt") == ["background", "notes", "dog"]
 
 
 # -- strays ------------------------------------------------------------------------------------------------------------
@@ -454,6 +482,22 @@ def test_a_failure_leaves_the_old_task(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "labels", "task"]
 
 
+@pytest.mark.parametrize("end", [False, True])
+def test_a_full_disk_is_the_tasks_not_the_photographs(tmp_path, monkeypatch, capsys, end):
+    def fail(source, target):
+        raise OSError(*((28, "No space left on device", str(source), None, str(target)) if end else (13, "No", source)))
+
+    options = (*index_labels(tmp_path, [1] * 4), *QUICK, "--name", "x")
+    monkeypatch.setattr(convert.os, "link", fail)
+    monkeypatch.setattr(convert.shutil, "copyfile", fail)
+    assert run(*options) == 1
+    error = capsys.readouterr().err
+    photograph = tmp_path / "images" / "00.png"
+    full = f"error: {tmp_path / 'task'}: cannot be written (No space left on device). Give another --out."
+    assert (full if end else f"error: {photograph}: cannot be read (No). Correct its rights") in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "labels"]
+
+
 def test_in_place(tmp_path, capsys):
     options = index_labels(tmp_path, [1] * 4)
     assert run(*options, "--in-place", "--longest-side", "9", *QUICK) == 1
@@ -469,12 +513,38 @@ def test_in_place(tmp_path, capsys):
     [
         (("--images", "a"), "give --images and --labels, or --annotations"),
         (("--annotations", "a", "--labels", "b"), "--annotations takes the place of --labels"),
+        (("--classes", "300"), "--classes: should be a whole number from 2 to 255, got 300"),
+        (("--void", "-1"), "--void: should be a whole number, at least 0, got -1"),
+        (("--max-iter", "0"), "--max-iter: should be a whole number, at least 1, got 0"),
+        (("--snapshot", "0"), "--snapshot: should be a whole number, at least 1, got 0"),
+        (("--base-lr-8s", "nan"), "--base-lr-8s: should be a number from 0, got nan"),
+        (("--momentum", "1"), "--momentum: should be a number from 0, below 1, got 1"),
+        (("--seed", "-1"), "--seed: should be a whole number from 0"),
     ],
 )
 def test_command_lines_that_say_too_little_or_too_much(options, message, capsys):
     with pytest.raises(SystemExit):
         run(*options)
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "a\\b", ".x", "a\nb", "x" * 101])
+def test_names_that_are_no_file_names(tmp_path, capsys, name):
+    assert run(*index_labels(tmp_path, [1] * 4), *QUICK, f"--name={name}") == 1
+    assert "becomes file names" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "labels"]
+
+
+@pytest.mark.parametrize("options", [("--width", 4), ("--net", "unet", "--pad", 1), ("--net", "unet", "--fc-width", 4)])
+def test_options_of_another_net_are_refused(tmp_path, capsys, options):
+    assert run(*index_labels(tmp_path, [1] * 4), "--name", "x", *options) == 1
+    assert f"error: {options[-2]} is not for --net {'fcn' if len(options) == 2 else 'unet'}. Leave it out." in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_rate_of_nothing_is_a_rate():
+    assert set(training_settings(parser().parse_args(["--base-lr", "0"])).base_lr.values()) == {0}
 
 
 @pytest.mark.parametrize("option", [("--void", 3), ("--classes", 3), ("--in-place",), ("--mapping", "a")])

@@ -1,6 +1,10 @@
 """The formats that new_task reads: which pixels become which class, and that every refusal names file and cure."""
 
+import base64
+import io
 import json
+import os
+import re
 import sys
 
 import numpy as np
@@ -10,8 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from needs import needs_package
 from own_trees import HEIGHT, SQUARE, WIDTH, halves, shape
+from PIL import Image
 
 from fcn_caffe.commands._task_options import FORMATS as OFFERED
+from fcn_caffe.data.own.classes import ClassTable
+from fcn_caffe.data.own.convert import convert
 from fcn_caffe.data.own.formats import FORMATS, detect_format, read_source
 from fcn_caffe.data.own.formats.shapes import compressed_counts, fill, paint, run_lengths
 from fcn_caffe.data.own.formats.source import VOID, Reading
@@ -185,7 +192,9 @@ def spoil_entry(kind, number, **changes):
         (spoil_entry("annotations", 0, segmentation=[]), "annotation 0: has no polygon"),
         (spoil_entry("annotations", 0, segmentation=[[1, 1, 5, 5]]), "segmentation[0]: has 2 points, needs 3 at least"),
         (spoil_entry("annotations", 0, segmentation=[[1, 1, 5]]), "a polygon should be a list of x, y"),
-        (spoil_entry("annotations", 0, segmentation=[[1, 1, 5, 5, 1e9, 3]]), "should be two numbers up to 1e+06"),
+        (spoil_entry("annotations", 0, iscrowd="0"), "\"iscrowd\" should be 0 or 1, got '0'"),
+        (spoil_entry("annotations", 0, segmentation=[[-9e4, 1, 9e4, 2] * 50]), "its outline has 1.8e+07 pixels"),
+        (spoil_entry("annotations", 0, segmentation=[[1, 1, 5, 5, 1e9, 3]]), "should be two numbers up to 100000"),
         (spoil_entry("annotations", 0, segmentation=[[1, 1, 5, 5, float("nan"), 3]]), "should be two numbers"),
         (
             spoil_entry("annotations", 1, segmentation={"size": [32, 24], "counts": [768]}),
@@ -320,7 +329,10 @@ def test_cvat(tmp_path):
         ('<polygon label="cat" points="1,1;2;3,3"/>', "a point should be two numbers"),
         ('<polygon label="cat" points="1,1;a,b;3,3"/>', "points should be `x,y;x,y;…`, got 'a,b'"),
         ('<polygon label="cow" points="1,1;2,2;3,1"/>', "the label 'cow' is none of the task's"),
-        ('<box label="cat" xtl="1" ytl="nan" xbr="3" ybr="4"/>', "ytl should be a number, got 'nan'"),
+        ('<box label="cat" xtl="1" ytl="nan" xbr="3" ybr="4"/>', "ytl should be a number up to 100000, got 'nan'"),
+        ('<box label="cat" xtl="-1e9" ytl="1" xbr="3" ybr="4"/>', "xtl should be a number up to 100000, got '-1e9'"),
+        ('<ellipse label="cat" cx="1" cy="1" rx="1e6" ry="1"/>', "rx should be a number up to 100000, got '1e6'"),
+        ('<box label="cat" xtl="1" ytl="1" xbr="3" ybr="4" rotation="x"/>', "rotation should be a number"),
         ('<mask label="cat" rle="3" left="0" top="0" width="2" height="2"/>', "run lengths fill 3 pixels"),
         ('<mask label="cat" rle="4" left="31" top="0" width="2" height="2"/>', "the mask leaves its image of 32x24"),
         ('<spline label="cat"/>', "object 0 (spline): is not known"),
@@ -331,6 +343,22 @@ def test_cvat_refusals(tmp_path, objects, message):
     with pytest.raises(DataError) as caught:
         read(tmp_path)
     assert message in str(caught.value) and "annotations.xml: image '0.jpg'" in str(caught.value)
+
+
+def test_cvat_turns_boxes_and_ellipses(tmp_path):
+    box = '<box label="cat" xtl="6" ytl="10" xbr="26" ybr="14" rotation="{}"/>'
+    upright = '<box label="cat" xtl="14" ytl="2" xbr="18" ybr="22"/>'
+    ellipse = '<ellipse label="cat" cx="16" cy="12" rx="{}" ry="{}" rotation="{}"/>'
+
+    def drawn(objects):
+        trees.write_cvat(tmp_path, objects, images=1)
+        return read(tmp_path).samples[0].draw()
+
+    assert (drawn(box.format("90.00")) == drawn(upright)).all()
+    slanted = drawn(box.format("45"))  # clockwise, as its top edge's right end goes down
+    assert slanted[17, 21] == slanted[7, 11] == 1 and slanted[7, 21] == slanted[17, 11] == 0
+    turned, plain = drawn(ellipse.format(9, 4, "90")), drawn(ellipse.format(4, 9, "0"))
+    assert (turned != plain).sum() < 0.2 * plain.sum() and turned.sum() > 80
 
 
 def test_cvat_files_that_are_none(tmp_path):
@@ -501,3 +529,51 @@ def test_names_that_a_list_cannot_hold(tmp_path):
     (tmp_path / "a.json").rename(tmp_path / "a .json")
     with pytest.raises(DataError, match="the image name 'a ' begins with a dot, or has blanks"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["labelme", "cvat"])
+def test_a_wrong_size_is_refused_before_it_is_drawn(tmp_path, name, monkeypatch):
+    if name == "labelme":
+        trees.write_labelme(tmp_path)
+        path = tmp_path / "0.json"
+    else:
+        trees.write_cvat(tmp_path, "")
+        path = tmp_path / "annotations.xml"
+    path.write_text(re.sub(r'((?:eight|idth)"?[:=] ?"?)\d+', r"\g<1>16384", path.read_text()))
+    monkeypatch.setattr(f"fcn_caffe.data.own.formats.{name}.paint", None)
+    source = read(tmp_path)
+    table = ClassTable(source.classes, list(range(len(source.classes))))
+    with pytest.raises(DataError, match="the label is 16384x16384, its image"):
+        convert(source, table, tmp_path / "out")
+
+
+def test_linked_folders_are_read_once(tmp_path):
+    trees.write_labelme(tmp_path / "data")
+    for link in ("again", "more"):
+        (tmp_path / "data" / link).symlink_to(".")
+    assert len(read(tmp_path / "data").samples) == 4
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    for place, name in ((tmp_path, None), (tmp_path, "labelme"), (tmp_path / "a.json", None)):
+        with pytest.raises(DataError, match=r"a\.json: is a pipe or a device"):
+            read(place, name)
+
+
+def test_a_damaged_first_file_is_named(tmp_path):
+    trees.write_labelme(tmp_path)
+    (tmp_path / "0.json").write_text("")
+    with pytest.raises(DataError, match=r"0\.json: is no JSON"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("pixels", [(24, 33), (20000, 20000)])
+def test_labelme_masks_larger_than_their_image(tmp_path, pixels):
+    stream = io.BytesIO()
+    Image.new("1", pixels[::-1]).save(stream, "PNG")
+    mask = shape("cat", "mask", (1, 1), (5, 5)) | {"mask": base64.b64encode(stream.getvalue()).decode()}
+    trees.photograph(tmp_path / "0.png")
+    trees.write_json(tmp_path / "0.json", trees.labelme("0.png", [mask]))
+    with pytest.raises(DataError, match=r"0.json: shapes\[0\]: its mask (is 33x24, the image 32x24|cannot be read)"):
+        read(tmp_path).samples[0].draw()

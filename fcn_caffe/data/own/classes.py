@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ __all__ = [
     "merge_classes",
     "read_changes",
     "read_class_file",
+    "refuse_unwritable",
 ]
 
 VOID = 255
@@ -92,19 +93,26 @@ def read_changes(path: Path | None, merged: Sequence[str] = (), dropped: Sequenc
         DataError: Naming the file and line, or the option.
     """
     changes: dict[str, str | None] = {}
+
+    def add(old: str, new: str | None, where: str) -> None:
+        if old in changes:
+            raise DataError(f"{where}: what becomes of the class {old!r} is said twice. Say it once.")
+        changes[old] = new
+
     for number, line in _read_lines(path, "map of classes") if path is not None else ():
         old, equals, target = (part.strip() for part in line.partition("="))
         if not equals or not old or not target:
             raise DataError(f"{path}:{number}: expected `old = new` or `old = void`, got {line!r:.60}.")
-        if old in changes:
-            raise DataError(f"{path}:{number}: the class {old!r} comes twice. Take one line out.")
-        changes[old] = None if target in _VOID_NAMES else target
+        add(old, None if target in _VOID_NAMES else target, f"{path}:{number}")
     for text in merged:
         new, equals, olds = (part.strip() for part in text.partition("="))
         if not equals or not new or not olds:
             raise DataError(f"--merge {text!r}: expected NEW=OLD,OLD, such as vehicle=car,bus.")
-        changes |= {old.strip(): new for old in olds.split(",")}
-    return changes | dict.fromkeys(dropped, None)
+        for old in olds.split(","):
+            add(old.strip(), new, f"--merge {text!r}")
+    for name in dropped:
+        add(name, None, f"--drop {name!r}")
+    return changes
 
 
 def merge_classes(
@@ -145,6 +153,24 @@ def merge_classes(
     if len(names) < 2:
         raise DataError(f"only {len(names)} class is left: segmentation needs at least 2 classes.")
     return ClassTable(list(left.values()), [VOID if target is None else names.index(target) for target in new])
+
+
+def refuse_unwritable(names: Iterable[str], where: object) -> None:
+    """Refuse names that a class card, one `INDEX: NAME  # COLOUR` a line, cannot hold.
+
+    Args:
+        names: The classes' names.
+        where: The file or folder that they come from.
+
+    Raises:
+        DataError: A name is empty, or would break its line.
+    """
+    for name in names:
+        if not name or not name.isprintable() or name != name.strip() or "#" in name:
+            raise DataError(
+                f"{where}: the class name {name!r:.60} is empty, or holds # or what cannot be printed. Correct it "
+                "there, or give the class another with --map or --merge."
+            )
 
 
 @dataclass(frozen=True)

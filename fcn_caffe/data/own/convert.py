@@ -53,8 +53,22 @@ class _Writer:
     colours: UInt8
     longest_side: int | None
 
-    def write(self, name: str, image: Path | bytes, label: UInt8, origin: Path) -> _Written:
+    def write(
+        self,
+        name: str,
+        image: Path | bytes,
+        draw: Callable[[], UInt8],
+        origin: Path,
+        size: tuple[int, int] | None = None,
+    ) -> _Written:
         """Write one image and its label.
+
+        Args:
+            name: What lists call it.
+            image: The file, or its bytes.
+            draw: Makes the label.
+            origin: The file of the label, for errors.
+            size: The label's height and width, where they are known before it is drawn: a wrong one costs no memory.
 
         Returns:
             Where they are: the image's own file, which errors should name, where it is brought in as it is; and what
@@ -62,7 +76,9 @@ class _Writer:
         """
         placed = place_image(image, self.out / IMAGES, name, origin)
         photograph = placed if isinstance(image, bytes) else image
-        label = _turned(label, photograph, origin)
+        if size is not None:
+            _turn(size, photograph, origin)
+        label = _turned(draw(), photograph, origin)
         scaled = _reduced_size(label.shape, self.longest_side)
         if scaled is not None:
             photograph = _reduce_image(photograph, placed, scaled)
@@ -107,7 +123,7 @@ def convert(
     lookup = np.array([*table.lookup, VOID], np.uint8)  # its last is that of -1, void
 
     def write(sample: Sample) -> _Written:
-        return writer.write(sample.name, sample.image, lookup[sample.draw()], sample.origin)
+        return writer.write(sample.name, sample.image, lambda: lookup[sample.draw()], sample.origin, sample.size)
 
     pairs, report = [], LabelReport()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -146,8 +162,11 @@ def link_pairs(
 
     def bring(pair: Pair) -> Pair:
         if longest_side is not None:
-            label = read_label(pair.label, mapping).astype(np.uint8)
-            return writer.write(pair.name, pair.image, label, pair.label)[0]
+
+            def draw() -> UInt8:
+                return read_label(pair.label, mapping).astype(np.uint8)
+
+            return writer.write(pair.name, pair.image, draw, pair.label)[0]
         place_image(pair.image, out / IMAGES, pair.name, pair.image)
         place_image(pair.label, out / LABELS, pair.name, pair.label)
         return pair
@@ -195,16 +214,26 @@ def _suffix(data: bytes, origin: Path) -> str:
 
 def _turned(label: UInt8, image: Path, origin: Path) -> UInt8:
     """Return the label as viewers show its image. Where it has the size of the pixels as stored, it is turned, too."""
+    turn = _turn(label.shape, image, origin)
+    return label if turn is None else np.asarray(Image.fromarray(label).transpose(turn))
+
+
+def _turn(shape: tuple[int, ...], image: Path, origin: Path) -> Image.Transpose | None:
+    """Return how a label of this height and width is turned to lie on its image; None for not at all.
+
+    Raises:
+        DataError: It is of another size.
+    """
     size = image_size(image)
-    if label.shape == size:
-        return label
-    if label.shape == size[::-1]:
+    if shape == size:
+        return None
+    if shape == size[::-1]:
         with Image.open(image) as picture:
             turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
         if turn is not None:
-            return np.asarray(Image.fromarray(label).transpose(turn))
+            return turn
     raise DataError(
-        f"{origin}: the label is {label.shape[1]}x{label.shape[0]}, its image {image.name} is {size[1]}x{size[0]} "
+        f"{origin}: the label is {shape[1]}x{shape[0]}, its image {image.name} is {size[1]}x{size[0]} "
         "(after EXIF orientation). They should be of one size: annotate that image, or correct the size in the file."
     )
 

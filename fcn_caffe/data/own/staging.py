@@ -66,7 +66,10 @@ def staged(out: Path) -> Iterator[Path]:
         yield fresh
         _replace(folder, fresh, old)
     except OSError as error:
-        raise DataError(f"{error.filename or out}: cannot be written ({error.strerror}).") from error
+        place = Path(error.filename2 or error.filename or out)  # a copy's second is where it goes
+        if place == out or any(place.is_relative_to(each) for each in (fresh, folder, old)):
+            raise DataError(f"{out}: cannot be written ({error.strerror}). Give another --out.") from error
+        raise DataError(f"{place}: cannot be read ({error.strerror}). Correct its rights, or take it out.") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fcn_caffe.data.own.formats import ade20k, cityscapes, coco, cvat, labelme, mapillary, voc
-from fcn_caffe.data.own.formats.source import Reading, Source, files_below, refuse_repeated
+from fcn_caffe.data.own.formats.source import Reading, Source, files_below, refuse_pipe, refuse_repeated
 from fcn_caffe.errors import DataError
 
 __all__ = ["FORMATS", "detect_format", "read_source"]
@@ -27,6 +27,7 @@ _HEAD = 1 << 16
 def _format_of_file(path: Path) -> str | None:
     if path.suffix.lower() == ".xml":
         return "cvat"
+    refuse_pipe(path)
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD)
@@ -55,8 +56,8 @@ def _format_of_folder(folder: Path) -> str | None:
         return "coco"
     if has("images", "annotations"):
         return "ade20k"
-    files = files_below(folder, ".json")
-    return _format_of_file(files[0]) if files else None
+    formats = (_format_of_file(path) for path in files_below(folder, ".json"))
+    return next((name for name in formats if name is not None), None)  # the first file may be the damaged one
 
 
 def detect_format(place: Path) -> str:

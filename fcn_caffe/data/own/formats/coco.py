@@ -136,11 +136,14 @@ def _add(
             raise DataError(f"{where}: image_id {image} is of no image. Add the image, or take the annotation out.")
         picture = pictures[image]
         mask = _mask(entry, picture.size, where)
-        picture.objects.append((index[categories[category]], bool(entry.get("iscrowd", 0)), mask))
+        crowd = entry.get("iscrowd", 0)
+        if not isinstance(crowd, int) or crowd not in (0, 1):
+            raise DataError(f'{where}: "iscrowd" should be 0 or 1, got {crowd!r:.30}.')
+        picture.objects.append((index[categories[category]], bool(crowd), mask))
     ground = VOID if reading.unlabelled == "void" else 0
     for picture in pictures.values():
         draw = partial(_draw, picture, reading.overlap, ground)
-        source.samples.append(Sample(picture.name, picture.path, path, draw, split))
+        source.samples.append(Sample(picture.name, picture.path, path, draw, split, picture.size))
     if missing:
         source.notes.append(f"left out: {len(missing)} images of {path} that are not there")
 

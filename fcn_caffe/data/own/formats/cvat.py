@@ -1,8 +1,8 @@
 """CVAT's XML for images, version 1.1: polygons, boxes, ellipses and masks by z_order.
 
 Polygons become COCO's own pixels, as in CVAT's export of masks. Objects of a higher z_order lie on top, of one
-z_order the later. Lines, points, cuboids and skeletons have no area: they are left out, and counted. Source: CVAT's
-manual, "CVAT for image 1.1".
+z_order the later; boxes and ellipses are turned by their rotation. Lines, points, cuboids and skeletons have no area:
+they are left out, and counted. Source: CVAT's manual, "CVAT for image 1.1"; its RotatedBoxesToPolygons.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 
 from fcn_caffe.data.own.formats.shapes import Mask, coco_polygons, fill, most_pixels, paint, run_lengths
 from fcn_caffe.data.own.formats.source import (
+    FARTHEST,
     VOID,
     ClassName,
     Colour,
@@ -27,8 +28,10 @@ from fcn_caffe.data.own.formats.source import (
     Sample,
     Source,
     counted,
+    is_near,
     path_inside,
     points,
+    refuse_pipe,
     refuse_repeated,
     split_of,
 )
@@ -38,6 +41,8 @@ __all__ = ["read"]
 
 _WITHOUT_AREA = ("polyline", "points", "cuboid", "skeleton", "tag")
 _FILE = "annotations.xml"
+_BOX = ("xtl", "ytl", "xbr", "ybr", "rotation")
+_ELLIPSE = ("cx", "cy", "rx", "ry", "rotation")
 
 Object = tuple[str, str, dict[str, str], str]  # kind, label, attributes, where
 
@@ -69,7 +74,7 @@ def read(place: Path, reading: Reading) -> Source:
         draw = partial(_draw, objects, size, index, reading.overlap, ground)
         split = split_of(element.get("subset", ""))
         shown = image.relative_to(reading.images or path.parent).with_suffix("").as_posix()
-        source.samples.append(Sample(shown, image, path, draw, split))
+        source.samples.append(Sample(shown, image, path, draw, split, size))
     if skipped:
         source.notes.append(f"left out, as they have no area or no image: {counted(skipped)}")
     return source
@@ -77,6 +82,7 @@ def read(place: Path, reading: Reading) -> Source:
 
 def _parse(path: Path) -> ElementTree.Element:
     try:
+        refuse_pipe(path)
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
@@ -157,12 +163,13 @@ def _image(path: Path, name: str, where: str, reading: Reading) -> Path | None:
 def _numbers(attributes: dict[str, str], keys: tuple[str, ...], where: str) -> list[float]:
     numbers = []
     for key in keys:
+        text = attributes.get(key, "0" if key == "rotation" else "")
         try:
-            number = float(attributes.get(key, ""))
+            number = float(text)
         except ValueError:
             number = math.nan
-        if not math.isfinite(number):
-            raise DataError(f"{where}: {key} should be a number, got {attributes.get(key)!r}.")
+        if not is_near(number):
+            raise DataError(f"{where}: {key} should be a number up to {FARTHEST:g}, got {text!r:.40}.")
         numbers.append(number)
     return numbers
 
@@ -184,7 +191,7 @@ def _check(kind: str, attributes: dict[str, str], size: tuple[int, int], where: 
     elif kind == "mask":
         _mask(attributes, size, where)
     else:
-        _numbers(attributes, ("xtl", "ytl", "xbr", "ybr") if kind == "box" else ("cx", "cy", "rx", "ry"), where)
+        _numbers(attributes, _BOX if kind == "box" else _ELLIPSE, where)
 
 
 def _mask(attributes: dict[str, str], size: tuple[int, int], where: str) -> Mask:
@@ -207,10 +214,26 @@ def _object_mask(each: Object, size: tuple[int, int]) -> Mask:
     if kind == "mask":
         return _mask(attributes, size, where)
     if kind == "box":
-        left, top, right, bottom = _numbers(attributes, ("xtl", "ytl", "xbr", "ybr"), where)
-        return coco_polygons(size, [[(left, top), (right, top), (right, bottom), (left, bottom)]])
-    x, y, across, down = _numbers(attributes, ("cx", "cy", "rx", "ry"), where)
-    return fill(size, "ellipse", [(x - across, y - down), (x + across, y + down)])
+        left, top, right, bottom, turn = _numbers(attributes, _BOX, where)
+        corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
+        return coco_polygons(size, [_turned(corners, ((left + right) / 2, (top + bottom) / 2), turn)])
+    x, y, across, down, turn = _numbers(attributes, _ELLIPSE, where)
+    if not turn:
+        return fill(size, "ellipse", [(x - across, y - down), (x + across, y + down)])
+    angles = (math.radians(degree) for degree in range(360))
+    outline = [(x + across * math.cos(angle), y + down * math.sin(angle)) for angle in angles]
+    return fill(size, "polygon", _turned(outline, (x, y), turn))
+
+
+def _turned(
+    points: list[tuple[float, float]], centre: tuple[float, float], degrees: float
+) -> list[tuple[float, float]]:
+    """Turn points about a centre, clockwise as one sees them."""
+    if not degrees:
+        return points
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    offsets = [(x - centre[0], y - centre[1]) for x, y in points]
+    return [(centre[0] + cos * x - sin * y, centre[1] + sin * x + cos * y) for x, y in offsets]
 
 
 def _draw(objects: list[Object], size: tuple[int, int], index: dict[str, int], overlap: str, ground: int) -> Label:

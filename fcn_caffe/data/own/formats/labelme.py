@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from fcn_caffe.data.own.formats.shapes import Mask, fill, most_pixels, paint
 from fcn_caffe.data.own.formats.source import (
@@ -74,7 +74,8 @@ def read(place: Path, reading: Reading) -> Source:
     ground = VOID if reading.unlabelled == "void" else 0
     for path, image, size in samples:
         draw = partial(_draw, shapes[path], size, index, reading.overlap, ground)
-        source.samples.append(Sample(path.relative_to(folder).with_suffix("").as_posix(), image, path, draw))
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        source.samples.append(Sample(name, image, path, draw, size=size))
     if skipped:
         source.notes.append(f"left out, as they have no area or no image: {counted(skipped)}")
     return source
@@ -145,9 +146,16 @@ def _draw(shapes: list[Shape], size: tuple[int, int], index: dict[str, int], ove
 def _pasted(size: tuple[int, int], corners: list[tuple[float, float]], text: str, where: str) -> Mask:
     """Return a mask that a file holds as a picture of its box."""
     try:
-        box = np.asarray(Image.open(io.BytesIO(_decoded(text, where))).convert("L")) > 0
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"{where}: its mask is no picture ({error}). The file is damaged.") from error
+        picture = Image.open(io.BytesIO(_decoded(text, where)))
+        if picture.height > size[0] or picture.width > size[1]:
+            raise DataError(
+                f"{where}: its mask is {picture.width}x{picture.height}, the image {size[1]}x{size[0]}. Draw it again."
+            )
+        box = np.asarray(picture.convert("L")) > 0
+    except UnidentifiedImageError as error:
+        raise DataError(f"{where}: its mask is no picture. The file is damaged.") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{where}: its mask cannot be read ({error}). The file is damaged.") from error
     left, top = (int(side) for side in corners[0])
     mask = np.zeros(size, np.bool_)
     height, width = min(box.shape[0], size[0] - top), min(box.shape[1], size[1] - left)

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,8 +17,9 @@ import numpy.typing as npt
 from fcn_caffe.errors import DataError
 
 __all__ = [
-    *("VOID", "ClassName", "Colour", "Label", "Reading", "Sample", "Source"),
-    *("files_below", "get", "is_identifier", "path_inside", "points", "read_json", "refuse_repeated", "split_of"),
+    *("FARTHEST", "VOID", "ClassName", "Colour", "Label", "Reading", "Sample", "Source"),
+    *("files_below", "get", "is_identifier", "is_near", "path_inside", "points", "read_json"),
+    *("refuse_pipe", "refuse_repeated", "split_of"),
 ]
 
 VOID = -1  # a pixel that is neither learned nor scored
@@ -25,7 +27,9 @@ VOID = -1  # a pixel that is neither learned nor scored
 Colour = tuple[int, int, int]
 Label = npt.NDArray[np.int32]
 
-FARTHEST = 1e6  # of a point, in pixels
+# In pixels. Beyond them pycocotools asks for gigabytes, and Pillow draws an ellipse for minutes.
+FARTHEST = 1e5  # a point
+LONGEST = 1e7  # an outline
 
 # What data sets call the images to train on, to score on, and those for the last word.
 _SPLITS = (("train", ("train", "training")), ("val", ("val", "valid", "validation")), ("test", ("test", "testing")))
@@ -77,6 +81,7 @@ class Sample:
         origin: The file of its annotations.
         draw: Makes the label, (H, W), of indices of classes and VOID.
         split: "train", "val" or "test" where the data set says; else "".
+        size: The label's height and width where the annotations say, so that a wrong one is refused before it is drawn.
     """
 
     name: str
@@ -84,6 +89,7 @@ class Sample:
     origin: Path
     draw: Callable[[], Label]
     split: str = ""
+    size: tuple[int, int] | None = None
 
 
 @dataclass
@@ -104,6 +110,12 @@ class Source:
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
+def refuse_pipe(path: Path) -> None:
+    """Refuse what is there but neither file nor folder: reading it would wait for a writer. Raises: DataError."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise DataError(f"{path}: is a pipe or a device, expected a file. Take it away, or give another --annotations.")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file that holds an object.
 
@@ -111,8 +123,9 @@ def read_json(path: Path) -> dict[str, Any]:
         DataError: It cannot be read, is no JSON, or holds something else.
     """
     try:
+        refuse_pipe(path)
         with open(path, encoding="utf-8-sig") as file:
-            value = json.load(file)
+            value = json.load(file, object_pairs_hook=partial(_object, path))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}).") from error
     except (ValueError, RecursionError) as error:
@@ -120,6 +133,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{path}: expected a JSON object at the top, got {type(value).__name__}.")
     return value
+
+
+def _object(path: Path, fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a JSON object, whose names come once. Raises: DataError."""
+    made = dict(fields)
+    if len(made) < len(fields):
+        refuse_repeated((name for name, _ in fields), "the name", path)
+    return made
 
 
 def get(record: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:  # noqa: ANN401 - JSON is anything
@@ -177,9 +198,15 @@ def path_inside(folder: Path, text: str, origin: str | Path, base: Path | None =
 
 
 def files_below(folder: Path, ending: str) -> list[Path]:
-    """List the files of a folder and its subfolders whose names end so, in order."""
+    """List the files of a folder and its subfolders whose names end so, in order; a linked folder once."""
     found = []
+    seen = set()
     for directory, subfolders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(directory)
+        if real in seen:  # a link to a folder above would lead round and round
+            subfolders.clear()
+            continue
+        seen.add(real)
         subfolders.sort()
         found += [Path(directory, file) for file in sorted(files) if file.endswith(ending) and not file.startswith(".")]
     return found
@@ -195,14 +222,15 @@ def points(value: object, where: str, least: int = 3) -> list[tuple[float, float
     """Read the corners of a polygon, [[x, y], …].
 
     Raises:
-        DataError: There are fewer than `least`, or one is no pair of numbers that lies near an image.
+        DataError: There are fewer than `least`, one is no pair of numbers that lies near an image, or the outline is
+            longer than any.
     """
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise DataError(f"{where}: expected a list of points, got {value!r:.60}.")
     read = []
     for point in value:
         pair = point if isinstance(point, Sequence) and not isinstance(point, str) else ()
-        if len(pair) != 2 or not all(_is_finite(part) for part in pair):
+        if len(pair) != 2 or not all(is_near(part) for part in pair):
             raise DataError(f"{where}: a point should be two numbers up to {FARTHEST:g}, got {point!r:.60}.")
         read.append((float(pair[0]), float(pair[1])))
     if len(read) < least:
@@ -210,13 +238,17 @@ def points(value: object, where: str, least: int = 3) -> list[tuple[float, float
             f"{where}: has {len(read)} point{'' if len(read) == 1 else 's'}, needs {least} at least. "
             "Draw the object again, or take it out."
         )
+    length = sum(max(abs(x - u), abs(y - v)) for (x, y), (u, v) in zip(read, [*read[1:], *read[:1]], strict=True))
+    if length > LONGEST:
+        raise DataError(f"{where}: its outline has {length:.3g} pixels. Draw the object again, or take it out.")
     return read
 
 
-def _is_finite(value: object) -> bool:
+def is_near(value: object) -> bool:
+    """Say whether a value is a number that a point near an image has."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
-    return abs(value) <= FARTHEST  # no NaN is; beyond it pycocotools asks for gigabytes
+    return abs(value) <= FARTHEST  # no NaN is
 
 
 def counted(counts: Mapping[str, int]) -> str:
