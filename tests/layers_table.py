@@ -17,6 +17,8 @@ an error when the net is built; none is skipped. *Compiles* says whether torch.c
 layer. *File* is the module in `fcn_caffe/` that has the class; its shapes, gradient and refusals are in the reference
 of [layers](reference/layers.md) and of [data](reference/data.md).
 
+Which layers go into exported files, and which engines run them, is [a table of its own](export_layers.md).
+
 Written by `python tests/layers_table.py` from the registry; a test compares.
 
 | type | bottoms | tops | compiles | restrictions | file |

@@ -52,7 +52,7 @@ class Subject:
     def wanted(self) -> list[np.ndarray]:
         with torch.no_grad():
             blobs = self.net(self.inputs, keep=self.outputs)
-        return [blobs[name].numpy() for name in self.outputs]
+        return [blobs[name].detach().numpy() for name in self.outputs]
 
 
 class Many(nn.Module):
