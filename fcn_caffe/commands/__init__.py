@@ -30,7 +30,7 @@ COMMANDS = {
         "train": "train one net with one solver, as caffe train does",
         "explain_lr": "say what a solver's learning rate means",
         "doctor": "examine a net or a solver before it runs",
-        "report": "write a page of a run: curves, scores, images, how to repeat it",
+        "report": "write a page of a run: curves, scores, images",
         "parse_log": "turn training logs into CSV files",
         "plot_training_log": "draw a chart of training logs",
     },
