@@ -12,6 +12,7 @@ from small_stages import write_stages
 
 from fcn_caffe.commands import infer, score, train
 from fcn_caffe.host import devices
+from fcn_caffe.training.report import read_run
 from fcn_caffe.weights.transfer import load_weights
 
 
@@ -42,6 +43,9 @@ def test_solve_train_score_and_infer(folder, monkeypatch, capsys):
     statuses, said = texts(command_in_ranks(2, ["solve", "solvers/fine.prototxt"], folder))
     assert statuses == [0, 0] and "fine: best at iteration" in said and said.count("coarse: done") == 1
     assert len((folder / "snapshot/fine/scores.csv").read_text().splitlines()) == 4
+    (fine,) = read_run(folder / "snapshot/fine").stages
+    assert [start["processes"] for start in fine.starts] == [2] and [test.iteration for test in fine.tests] == [2, 4, 6]
+    assert [one["name"] for kind in ("best", "worst") for one in fine.images[kind]] in (["4", "5"], ["5", "4"])
     arguments = ["nets/fine.prototxt", "--weights", "weights/fine.caffemodel", "--iterations", "2"]
     results = command_in_ranks(3, ["score", *arguments, "--json", "three.json", "--save-predictions", "seen"], folder)
     assert [status for status, _, _ in results] == [0, 0, 0] and "wrote 2 answers" in results[0][1]
