@@ -1,4 +1,4 @@
-"""The options of new_task, in groups: data, labels, classes, splits, nets, training."""
+"""The options of new_task, in groups: data, label pictures, annotations, classes, splits, nets, training."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def task_parser(description: str | None) -> argparse.ArgumentParser:
     add("--force", action="store_true", help="replace an older task in that folder; its weights and snapshots stay")
     _add_data_options(options)
     _add_label_options(options)
+    _add_annotation_options(options)
     _add_class_options(options)
     _add_split_options(options)
     _add_net_options(options)
@@ -41,43 +42,39 @@ def task_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def _add_data_options(options: argparse.ArgumentParser) -> None:
-    add = options.add_argument_group("data", "label pictures, or annotations of a known format").add_argument
-    add("--images", type=Path, help="folder of photographs")
-    add("--labels", type=Path, help="folder of label images of the same names")
-    add("--label-suffix", default="", help='what label names have after the image\'s, such as "_mask"')
-    add(
-        "--annotations",
-        type=Path,
-        metavar="PLACE",
-        help="annotation file, or a data set's folder",
-    )
-    add("--format", choices=FORMATS, help="format of the annotations (default: told by the files)")
+    add = options.add_argument_group("data", "images with label pictures, or annotations").add_argument
+    add("--images", type=Path, metavar="FOLDER", help="photographs")
+    add("--labels", type=Path, metavar="FOLDER", help="label pictures of the same names")
+    add("--annotations", type=Path, metavar="PLACE", help="annotation file, or a data set's folder")
     add("--longest-side", type=positive, metavar="N", help="reduce longer images to N pixels, and labels with them")
-    add("--in-place", action="store_true", help="leave images and labels where they are, and name them by full paths")
 
 
 def _add_label_options(options: argparse.ArgumentParser) -> None:
-    add = options.add_argument_group("labels").add_argument
-    add("--classes", type=_class_count, help="number of classes (default: the highest label and one)")
-    add("--class-names", type=Path, help="class card, `INDEX: NAME` a line")
-    add(
-        "--void",
-        type=whole,
-        nargs="+",
-        action="extend",
-        metavar="VALUE",
-        help="label values that are not scored (default: 255)",
-    )
-    add("--mapping", type=Path, help="file of `VALUE: CLASS` or `RED GREEN BLUE: CLASS` lines")
-    add("--overlap", choices=("last", "smallest", "void"), default="last", help="object that a pixel of several is of")
-    add("--unlabelled", choices=("background", "void"), default="background", help="what pixels without an object are")
+    add = options.add_argument_group("label pictures", "with --labels").add_argument
+    suffix = 'what label names have after the image\'s, such as "_mask"'
+    add("--label-suffix", default="", metavar="TEXT", help=suffix)
+    add("--in-place", action="store_true", help="leave images and labels where they are, and name them by full paths")
+    add("--classes", type=_class_count, metavar="N", help="number of classes (default: the highest label and one)")
+    add("--class-names", type=Path, metavar="FILE", help="class card, `INDEX: NAME` a line")
+    void = "label values that are not scored (default: 255)"
+    add("--void", type=whole, nargs="+", action="extend", metavar="VALUE", help=void)
+    add("--mapping", type=Path, metavar="FILE", help="file of `VALUE: CLASS` or `RED GREEN BLUE: CLASS` lines")
+
+
+def _add_annotation_options(options: argparse.ArgumentParser) -> None:
+    add = options.add_argument_group("annotations", "with --annotations").add_argument
+    add("--format", choices=FORMATS, help="format of the annotations (default: told by the files)")
+    overlap = "object that a pixel of several is of (default: %(default)s)"
+    add("--overlap", choices=("last", "smallest", "void"), default="last", help=overlap)
+    unlabelled = "what pixels without an object are (default: %(default)s)"
+    add("--unlabelled", choices=("background", "void"), default="background", help=unlabelled)
     add("--all-classes", action="store_true", help="classes that the data set's own benchmark leaves out, too")
     add("--skip-missing", action="store_true", help="leave out images, or labels, that are not there")
 
 
 def _add_class_options(options: argparse.ArgumentParser) -> None:
     add = options.add_argument_group("classes").add_argument
-    add("--class-file", type=Path, help="the classes in order: `NAME` or `NAME RED GREEN BLUE` a line")
+    add("--class-file", type=Path, metavar="FILE", help="the classes in order: `NAME` or `NAME RED GREEN BLUE` a line")
     add("--map", type=Path, metavar="FILE", help="file of `old = new` and `old = void` lines")
     add("--merge", nargs="+", action="extend", default=[], metavar="NEW=OLD,OLD", help="make old classes a new one")
     add("--drop", nargs="+", action="extend", default=[], metavar="CLASS", help="make classes void")
@@ -92,10 +89,10 @@ def _add_split_options(options: argparse.ArgumentParser) -> None:
     add("--test-fraction", type=float, default=0.0, help="part held back for the last word (default: none)")
     group = "keep images of a group in one split: `parent` (their folder), or a regular expression of their names"
     add("--group-by", metavar="parent|REGEX", help=group)
-    add("--train-list", type=Path, help="file of names to train on")
-    add("--val-list", type=Path, help="file of names to score on after each step")
-    add("--test-list", type=Path, help="file of names for the last word")
-    add("--seed", type=seed, default=1337, help="of the split, the fillers and the order of images")
+    add("--train-list", type=Path, metavar="FILE", help="file of names to train on")
+    add("--val-list", type=Path, metavar="FILE", help="file of names to score on after each step")
+    add("--test-list", type=Path, metavar="FILE", help="file of names for the last word")
+    add("--seed", type=seed, default=1337, help="of the split, the fillers and the order of images (default: 1337)")
 
 
 def _add_net_options(options: argparse.ArgumentParser) -> None:
@@ -139,8 +136,8 @@ def _add_training_options(options: argparse.ArgumentParser) -> None:
     add("--momentum", type=_momentum, help="default: 0.9")
     add("--weight-decay", type=_rate, help="default: 5e-4; what the net's paper has with --net")
     add("--iter-size", type=positive, default=1, help="batches an update (default: %(default)s)")
-    add("--lr-policy", choices=("fixed", "poly"), default="poly")
-    add("--head-lr", type=_rate, default=1.0, help="rate of new layers over the trunk's")
+    add("--lr-policy", choices=("fixed", "poly"), default="poly", help="default: poly")
+    add("--head-lr", type=_rate, default=1.0, help="rate of new layers over the trunk's (default: 1)")
     add("--snapshot", type=positive, help="iterations between scored snapshots (default: a fourth of the stage)")
 
 
