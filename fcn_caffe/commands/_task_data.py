@@ -86,9 +86,15 @@ def bring_data(arguments: argparse.Namespace, out: Path, folder: Path) -> TaskDa
 
 
 def _splits(arguments: argparse.Namespace, pairs: Sequence[Pair], given: Mapping[str, str] | None = None) -> Splits:
+    val, test = arguments.val_fraction, arguments.test_fraction
+    own = set((given or {}).values()) if arguments.group_by is None and arguments.train_list is None else set()
+    for split, share, listed in (("val", val, arguments.val_list), ("test", test, arguments.test_list)):
+        if share is not None and (listed is not None or {"train", split} <= own):
+            cure = f"Leave it out{'' if listed else ', or draw all anew with --group-by'}."
+            raise DataError(f"--{split}-fraction: {listed or 'the data set'} says which images are {split}. {cure}")
     return make_splits(
         pairs,
-        Drawing(arguments.val_fraction, arguments.test_fraction, arguments.seed, arguments.group_by),
+        Drawing(0.2 if val is None else val, test or 0.0, arguments.seed, arguments.group_by),
         train_list=arguments.train_list,
         val_list=arguments.val_list,
         test_list=arguments.test_list,

@@ -85,8 +85,8 @@ def _add_class_options(options: argparse.ArgumentParser) -> None:
 
 def _add_split_options(options: argparse.ArgumentParser) -> None:
     add = options.add_argument_group("splits").add_argument
-    add("--val-fraction", type=float, default=0.2, help="part of the images held back for scoring (default: 0.2)")
-    add("--test-fraction", type=float, default=0.0, help="part held back for the last word (default: none)")
+    add("--val-fraction", type=float, metavar="SHARE", help="part of the images held back for scoring (default: 0.2)")
+    add("--test-fraction", type=float, metavar="SHARE", help="part held back for the last word (default: none)")
     group = "keep images of a group in one split: `parent` (their folder), or a regular expression of their names"
     add("--group-by", metavar="parent|REGEX", help=group)
     add("--train-list", type=Path, metavar="FILE", help="file of names to train on")

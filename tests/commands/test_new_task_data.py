@@ -436,6 +436,17 @@ def test_wrong_drawings(drawing, message):
 # -- the task's folder -------------------------------------------------------------------------------------------------
 
 
+def test_a_share_of_what_is_listed_is_refused(tmp_path, capsys):
+    options = ("--annotations", trees.write_cityscapes(tmp_path / "data"), "--out", tmp_path / "task", *QUICK)
+    assert run(*options, "--val-fraction", 0.5) == 1
+    assert "error: --val-fraction: the data set says which images are val. Leave it out" in capsys.readouterr().err
+    (tmp_path / "list.txt").write_text("x\n")
+    lists = ("--train-list", tmp_path / "list.txt", "--test-list", tmp_path / "list.txt", "--test-fraction", 0.5)
+    assert run(*options, *lists) == 1
+    assert "list.txt says which images are test. Leave it out." in capsys.readouterr().err
+    assert run(*options, "--val-fraction", 0.5, "--group-by", "[^/]+$", "--allow-stray") == 0
+
+
 def test_nothing_is_overwritten_without_force(tmp_path, capsys):
     options = (*index_labels(tmp_path, [1] * 4), *QUICK)
     task = tmp_path / "task"
