@@ -14,12 +14,14 @@ from torch import Tensor
 
 from fcn_caffe.layers.conv import DECONVOLVE
 from fcn_caffe.layers.forks.ssd import PriorBox
+from fcn_caffe.layers.norm import MVN
 from fcn_caffe.layers.pooling import FLOAT_MAX, SPP, Pooling
 from fcn_caffe.layers.reduce import ArgMax
 from fcn_caffe.proto import caffe_pb2
 
 __all__ = [
     "PortableArgMax",
+    "PortableMVN",
     "PortablePooling",
     "PortablePriorBox",
     "PortableSPP",
@@ -186,6 +188,23 @@ class PortableArgMax(ArgMax):
         rows = [torch.cat(found, 1)[:, None] for found in ((positions, largest) if self.values else (positions,))]
         top = torch.cat(rows, 1)
         return top.reshape(*top.shape, *(1,) * (bottom.ndim - 3))
+
+
+class PortableMVN(MVN):
+    """An MVN whose eps stays: PyTorch's exporter to ONNX drops a constant below 1e-8 that is added, and 0 / 0 is left.
+
+    Shapes: as MVN.
+    Source: Caffe MVNLayer.
+    """
+
+    def forward(self, bottom: Tensor) -> Tensor:
+        bottom = bottom.reshape(self._sizes(bottom))
+        flat = bottom.reshape(*bottom.shape[: self.kept_axes], -1)
+        centred = flat - flat.mean(-1, keepdim=True)
+        if self.variance:
+            deviation = centred.square().mean(-1, keepdim=True).sqrt()
+            centred = centred / ((deviation / self.eps + 1) * self.eps if self.eps else deviation)
+        return centred.reshape(bottom.shape)
 
 
 class PortablePriorBox(PriorBox):

@@ -137,8 +137,10 @@ def make_subject(name: str, net: Net, inputs: dict[str, np.ndarray]) -> Subject 
         return "a loss"
     outputs = [top for step in net.steps if step.bottoms for top in step.tops]
     outputs = [top for top in dict.fromkeys(outputs) if top in net.graph.outputs and top not in net.graph.inputs]
-    module_inputs = net.as_module(outputs).input_names if outputs else ()
-    if not module_inputs or not {*module_inputs} <= inputs.keys():
+    if not outputs or not net.graph.inputs:
+        return "no input or output"
+    module_inputs = net.as_module(outputs).input_names
+    if not {*module_inputs} <= inputs.keys():
         return "no input or output"
     fed = {key: torch.from_numpy(np.array(inputs[key], np.float32)) for key in module_inputs}
     subject = Subject(name, net, fed, outputs)

@@ -27,6 +27,7 @@ TRAPS = {
         "Deconvolution",
         "convolution_param { num_output: 2 kernel_size: 3 stride: 2 pad: 2 dilation: 2 }",
     ),
+    "a constant plane": ("MVN", ""),
     "equal values": ("ArgMax", "argmax_param { axis: 1 top_k: 2 }"),
 }
 
@@ -50,6 +51,7 @@ def test_each_engine_has_caffes_numbers(runs, engine, size):
     net, outputs, engines = runs
     x = torch.rand(size, generator=torch.Generator().manual_seed(0)) + 0.1
     x[:, 1] = x[:, 3]  # of equal values the last is the larger
+    x[:, 0] = 0.5
     if size[2] == 4:
         assert outputs[0] == "t0" and net(x=x)["t0"].shape == (1, 4, 2, 2)
     assert compare(net, {engine: engines[engine]}, {"x": x}, outputs) == {engine: ""}
