@@ -27,6 +27,7 @@ from fcn_caffe.host.text import show
 if TYPE_CHECKING:
     from fcn_caffe.net.net import Net
     from fcn_caffe.weights.formats import Format, Named
+    from fcn_caffe.weights.mapping import NetLayer
     from fcn_caffe.weights.record import Preprocessing
     from fcn_caffe.weights.transfer import Weights
 
@@ -132,10 +133,10 @@ def _map(arguments: argparse.Namespace, form: Format, net: Net, named: Named) ->
     layers = net_layers(net)
     pairs = read_pairs(arguments.map, layers) if arguments.map else None
     hint = ""
-    if form is ONNX and any("mean" in layer.shapes for layer in layers) and not _has_statistics(named):
+    if form is ONNX and any("mean" in layer.shapes for layer in layers) and not _has_all_statistics(named, layers):
         hint = (
-            " The file has no batch normalisations: exporters fold them into the convolutions. Give the state_dict or "
-            "the .pt2 of the model, or a net without them (`fcn-caffe merge_bn`)."
+            " The file lacks batch normalisations of the net: exporters fold them into the convolutions. Give the "
+            "state_dict or the .pt2 of the model, or a net without them (`fcn-caffe merge_bn`)."
         )
     mapped = map_weights(named, layers, arguments.source, pairs, hint)
     print(f"{arguments.source} ({form.name}): {len(named.arrays)} tensors\n{indent(mapped.report, '  ')}")
@@ -147,8 +148,10 @@ def _is_foreign(named: Named) -> bool:
     return not any(name.rpartition("/")[2].isdigit() for name in named.arrays)
 
 
-def _has_statistics(named: Named) -> bool:
-    return any(name.endswith((".running_mean", ".mean")) for name in (*named.arrays, *named.constants))
+def _has_all_statistics(named: Named, layers: Sequence[NetLayer]) -> bool:
+    """Whether there are as many batch normalisations in a file as in a net."""
+    means = [name for name in (*named.arrays, *named.constants) if name.endswith((".running_mean", ".mean"))]
+    return len(means) >= sum("mean" in layer.shapes for layer in layers)
 
 
 def _record(arguments: argparse.Namespace, form: Format) -> Preprocessing:

@@ -83,10 +83,22 @@ def _name(model: Any, program: Program) -> None:  # noqa: ANN401 (onnx_ir's)
     for value in list(graph.initializers.values()):
         value.metadata_props.clear()
         name = program.parameters.get(value.name)
-        if name is not None and name not in graph.initializers:
+        if name is None:
+            continue
+        if not _is_parameter(value, program):
+            # The exporter merges batch normalisations into convolutions: what is left is no layer's own.
+            layer, _, blob = name.rpartition(".")
+            name = f"{layer}_merged.{blob}"
+        if name not in graph.initializers:
             value.name = name
     graph.name, graph.doc_string = "net", None
     graph.metadata_props.clear()
+
+
+def _is_parameter(value: Any, program: Program) -> bool:  # noqa: ANN401 (onnx_ir's)
+    """Whether an initializer still has the numbers of the parameter that it is called after."""
+    parameter = program.exported.state_dict[value.name].detach().numpy()
+    return np.array_equal(value.const_value.numpy(), parameter)
 
 
 def _name_sizes(value: Any, program: Program) -> None:  # noqa: ANN401 (onnx_ir's)

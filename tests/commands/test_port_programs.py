@@ -129,7 +129,7 @@ def test_an_onnx_file(folder: Path, dynamo: bool, capsys: pytest.CaptureFixture[
     scores_alike(folder / "plain.prototxt", folder / "out.caffemodel", module)
     said = capsys.readouterr()
     assert "checked with hand.onnx in ONNX Runtime" in said.out
-    assert "The file has no batch normalisations: exporters fold them into the convolutions." in said.err
+    assert "The file lacks batch normalisations of the net: exporters fold them into the convolutions." in said.err
 
 
 @pytest.mark.needs_package("onnxscript")

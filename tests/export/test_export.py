@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import os
@@ -25,7 +26,7 @@ from fcn_caffe.export.program_file import open_program
 from fcn_caffe.net.rewrite.convolution_proof import fill_at_random
 from fcn_caffe.proto import write_text
 from fcn_caffe.weights.record import Preprocessing, sha256_of, write_preprocessing
-from fcn_caffe.weights.transfer import net_weights, save_weights
+from fcn_caffe.weights.transfer import load_weights, net_weights, save_weights
 
 pytestmark = [pytest.mark.needs_package("onnxruntime"), pytest.mark.needs_package("onnxscript")]
 
@@ -46,6 +47,13 @@ FCN = (
     conv("fr", "norm1", 4, "kernel_size: 1"),
     layer("up", "Deconvolution", "fr", more="convolution_param { num_output: 4 kernel_size: 4 stride: 2 group: 4 }"),
     layer("score", "Crop", "up data", more="crop_param { axis: 2 offset: 6 }"),
+)
+
+SMALL = (
+    input_layer("data", 1, 3, 24, 32),
+    conv("conv", "data", 4, "kernel_size: 3 pad: 1"),
+    layer("relu", "ReLU", "conv", "conv"),
+    conv("score", "conv", 4, "kernel_size: 3"),
 )
 
 
@@ -79,26 +87,37 @@ def close(found: np.ndarray[Any, Any], wanted: torch.Tensor, within: float = 1e-
 
 @pytest.mark.needs_package("openvino")
 @pytest.mark.parametrize("ending", OPEN)
-def test_a_file_gives_the_nets_numbers_at_any_size(tmp_path: Path, ending: str) -> None:
+def test_a_file_gives_the_nets_numbers_at_any_size(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], ending: str
+) -> None:
     net = save(tmp_path, *FCN)
-    words = ["export", "net.prototxt", f"a{ending}", "--weights", "net.caffemodel"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-m", "fcn_caffe", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert export(tmp_path, f"a{ending}") == 0
+    said = capfd.readouterr()
+    assert said.err == ""
     for line in (
         "takes data, N x 3 x H x W, float32",
         "gives score, N x 4 x H x W, float32",
         "at 1x3x75x100 and 2x3x101x83: largest difference",
     ):
-        assert line in done.stdout
+        assert line in said.out
     engine = OPEN[ending](tmp_path / f"a{ending}")
     for shape in ((3, 3, 24, 32), (1, 3, 41, 18)):
         blob = numbers(*shape)
         close(engine.run({"data": blob})[0], net(torch.from_numpy(blob))["score"])
     known = {"net.prototxt", "net.caffemodel", "net.caffemodel.preprocessing.json", f"a{ending}"}
     assert {file.name for file in tmp_path.iterdir()} == known | ({"a.bin"} if ending == ".xml" else set())
+
+
+def test_the_command_says_nothing_but_what_it_wrote(tmp_path: Path) -> None:
+    save(tmp_path, *SMALL)
+    words = ["export", "net.prototxt", "a.onnx", "--weights", "net.caffemodel"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "fcn_caffe", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    said = [line.split(" ")[0] for line in done.stdout.splitlines()]
+    assert said == ["takes", "gives", "checked", "wrote"]
 
 
 def facts_of(path: Path) -> dict[str, str]:
@@ -118,7 +137,7 @@ def facts_of(path: Path) -> dict[str, str]:
 @pytest.mark.needs_package("openvino")
 @pytest.mark.parametrize("ending", OPEN)
 def test_a_file_takes_photographs_gives_classes_and_says_what_they_are(tmp_path: Path, ending: str) -> None:
-    net = save(tmp_path, *FCN)
+    net = save(tmp_path, *SMALL)
     assert export(tmp_path, f"a{ending}", "--preprocess", "--argmax") == 0
     image = np.random.default_rng(3).integers(0, 256, (2, 3, 33, 47), np.uint8)
     (found,) = OPEN[ending](tmp_path / f"a{ending}").run({"data": image})
@@ -157,14 +176,14 @@ def test_float16_weights(tmp_path: Path, ending: str) -> None:
 
 
 def test_outputs_come_in_the_order_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    net = save(tmp_path, *FCN)
-    assert export(tmp_path, "a.pt2", "--outputs", "pool1", "conv/1") == 0
+    net = save(tmp_path, *SMALL)
+    assert export(tmp_path, "a.pt2", "--outputs", "score", "conv") == 0
     blob = numbers(1, 3, 30, 26)
     found = open_program(tmp_path / "a.pt2").run({"data": blob})
-    wanted = net({"data": torch.from_numpy(blob)}, keep=("pool1", "conv/1"))
-    close(found[0], wanted["pool1"])
-    close(found[1], wanted["conv/1"])
-    assert "score" not in capsys.readouterr().out
+    wanted = net({"data": torch.from_numpy(blob)}, keep=("score", "conv"))
+    close(found[0], wanted["score"])
+    close(found[1], wanted["conv"])
+    assert "gives score, N x 4 x H - 2 x W - 2, float32\ngives conv, N x 4 x H x W" in capsys.readouterr().out
 
 
 def test_weights_keep_caffes_names_also_beside_the_file_of_a_large_net(
@@ -192,6 +211,36 @@ def test_weights_keep_caffes_names_also_beside_the_file_of_a_large_net(
     sizes = model.graph.input[0].type.tensor_type.shape.dim
     assert [size.dim_param or size.dim_value for size in sizes] == ["N", 3, "H", "W"]
     assert str(ROOT) not in str(model)  # the exporter notes where each operator comes from
+
+
+NORMED = (
+    input_layer("data", 1, 3, 12, 12),
+    conv("conv", "data", 4, "kernel_size: 3 bias_term: false"),
+    layer("bn", "BatchNorm", "conv", "conv"),
+    conv("score", "conv", 3, "kernel_size: 1"),
+)
+
+
+def test_merged_weights_do_not_have_the_name_of_the_layers_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import onnx
+
+    save(tmp_path, *NORMED)
+    assert export(tmp_path, "a.onnx") == 0 and export(tmp_path, "a.pt2") == 0
+    names = {tensor.name for tensor in onnx.load(tmp_path / "a.onnx").graph.initializer}
+    assert names >= {"conv_merged.weight", "score.weight", "score.bias"} and "conv.weight" not in names
+
+    net, back = str(tmp_path / "net.prototxt"), tmp_path / "back.caffemodel"
+    assert commands.main(["port_weights", str(tmp_path / "a.onnx"), str(back), "--net", net]) == 1
+    said = capsys.readouterr().err
+    assert "The file lacks batch normalisations of the net" in said and "the .pt2 of the model" in said
+    assert not back.exists()
+    assert commands.main(["port_weights", str(tmp_path / "a.pt2"), str(back), "--net", net]) == 0
+    wanted = load_weights(tmp_path / "net.caffemodel")
+    for name, blobs in load_weights(back).items():
+        for found, expected in zip(blobs, wanted[name], strict=True):
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_borders_are_computed_once_in_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -325,10 +374,10 @@ def test_a_python_layer_is_refused_by_its_name(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_weights_that_lack_a_layer_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save(tmp_path, *FCN)
-    save(tmp_path, *FCN[:2], name="other", record=None)
+    save(tmp_path, *SMALL)
+    save(tmp_path, *SMALL[:2], name="other", record=None)
     assert export(tmp_path, "a.onnx", weights="other.caffemodel") == 1
-    assert "has no weights for layer fr, up" in capsys.readouterr().err
+    assert "has no weights for layer score" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -342,7 +391,7 @@ def test_a_package_that_is_not_there_is_named_with_its_extra(
     gone: str,
     extra: str,
 ) -> None:
-    save(tmp_path, *FCN)
+    save(tmp_path, *SMALL)
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == gone else find(name, *more))
     assert export(tmp_path, out) == 1
@@ -352,7 +401,7 @@ def test_a_package_that_is_not_there_is_named_with_its_extra(
 def test_a_file_whose_numbers_are_off_is_not_left(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save(tmp_path, *FCN)
+    save(tmp_path, *SMALL)
     (tmp_path / "a.pt2").write_text("the old one")
     before = sorted(tmp_path.iterdir())
 
@@ -374,10 +423,40 @@ def test_a_file_whose_numbers_are_off_is_not_left(
     assert "0.0000% of the classes are the same" in capsys.readouterr().err
 
 
+def test_a_stop_during_the_check_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, *GREY)
+    before = sorted(tmp_path.iterdir())
+
+    def stop(path: Path) -> Engine:
+        assert path.exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program_file, "open_program", stop)
+    assert export(tmp_path, "a.pt2") == 130
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_full_disk_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, *GREY)
+    before = sorted(tmp_path.iterdir())
+
+    def fill(program: object, path: Path, facts: str) -> None:
+        path.write_bytes(b"PK")
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(program_file, "write_program", fill)
+    assert export(tmp_path, "a.pt2") == 1
+    said = capsys.readouterr().err
+    assert "No space left on device" in said and said.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    net = save(tmp_path, *FCN)
+    net = save(tmp_path, *SMALL)
     with torch.no_grad():
-        net.params["fr"][0].fill_(float("nan"))
+        net.params["score"][0].fill_(float("nan"))
     save_weights(tmp_path / "net.caffemodel", net_weights(net), "small")
     assert export(tmp_path, "a.pt2") == 1
     assert "'score' is not finite on random inputs. Are the weights this net's?" in capsys.readouterr().err
