@@ -15,11 +15,13 @@ from fcn_caffe.export.portable_layers import (
     PortableMVN,
     PortablePooling,
     PortablePriorBox,
+    PortableSegNetBN,
     PortableSPP,
     deconvolve,
 )
 from fcn_caffe.layers.base import Layer, of_shape
 from fcn_caffe.layers.conv import Deconvolution
+from fcn_caffe.layers.forks.batch_norm import SegNetBN
 from fcn_caffe.layers.forks.neuron import SamplingDropout
 from fcn_caffe.layers.forks.ssd import PriorBox
 from fcn_caffe.layers.norm import MVN
@@ -85,6 +87,12 @@ def _rebuild(kind: type[Layer], layer: Layer, bottoms: Sequence[Tensor]) -> Laye
     return kind(layer.param, *bottoms)
 
 
+def _share_norm(layer: Any, bottoms: Sequence[Tensor]) -> Layer:  # noqa: ANN401 (of the kind that _REWRITES says)
+    twin = PortableSegNetBN(layer.param, *bottoms)
+    twin.scale, twin.shift = layer.scale, layer.shift
+    return twin
+
+
 def _deconvolve(layer: Any, bottoms: Sequence[Tensor]) -> Layer:  # noqa: ANN401 (of the kind that _REWRITES says)
     twin: Layer = layer if layer.by_taps else layer.with_convolve(deconvolve)
     return twin
@@ -95,6 +103,7 @@ _REWRITES: Mapping[type[Layer], Callable[[Any, Sequence[Tensor]], Layer]] = {
     MVN: partial(_rebuild, PortableMVN),
     Pooling: partial(_rebuild, PortablePooling),
     PriorBox: partial(_rebuild, PortablePriorBox),
+    SegNetBN: _share_norm,
     SPP: partial(_rebuild, PortableSPP),
     Deconvolution: _deconvolve,
 }

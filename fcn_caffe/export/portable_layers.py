@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fcn_caffe.layers.conv import DECONVOLVE
+from fcn_caffe.layers.forks.batch_norm import SegNetBN
 from fcn_caffe.layers.forks.ssd import PriorBox
 from fcn_caffe.layers.norm import MVN
 from fcn_caffe.layers.pooling import FLOAT_MAX, SPP, Pooling
@@ -25,6 +26,7 @@ __all__ = [
     "PortablePooling",
     "PortablePriorBox",
     "PortableSPP",
+    "PortableSegNetBN",
     "deconvolve",
 ]
 
@@ -188,6 +190,25 @@ class PortableArgMax(ArgMax):
         rows = [torch.cat(found, 1)[:, None] for found in ((positions, largest) if self.values else (positions,))]
         top = torch.cat(rows, 1)
         return top.reshape(*top.shape, *(1,) * (bottom.ndim - 3))
+
+
+class PortableSegNetBN(SegNetBN):
+    """SegNet's BN by the batch, with the mean taken off first: one value a channel is exactly 0 in every engine.
+
+    Engines compute x * s - mean * s, and with an eps of 1e-9 s is 30000: of one value, rounding alone would be left.
+
+    Shapes: as SegNetBN.
+    Source: SegNet's BNLayer.
+    """
+
+    def forward(self, bottom: Tensor) -> Tensor | tuple[Tensor, ...]:
+        if not self.learns:
+            return super().forward(bottom)
+        mean = bottom.mean((0, 2, 3), keepdim=True)
+        variance = (bottom - mean).square().mean((0, 2, 3), keepdim=True)
+        eps = 1e-9  # PyTorch's exporter drops a constant below 1e-8 that is added
+        top = (bottom - mean) / ((variance / eps + 1) * eps).sqrt() * self.scale + self.shift
+        return top if self.top_count == 1 else (top, mean, variance)[: self.top_count]
 
 
 class PortableMVN(MVN):

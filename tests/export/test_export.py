@@ -310,6 +310,15 @@ def test_sizes_that_are_free_and_sizes_that_are_not(
     assert all(line in out for line in said), out
 
 
+def test_one_value_a_channel_normalised_by_its_batch_is_zero_in_the_file(tmp_path: Path) -> None:
+    bn = layer("bn", "BN", "conv", more="bn_param { shift_filler { type: 'constant' value: 0.5 } }")
+    net = save(tmp_path, input_layer("data", 1, 3, 5, 5), conv("conv", "data", 4, "kernel_size: 5"), bn)
+    assert export(tmp_path, "a.onnx") == 0  # a check at one image
+    blob = numbers(1, 3, 5, 5, spread=64)
+    wanted = net(torch.from_numpy(blob))["bn"]
+    close(open_onnx(tmp_path / "a.onnx").run({"data": blob})[0], wanted)
+
+
 def test_a_net_that_trains_loses_what_it_trains_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = (input_layer("data", 1, 3, 12, 12), TRAINING[1])
     net = save(tmp_path, *plain)
