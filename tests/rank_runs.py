@@ -11,11 +11,14 @@ import os
 import signal
 import socket
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import h5py  # type: ignore[import-untyped]
 import numpy as np
@@ -27,15 +30,19 @@ from fcn_caffe.errors import DataError, FcnCaffeError
 from fcn_caffe.evaluation.details import Details
 from fcn_caffe.evaluation.score import score_heads
 from fcn_caffe.host.ranks import ALONE, Ranks, join_ranks, silence_others
+from fcn_caffe.net.memory import solver_bytes, training_bytes
 from fcn_caffe.proto import caffe_pb2, parse_text
-from fcn_caffe.training.solver import Solver
+from fcn_caffe.training.solver import Solver, settings
 from fcn_caffe.weights.transfer import net_weights
 
 Array = npt.NDArray[Any]
 Weights = dict[str, list[Array]]
 
-# This file it does not find; an optimizer imports the last.
-PRELOADED = ["h5py", "fcn_caffe.training.solver", "fcn_caffe.evaluation.score", "torch._dynamo"]
+# This file it does not find; optimizers import the last two.
+PRELOADED = [
+    *("h5py", "fcn_caffe.training.stage", "fcn_caffe.doctor.stages", "fcn_caffe.evaluation.score"),
+    *("torch._dynamo", "torch.distributed.optim"),
+]
 ROWS = 48
 NET = """
 name: "tiny"
@@ -157,6 +164,45 @@ def train_alone(param: caffe_pb2.SolverParameter, steps: int, **options: Any) ->
     return train(ALONE, param.SerializeToString(), steps, **options)
 
 
+def train_all(ranks: Ranks, texts: Sequence[bytes], steps: int) -> list[tuple[Weights, list[float], Any]]:
+    """Train with one solver after the other."""
+    return [train(ranks, text, steps) for text in texts]
+
+
+def share_history(
+    ranks: Ranks, texts: Sequence[bytes], steps: int
+) -> list[tuple[Weights, Weights, bytes, bytes, int, list[int], bool]]:
+    """Train with each solver, its history shared out, and again as it is.
+
+    Return the weights and the solver states of both, the bytes of history that this process had and that each was said
+    to have, and whether every step could be seen in every blob.
+    """
+    found = []
+    for text in texts:
+        ends = []
+        for is_shared in (True, False):
+            solver = Solver(
+                caffe_pb2.SolverParameter.FromString(text), device="cpu", ranks=ranks, shard_history=is_shared
+            )
+            solver.step(1)
+            before = [item.blob._version for item in solver.net.learnable_params]
+            solver.step(steps - 1)
+            seen = [item.blob._version for item in solver.net.learnable_params]
+            path = solver.snapshot()
+            ends.append((net_weights(solver.net), path.read_bytes() if ranks.is_first else b""))
+            if is_shared:
+                assert solver._shared is not None and not solver.optimizer.state
+                kept = [one for each in solver._shared.own.state.values() for one in each["history"]]
+                mine, said = sum(one.nbytes for one in kept), solver._shared.bytes_of_ranks()
+                is_seen = all(one < other for one, other in zip(before, seen, strict=True))
+                need = solver_bytes(solver.net, solver.param.type) + training_bytes(solver.net)
+                with mock.patch.object(settings, "free_bytes", lambda device: need - sum(said) + mine):  # noqa: B023
+                    solver.refuse_too_large()
+        (weights, state), (plain_weights, plain_state) = ends
+        found.append((weights, plain_weights, state, plain_state, mine, said, is_seen))
+    return found
+
+
 def average(ranks: Ranks) -> list[Array]:
     """Average what differs in memory between the ranks: strided, in another memory format, without a gradient."""
     values = torch.arange(24.0).reshape(1, 2, 3, 4) + ranks.rank
@@ -174,13 +220,19 @@ def messages(ranks: Ranks) -> tuple[Any, Any, list[float]]:
     return every, ranks.from_first([ranks.rank]), ranks.mean([3.0 * ranks.rank])
 
 
-def fail_together(ranks: Ranks, failing: Sequence[int], text: str) -> str:
-    """Let some ranks fail in a block that all have to come through, while the others gather."""
-    with ranks.all_or_none():
-        if ranks.rank in failing:
-            raise DataError(text)
-        ranks.from_first(ranks.rank)
-    return "through"
+def fail_together(ranks: Ranks, cases: Sequence[tuple[Sequence[int], str]]) -> list[str]:
+    """Let some ranks fail in a block that all have to come through, while the others gather; say how each ended."""
+    ends = []
+    for failing, text in cases:
+        try:
+            with ranks.all_or_none():
+                if ranks.rank in failing:
+                    raise DataError(text)
+                ranks.from_first(ranks.rank)
+            ends.append("through")
+        except (DataError, SystemExit) as error:
+            ends.append(f"{type(error).__name__}: {error}")
+    return ends
 
 
 def die_in_step(ranks: Ranks, text: bytes, rank: int, step: int) -> int:
@@ -229,8 +281,13 @@ def test_and_score(ranks: Ranks, text: bytes, passes: int) -> tuple[dict[str, An
 # -- commands ----------------------------------------------------------------------------------------------------
 
 
-def command_in_ranks(count: int, words: Sequence[str], folder: Path) -> list[tuple[int, str, str]]:
-    """Run `fcn-caffe WORDS` in `count` processes, as torchrun does; return status, stdout and stderr of each."""
+def command_in_ranks(
+    count: int, words: Sequence[str], folder: Path, interrupt_at: Path | None = None
+) -> list[tuple[int, str, str]]:
+    """Run `fcn-caffe WORDS` in `count` processes, as torchrun does; return status, stdout and stderr of each.
+
+    Once the file `interrupt_at` is there, every process gets SIGINT.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -241,7 +298,8 @@ def command_in_ranks(count: int, words: Sequence[str], folder: Path) -> list[tup
     for rank, (_, send) in enumerate(pipes):
         variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1"}
         environment = {name: str(value) for name, value in {**variables, "MASTER_PORT": port}.items()}
-        processes.append(context.Process(target=_command, args=(send, environment, list(words), str(folder))))
+        arguments = (send, environment, list(words), str(folder), interrupt_at)
+        processes.append(context.Process(target=_command, args=arguments))
     for process in processes:
         process.start()
     for _, send in pipes:
@@ -253,10 +311,13 @@ def command_in_ranks(count: int, words: Sequence[str], folder: Path) -> list[tup
     return results
 
 
-def _command(send: Any, environment: dict[str, str], words: list[str], folder: str) -> None:
+def _command(send: Any, environment: dict[str, str], words: list[str], folder: str, interrupt_at: Path | None) -> None:
     os.environ.update(environment)
     os.chdir(folder)
     torch.set_num_threads(1)
+    if interrupt_at is not None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # the forkserver ignores it
+        threading.Thread(target=_interrupt_at, args=(interrupt_at,), daemon=True).start()
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         try:
@@ -265,3 +326,9 @@ def _command(send: Any, environment: dict[str, str], words: list[str], folder: s
             status = error.code
     send.send((status, out.getvalue(), err.getvalue()))
     send.close()
+
+
+def _interrupt_at(file: Path) -> None:
+    while not file.exists():
+        time.sleep(0.01)
+    signal.raise_signal(signal.SIGINT)

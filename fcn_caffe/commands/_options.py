@@ -190,6 +190,11 @@ def add_ranks_options(parser: argparse.ArgumentParser) -> None:
         help="divide a loss by the valid pixels of each rank's own batch, as Caffe does, or of all ranks' (default: "
         "%(default)s)",
     )
+    group.add_argument(
+        "--shard-history",
+        action="store_true",
+        help="keep the solver's history once, shared out over the ranks: less memory, equal weights",
+    )
 
 
 # -- faster nets -------------------------------------------------------------------------------------------------------

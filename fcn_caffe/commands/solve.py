@@ -143,6 +143,7 @@ def _make_training(planned: Planned, arguments: argparse.Namespace, ranks: Ranks
         ranks=ranks,
         sync_bn=arguments.sync_bn,
         normalize_over_ranks=arguments.normalize_over == "ranks",
+        shard_history=arguments.shard_history,
         patience=arguments.patience,
     )
 

@@ -189,6 +189,7 @@ def _make_solver(arguments: argparse.Namespace, ranks: Ranks) -> Solver:
         ranks=ranks,
         sync_bn=arguments.sync_bn,
         normalize_over_ranks=arguments.normalize_over == "ranks",
+        shard_history=arguments.shard_history,
     )
     solver.refuse_too_large()
     solver.preprocessing = _record(arguments, param, solver.net)

@@ -6,10 +6,12 @@ tensors, everything else as JSON.
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
 import re
+import signal
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -20,14 +22,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.graph import increment_version
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from fcn_caffe.errors import FcnCaffeError, RanksError
 
-__all__ = ["ALONE", "Ranks", "Share", "is_launched", "join_ranks", "joined_ranks"]
+__all__ = ["ALONE", "Ranks", "Share", "explain_lost_ranks", "is_launched", "join_ranks", "joined_ranks"]
 
 _MOST_ELEMENTS = 1 << 24  # of gradients that travel in one tensor: 64 MiB
+_SECONDS_TO_EXIT = 60  # then a failed process whose NCCL hangs is killed
 _PATIENCE = timedelta(minutes=30)  # what one process may do alone, such as a large snapshot, while others wait
 
 
@@ -107,7 +111,7 @@ class Ranks:
             return [list(numbers)]
         mine = torch.tensor(numbers, dtype=torch.float64)
         every = [torch.empty_like(mine) for _ in range(self.count)]
-        with _together():
+        with explain_lost_ranks():
             dist.all_gather(every, mine)
         return [one.tolist() for one in every]
 
@@ -130,7 +134,7 @@ class Ranks:
         padded = torch.zeros(max(sizes), dtype=torch.uint8)
         padded[: mine.numel()] = mine
         every = [torch.empty_like(padded) for _ in range(self.count)]
-        with _together():
+        with explain_lost_ranks():
             dist.all_gather(every, padded)
         return [json.loads(bytes(one[:size].tolist())) for one, size in zip(every, sizes, strict=True)]
 
@@ -144,7 +148,7 @@ class Ranks:
         """Return the sum of a tensor over the processes; every process gets the same bits."""
         total = tensor.detach().clone(memory_format=torch.contiguous_format)
         if self.count > 1:
-            with _together():
+            with explain_lost_ranks():
                 dist.all_reduce(total)
         return total
 
@@ -161,7 +165,7 @@ class Ranks:
             flat = (
                 pack[0] if len(pack) == 1 and pack[0].is_contiguous() else torch.cat([one.reshape(-1) for one in pack])
             )
-            with _together():
+            with explain_lost_ranks():
                 dist.all_reduce(flat)
             flat.div_(self.count)
             if flat is not pack[0]:
@@ -175,10 +179,24 @@ class Ranks:
             return
         for tensor in tensors:
             whole = tensor.detach().contiguous()
-            with _together():
+            with explain_lost_ranks():
                 dist.broadcast(whole, 0)
             if whole.data_ptr() != tensor.data_ptr():
                 tensor.copy_(whole)
+            else:
+                increment_version(tensor)  # else who keeps what was made of it does not see the change
+
+    def send_to_first(self, tensor: Tensor, owner: int) -> Tensor:
+        """Return on rank 0 the tensor of rank `owner`, elsewhere one's own; all are of one shape."""
+        if not owner or self.rank not in (0, owner):
+            return tensor
+        whole = tensor.detach().contiguous()
+        with explain_lost_ranks():
+            if self.is_first:
+                dist.recv(whole, owner)
+            else:
+                dist.send(whole, 0)
+        return whole
 
     # -- turns ------------------------------------------------------------------------------------------------
 
@@ -237,10 +255,12 @@ def _packs(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def _together() -> Iterator[None]:
+def explain_lost_ranks() -> Iterator[None]:
     """Turn what PyTorch raises when a process is gone into one sentence."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         # "[file:line] Read error [address]: Connection reset by peer. This is typically …"
         first = re.sub(r"^\[[^]]*\] ", "", str(error)).partition("\n")[0].partition(". ")[0]
@@ -280,9 +300,12 @@ def join_ranks(rank: int, count: int, meeting: str = "env://", local: int = 0) -
     try:
         yield Ranks(rank, count, local)
     except BaseException:
-        # The process ends. NCCL would wait here for the others, which wait for this one.
+        # The process ends. NCCL would wait here for the others, which wait for this one. At exit PyTorch aborts it,
+        # which may hang too: then torchrun would not learn that this process has failed.
         if backend == "gloo":
             dist.destroy_process_group()
+        else:
+            atexit.register(signal.alarm, _SECONDS_TO_EXIT)
         raise
     dist.destroy_process_group()
 

@@ -239,6 +239,7 @@ class Training:
         ranks: as Solver takes them; rank 0 writes the files.
         sync_bn: as Solver takes it.
         normalize_over_ranks: as Solver takes it.
+        shard_history: as Solver takes it.
         patience: end the stage early, when it was scored so many times without a better mean IU; never where None.
     Attributes:
         on_scores: functions to call after each scoring; on rank 0.
@@ -261,6 +262,7 @@ class Training:
         ranks: Ranks = ALONE,
         sync_bn: bool = False,
         normalize_over_ranks: bool = False,
+        shard_history: bool = False,
         patience: int | None = None,
     ) -> None:
         self.stage, self.ranks, self.patience = stage, ranks, patience
@@ -282,6 +284,7 @@ class Training:
             ranks=ranks,
             sync_bn=sync_bn,
             normalize_over_ranks=normalize_over_ranks,
+            shard_history=shard_history,
         )
         self.solver.refuse_too_large()
         if on_step is not None:

@@ -10,7 +10,7 @@ import pytest
 from rank_runs import command_in_ranks
 from small_stages import write_stages
 
-from fcn_caffe.commands import infer, score, train
+from fcn_caffe.commands import infer, score, solve, train
 from fcn_caffe.host import devices
 from fcn_caffe.training.report import read_run
 from fcn_caffe.weights.transfer import load_weights
@@ -92,10 +92,20 @@ def test_train_goes_on_from_the_newest_snapshot(folder):
     ended = load_weights(folder / "snapshot/coarse/train_iter_6.caffemodel")
     for path in (folder / "snapshot/coarse").glob("train_iter_6*"):
         path.unlink()
-    statuses, said = texts(command_in_ranks(2, words, folder))
-    assert statuses == [0, 0] and "train_iter_4.solverstate" in said
+    statuses, said = texts(command_in_ranks(2, [*words, "--shard-history"], folder))
+    assert statuses == [0, 0] and "train_iter_4.solverstate" in said and said.count("shared out over the ranks as") == 1
     again = load_weights(folder / "snapshot/coarse/train_iter_6.caffemodel")
     assert all((one == other).all() for name in ended for one, other in zip(ended[name], again[name], strict=True))
+
+
+def test_ctrl_c_makes_one_snapshot_and_says_how_to_go_on(folder):
+    words = ["solve", "solvers/coarse.prototxt", "--max-iter", "1000000"]
+    results = command_in_ranks(2, words, folder, interrupt_at=folder / "snapshot/coarse/scores.csv")
+    statuses, said = texts(results)
+    assert statuses == [130, 130] and said.count("coarse: stopped after") == 1 and "Traceback" not in said
+    assert f"stopped. To go on: torchrun --nproc-per-node 2 -m fcn_caffe {' '.join(words)} --resume" in said
+    at = max(int(path.stem.rpartition("_")[2]) for path in (folder / "snapshot/coarse").glob("*.solverstate"))
+    assert said.count(f"Snapshotting solver state to binary proto file snapshot/coarse/train_iter_{at}.solver") == 1
 
 
 def test_errors_are_told_once_with_the_rank(folder):
@@ -111,6 +121,15 @@ def test_train_takes_one_of_resume_and_snapshot(folder, monkeypatch, capsys):
     (folder / "x.solverstate").touch()
     assert train.main(["--solver", "solvers/coarse.prototxt", "--resume", "--snapshot", "x.solverstate"]) == 1
     assert "--resume to go on from the newest" in capsys.readouterr().err
+
+
+def test_one_process_shares_no_history(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    for words in ((solve, "solvers/coarse.prototxt"), (train, "--solver", "solvers/coarse.prototxt")):
+        command, *arguments = words
+        assert command.main([*arguments, "--shard-history"]) == 1
+        assert "leave out --shard-history" in capsys.readouterr().err
+    assert not list((folder / "snapshot").glob("*/*.caffemodel"))
 
 
 def test_several_gpus_become_torchrun(monkeypatch):

@@ -19,6 +19,8 @@ SCRIPT = """
 import sys
 from multiprocessing import Process
 
+import torch._dynamo  # which optimizers import: once, for both processes
+
 import fcn_caffe.pycaffe as caffe
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 import rank_runs
@@ -9,9 +11,11 @@ import torch
 from rank_runs import BATCH_NORM, DROPOUT, RATES, in_ranks, solver_of, train, train_alone
 
 from fcn_caffe import RanksError
+from fcn_caffe.errors import SolverError
 from fcn_caffe.host import ranks as host_ranks
 from fcn_caffe.host.ranks import ALONE, joined_ranks
-from fcn_caffe.training.solver import Solver
+from fcn_caffe.training.solver import SGD, Solver
+from fcn_caffe.training.solver.shared_history import SharedHistory
 
 
 @pytest.fixture
@@ -34,27 +38,74 @@ def check_same(first, second):
             assert np.array_equal(one, other), name
 
 
-@pytest.mark.parametrize(("rule", "count"), [*((rule, 2) for rule in RATES), ("SGD", 4), ("Adam", 4)])
-def test_ranks_equal_one_process_of_larger_iter_size(folder, rule, count):
+@pytest.mark.parametrize(("count", "rules"), [(2, tuple(RATES)), (4, ("SGD", "Adam"))])
+def test_ranks_equal_one_process_of_larger_iter_size(folder, count, rules):
     """20 steps of every rule; clipped, decayed. iter_size 2 besides, with 4 ranks."""
     size = 2 if count == 4 else 1
-    param = solver_of(folder, rule, more=f"clip_gradients: {0.5 * size} iter_size: {size}")
-    alone = solver_of(folder, rule, more=f"clip_gradients: {0.5 * size * count} iter_size: {size * count}")
-    start, _, _ = train_alone(param, 0)
-    weights, losses, data = train_alone(alone, 20)
-    every = in_ranks(count, train, param.SerializeToString(), 20)
-    check_close(every[0][0], weights, start)
-    np.testing.assert_allclose(every[0][1], losses, rtol=1e-5)
-    for other in every:
-        check_same(other[0], every[0][0])
-        assert other[1] == every[0][1] and other[2] == data
+    params = [solver_of(folder, rule, more=f"clip_gradients: {0.5 * size} iter_size: {size}") for rule in rules]
+    runs = in_ranks(count, rank_runs.train_all, [param.SerializeToString() for param in params], 20)
+    for index, rule in enumerate(rules):
+        alone = solver_of(folder, rule, more=f"clip_gradients: {0.5 * size * count} iter_size: {size * count}")
+        start, _, _ = train_alone(params[index], 0)
+        weights, losses, data = train_alone(alone, 20)
+        first, *others = (run[index] for run in runs)
+        check_close(first[0], weights, start)
+        np.testing.assert_allclose(first[1], losses, rtol=1e-5)
+        assert first[2] == data
+        for other in others:
+            check_same(other[0], first[0])
+            assert other[1:] == first[1:]
+
+
+# -- the history shared out --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("count", "rules", "shares"), [(2, tuple(RATES), [108, 27]), (4, ("SGD", "Adam"), [108, 18, 3, 6])]
+)
+def test_a_shared_history_gives_the_same_bits_and_less_to_keep(folder, count, rules, shares):
+    """Rates by blob, clipped, of two passes; the snapshot has all of the history. Shares are of numbers."""
+    texts = [solver_of(folder, rule, more="clip_gradients: 0.5 iter_size: 2").SerializeToString() for rule in rules]
+    runs = in_ranks(count, rank_runs.share_history, texts, 6)
+    for rank, run in enumerate(runs):
+        for rule, (weights, plain, state, plain_state, mine, said, is_seen) in zip(rules, run, strict=True):
+            check_same(weights, plain)
+            assert state == plain_state
+            assert said == [4 * share * (2 if rule in ("Adam", "AdaDelta") else 1) for share in shares]
+            assert mine == said[rank] and is_seen
+    assert all(len(found[2]) > 4 * sum(shares) for found in runs[0])
+
+
+def test_a_shared_history_goes_on_in_any_number_of_processes(folder):
+    four, two, one = (solver_of(folder, "Adam", shuffle=True, more=f"iter_size: {size}") for size in (1, 2, 4))
+    start, _, _ = train_alone(one, 0)
+    weights, _, _ = train_alone(one, 12)
+    in_ranks(4, train, four.SerializeToString(), 4, snapshot=True, shard_history=True)
+    state = str(folder / "run_iter_4.solverstate")
+    plain = in_ranks(2, train, two.SerializeToString(), 4, state)[0][0]
+    for weights_of_rank, _, _ in in_ranks(2, train, two.SerializeToString(), 4, state, True, shard_history=True):
+        check_same(weights_of_rank, plain)
+    resumed, _, _ = train_alone(one, 4, resume=str(folder / "run_iter_8.solverstate"))
+    check_close(resumed, weights, start)
+
+
+def test_histories_that_cannot_be_shared(folder):
+    two = host_ranks.Ranks(0, 2)
+    for ranks, more, message in (
+        (ALONE, "", "this run is one. Start it with torchrun"),
+        (two, "snapshot_diff: true", "snapshot_diff writes"),
+    ):
+        with pytest.raises(SolverError, match=message):
+            Solver(solver_of(folder, more=more), device="cpu", ranks=ranks, shard_history=True)
+    for blobs, message in (([], "nothing to share"), ([torch.zeros(4, 4).T[1:]], "contiguous")):
+        with pytest.raises(SolverError, match=message):
+            SharedHistory(SGD([{"params": blobs}], 0.1), two)
 
 
 def test_clipping_is_of_the_averaged_gradient(folder):
-    loose, tight = (solver_of(folder, more=f"clip_gradients: {most}") for most in (1e6, 0.1))
-    free = in_ranks(2, train, loose.SerializeToString(), 1)[0][0]
-    clipped = in_ranks(2, train, tight.SerializeToString(), 1)[0][0]
-    assert not np.array_equal(free["c1"][0], clipped["c1"][0])
+    texts = [solver_of(folder, more=f"clip_gradients: {most}").SerializeToString() for most in (1e6, 0.1)]
+    free, clipped = in_ranks(2, rank_runs.train_all, texts, 1)[0]
+    assert not np.array_equal(free[0]["c1"][0], clipped[0]["c1"][0])
 
 
 def test_snapshot_of_four_goes_on_in_two_and_in_one(folder):
@@ -106,7 +157,7 @@ def test_valid_pixels_of_all_ranks(folder):
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_tests_and_scores_are_those_of_one_process(folder, count):
-    """Passes that the ranks do not divide; the statistics of batch norms are rank 0's."""
+    """Passes that the ranks do not divide."""
     more = "test_iter: 7 test_interval: 1000 test_initialization: false"
     param = solver_of(folder, more=more)
     alone = solver_of(folder, more=f"{more} iter_size: {count}")
@@ -117,15 +168,14 @@ def test_tests_and_scores_are_those_of_one_process(folder, count):
         assert np.array_equal(found[1]["confusion"], scores["confusion"])
         assert found[1]["loss"] == pytest.approx(scores["loss"], rel=1e-5)
         assert found[1]["intervals"] == scores["intervals"]
-    normed = solver_of(folder, more=more, middle=BATCH_NORM).SerializeToString()
-    first, second = in_ranks(2, rank_runs.test_and_score, normed, 3)
-    assert first[0] == second[0] and first[2] == second[2] and first[2]
 
 
 def test_fewer_passes_than_ranks(folder):
+    """The statistics of batch norms are rank 0's."""
     more = "test_iter: 1 test_interval: 1000 test_initialization: false"
-    every = in_ranks(2, rank_runs.test_and_score, solver_of(folder, more=more).SerializeToString(), 2)
-    assert every[0][0] == every[1][0] and every[0][0]
+    param = solver_of(folder, more=more, middle=BATCH_NORM)
+    first, second = in_ranks(2, rank_runs.test_and_score, param.SerializeToString(), 2)
+    assert first[0] == second[0] and first[0] and first[2] == second[2] and first[2]
 
 
 # -- processes ---------------------------------------------------------------------------------------------------
@@ -140,6 +190,12 @@ def test_tensors_of_any_layout_are_averaged():
         assert np.array_equal(between, np.full((4, 3), -1.0))
 
 
+def test_a_full_memory_is_no_lost_process():
+    for error, raised in ((torch.OutOfMemoryError("full"), torch.OutOfMemoryError), (RuntimeError("x"), RanksError)):
+        with pytest.raises(raised), host_ranks.explain_lost_ranks():
+            raise error
+
+
 def test_messages_are_json():
     for every, first, mean in in_ranks(2, rank_runs.messages):
         assert every == [{"rank": 0, "text": ""}, {"rank": 1, "text": "ü"}]
@@ -147,9 +203,9 @@ def test_messages_are_json():
 
 
 def test_each_error_is_told_once():
-    assert in_ranks(2, rank_runs.fail_together, (1,), "no image") == ["exit 1", "DataError: no image"]
-    assert in_ranks(2, rank_runs.fail_together, (0, 1), "no net") == ["DataError: no net", "exit 1"]
-    assert in_ranks(2, rank_runs.fail_together, (), "") == ["through", "through"]
+    first, second = in_ranks(2, rank_runs.fail_together, [((1,), "no image"), ((0, 1), "no net"), ((), "")])
+    assert first == ["SystemExit: 1", "DataError: no net", "through"]
+    assert second == ["DataError: no image", "SystemExit: 1", "through"]
 
 
 def test_a_rank_that_fails_ends_the_run_with_its_error(folder):
@@ -195,8 +251,24 @@ def test_a_meeting_that_fails_is_said(tmp_path):
         pass
 
 
+def test_a_failed_process_waits_for_no_nccl(tmp_path, monkeypatch):
+    """It does not ask NCCL to end in order, and is killed where it does not end at exit."""
+    registered, groups = [], []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(host_ranks.dist, "is_nccl_available", lambda: True)
+    monkeypatch.setattr(host_ranks.dist, "init_process_group", lambda backend, **options: groups.append(backend))
+    monkeypatch.setattr(host_ranks.dist, "destroy_process_group", lambda: groups.append("destroyed"))
+    monkeypatch.setattr(host_ranks.atexit, "register", lambda *words: registered.append(words))
+    with pytest.raises(SolverError), host_ranks.join_ranks(0, 1, f"file://{tmp_path}/meeting"):
+        raise SolverError("no net")
+    assert groups == ["cpu:gloo,cuda:nccl"] and registered == [(signal.alarm, 60)]
+    with host_ranks.join_ranks(0, 1, f"file://{tmp_path}/other"):
+        pass
+    assert groups[1:] == ["cpu:gloo,cuda:nccl", "destroyed"] and len(registered) == 1
+
+
 def test_outputs_of_several_shapes_have_no_mean(folder):
-    from fcn_caffe.errors import SolverError
     from fcn_caffe.training.solver import together
 
     class Two(host_ranks.Ranks):

@@ -13,6 +13,7 @@ from fcn_caffe.host.devices import has_bfloat16, torch_device
 from fcn_caffe.host.free_memory import free_bytes, show_bytes
 from fcn_caffe.host.glog import logger
 from fcn_caffe.host.paths import PathLike, Paths
+from fcn_caffe.host.ranks import Ranks
 from fcn_caffe.host.text import did_you_mean, show
 from fcn_caffe.net.memory import solver_bytes, training_bytes
 from fcn_caffe.net.net import Net
@@ -20,6 +21,7 @@ from fcn_caffe.net.training_runner import Thrift, cut_segments
 from fcn_caffe.proto import caffe_pb2, read_text
 from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.proto.upgrade import upgrade_solver
+from fcn_caffe.training.solver.shared_history import SharedHistory
 from fcn_caffe.training.solver.update_rules import RULES, UpdateRule
 from fcn_caffe.weights.transfer import BlobCounts
 
@@ -293,6 +295,27 @@ class Settings:
         except SolverError as error:
             raise error.named(self.place) from None
 
+    def share_history(self, rule: UpdateRule, ranks: Ranks) -> SharedHistory:
+        """Share the histories of a rule out over the processes; say how much each keeps.
+
+        Raises:
+            SolverError: they cannot be shared.
+        """
+        if self.param.snapshot_diff:
+            raise self.error(
+                "snapshot_diff writes what the last update took away, for which one process needs all of the history. "
+                "Take it out, or leave out --shard-history."
+            )
+        try:
+            shared = SharedHistory(rule, ranks)
+        except SolverError as error:
+            raise error.named(self.place) from None
+        every = shared.bytes_of_ranks()
+        logger.info(
+            "History: %s, shared out over the ranks as %s.", show_bytes(sum(every)), ", ".join(map(show_bytes, every))
+        )
+        return shared
+
     def thrift(self, net: Net, checkpoint: bool, amp: str | None) -> Thrift:
         """Return what lets a train net run in less memory.
 
@@ -312,9 +335,13 @@ class Settings:
             )
         return Thrift(checkpoint, half=amp is not None)
 
-    def refuse_too_large(self, net: Net, checkpoint: bool) -> None:
+    def refuse_too_large(self, net: Net, checkpoint: bool, elsewhere: int = 0) -> None:
         """Refuse to train a net that takes more memory than is free.
 
+        Args:
+            net: the net.
+            checkpoint: whether it keeps few blobs for backward.
+            elsewhere: how many bytes of history other processes keep.
         Raises:
             SolverError: it does; says how much, and whether `--checkpoint` would help.
         """
@@ -322,7 +349,7 @@ class Settings:
         if free is None:
             return
         sources, name = _largest_input(net)
-        learning = solver_bytes(net, self.param.type)
+        learning = solver_bytes(net, self.param.type) - elsewhere
         need = learning + training_bytes(net, cut_segments(net) if checkpoint else (), sources)
         if need <= free:
             return

@@ -294,9 +294,17 @@ class Snapshot:
     weights: Weights
     random_states: Mapping[str, Any] | None
 
-    def put(self, net: Net, test_nets: Sequence[Net], rule: UpdateRule, rank: int = 0) -> None:
+    def put(
+        self, net: Net, test_nets: Sequence[Net], rule: UpdateRule, rank: int = 0, own: UpdateRule | None = None
+    ) -> None:
         """Set weights, histories, random states, those of a rank, and data order.
 
+        Args:
+            net: the net that is trained.
+            test_nets: the nets that are tested.
+            rule: its update rule.
+            rank: whose random states.
+            own: the rule that has the histories of some parameters, where `rule` has none.
         Raises:
             FcnCaffeError: what copy_weights or a data layer raises; everything is as before.
         """
@@ -312,12 +320,14 @@ class Snapshot:
             if isinstance(error, FcnCaffeError):
                 raise
             raise SolverError(_not_random_states(_beside(self.path, ".rngstate"), error)) from error
+        keeper = own or rule
+        kept = {id(param) for group in keeper.param_groups for param in group["params"]}
         histories = iter(self.state.history)
         for index in range(rule.histories):
             for item in net.learnable_params:
                 array = next(histories)
-                if item.lr_mult:
-                    rule.history(item.blob)[index].copy_(torch.from_numpy(array).reshape(item.blob.shape))
+                if id(item.blob) in kept:
+                    keeper.history(item.blob)[index].copy_(torch.from_numpy(array).reshape(item.blob.shape))
         for group in rule.param_groups:
             group["iter"] = self.state.iter
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +70,12 @@ class Solver:
             clip_gradients, over the same images. Rank 0 writes the snapshots.
         sync_bn: let batch normalisations take mean and variance over the batches of all processes.
         normalize_over_ranks: divide a loss by the valid positions of all processes, not by each one's own.
+        shard_history: let each process keep a share of the history, that of whole parameters: less memory, equal
+            weights. A snapshot has all of it, and any number of processes goes on from there.
     Attributes:
         net: the net that is trained.
         test_nets: the nets that are tested; they share the blobs of `net`.
-        optimizer: the update rule.
+        optimizer: the update rule; with `shard_history` it has no histories.
         iter: the number of updates.
         loss: the loss of the last iteration.
         smoothed_loss: the mean of the last `average_loss` losses since `step` was called.
@@ -109,6 +111,7 @@ class Solver:
         ranks: Ranks = ALONE,
         sync_bn: bool = False,
         normalize_over_ranks: bool = False,
+        shard_history: bool = False,
     ) -> None:
         show_log()
         if paths is None:
@@ -124,6 +127,7 @@ class Solver:
         self._checkpoint, self._is_fast = checkpoint, fast
         self._be_thrifty(amp)
         self.optimizer = settings.update_rule(self.net)
+        self._shared = settings.share_history(self.optimizer, ranks) if shard_history else None
         self.test_nets: list[Net] = [rewrite(net) for net in settings.test_nets(self.device, counts)]
         for test_net in self.test_nets:
             test_net.share_with(self.net)
@@ -206,7 +210,11 @@ class Solver:
 
     def refuse_too_large(self) -> None:
         """Refuse a net that takes more memory than is free. Raises: SolverError, which says how much."""
-        self._settings.refuse_too_large(self.net, self._checkpoint)
+        elsewhere = 0
+        if self._shared is not None:
+            every = self._shared.bytes_of_ranks()
+            elsewhere = sum(every) - every[self.ranks.rank]
+        self._settings.refuse_too_large(self.net, self._checkpoint, elsewhere)
 
     def choose_ways(self) -> None:
         """With `fast`, choose the ways of the convolutions for the weights that are in now; say what they cost.
@@ -229,7 +237,7 @@ class Solver:
         if not self._is_joined:
             self._is_joined = True
             together.use_ranks(self.ranks, self.net, **self._over_ranks)
-            together.join(self.ranks, self.net, self.test_nets, self.optimizer)
+            together.join(self.ranks, self.net, self.test_nets, self.optimizer if self._shared is None else None)
 
     def step(self, count: int) -> None:
         """Run `count` iterations, with the tests, displays and snapshots that are due. SIGINT ends it early."""
@@ -334,7 +342,7 @@ class Solver:
             call(self)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
-        self.optimizer.step()
+        (self._shared or self.optimizer).step()
 
     def _display(self, outputs: dict[str, Any], start: float, first: int) -> tuple[float, int]:
         """Ask for the rate; log loss, outputs and rate; return the time and the iteration to count from next time."""
@@ -436,7 +444,7 @@ class Solver:
         say(f"sgd_solver.cpp:{lines[1]}", f"Snapshotting solver state to {form} file {state}")
         progress = snapshot.Progress(self.iter, self.learning_rate.current_step)
         others = self.ranks.gather(snapshot.process_states(self.net.device))[1:]
-        with self.ranks.all_or_none():
+        with self._shared.gathered() if self._shared else nullcontext(), self.ranks.all_or_none():
             if self.ranks.is_first:
                 snapshot.write(
                     *(prefix, self.net, self.test_nets, self.optimizer, progress, hdf5, self.param.snapshot_diff),
@@ -459,7 +467,8 @@ class Solver:
         """
         path = self._settings.paths.from_root(path)
         saved = snapshot.read(path, self.net, self.optimizer, self._settings.paths)
-        saved.put(self.net, self.test_nets, self.optimizer, self.ranks.rank)
+        own = None if self._shared is None else self._shared.own
+        saved.put(self.net, self.test_nets, self.optimizer, self.ranks.rank, own)
         self._is_joined = self.ranks.count == 1
         self.iter, self.learning_rate.current_step = saved.state.iter, saved.state.current_step
         self._snapshot_iter = self.iter

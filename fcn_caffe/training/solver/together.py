@@ -39,11 +39,15 @@ def draw_apart(ranks: Ranks) -> None:
         seed_rank(torch.get_rng_state(), ranks.rank)
 
 
-def join(ranks: Ranks, net: Net, test_nets: list[Net], rule: UpdateRule) -> None:
-    """Give every process rank 0's weights, histories and order of data, and of the train net's samples its share."""
-    histories = [history for group in rule.param_groups for param in group["params"] for history in rule.history(param)]
+def join(ranks: Ranks, net: Net, test_nets: list[Net], rule: UpdateRule | None) -> None:
+    """Give every process rank 0's weights, histories and order of data, and of the train net's samples its share.
+
+    rule: whose histories; None where each process has read its own.
+    """
     ranks.copy_from_first([item.blob for item in net.learnable_params])
-    ranks.copy_from_first(histories)
+    if rule is not None:
+        for param in (param for group in rule.param_groups for param in group["params"]):
+            ranks.copy_from_first(rule.history(param))
     for one in (net, *test_nets):
         one.load_data_state(ranks.from_first(one.data_state()))
     net.take_share(ranks.share())

@@ -107,11 +107,9 @@ class UpdateRule(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 result = closure()
-        groups = [(group, [param for param in group["params"] if param.requires_grad]) for group in self.param_groups]
-        if self.clip_gradients >= 0 or self.iter_size > 1:
-            self._scale([_gradient(param) for _, params in groups for param in params])
-        for group, all_params in groups:
-            for params in _chunks(all_params):
+        self.scale_gradients()
+        for group in self.param_groups:
+            for params in _chunks([param for param in group["params"] if param.requires_grad]):
                 grads = [_gradient(param) for param in params]
                 decay = _single(group["weight_decay"] * group["decay_mult"])
                 if decay and self.regularization_type == "L2":
@@ -147,9 +145,12 @@ class UpdateRule(torch.optim.Optimizer):
         """Return what `update` subtracted, computed from what it left in the gradient and the histories."""
         raise NotImplementedError
 
-    def _scale(self, grads: Tensors) -> None:
-        """Clip, then divide by iter_size, in one pass over the gradients."""
-        scale = 1.0
+    @torch.no_grad()
+    def scale_gradients(self) -> None:
+        """Clip all gradients, then divide them by iter_size, in one pass over them. `step` begins with it."""
+        if self.clip_gradients < 0 and self.iter_size == 1:
+            return
+        grads, scale = self.gradients(), 1.0
         if self.clip_gradients >= 0 and grads:
             norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))))
             if norm > self.clip_gradients:
