@@ -131,18 +131,16 @@ class Solver:
         self.test_nets: list[Net] = [rewrite(net) for net in settings.test_nets(self.device, counts)]
         for test_net in self.test_nets:
             test_net.share_with(self.net)
-        self.iter = 0
+        self.iter, self.rate = 0, float(self.param.base_lr)
         self.loss = self.smoothed_loss = math.nan
-        self.rate = float(self.param.base_lr)
         self.preprocessing: Preprocessing | None = None
         self.on_step: list[Callable[[Solver], None]] = []
         self.on_display: list[Callable[[Solver, dict[str, Any]], None]] = []
         self.before_update: list[Callable[[Solver], None]] = []
         self.on_test: list[Callable[[Solver, int, dict[str, Any]], None]] = []
         self.on_snapshot: list[Callable[[Solver, Path], None]] = []
-        self._requests = Requests(ranks)
+        self._requests, self._is_joined = Requests(ranks), ranks.count == 1
         self._over_ranks = {"norms": sync_bn, "losses": normalize_over_ranks}
-        self._is_joined = ranks.count == 1
         self._snapshot_iter, self._warned_of_loss, self.stopped = -1, False, False
         for path in settings.weights():
             self._start_from(path)
