@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +15,10 @@ from fcn_caffe.export.engines import Array, Engine
 from fcn_caffe.export.program import Program
 from fcn_caffe.export.quiet import quiet
 
-__all__ = ["MOST_BYTES", "OPSETS", "open_onnx", "write_onnx"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["MOST_BYTES", "OPSETS", "make_onnx", "open_onnx", "write_onnx"]
 
 OPSETS = (18, 23)  # the oldest and the newest that can be asked for
 MOST_BYTES = 1_900_000_000  # of weights in the file itself; a protobuf message ends at 2 GiB
@@ -36,22 +40,8 @@ def write_onnx(program: Program, path: Path, facts: Mapping[str, str], opset: in
         GraphError: PyTorch's exporter fails.
     """
     import onnx_ir
-    import torch
 
-    try:
-        with quiet():
-            made: Any = torch.onnx.export(
-                program.exported,
-                (),
-                dynamo=True,
-                verbose=False,
-                opset_version=opset,
-                input_names=list(program.inputs),
-                output_names=list(program.outputs),
-            )
-    except Exception as error:  # of many classes
-        reason = str(error).strip().partition("\n")[0]
-        raise GraphError(f"PyTorch's exporter to ONNX fails: {reason} Please report this net.") from error
+    made = make_onnx(program.exported, list(program.inputs), list(program.outputs), opset)
     model = made.model
     found = model.opset_imports.get("")
     if found != opset:
@@ -66,6 +56,68 @@ def write_onnx(program: Program, path: Path, facts: Mapping[str, str], opset: in
     data = path.with_name(f"{path.name}.data")
     onnx_ir.save(model, path, external_data=data.name)
     return [path, data]
+
+
+def make_onnx(program: torch.export.ExportedProgram, inputs: Sequence[str], outputs: Sequence[str], opset: int) -> Any:  # noqa: ANN401 (PyTorch's ONNXProgram)
+    """Make an ONNX model of a program.
+
+    Args:
+        program: it.
+        inputs: what its inputs are called.
+        outputs: likewise.
+        opset: the version of ONNX's operators.
+
+    Raises:
+        GraphError: PyTorch's exporter fails.
+    """
+    import torch
+
+    try:
+        with quiet():
+            made: Any = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                verbose=False,
+                opset_version=opset,
+                optimize=False,
+                input_names=inputs,
+                output_names=outputs,
+            )
+            _keep_constants(made.model)
+            made.optimize()
+    except Exception as error:  # of many classes
+        reason = str(error).strip().partition("\n")[0]
+        raise GraphError(f"PyTorch's exporter to ONNX fails: {reason} Please report this net.") from error
+    return made
+
+
+_NEUTRAL = {"Add": 0.0, "Sub": 0.0, "Mul": 1.0, "Div": 1.0}
+
+
+def _keep_constants(model: Any) -> None:  # noqa: ANN401 (onnx_ir's)
+    """Make constants vectors of one where the optimiser takes them for 0 or 1, and drops them.
+
+    It does so with scalars within 1e-8 of 0, or 1e-5 of 1: without an eps of 1e-10, 0 / (0 + eps) is not 0. A blob
+    without axes would get one: there they stay.
+    """
+    import onnx_ir
+
+    nodes: list[Any] = list(onnx_ir.traversal.RecursiveGraphIterator(model.graph))
+    for node in nodes:
+        neutral = _NEUTRAL.get(node.op_type)
+        top = node.outputs[0]
+        if neutral is None or top.dtype is None or not top.dtype.is_floating_point() or not top.shape:
+            continue
+        for place, value in enumerate(node.inputs):
+            constant = onnx_ir.convenience.get_const_tensor(value)
+            if constant is None or constant.shape or constant.numpy().item() == neutral:
+                continue
+            if math.isclose(constant.numpy().item(), neutral, rel_tol=1e-5, abs_tol=1e-8):
+                vector = onnx_ir.tensor(constant.numpy().reshape(1))
+                kept = onnx_ir.node("Constant", [], {"value": vector})
+                node.graph.insert_before(node, kept)
+                node.replace_input_with(place, kept.outputs[0])
 
 
 def _name(model: Any, program: Program) -> None:  # noqa: ANN401 (onnx_ir's)

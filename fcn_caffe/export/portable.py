@@ -12,7 +12,6 @@ from torch import Tensor
 from fcn_caffe.errors import LayerError
 from fcn_caffe.export.portable_layers import (
     PortableArgMax,
-    PortableMVN,
     PortablePooling,
     PortablePriorBox,
     PortableSegNetBN,
@@ -24,7 +23,6 @@ from fcn_caffe.layers.conv import Deconvolution
 from fcn_caffe.layers.forks.batch_norm import SegNetBN
 from fcn_caffe.layers.forks.neuron import SamplingDropout
 from fcn_caffe.layers.forks.ssd import PriorBox
-from fcn_caffe.layers.norm import MVN
 from fcn_caffe.layers.pooling import SPP, Pooling
 from fcn_caffe.layers.reduce import ArgMax
 from fcn_caffe.net.net import Net
@@ -100,7 +98,6 @@ def _deconvolve(layer: Any, bottoms: Sequence[Tensor]) -> Layer:  # noqa: ANN401
 
 _REWRITES: Mapping[type[Layer], Callable[[Any, Sequence[Tensor]], Layer]] = {
     ArgMax: partial(_rebuild, PortableArgMax),
-    MVN: partial(_rebuild, PortableMVN),
     Pooling: partial(_rebuild, PortablePooling),
     PriorBox: partial(_rebuild, PortablePriorBox),
     SegNetBN: _share_norm,

@@ -15,14 +15,12 @@ from torch import Tensor
 from fcn_caffe.layers.conv import DECONVOLVE
 from fcn_caffe.layers.forks.batch_norm import SegNetBN
 from fcn_caffe.layers.forks.ssd import PriorBox
-from fcn_caffe.layers.norm import MVN
 from fcn_caffe.layers.pooling import FLOAT_MAX, SPP, Pooling
 from fcn_caffe.layers.reduce import ArgMax
 from fcn_caffe.proto import caffe_pb2
 
 __all__ = [
     "PortableArgMax",
-    "PortableMVN",
     "PortablePooling",
     "PortablePriorBox",
     "PortableSPP",
@@ -206,26 +204,8 @@ class PortableSegNetBN(SegNetBN):
             return super().forward(bottom)
         mean = bottom.mean((0, 2, 3), keepdim=True)
         variance = (bottom - mean).square().mean((0, 2, 3), keepdim=True)
-        eps = 1e-9  # PyTorch's exporter drops a constant below 1e-8 that is added
-        top = (bottom - mean) / ((variance / eps + 1) * eps).sqrt() * self.scale + self.shift
+        top = (bottom - mean) / (variance + 1e-9).sqrt() * self.scale + self.shift
         return top if self.top_count == 1 else (top, mean, variance)[: self.top_count]
-
-
-class PortableMVN(MVN):
-    """An MVN whose eps stays: PyTorch's exporter to ONNX drops a constant below 1e-8 that is added, and 0 / 0 is left.
-
-    Shapes: as MVN.
-    Source: Caffe MVNLayer.
-    """
-
-    def forward(self, bottom: Tensor) -> Tensor:
-        bottom = bottom.reshape(self._sizes(bottom))
-        flat = bottom.reshape(*bottom.shape[: self.kept_axes], -1)
-        centred = flat - flat.mean(-1, keepdim=True)
-        if self.variance:
-            deviation = centred.square().mean(-1, keepdim=True).sqrt()
-            centred = centred / ((deviation / self.eps + 1) * self.eps if self.eps else deviation)
-        return centred.reshape(bottom.shape)
 
 
 class PortablePriorBox(PriorBox):

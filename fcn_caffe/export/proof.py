@@ -11,11 +11,12 @@ import torch
 
 from fcn_caffe.errors import GraphError
 from fcn_caffe.export.engines import Array, Engine
+from fcn_caffe.export.places import PlacesRunner, mask_blobs
 from fcn_caffe.export.program import Program
 from fcn_caffe.export.sizes import TakenSizes
 from fcn_caffe.host.text import show
 from fcn_caffe.net.net import Net
-from fcn_caffe.net.runner import Shape, label_blobs
+from fcn_caffe.net.runner import Runner, Shape, label_blobs
 from fcn_caffe.weights.record import Preprocessing
 
 __all__ = ["HALF_TOLERANCE", "TOLERANCE", "Proof", "prove"]
@@ -31,7 +32,9 @@ class Proof:
 
     engine: what ran the file. sizes: the inputs that it ran. absolute, relative: the largest difference, and as a share
     of the largest value of its output. same: of outputs that are classes, the share of places that are the same,
-    without those where two classes are equal within the tolerance; None where there are none.
+    without those where two classes are equal within the tolerance; None where there are none. moved: of pooling masks,
+    the places that are not the net's own. lower: how far their values are below the largest of their windows, as a
+    share of the blob's largest value.
     """
 
     engine: str
@@ -39,12 +42,16 @@ class Proof:
     absolute: float
     relative: float
     same: float | None
+    moved: int = 0
+    lower: float = 0.0
 
     def __str__(self) -> str:
         if self.same is None:
             said = f"largest difference {self.absolute:.2g}, {self.relative:.2g} of the largest value"
         else:
             said = f"{self.same:.4%} of the classes are the same, without those that tie"
+        if self.moved:
+            said += f"; {self.moved} maxima are taken at another place of their window, {self.lower:.2g} lower at most"
         return f"checked in {self.engine} at {' and '.join(self.sizes)}: {said}"
 
 
@@ -57,6 +64,7 @@ def prove(
     *,
     classes: bool = False,
     half: bool = False,
+    witness: Engine | None = None,
 ) -> Proof:
     """Run a file on random inputs of two sizes and compare it with the plain net; raise where it is off.
 
@@ -68,23 +76,28 @@ def prove(
         made_by: how the file makes a photograph the net's input; None where it takes that itself.
         classes: whether the outputs are classes.
         half: whether the weights are float16.
+        witness: of a net with pooling masks, a file of the same format that gives these; the net is run with them.
 
     Raises:
-        GraphError: an output has another shape, is not finite, or is off by more than the tolerance.
+        GraphError: an output has another shape, is not finite, or is off by more than the tolerance; or a mask has a
+            place whose value is none of the largest of its window.
     """
     tolerance = HALF_TOLERANCE if half else TOLERANCE
     worst, same, shapes = (0.0, 0.0), 1.0, _shapes(net, program, taken)
+    moved, lower = 0, 0.0
     for seed, sizes in enumerate(shapes):
         inputs = _inputs(net, sizes, seed, photographs=made_by is not None)
-        wanted = _answers(net, inputs, program.outputs, made_by)
+        masks = [torch.tensor(mask) for mask in witness.run(inputs)] if witness else []
+        runner = PlacesRunner(net, dict(zip(mask_blobs(net), masks, strict=False)), tolerance)
+        wanted = _answers(runner, inputs, program.outputs, made_by)
+        moved, lower = moved + runner.moved, max(lower, runner.lower)
         for (name, expected), found in zip(wanted.items(), engine.run(inputs), strict=True):
             if classes:
                 same = min(same, _same_classes(name, expected, found, tolerance))
             else:
                 worst = max(worst, _difference(name, expected, found), key=lambda pair: pair[1])
-    proof = Proof(
-        engine.name, [", ".join(map(show, sizes.values())) for sizes in shapes], *worst, same if classes else None
-    )
+    ran = [", ".join(map(show, sizes.values())) for sizes in shapes]
+    proof = Proof(engine.name, ran, *worst, same if classes else None, moved, lower)
     if worst[1] > tolerance or same < (0.999 if half else 1):
         raise GraphError(
             f"net '{net.name}': the file is not exact enough, within {tolerance:g}: {proof}. Nothing was written. "
@@ -94,16 +107,18 @@ def prove(
 
 
 def _answers(
-    net: Net, inputs: Mapping[str, Array], outputs: Iterable[str], made_by: Preprocessing | None
+    runner: Runner, inputs: Mapping[str, Array], outputs: Iterable[str], made_by: Preprocessing | None
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Return the net's outputs."""
     blobs = inputs if made_by is None else {name: prepare(blob, made_by) for name, blob in inputs.items()}
     with torch.no_grad():
-        found = net(blobs, keep=outputs)
+        found = runner.run(blobs, frozenset(outputs))
     answers = {name: found[name].numpy() for name in outputs}
     for name, blob in answers.items():
         if not np.isfinite(blob).all():
-            raise GraphError(f"net '{net.name}': '{name}' is not finite on random inputs. Are the weights this net's?")
+            raise GraphError(
+                f"net '{runner.net.name}': '{name}' is not finite on random inputs. Are the weights this net's?"
+            )
     return answers
 
 

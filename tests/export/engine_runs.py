@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,9 +12,12 @@ import torch
 from torch import Tensor
 
 from fcn_caffe import Net
+from fcn_caffe.export.onnx_file import make_onnx
 from fcn_caffe.export.openvino_file import open_openvino as open_openvino_file
 from fcn_caffe.export.openvino_file import write_openvino
 from fcn_caffe.export.portable import make_portable
+from fcn_caffe.export.quiet import quiet
+from fcn_caffe.export.write import OPSET
 
 Array = npt.NDArray[np.generic]
 Blobs = Mapping[str, Tensor]
@@ -31,16 +32,9 @@ def export(net: Net, sample: Blobs, outputs: Sequence[str]) -> tuple[torch.expor
     module = net.eval().as_module(outputs)
     inputs = tuple(sample[name] for name in module.input_names)
     free = tuple({axis: torch.export.Dim.AUTO for axis in range(blob.ndim) if axis != 1} for blob in inputs)
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.export.export(module, inputs, dynamic_shapes=free, strict=False)
-            names = {"input_names": list(module.input_names), "output_names": list(outputs)}
-            made = torch.onnx.export(program, (), dynamo=True, verbose=False, **names)
-    finally:
-        logging.disable(level)
+    with quiet():
+        program = torch.export.export(module, inputs, dynamic_shapes=free, strict=False)
+    made = make_onnx(program, module.input_names, outputs, OPSET)
     return program, made.model_proto.SerializeToString()
 
 

@@ -28,6 +28,8 @@ TRAPS = {
         "convolution_param { num_output: 2 kernel_size: 3 stride: 2 pad: 2 dilation: 2 }",
     ),
     "a constant plane": ("MVN", ""),
+    "the norm of zeros": ("Normalize", "norm_param { across_spatial: false }"),
+    "a shift that is nearly 0": ("Power", "power_param { power: -0.5 shift: 1e-10 }"),
     "equal values": ("ArgMax", "argmax_param { axis: 1 top_k: 2 }"),
 }
 
@@ -51,7 +53,7 @@ def test_each_engine_has_caffes_numbers(runs, engine, size):
     net, outputs, engines = runs
     x = torch.rand(size, generator=torch.Generator().manual_seed(0)) + 0.1
     x[:, 1] = x[:, 3]  # of equal values the last is the larger
-    x[:, 0] = 0.5
+    x[:, 0] = x[..., 0, 0] = 0
     if size[2] == 4:
         assert outputs[0] == "t0" and net(x=x)["t0"].shape == (1, 4, 2, 2)
     assert compare(net, {engine: engines[engine]}, {"x": x}, outputs) == {engine: ""}
