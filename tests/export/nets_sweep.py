@@ -118,7 +118,9 @@ def row(name: str, file: Path, weights: Path, outputs: tuple[str, ...], folder: 
             cells.append(f"{measure().relative:.1e}")
         except Exception as error:  # (an engine's, of any class)
             print(f"{name}: {' '.join(str(error).split())[:300]}", flush=True)
-            cells.append(f"fails: {'its numbers are off' if isinstance(error, GraphError) else 'an error of the engine'}")
+            cells.append(
+                "fails: its numbers are off" if isinstance(error, GraphError) else "fails: an error of the engine"
+            )
     return cells
 
 
