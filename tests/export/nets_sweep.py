@@ -19,9 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 
 import numpy as np
 import onnx
+import torch
 from classifiers import caffenet, googlenet, vgg16
 from helpers import input_layer, layer, net_param
 from places import ROOT, SHARED
+from torch import nn
 
 from fcn_caffe import Net
 from fcn_caffe.errors import GraphError
@@ -29,6 +31,8 @@ from fcn_caffe.export import Options, export, read_subject
 from fcn_caffe.export.engines import Array, Engine
 from fcn_caffe.export.proof import prove
 from fcn_caffe.export.sizes import find_sizes
+from fcn_caffe.layers.forks.batch_norm import SegNetBN
+from fcn_caffe.layers.neuron import PReLU
 from fcn_caffe.net.graph import read_net
 from fcn_caffe.net.rewrite.convolution_proof import fill_at_random
 from fcn_caffe.proto import caffe_pb2, write_text
@@ -92,6 +96,11 @@ def subjects(folder: Path, wanted: Sequence[str] = ()) -> Iterator[tuple[str, Pa
         file.write_text(write_text(param))
         net = Net(param)
         fill_at_random(net)
+        for it in net.layers_in_order:
+            if isinstance(it, SegNetBN):  # as in trained nets: with others 80 layers let any rounding grow
+                nn.init.uniform_(it.scale, 0.5, 1.5)
+            if isinstance(it, PReLU):
+                nn.init.constant_(it.slope, 0.25)
         save_weights(weights, net_weights(net), net.name)
         yield name, file, weights, OUTPUTS.get(name, ())
     place = SHARED / "data" / "caffe"
@@ -154,6 +163,7 @@ def write_row(cells: list[str]) -> None:
 
 def main() -> None:
     """Run the nets, and write a row of each as soon as it is there."""
+    torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         for subject in subjects(Path(folder), sys.argv[1:]):
             start = time.process_time()

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from fcn_caffe import Net, commands
 from fcn_caffe.export import onnx_file, program_file
 from fcn_caffe.export.engines import Engine
 from fcn_caffe.export.onnx_file import open_onnx
-from fcn_caffe.export.openvino_file import open_openvino
+from fcn_caffe.export.openvino_file import open_openvino, write_openvino
 from fcn_caffe.export.program_file import open_program
 from fcn_caffe.net.rewrite.convolution_proof import fill_at_random
 from fcn_caffe.proto import write_text
@@ -251,10 +252,10 @@ def test_borders_are_computed_once_in_the_file(tmp_path: Path, capsys: pytest.Ca
         *(conv("two", "pool", 16, "kernel_size: 3 pad: 1"), conv("score", "two", 4, "kernel_size: 7")),
         record=None,
     )
-    assert export(tmp_path, "a.onnx") == 0
+    assert export(tmp_path, "a.pt2") == 0
     assert "net 'small': constant borders are computed once" in capsys.readouterr().out
     blob = numbers(2, 1, 21, 50)
-    close(open_onnx(tmp_path / "a.onnx").run({"data": blob})[0], net(torch.from_numpy(blob))["score"])
+    close(open_program(tmp_path / "a.pt2").run({"data": blob})[0], net(torch.from_numpy(blob))["score"])
 
 
 # -- nets whose sizes are not all free ---------------------------------------------------------------------------------
@@ -310,13 +311,15 @@ def test_sizes_that_are_free_and_sizes_that_are_not(
     assert all(line in out for line in said), out
 
 
-def test_one_value_a_channel_normalised_by_its_batch_is_zero_in_the_file(tmp_path: Path) -> None:
+@pytest.mark.needs_package("openvino")
+def test_a_batch_normalised_in_the_file_of_one_value_and_of_many(tmp_path: Path) -> None:
     bn = layer("bn", "BN", "conv", more="bn_param { shift_filler { type: 'constant' value: 0.5 } }")
     net = save(tmp_path, input_layer("data", 1, 3, 5, 5), conv("conv", "data", 4, "kernel_size: 5"), bn)
     assert export(tmp_path, "a.onnx") == 0  # a check at one image
-    blob = numbers(1, 3, 5, 5, spread=64)
-    wanted = net(torch.from_numpy(blob))["bn"]
-    close(open_onnx(tmp_path / "a.onnx").run({"data": blob})[0], wanted)
+    write_openvino(tmp_path / "a.onnx", tmp_path / "a.xml", {}, half=False)
+    for ending, size in product((".onnx", ".xml"), ((5, 5), (364, 484))):
+        blob = numbers(1, 3, *size, spread=64)  # of one value it is the shift; the sum of many is exact
+        close(OPEN[ending](tmp_path / f"a{ending}").run({"data": blob})[0], net(torch.from_numpy(blob))["bn"], 3e-6)
 
 
 def test_a_net_that_trains_loses_what_it_trains_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
