@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -39,14 +40,12 @@ def events(folder: Path):
 
 
 def interrupt(monkeypatch, at: int) -> None:
-    """Let the solver take SIGINT at an iteration, as often as it comes to it."""
-    import signal
-
+    """Let the solver hear of SIGINT at an iteration, as often as it comes to it."""
     step = Solver._update
 
     def update(self):
         if self.iter == at:
-            signal.raise_signal(signal.SIGINT)
+            self._requests._interrupt(signal.SIGINT, None)
         step(self)
 
     monkeypatch.setattr(Solver, "_update", update)
