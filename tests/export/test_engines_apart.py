@@ -1,7 +1,7 @@
 """The tests that run files in several engines, in a process of their own.
 
-A process that has had ONNX Runtime, OpenVINO and OpenCV in it ended with a segmentation fault when Python was interrupted
-later (onnxruntime 1.32.0, OpenVINO 2026.4.1, OpenCV 5.0.0, torch 2.13.0): other tests interrupt.
+A process that had run them ended with a segmentation fault when Python was interrupted later (onnxruntime 1.32.0,
+OpenVINO 2026.4.1, OpenCV 5.0.0, torch 2.13.0), and other tests interrupt.
 """
 
 from __future__ import annotations
