@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 from urllib.parse import quote
 
 import pytest
+from browser import NEEDS_BROWSER, open_browser
 from page_record import HOSTILE, small_record
 
 from fcn_caffe.paper.report.claims import anchor
 from fcn_caffe.paper.report.page import write_page
 
-pytestmark = [
-    pytest.mark.needs_program("chromium"),
-    pytest.mark.needs_program("chromedriver"),
-    pytest.mark.needs_package("selenium"),
-]
+pytestmark = NEEDS_BROWSER
 IDS = ["T1.stride", "T1.params", "T2.32s", "S3.4.sampling", "R.8s", "P.pool", f"X.{HOSTILE}"]
 
 
 @pytest.fixture(scope="module")
 def browser():
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,1000"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(service=Service(executable_path=shutil.which("chromedriver")), options=options)
-    try:
+    with open_browser(height=1000) as driver:
         yield driver
-    finally:
-        driver.quit()
 
 
 @pytest.fixture(scope="module")

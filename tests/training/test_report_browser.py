@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
+from browser import NEEDS_BROWSER, open_browser
 from small_stages import write_stages
 
 from fcn_caffe.commands import solve
 from fcn_caffe.training.report import write_run
 
-pytestmark = [
-    pytest.mark.needs_program("chromium"),
-    pytest.mark.needs_program("chromedriver"),
-    pytest.mark.needs_package("selenium"),
-]
+pytestmark = NEEDS_BROWSER
 COARSE = "solvers/coarse.prototxt"
 LUMINANCE = """
 const parts = (name) => getComputedStyle(document.querySelector(arguments[0]))[name].match(/[\\d.]+/g).map(Number);
@@ -25,19 +20,8 @@ return [light("backgroundColor"), light("color")];
 
 @pytest.fixture(scope="module")
 def browser():
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,1000"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(service=Service(executable_path=shutil.which("chromedriver")), options=options)
-    try:
+    with open_browser(height=1000) as driver:
         yield driver
-    finally:
-        driver.quit()
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 import pytest
+from browser import NEEDS_BROWSER, open_browser
 from helpers import input_layer, layer
 from layer_cases import CASES, build
 from places import ROOT
@@ -18,11 +17,7 @@ from fcn_caffe.viewer import write_view
 from fcn_caffe.viewer.shape_rules import shape_rule
 from fcn_caffe.weights.transfer import save_net
 
-pytestmark = [
-    pytest.mark.needs_program("chromium"),
-    pytest.mark.needs_program("chromedriver"),
-    pytest.mark.needs_package("selenium"),
-]
+pytestmark = NEEDS_BROWSER
 NETS = sorted((ROOT / "nets").glob("*.prototxt"))
 UNKNOWN = {"BatchReindex", "Filter", "LSTM", "PSROIPooling", "RNN", "ROIPooling"}  # the page says so of these
 HOSTILE = "</script><img/src=x>\\\"'&amp;"
@@ -35,19 +30,8 @@ return [Object.fromEntries(made.shapes), made.layers.map((one) => one.adds), [..
 
 @pytest.fixture(scope="module")
 def browser():
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,800"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(service=Service(executable_path=shutil.which("chromedriver")), options=options)
-    try:
+    with open_browser(height=800) as driver:
         yield driver
-    finally:
-        driver.quit()
 
 
 # -- shapes ------------------------------------------------------------------------------------------------------------
