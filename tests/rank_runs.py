@@ -95,23 +95,25 @@ def solver_of(
 
 def in_ranks(count: int, function: Callable[..., Any], *arguments: object, **options: object) -> list[Any]:
     """Call function(ranks, *arguments, **options) in `count` processes; return what each returned, or its error."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
     with tempfile.TemporaryDirectory() as folder:
         meeting = f"file://{folder}/meeting"
-        pipes = [context.Pipe(duplex=False) for _ in range(count)]
-        processes = [
-            context.Process(target=_run, args=(send, rank, count, meeting, partial(function, **options), arguments))
-            for rank, (_, send) in enumerate(pipes)
-        ]
-        for process in processes:
-            process.start()
-        for _, send in pipes:
-            send.close()
-        results = [_received(receive) for receive, _ in pipes]
-        for process in processes:
-            process.join(60)
-            process.kill()
+        return _in_processes(count, _run, lambda rank: (rank, count, meeting, partial(function, **options), arguments))
+
+
+def _in_processes(count: int, target: Callable[..., None], arguments: Callable[[int], tuple[object, ...]]) -> list[Any]:
+    """Call target(send, *arguments(rank)) in a process for each rank; return what each sent."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    pipes = [context.Pipe(duplex=False) for _ in range(count)]
+    processes = [context.Process(target=target, args=(send, *arguments(rank))) for rank, (_, send) in enumerate(pipes)]
+    for process in processes:
+        process.start()
+    for _, send in pipes:
+        send.close()
+    results = [_received(receive) for receive, _ in pipes]
+    for process in processes:
+        process.join(60)
+        process.kill()
     return results
 
 
@@ -291,24 +293,13 @@ def command_in_ranks(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    pipes = [context.Pipe(duplex=False) for _ in range(count)]
-    processes = []
-    for rank, (_, send) in enumerate(pipes):
+
+    def arguments(rank: int) -> tuple[object, ...]:
         variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1"}
         environment = {name: str(value) for name, value in {**variables, "MASTER_PORT": port}.items()}
-        arguments = (send, environment, list(words), str(folder), interrupt_at)
-        processes.append(context.Process(target=_command, args=arguments))
-    for process in processes:
-        process.start()
-    for _, send in pipes:
-        send.close()
-    results = [_received(receive) for receive, _ in pipes]
-    for process in processes:
-        process.join(60)
-        process.kill()
-    return results
+        return environment, list(words), str(folder), interrupt_at
+
+    return _in_processes(count, _command, arguments)
 
 
 def _command(send: Any, environment: dict[str, str], words: list[str], folder: str, interrupt_at: Path | None) -> None:
