@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fcn_caffe.errors import DataError, FcnCaffeError
 from fcn_caffe.host.paths import Paths, shipped
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from fcn_caffe.evaluation.crf import DenseCrf
+    from fcn_caffe.host.ranks import Ranks
     from fcn_caffe.net.net import Net
 
 DATA_HELP = "where the data sets lie: data/NAME in a net is found in DIR/NAME (default: $FCN_CAFFE_DATA)"
@@ -214,16 +215,24 @@ def add_speed_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def rewrite(arguments: argparse.Namespace, report: Callable[[str], object]) -> Callable[[Net], Net]:
-    """Return what makes a solver's nets faster with the same answers: nothing, where `--plain` is given.
+def training_choices(arguments: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
+    """Return what Solver and Training take alike, as thrift, speed and ranks options say it.
 
-    Args:
-        arguments: Those of a parser that has `--plain`. `--fast` is left to the solver, whose weights come later.
-        report: Called with a line for each net that is rewritten.
+    Each net that is rewritten gets a line in the log. `--fast` is left to the solver, whose weights come later.
     """
+    from fcn_caffe.host.glog import logger
     from fcn_caffe.net.rewrite.ready import ready_net
 
-    return partial(ready_net, report=report, plain=arguments.plain)
+    return {
+        "checkpoint": arguments.checkpoint,
+        "amp": arguments.amp,
+        "rewrite": partial(ready_net, report=logger.info, plain=arguments.plain),
+        "fast": arguments.fast,
+        "ranks": ranks,
+        "sync_bn": arguments.sync_bn,
+        "normalize_over_ranks": arguments.normalize_over == "ranks",
+        "shard_history": arguments.shard_history,
+    }
 
 
 def make_faster(net: Net, arguments: argparse.Namespace) -> Net:

@@ -29,7 +29,7 @@ from fcn_caffe.commands._options import (
     new_parser,
     paths_with_data,
     positive,
-    rewrite,
+    training_choices,
     use_fork,
 )
 from fcn_caffe.errors import SolverError
@@ -129,22 +129,14 @@ def _train(planned: Planned, arguments: argparse.Namespace, words: Sequence[str]
 
 
 def _make_training(planned: Planned, arguments: argparse.Namespace, ranks: Ranks) -> Training:
-    from fcn_caffe.host.glog import logger
     from fcn_caffe.training.stage import Training
 
     return Training(
         planned.stage,
         arguments.device,
         resume=planned.action == "resume",
-        checkpoint=arguments.checkpoint,
-        amp=arguments.amp,
-        rewrite=rewrite(arguments, logger.info),
-        fast=arguments.fast,
-        ranks=ranks,
-        sync_bn=arguments.sync_bn,
-        normalize_over_ranks=arguments.normalize_over == "ranks",
-        shard_history=arguments.shard_history,
         patience=arguments.patience,
+        **training_choices(arguments, ranks),
     )
 
 

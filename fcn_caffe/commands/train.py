@@ -27,7 +27,7 @@ from fcn_caffe.commands._options import (
     net_or_solver,
     new_parser,
     requested_device,
-    rewrite,
+    training_choices,
     use_fork,
 )
 from fcn_caffe.errors import SolverError
@@ -174,7 +174,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _make_solver(arguments: argparse.Namespace, ranks: Ranks) -> Solver:
-    from fcn_caffe.host.glog import logger
     from fcn_caffe.training.solver import Solver
 
     param = _settings(arguments)
@@ -182,14 +181,7 @@ def _make_solver(arguments: argparse.Namespace, ranks: Ranks) -> Solver:
         param,
         requested_device(arguments),
         path=arguments.solver,
-        checkpoint=arguments.checkpoint,
-        amp=arguments.amp,
-        rewrite=rewrite(arguments, logger.info),
-        fast=arguments.fast,
-        ranks=ranks,
-        sync_bn=arguments.sync_bn,
-        normalize_over_ranks=arguments.normalize_over == "ranks",
-        shard_history=arguments.shard_history,
+        **training_choices(arguments, ranks),
     )
     solver.refuse_too_large()
     solver.preprocessing = _record(arguments, param, solver.net)
