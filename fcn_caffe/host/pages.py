@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from fcn_caffe.host.numbers import number, one_decimal
 
-__all__ = ["digest", "document", "json_block", "package_text", "templates"]
+__all__ = ["document", "json_block", "package_text", "shared_style", "templates"]
 
 _HOST = "fcn_caffe.host"
 
@@ -42,13 +42,17 @@ def document(environment: Environment, template: str, style: Markup, script: Mar
     Args:
         environment: of `templates`.
         template: the name of the page's file.
-        style: the room's own style, which follows host's.
+        style: the page's style.
         script: the page's script; empty for none.
         values: what the template reads, by name.
     """
-    style = package_text(_HOST, "page.css") + style
-    digests = {"style_digest": digest(style), "script_digest": digest(script)}
+    digests = {"style_digest": _digest(style), "script_digest": _digest(script)}
     return environment.get_template(template).render(style=style, script=script, **digests, **values)
+
+
+def shared_style() -> Markup:
+    """Read the style that reports share; a room's own follows it."""
+    return package_text(_HOST, "page.css")
 
 
 def package_text(room: str, name: str) -> Markup:
@@ -57,7 +61,7 @@ def package_text(room: str, name: str) -> Markup:
     return Markup(text.replace("\r\n", "\n"))
 
 
-def digest(text: str) -> str:
+def _digest(text: str) -> str:
     """Return what a Content-Security-Policy calls a style or a script by."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 

@@ -6,7 +6,7 @@ import os
 
 from markupsafe import Markup
 
-from fcn_caffe.host.pages import digest, json_block, package_text, templates
+from fcn_caffe.host.pages import document, json_block, package_text, templates
 from fcn_caffe.net.layout import BOX
 from fcn_caffe.net.picture import KIND_COLOURS
 from fcn_caffe.viewer.facts import view_facts
@@ -29,18 +29,7 @@ def write_view(path: str | os.PathLike[str], weights: str | os.PathLike[str] | N
     facts = {**view_facts(path, weights), "box": BOX}
     style = package_text(_ROOM, "page.css") + _colours()
     script = Markup('"use strict";\n') + package_text(_ROOM, "shapes.js") + package_text(_ROOM, "page.js")
-    return (
-        templates(_ROOM)
-        .get_template("view.html")
-        .render(
-            facts=facts,
-            data=json_block(facts),
-            style=style,
-            script=script,
-            style_digest=digest(style),
-            script_digest=digest(script),
-        )
-    )
+    return document(templates(_ROOM), "view.html", style, script, facts=facts, data=json_block(facts))
 
 
 def _colours() -> Markup:

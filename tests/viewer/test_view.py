@@ -212,7 +212,7 @@ def test_names_from_a_file_stay_text(tmp_path):
     assert "&lt;b&gt;" in page and "<b>" not in page.partition("<header>")[2].partition("<noscript>")[0]
     assert facts_in(page)["forms"][0]["layers"][1]["name"] == HOSTILE.replace('\\"', '"')
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]
-    assert policy.startswith("default-src 'none'; style-src 'sha256-") and "unsafe" not in policy
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-") and "unsafe" not in policy
 
 
 def test_the_command(tmp_path, capsys):

@@ -32,7 +32,7 @@ def package_text(name: str) -> Markup:
 
 def write_document(template: str, script: Markup, **values: object) -> str:
     """Fill in a page; nothing but its own style and script may act on it, whatever an audited file says."""
-    return pages.document(_environment(), template, package_text("page.css"), script, **values)
+    return pages.document(_environment(), template, pages.shared_style() + package_text("page.css"), script, **values)
 
 
 @cache

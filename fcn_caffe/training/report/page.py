@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from fcn_caffe.evaluation.metrics import METRICS, NAMES
 from fcn_caffe.host.charts import STYLES, chart
-from fcn_caffe.host.pages import document, package_text, templates
+from fcn_caffe.host.pages import document, package_text, shared_style, templates
 from fcn_caffe.host.pictures import palette
 from fcn_caffe.host.progress import duration
 from fcn_caffe.training.report.facts import Head, StageRun, read_run
@@ -88,7 +88,7 @@ def write_run(place: Path) -> str:
     return document(
         environment,
         "run.html",
-        package_text(_ROOM, "page.css"),
+        shared_style() + package_text(_ROOM, "page.css"),
         Markup(),
         run=run,
         rows=_stage_rows(run.stages),
