@@ -293,9 +293,7 @@ class AnswerFiles:
             return image
         if shown is None:
             shown = [index for index, count in enumerate(count_labels(labels)) if count]
-        colours = pictures.palette()
-        if self.colours is not None:
-            colours[: len(self.colours)] = self.colours
+        colours = pictures.colour_table(self.colours)
         return pictures.add_legend(image, [(colours[i] if i else None, self.class_text(i)) for i in shown])
 
     def class_text(self, index: int) -> str:

@@ -20,6 +20,7 @@ __all__ = [
     "add_legend",
     "colour",
     "colour_of_shares",
+    "colour_table",
     "grey_of_shares",
     "image_format",
     "label_picture",
@@ -54,6 +55,14 @@ def palette(count: int = 256) -> UInt8:
     return colours
 
 
+def colour_table(colours: UInt8 | None) -> UInt8:
+    """Return the colours of classes 0 to 255: the given ones for the first, the palette's for the others."""
+    table = palette()
+    if colours is not None:
+        table[: len(colours)] = colours
+    return table
+
+
 def colour(label: npt.NDArray[Any], colours: UInt8 | None = None) -> UInt8:
     """Paint a label image in its classes' colours. Shapes: (H, W) of 0 to 255 -> (H, W, 3) RGB.
 
@@ -63,10 +72,7 @@ def colour(label: npt.NDArray[Any], colours: UInt8 | None = None) -> UInt8:
     index = np.asarray(label).astype(np.int64)
     if index.size and (index.min() < 0 or index.max() > 255):
         raise DataError(f"labels run from {index.min()} to {index.max()}: a picture shows 0 to 255.")
-    table = palette()
-    if colours is not None:
-        table[: len(colours)] = colours
-    return np.asarray(table[index])
+    return np.asarray(colour_table(colours)[index])
 
 
 def overlay(image: UInt8, label: npt.NDArray[Any], opacity: float = 0.55, colours: UInt8 | None = None) -> UInt8:
@@ -235,10 +241,7 @@ def save_grey16(path: str | os.PathLike[str], shares: npt.NDArray[np.floating[An
 def label_picture(label: UInt8, colours: UInt8 | None = None) -> Image.Image:
     """Return labels as a palette picture: pixels are class indices, shown in the classes' colours."""
     picture = Image.fromarray(label)
-    table = palette()
-    if colours is not None:
-        table[: len(colours)] = colours
-    picture.putpalette(table.tobytes())
+    picture.putpalette(colour_table(colours).tobytes())
     return picture
 
 
