@@ -32,7 +32,7 @@ class SharedHistory:
     own: UpdateRule
 
     def __init__(self, rule: UpdateRule, ranks: Ranks) -> None:
-        params = _parameters(rule)
+        params = rule.parameters()
         if ranks.count == 1:
             raise SolverError(
                 "shard_history shares the solver's history out over several processes, and this run is one. "
@@ -56,10 +56,10 @@ class SharedHistory:
             regularization_type=rule.regularization_type,
         )
         self.own = self._optimizer.optim
-        kept = {id(param) for param in _parameters(self.own)}
+        kept = {id(param) for param in self.own.parameters()}
         every = ranks.gather([id(param) in kept for param in params])
         self._owners = [owners.index(True) for owners in zip(*every, strict=True)]
-        for param in _parameters(self.own):  # so that they are there before the first step
+        for param in self.own.parameters():  # so that they are there before the first step
             self.own.history(param)
 
     def bytes_of_ranks(self) -> list[int]:
@@ -112,7 +112,3 @@ class SharedHistory:
             history = self._ranks.send_to_first(history, owner)
             if self._ranks.is_first:
                 yield history.cpu()
-
-
-def _parameters(rule: UpdateRule) -> list[Tensor]:
-    return [param for group in rule.param_groups for param in group["params"]]

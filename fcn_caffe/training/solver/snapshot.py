@@ -321,7 +321,7 @@ class Snapshot:
                 raise
             raise SolverError(_not_random_states(_beside(self.path, ".rngstate"), error)) from error
         keeper = own or rule
-        kept = {id(param) for group in keeper.param_groups for param in group["params"]}
+        kept = {id(param) for param in keeper.parameters()}
         histories = iter(self.state.history)
         for index in range(rule.histories):
             for item in net.learnable_params:

@@ -46,7 +46,7 @@ def join(ranks: Ranks, net: Net, test_nets: list[Net], rule: UpdateRule | None) 
     """
     ranks.copy_from_first([item.blob for item in net.learnable_params])
     if rule is not None:
-        for param in (param for group in rule.param_groups for param in group["params"]):
+        for param in rule.parameters():
             ranks.copy_from_first(rule.history(param))
     for one in (net, *test_nets):
         one.load_data_state(ranks.from_first(one.data_state()))

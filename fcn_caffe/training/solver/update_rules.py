@@ -122,10 +122,13 @@ class UpdateRule(torch.optim.Optimizer):
             group["iter"] += 1
         return result
 
+    def parameters(self) -> Tensors:
+        """Return the parameters of all groups."""
+        return [param for group in self.param_groups for param in group["params"]]
+
     def gradients(self) -> Tensors:
         """Return the gradients of all parameters that learn: zero where a pass gave none."""
-        params = [param for group in self.param_groups for param in group["params"] if param.requires_grad]
-        return [_gradient(param) for param in params]
+        return [_gradient(param) for param in self.parameters() if param.requires_grad]
 
     def update(self, group: dict[str, Any], rate: float, params: Tensors, grads: Tensors, *histories: Tensors) -> None:
         """Change parameters and histories in place; gradients may be overwritten. rate: the rate times lr_mult."""
