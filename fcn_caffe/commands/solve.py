@@ -34,7 +34,7 @@ from fcn_caffe.commands._options import (
 )
 from fcn_caffe.errors import SolverError
 from fcn_caffe.host.paths import Paths, checkout, shipped
-from fcn_caffe.host.program import tool_words, torchrun_words
+from fcn_caffe.host.program import tool_words
 
 if TYPE_CHECKING:
     from fcn_caffe.host.progress import Screen
@@ -145,7 +145,7 @@ def _watch(training: Training, arguments: argparse.Namespace, words: Sequence[st
     """Keep the record of a stage in the block, and TensorBoard's files if they are asked for."""
     from fcn_caffe.training.run_record import RunRecord
 
-    record = RunRecord(training, [*_command(training.ranks), *words])
+    record = RunRecord(training, [*tool_words("solve", processes=training.ranks.count), *words])
     training.on_scores.append(record.add_scores)
     with ExitStack() as stack:
         if arguments.tensorboard is not None:
@@ -157,10 +157,6 @@ def _watch(training: Training, arguments: argparse.Namespace, words: Sequence[st
             training.on_scores.append(events.add_scores)
         yield
     record.end(training.is_done)
-
-
-def _command(ranks: Ranks) -> list[str]:
-    return tool_words("solve") if ranks.count == 1 else torchrun_words("solve", ranks.count)
 
 
 def _compare(stage: Stage, before: dict[Path, Stage], gate: bool) -> None:
@@ -192,7 +188,8 @@ def _compare(stage: Stage, before: dict[Path, Stage], gate: bool) -> None:
 
 def _command_to_resume(arguments: argparse.Namespace, argv: Sequence[str], ranks: Ranks) -> str:
     """The command that goes on after an interruption."""
-    return shlex.join([*_command(ranks), *argv, *([] if arguments.resume else ["--resume"])])
+    words = tool_words("solve", processes=ranks.count)
+    return shlex.join([*words, *argv, *([] if arguments.resume else ["--resume"])])
 
 
 def _make_plan(arguments: argparse.Namespace, solver: Path, paths: Paths) -> Plan:

@@ -31,7 +31,7 @@ from fcn_caffe.commands._options import (
     use_fork,
 )
 from fcn_caffe.errors import SolverError
-from fcn_caffe.host.program import tool_words, torchrun_words
+from fcn_caffe.host.program import tool_words
 
 if TYPE_CHECKING:
     from fcn_caffe.host.ranks import Ranks
@@ -112,8 +112,7 @@ def _record(arguments: argparse.Namespace, param: caffe_pb2.SolverParameter, net
 def _command_to_resume(argv: Sequence[str], state: str, ranks: Ranks) -> str:
     """The command that goes on after an interruption: what was typed, but for what it starts from."""
     kept = [word for word in _without(argv, "weights", "snapshot") if word != "--resume"]
-    words = tool_words("train") if ranks.count == 1 else torchrun_words("train", ranks.count)
-    return shlex.join([*words, *kept, "--snapshot", state])
+    return shlex.join([*tool_words("train", processes=ranks.count), *kept, "--snapshot", state])
 
 
 def _without(argv: Sequence[str], *names: str) -> list[str]:

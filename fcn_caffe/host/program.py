@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-__all__ = ["tool_call", "tool_words", "torchrun_words"]
+__all__ = ["tool_call", "tool_words"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -26,8 +26,10 @@ def tool_call(tool: str, *, from_elsewhere: bool = False) -> str:
     return shlex.join(tool_words(tool, from_elsewhere=from_elsewhere))
 
 
-def tool_words(tool: str, *, from_elsewhere: bool = False) -> list[str]:
-    """Return the words of `tool_call`, for a command line that goes on behind them."""
+def tool_words(tool: str, *, from_elsewhere: bool = False, processes: int = 1) -> list[str]:
+    """Return the words of `tool_call`, or torchrun's for several processes; a command line goes on behind them."""
+    if processes > 1:
+        return ["torchrun", "--nproc-per-node", str(processes), "-m", _PACKAGE.name, tool]
     program = Path(sys.argv[0])
     if program.resolve().parent == _PACKAGE.parent / "tools":
         folder = program.resolve().parent if from_elsewhere else program.parent
@@ -35,11 +37,6 @@ def tool_words(tool: str, *, from_elsewhere: bool = False) -> list[str]:
     if program.resolve() == _PACKAGE / "__main__.py":
         return [_python(), "-m", _PACKAGE.name, tool]
     return ["fcn-caffe", tool]
-
-
-def torchrun_words(tool: str, processes: int) -> list[str]:
-    """Return the words that run a tool in several processes of this machine, for a command line that goes on."""
-    return ["torchrun", "--nproc-per-node", str(processes), "-m", _PACKAGE.name, tool]
 
 
 def _python() -> str:
