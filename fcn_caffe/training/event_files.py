@@ -16,7 +16,6 @@ from fcn_caffe.training.stage import Scoring
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
-    from torch.utils.tensorboard.writer import SummaryWriter as Writer
 
 __all__ = ["EventFiles", "check_tensorboard"]
 
@@ -44,7 +43,7 @@ class EventFiles:
         self.folder, self.solver = folder, solver
         self._scored_before = solver.iter if scored else None
         self._begin: int | None = None  # the solver's iteration at the first event: `solve` may restore it
-        self._writers: dict[str, Writer] = {}
+        self._writers: dict[str, SummaryWriter] = {}
 
     def __enter__(self) -> EventFiles:
         solver = self.solver
