@@ -11,7 +11,7 @@ from typing import Any
 
 from fcn_caffe.errors import DataError
 from fcn_caffe.evaluation.metrics import METRICS
-from fcn_caffe.training.log_parser import TrainingLog, parse_log
+from fcn_caffe.training.log_parser import Row, TrainingLog, parse_log
 from fcn_caffe.training.run_record import IMAGES, RECORD, read_images, read_record
 from fcn_caffe.training.stage import ScoreTable
 
@@ -277,6 +277,11 @@ def _take_log(stage: StageRun, path: Path) -> None:
     if stage.starts:  # the log may have earlier runs of the stage in it: take the last that began anew
         fresh = [at for at, row in enumerate(rows) if row.iteration == begin]
         rows = rows[fresh[-1] :] if fresh else rows
+    _take_curves(stage, log, rows)
+
+
+def _take_curves(stage: StageRun, log: TrainingLog, rows: Sequence[Row]) -> None:
+    """Fill in the curves of a log; `rows` are those of its displays that count."""
     stage.losses = sorted({row.iteration: row.loss for row in rows if row.loss is not None}.items())
     stage.rates = sorted({row.iteration: row.rate for row in rows if row.rate is not None}.items())
     stage.solver_tests = _solver_tests(log, stage)
@@ -298,9 +303,7 @@ def _solver_tests(log: TrainingLog, stage: StageRun) -> dict[str, list[tuple[int
 def _read_log_alone(path: Path) -> StageRun:
     stage = StageRun(path.stem, path.parent)
     log = parse_log(path)
-    stage.losses = sorted({row.iteration: row.loss for row in log.train if row.loss is not None}.items())
-    stage.rates = sorted({row.iteration: row.rate for row in log.train if row.rate is not None}.items())
-    stage.solver_tests = _solver_tests(log, stage)
+    _take_curves(stage, log, log.train)
     times = [row.seconds for row in log.train if row.seconds is not None]
     stage.seconds = max(times, default=0.0) - min(times, default=0.0)
     return stage
