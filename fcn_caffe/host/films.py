@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,22 @@ import numpy.typing as npt
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write
 
-__all__ = ["film_writer"]
+__all__ = ["film_writer", "import_av"]
 
 UInt8 = npt.NDArray[np.uint8]
 AddFrame = Callable[[UInt8, Fraction | None], None]
 
 _CODECS = ("libx264", "libopenh264", "mpeg4")  # the first that this FFmpeg has
 _TICK = Fraction(1, 90_000)  # of a second; every usual rate divides it
+
+
+def import_av(path: str | os.PathLike[str]) -> ModuleType:
+    """Import PyAV for a film. Raises: DataError, naming the film, where it is not installed."""
+    try:
+        import av
+    except ImportError as error:
+        raise DataError(f"{os.fspath(path)}: films need the package av. Run `pip install fcn-caffe[video]`.") from error
+    return av
 
 
 @contextmanager
@@ -38,10 +48,7 @@ def film_writer(path: str | os.PathLike[str], rate: Fraction) -> Iterator[AddFra
     Raises:
         DataError: PyAV is not installed, or the codec takes no such frames.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise DataError(f"{os.fspath(path)}: films need the package av. Run `pip install fcn-caffe[video]`.") from error
+    av = import_av(path)
     try:
         with atomic_write(path, "wb") as file, av.open(file, "w", format="mp4") as film:
             writer = _Writer(film, rate)

@@ -15,6 +15,7 @@ from PIL import ImageSequence
 
 from fcn_caffe.data.readers.image_files import UInt8, opened_image, photograph
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.films import import_av
 
 __all__ = ["FILM_SUFFIXES", "Frame", "count_pages", "film_rate", "is_film", "read_film", "read_pages"]
 
@@ -67,10 +68,7 @@ def _opened_film(path: str | os.PathLike[str]) -> Iterator[tuple[Any, Any]]:
     Raises:
         DataError: also where PyAV is not installed.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise DataError(f"{os.fspath(path)}: films need the package av. Run `pip install fcn-caffe[video]`.") from error
+    av = import_av(path)
     try:
         with av.open(os.fspath(path)) as film:
             if not film.streams.video:
