@@ -263,7 +263,7 @@ class AnswerFiles:
         Args:
             picture: the picture.
             answer: what the net says of it.
-            in_film: whether its overlay goes into a film, see `add_frame`, and not into a file of its own.
+            in_film: whether its overlay goes into a film, see `open_film`, and not into a file of its own.
         """
         base = self.folder / picture.name
         base.parent.mkdir(parents=True, exist_ok=True)
