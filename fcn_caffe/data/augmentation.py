@@ -19,11 +19,10 @@ from PIL import Image
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.text import did_you_mean
 
-__all__ = ["PAPER", "Augmentation", "Labelled", "change_colours", "fit_batch", "parse_augmentation"]
+__all__ = ["PAPER", "Augmentation", "change_colours", "fit_batch", "parse_augmentation"]
 
 Array = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]
-Labelled = tuple[Sequence[Array], Sequence[Array]]  # images, and labels of their size
 
 TRIES = 10  # windows that are drawn for one with enough labelled pixels; then the best of them is taken
 CHUNK = 16384  # pixels whose colours are changed at once
@@ -91,7 +90,6 @@ class Augmentation:
         random: np.random.Generator,
         voids: Sequence[float],
         mean: Array | None = None,
-        coloured: int = 0,
     ) -> tuple[list[Array], list[Array]]:
         """Change the images of one scene and its labels alike.
 
@@ -102,8 +100,8 @@ class Augmentation:
             labels: class indices; the first decides whether a window has enough labelled pixels.
             random: always the same number of draws comes first, so that one option does not change another's draws.
             voids: the void value of each label.
-            mean: what was subtracted from the image that `coloured` names; needed for `colour`.
-            coloured: the place of the image that `colour` changes, with channels blue, green, red.
+            mean: what was subtracted from the first image, blue, green, red; needed for `colour`, which changes it
+                alone.
         """
         drawn = random.random(8)
         height, width = (labels or images)[0].shape[-2:]
@@ -116,7 +114,7 @@ class Augmentation:
         view = self._placed(view, window, moved, random, list(zip(labels[:1], voids, strict=False)))
         if self.colour and mean is not None:
             factors = 1 + self.colour * (2 * drawn[3:6] - 1)
-            images = [change_colours(one, mean, factors) if at == coloured else one for at, one in enumerate(images)]
+            images = [*(change_colours(image, mean, factors) for image in images[:1]), *images[1:]]
         return (
             [view.image(image, window) for image in images],
             [view.label(label, window, void) for label, void in zip(labels, voids, strict=True)],

@@ -64,7 +64,7 @@ def split(task, name):
     return (task / f"{name}.txt").read_text().split()
 
 
-def index_labels(folder, values, suffix=".png"):
+def index_labels(folder, values):
     """Write images with labels: each a constant, or an array."""
     for index, value in enumerate(values):
         trees.photograph(folder / "images" / f"{index:02}.png", index)

@@ -40,11 +40,6 @@ class ClassTable:
     classes: list[ClassName]
     lookup: list[int]
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether every class stays what it is."""
-        return self.lookup == list(range(len(self.lookup)))
-
 
 def _read_lines(path: Path, what: str) -> list[tuple[int, str]]:
     try:
