@@ -19,6 +19,8 @@ from fcn_caffe.errors import DataError
 
 __all__ = ["LabelMap", "check_labels", "read_classes", "read_colors", "read_label", "read_palette"]
 
+_WITHOUT_RULE = "has no rule in the label mapping. Add one, to a class or to the void."
+
 
 def _text(path: str | os.PathLike[str], what: str) -> str:
     try:
@@ -85,8 +87,13 @@ class LabelMap:
         rules += [f"{red} {green} {blue}: {index}" for (red, green, blue), index in by_class]
         return "\n".join(rules) + "\n"
 
-    def apply(self, label: Integers, path: str | os.PathLike[str]) -> Integers:
+    def apply(self, label: Integers, path: str | os.PathLike[str], unknown_is: str = _WITHOUT_RULE) -> Integers:
         """Map (H, W) values or (H, W, 3) colours to (H, W) class indices.
+
+        Args:
+            label: The label image.
+            path: Its file, for errors.
+            unknown_is: What a value or colour without a rule is, and the cure.
 
         Raises:
             DataError: for a value or colour without a rule.
@@ -103,10 +110,7 @@ class LabelMap:
         if unknown.any():
             worst = int(code[unknown][0])
             shown = f"colour {worst >> 16} {(worst >> 8) & 255} {worst & 255}" if self.colours else f"value {worst}"
-            raise DataError(
-                f"{path}: {shown} ({int(unknown.sum())} pixels) has no rule in the label mapping. "
-                "Add one, to a class or to the void."
-            )
+            raise DataError(f"{path}: {shown} ({int(unknown.sum())} pixels) {unknown_is}")
         return np.asarray(self._to[place])
 
 

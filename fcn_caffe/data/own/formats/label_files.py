@@ -10,6 +10,7 @@ import numpy as np
 
 from fcn_caffe.data.own.formats.source import VOID, Colour, Label, Reading, Sample, Source
 from fcn_caffe.data.readers.image_files import read_index_image
+from fcn_caffe.data.readers.labels import LabelMap
 from fcn_caffe.errors import DataError
 
 __all__ = ["add_pairs", "by_colour", "by_value"]
@@ -44,22 +45,9 @@ def by_colour(path: Path, table: Mapping[Colour, int]) -> Label:
     Raises:
         DataError: A colour is not in the table.
     """
-    colours = read_index_image(path, colours=True).astype(np.int64)
-    if colours.ndim == 2:
-        colours = np.repeat(colours[:, :, None], 3, axis=2)
-    codes = (colours[:, :, 0] << 16) | (colours[:, :, 1] << 8) | colours[:, :, 2]
-    known = {(red << 16) | (green << 8) | blue: index for (red, green, blue), index in table.items()}
-    keys = np.array(sorted(known), np.int64)
-    place = np.searchsorted(keys, codes).clip(max=len(keys) - 1)
-    unknown = keys[place] != codes
-    if unknown.any():
-        code = int(codes[unknown][0])
-        raise DataError(
-            f"{path}: colour {code >> 16} {(code >> 8) & 255} {code & 255} ({int(unknown.sum())} pixels) is of no "
-            "class. Add it to the data set's list of colours, or correct the picture."
-        )
-    label: Label = np.array([known[int(key)] for key in keys], np.int32)[place]
-    return label
+    cure = "is of no class. Add it to the data set's list of colours, or correct the picture."
+    classes = LabelMap(colours=dict(table)).apply(read_index_image(path, colours=True), path, cure)
+    return classes.astype(np.int32)
 
 
 def add_pairs(
