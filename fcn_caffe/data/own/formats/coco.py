@@ -22,7 +22,6 @@ from fcn_caffe.data.own.formats.shapes import (
     run_lengths,
 )
 from fcn_caffe.data.own.formats.source import (
-    VOID,
     ClassName,
     Label,
     Reading,
@@ -140,9 +139,8 @@ def _add(
         if not isinstance(crowd, int) or crowd not in (0, 1):
             raise DataError(f'{where}: "iscrowd" should be 0 or 1, got {crowd!r:.30}.')
         picture.objects.append((index[categories[category]], bool(crowd), mask))
-    ground = VOID if reading.unlabelled == "void" else 0
     for picture in pictures.values():
-        draw = partial(_draw, picture, reading.overlap, ground)
+        draw = partial(_draw, picture, reading.overlap, reading.ground)
         source.samples.append(Sample(picture.name, picture.path, path, draw, split, picture.size))
     if missing:
         source.notes.append(f"left out: {len(missing)} images of {path} that are not there")

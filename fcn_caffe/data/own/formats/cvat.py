@@ -20,7 +20,6 @@ import numpy as np
 from fcn_caffe.data.own.formats.shapes import Mask, coco_polygons, fill, most_pixels, paint, run_lengths
 from fcn_caffe.data.own.formats.source import (
     FARTHEST,
-    VOID,
     ClassName,
     Colour,
     Label,
@@ -59,7 +58,6 @@ def read(place: Path, reading: Reading) -> Source:
     index = {each.name: number for number, each in enumerate(classes)}
     source = Source("cvat", classes, [])
     skipped: Counter[str] = Counter()
-    ground = VOID if reading.unlabelled == "void" else 0
     for element in root.iter("image"):
         name = element.get("name", "")
         where = f"{path}: image {name!r}"
@@ -71,7 +69,7 @@ def read(place: Path, reading: Reading) -> Source:
             continue
         for kind, _, attributes, inside in objects:
             _check(kind, attributes, size, inside)
-        draw = partial(_draw, objects, size, index, reading.overlap, ground)
+        draw = partial(_draw, objects, size, index, reading.overlap, reading.ground)
         split = split_of(element.get("subset", ""))
         shown = image.relative_to(reading.images or path.parent).with_suffix("").as_posix()
         source.samples.append(Sample(shown, image, path, draw, split, size))

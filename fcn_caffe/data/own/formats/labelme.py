@@ -71,9 +71,8 @@ def read(place: Path, reading: Reading) -> Source:
     classes = reading.with_background([ClassName(name) for name in names])
     index = {each.name: number for number, each in enumerate(classes)} | dict.fromkeys(_IGNORED, VOID)
     source = Source("labelme", classes, [], declared=False)
-    ground = VOID if reading.unlabelled == "void" else 0
     for path, image, size in samples:
-        draw = partial(_draw, shapes[path], size, index, reading.overlap, ground)
+        draw = partial(_draw, shapes[path], size, index, reading.overlap, reading.ground)
         name = path.relative_to(folder).with_suffix("").as_posix()
         source.samples.append(Sample(name, image, path, draw, size=size))
     if skipped:

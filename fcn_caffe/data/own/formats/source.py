@@ -63,6 +63,11 @@ class Reading:
     skip_missing: bool = False
     class_names: Sequence[ClassName] = ()
 
+    @property
+    def ground(self) -> int:
+        """The class of pixels without an object, or VOID."""
+        return VOID if self.unlabelled == "void" else 0
+
     def with_background(self, classes: Sequence[ClassName]) -> list[ClassName]:
         """Return the classes of objects, behind the background where pixels without an object belong to it."""
         if self.unlabelled == "void":
