@@ -119,6 +119,10 @@ def _size(report: LabelReport) -> tuple[int, int]:
     return next(iter(report.sizes)) if len(report.sizes) == 1 else (0, 0)
 
 
+def _own_colors(classes: Sequence[ClassName]) -> list[Colour]:
+    return [(red, green, blue) for red, green, blue in class_colours(classes).tolist()]
+
+
 def _note_shares(report: LabelReport, classes: int, ignore: int) -> None:
     unused = [index for index in range(classes) if index not in report.counts]
     if unused:
@@ -162,8 +166,7 @@ def _from_annotations(arguments: argparse.Namespace, folder: Path) -> TaskData:
         refuse_void_files(report, [VOID])
     _note_shares(report, plan.classes, plan.ignore)
     splits = _splits(arguments, pairs, {sample.name: sample.split for sample in source.samples})
-    colors = [(red, green, blue) for red, green, blue in class_colours(table).tolist()]
-    return TaskData(pairs, splits, plan, names, colors, _size(report))
+    return TaskData(pairs, splits, plan, names, _own_colors(table.classes), _size(report))
 
 
 # -- folders of images and label pictures ------------------------------------------------------------------------------
@@ -284,8 +287,7 @@ def _colors(named: Sequence[ClassName], plan: ClassPlan, pairs: Sequence[Pair]) 
     """Return the classes' colours: from their file, where it has some, else those of the label pictures."""
     if not any(each.colour for each in named):
         return class_colors(pairs, plan, plan.mapping)
-    table = own_classes.ClassTable(list(named), [])
-    return [(red, green, blue) for red, green, blue in class_colours(table).tolist()]
+    return _own_colors(named)
 
 
 def _from_folders(arguments: argparse.Namespace, out: Path, folder: Path) -> TaskData:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from fcn_caffe.data.own.classes import VOID, ClassTable
-from fcn_caffe.data.own.formats.source import Sample, Source
+from fcn_caffe.data.own.formats.source import ClassName, Sample, Source
 from fcn_caffe.data.own.label_check import FileReport, LabelReport, Pair
 from fcn_caffe.data.readers.image_files import IMAGE_SUFFIXES, image_size, read_image
 from fcn_caffe.data.readers.labels import LabelMap, read_label
@@ -92,10 +92,10 @@ class _Writer:
         return Pair(name, photograph, path), FileReport(origin, held, False, (label.shape[1], label.shape[0]))
 
 
-def class_colours(table: ClassTable) -> UInt8:
+def class_colours(classes: Sequence[ClassName]) -> UInt8:
     """Return the classes' own colours, (classes, 3); VOC's where the data set says none."""
-    colours = palette(len(table.classes))
-    for index, each in enumerate(table.classes):
+    colours = palette(len(classes))
+    for index, each in enumerate(classes):
         if each.colour is not None:
             colours[index] = each.colour
     return colours
@@ -119,7 +119,7 @@ def convert(
     Raises:
         DataError: Naming the file.
     """
-    writer = _Writer(out, class_colours(table), longest_side)
+    writer = _Writer(out, class_colours(table.classes), longest_side)
     lookup = np.array([*table.lookup, VOID], np.uint8)  # its last is that of -1, void
 
     def write(sample: Sample) -> _Written:
