@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fcn_caffe.data.own import classes as own_classes
-from fcn_caffe.data.own.convert import IMAGES, LABELS, class_colours, convert, link_pairs
+from fcn_caffe.data.own.convert import IMAGES, LABELS, class_colours, convert, link_pairs, reduce_pairs
 from fcn_caffe.data.own.formats import read_source
 from fcn_caffe.data.own.formats.source import ClassName, Colour, Reading
 from fcn_caffe.data.own.label_check import LabelReport, Pair, check_folder, suggest_mapping
@@ -307,9 +307,9 @@ def _from_folders(arguments: argparse.Namespace, out: Path, folder: Path) -> Tas
     if arguments.in_place:
         data = TaskData(listed, splits, plan, names, colors, size, label_suffix=arguments.label_suffix)
         return replace(data, images=arguments.images.resolve(), labels=arguments.labels.resolve())
+    if not arguments.longest_side:
+        link_pairs(listed, folder)
+        return TaskData(listed, splits, plan, names, colors, size)
     shown = palette(plan.classes) if colors is None else np.array(colors, np.uint8)
-    pairs = link_pairs(listed, folder, plan.mapping, shown, arguments.longest_side)
-    if arguments.longest_side:
-        plan = replace(plan, mapping=None)
-        size = _size(check_folder(pairs))
-    return TaskData(pairs, splits, plan, names, colors, size)
+    pairs, reduced = reduce_pairs(listed, folder, plan.mapping, shown, arguments.longest_side)
+    return TaskData(pairs, splits, replace(plan, mapping=None), names, colors, _size(reduced))

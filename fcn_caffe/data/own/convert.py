@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -21,8 +22,9 @@ from fcn_caffe.data.readers.labels import LabelMap, read_label
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.pictures import UInt8, label_picture, palette
 
-__all__ = ["class_colours", "convert", "link_or_copy", "link_pairs", "place_image"]
+__all__ = ["class_colours", "convert", "link_or_copy", "link_pairs", "place_image", "reduce_pairs"]
 
+Item = TypeVar("Item")
 _Written = tuple[Pair, FileReport]
 
 IMAGES, LABELS = "images", "labels"
@@ -125,54 +127,60 @@ def convert(
     def write(sample: Sample) -> _Written:
         return writer.write(sample.name, sample.image, lambda: lookup[sample.draw()], sample.origin, sample.size)
 
-    pairs, report = [], LabelReport()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for pair, file in _in_order(pool, write, source.samples):
-            pairs.append(pair)
-            report.add(file)
-    return pairs, report
+    return _write_all(write, source.samples)
 
 
-def _in_order(
-    pool: ThreadPoolExecutor, write: Callable[[Sample], tuple[Pair, FileReport]], samples: Sequence[Sample]
-) -> Iterator[tuple[Pair, FileReport]]:
-    """Run all samples in the pool, and stop at the first that fails."""
-    futures = [pool.submit(write, sample) for sample in samples]
-    try:
-        for future in futures:
-            yield future.result()
-    finally:
-        for future in futures:
-            future.cancel()
+def reduce_pairs(
+    pairs: Sequence[Pair], out: Path, mapping: LabelMap | None, colours: UInt8, longest_side: int
+) -> tuple[list[Pair], LabelReport]:
+    """Write images and label pictures that are no longer than a side; labels hold class indices then.
 
+    Args:
+        pairs: The images and their labels.
+        out: The task's folder.
+        mapping: The class of each value or colour; None where values are classes.
+        colours: The palette of the label pictures.
+        longest_side: As `convert` has it.
 
-def link_pairs(
-    pairs: Sequence[Pair],
-    out: Path,
-    mapping: LabelMap | None,
-    colours: UInt8,
-    longest_side: int | None,
-) -> list[Pair]:
-    """Bring images and label pictures into the task's folder; labels stay what they are where nothing is reduced.
+    Returns:
+        Where images and labels are, and what the labels hold.
 
     Raises:
         DataError: Naming the file.
     """
     writer = _Writer(out, colours, longest_side)
 
-    def bring(pair: Pair) -> Pair:
-        if longest_side is not None:
+    def write(pair: Pair) -> _Written:
+        return writer.write(pair.name, pair.image, lambda: read_label(pair.label, mapping).astype(np.uint8), pair.label)
 
-            def draw() -> UInt8:
-                return read_label(pair.label, mapping).astype(np.uint8)
+    return _write_all(write, pairs)
 
-            return writer.write(pair.name, pair.image, draw, pair.label)[0]
+
+def _write_all(write: Callable[[Item], _Written], items: Sequence[Item]) -> tuple[list[Pair], LabelReport]:
+    """Write images and labels, several at a time, and stop at the first that fails."""
+    pairs, report = [], LabelReport()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        futures = [pool.submit(write, item) for item in items]
+        try:
+            for future in futures:
+                pair, file = future.result()
+                pairs.append(pair)
+                report.add(file)
+        finally:
+            for future in futures:
+                future.cancel()
+    return pairs, report
+
+
+def link_pairs(pairs: Sequence[Pair], out: Path) -> None:
+    """Bring images and label pictures into the task's folder as they are."""
+
+    def bring(pair: Pair) -> None:
         place_image(pair.image, out / IMAGES, pair.name, pair.image)
         place_image(pair.label, out / LABELS, pair.name, pair.label)
-        return pair
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(bring, pairs))
+        list(pool.map(bring, pairs))
 
 
 def place_image(image: Path | bytes, folder: Path, name: str, origin: Path) -> Path:
