@@ -11,7 +11,7 @@ from fcn_caffe.models.own_nets import OWN_NETS
 from fcn_caffe.models.trunks import VGG16, Vgg
 from fcn_caffe.weights.transfer import Array, Weights, load_weights
 
-__all__ = ["TRUNKS", "StartWeights", "choose_start", "learned_layers"]
+__all__ = ["TRUNKS", "StartWeights", "choose_start"]
 
 TRUNKS = {
     "vgg16": VGG16,
@@ -43,14 +43,12 @@ class StartWeights:
     learned: frozenset[str] = frozenset()
 
 
-def _read_start(path: Path) -> StartWeights:
-    """Tell which classifier's trunk a weight file has, by its layers.
+def _tell_start(path: Path, weights: Weights) -> StartWeights:
+    """Tell which classifier's trunk the weights of a file are of, by their layers.
 
     Raises:
-        WeightsError: The file cannot be read.
         DataError: It has layers of none.
     """
-    weights = load_weights(path)
     for net, layers in _NETS.items():
         if all(layer in weights for layer in layers):
             return StartWeights(net)
@@ -74,20 +72,16 @@ def _fc(weights: Weights, trunk: str) -> tuple[int, int] | None:
     return int(outputs), side
 
 
-def learned_layers(trunk: str, weights: Path | None) -> frozenset[str]:
-    """Return the layers of a trunk, with fc6 and fc7, that a weight file lacks, so that they must be learned.
+def _learned_layers(trunk: str, path: Path | None, weights: Weights) -> frozenset[str]:
+    """Return the layers of a trunk, with fc6 and fc7, that the weights of a file lack, so that they must be learned.
 
     Raises:
-        WeightsError: the file cannot be read.
         DataError: the file has no layer of the trunk.
     """
     layers = TRUNKS[trunk].convolution_names
-    if weights is None:
-        return frozenset([*layers, "fc6", "fc7"])
-    known = load_weights(weights)
-    if not known.keys() & set(layers):
-        raise DataError(f"{weights}: has no layer of the {trunk} trunk (it has {', '.join(list(known)[:5])} …).")
-    return frozenset(name for name in [*layers, "fc6", "fc7"] if name not in known)
+    if path is not None and not weights.keys() & set(layers):
+        raise DataError(f"{path}: has no layer of the {trunk} trunk (it has {', '.join(list(weights)[:5])} …).")
+    return frozenset(name for name in [*layers, "fc6", "fc7"] if name not in weights)
 
 
 def choose_start(weights: Path | None, net: str, trunk: str | None) -> StartWeights:
@@ -103,18 +97,19 @@ def choose_start(weights: Path | None, net: str, trunk: str | None) -> StartWeig
         DataError: The weights are of no trunk that the net has, or the net cannot start from nothing.
     """
     own = OWN_NETS.get(net)
+    if own is not None and not own.classifier and not own.trunk:
+        return StartWeights(net, trunk or StartWeights.trunk)
+    known = {} if weights is None else load_weights(weights)
     if own is not None and own.classifier:
-        if weights is None or _read_start(weights).net != net:
+        if weights is None or _tell_start(weights, known).net != net:
             raise DataError(f"--net {net} starts from {own.classifier}'s weights: give them with --weights.")
         return StartWeights(net)
-    needs_trunk = own is None or own.trunk
-    start = StartWeights(net)
-    if weights is not None and needs_trunk and trunk is None:
-        start = _read_start(weights)
+    start = StartWeights()
+    if weights is not None and trunk is None:
+        start = _tell_start(weights, known)
         if start.net != "fcn":
             if own is None:
                 return start
             raise DataError(f"{weights}: of the classifier of {start.net}; --net {net} starts from VGG-16's.")
     trunk = trunk or start.trunk
-    learned = learned_layers(trunk, weights) if needs_trunk else frozenset()
-    return replace(start, net=net, trunk=trunk, learned=learned)
+    return replace(start, net=net, trunk=trunk, learned=_learned_layers(trunk, weights, known))
