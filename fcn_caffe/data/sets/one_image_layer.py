@@ -294,16 +294,16 @@ class OneImageLayer(PythonLayer):
             self._feed = Prefetch(batches, self._ahead(), self.who)
             self._finalizer = weakref.finalize(self, self._feed.close)
 
-    def _places(self) -> list[int]:
-        """Where the images of this process's batch lie in the order, from the first of them on."""
+    def _own_places(self) -> range:
+        """Return where this process's batch lies in the images that all processes take together."""
         # Batches of a bucket stay whole: what all processes run in a pass is of one size then, or nearly.
         share = replace(self.share, whole=True) if self.samples.buckets else self.share
-        places = share.places(self.samples.batch_size)
-        return [place - places[0] for place in places]
+        return share.places(self.samples.batch_size)
 
-    def _first_place(self) -> int:
-        share = replace(self.share, whole=True) if self.samples.buckets else self.share
-        return share.places(self.samples.batch_size)[0]
+    def _places(self) -> list[int]:
+        """Return where the images of this process's batch lie in the order, from the first of them on."""
+        places = self._own_places()
+        return [place - places[0] for place in places]
 
     def _coming(self) -> list[Request]:
         batch = self._order().next_batch(self._places())
@@ -335,7 +335,7 @@ class OneImageLayer(PythonLayer):
         if share.count > 1:
             self._first = self._order()
             self._first.draws = self._first.draws and self._first.draws.copy()
-            self._go_on(self._first_place())
+            self._go_on(self._own_places()[0])
 
     def skip(self, passes: int) -> None:
         """Go on behind the images of so many passes."""
