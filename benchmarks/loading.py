@@ -1,13 +1,13 @@
 """What loading and augmenting photographs costs, and what loading processes give beside the thread.
 
-    python benchmarks/loading.py [--images 24] [--passes 60] [--rounds 3]
+    python benchmarks/loading.py [--images 24] [--passes 30] [--rounds 3]
 
 Writes JPEG photographs of 500 x 375 with label images to a temporary folder and reads them by FolderSegData. First
 table: processor time of an image without and with each kind of augmentation, and how many that is a second of a core.
 Second: images a second that a small net gets for training, with reading ahead in a thread and with 1 and 2 loading
 processes, in turns, and their ratio to the thread's. torch runs on one thread; where no core is free, processes share
 the cores with it.
-Exit status 1 if all of the augmentation together costs more than six times the decoding.
+Exit status 1 if all of the augmentation together costs more than seven times the decoding.
 """
 
 from __future__ import annotations
