@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fcn_caffe.data.readers.labels import read_rules
 from fcn_caffe.errors import DataError
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.blob_file import read_blob
@@ -47,16 +48,9 @@ def read_class_weights(path: Path, names: Sequence[str]) -> list[float]:
         if np.count_nonzero(square - np.diag(np.diag(square))):
             raise DataError(f"{path}: H is not diagonal: name it in the net by hand, infogain_loss_param {{ source }}.")
         return _checked([float(weight) for weight in np.diag(square)], path)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the class weights cannot be read ({error}).") from error
     weights: dict[str, float] = {}
-    for number, line in enumerate(lines, 1):
-        text = line.split("#")[0].strip()
-        if not text:
-            continue
-        key, _, value = (part.strip() for part in text.rpartition(":"))
+    for number, line in read_rules(path, "class weights"):
+        key, _, value = (part.strip() for part in line.rpartition(":"))
         name = names[int(key)] if re.fullmatch(r"\d+", key) and key not in names and int(key) < len(names) else key
         if name not in names or name in weights or not re.fullmatch(r"\d*\.?\d+(e-?\d+)?", value):
             raise DataError(f"{path}:{number}: expected `NAME: WEIGHT`, once a class, got {line!r:.60}.")

@@ -17,7 +17,7 @@ from PIL import Image
 from fcn_caffe.data.readers.image_files import Integers, read_index_image
 from fcn_caffe.errors import DataError
 
-__all__ = ["LabelMap", "check_labels", "read_classes", "read_colors", "read_label", "read_palette"]
+__all__ = ["LabelMap", "check_labels", "read_classes", "read_colors", "read_label", "read_palette", "read_rules"]
 
 _WITHOUT_RULE = "has no rule in the label mapping. Add one, to a class or to the void."
 
@@ -29,7 +29,12 @@ def _text(path: str | os.PathLike[str], what: str) -> str:
         raise DataError(f"{path}: the {what} cannot be read ({error}).") from error
 
 
-def _lines(path: str | os.PathLike[str], what: str) -> list[tuple[int, str]]:
+def read_rules(path: str | os.PathLike[str], what: str) -> list[tuple[int, str]]:
+    """Return the lines of a text file that are more than a comment behind `#`, without it, with their numbers from 1.
+
+    Raises:
+        DataError: where the file cannot be read; `what` names its kind there.
+    """
     lines = enumerate(_text(path, what).splitlines(), 1)
     stripped = ((number, line.split("#")[0].strip()) for number, line in lines)
     return [(number, line) for number, line in stripped if line]
@@ -56,7 +61,7 @@ class LabelMap:
         """
         values: dict[int, int] = {}
         colours: dict[tuple[int, int, int], int] = {}
-        for number, line in _lines(path, "label mapping"):
+        for number, line in read_rules(path, "label mapping"):
             source, colon, target = line.partition(":")
             try:
                 parts = [int(part) for part in source.replace(",", " ").split()]
@@ -167,7 +172,7 @@ def read_classes(path: str | os.PathLike[str]) -> list[str]:
         DataError: naming file and line.
     """
     names: dict[int, str] = {}
-    for number, line in _lines(path, "class card"):
+    for number, line in read_rules(path, "class card"):
         index, colon, name = line.partition(":")
         if not colon or not re.fullmatch("[0-9]{1,9}", index.strip()) or not name.strip():
             raise DataError(f"{path}:{number}: expected `INDEX: NAME`, got {line!r}.")
