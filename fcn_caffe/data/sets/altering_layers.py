@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from fcn_caffe.data.augmentation import Augmentation
-from fcn_caffe.data.sets.options import read_mean, read_options
+from fcn_caffe.data.sets.options import is_whole, read_mean, read_options
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.ranks import Share
 from fcn_caffe.host.text import show
@@ -83,7 +83,7 @@ class _Change(PythonLayer):
     def whole(self, key: str, least: int) -> int:
         """Return an option that is a whole number."""
         value = self.options[key]
-        if not _whole(value, least):
+        if not is_whole(value, least):
             raise DataError(f"{self.who}: {key} should be a whole number of at least {least}, got {value!r}.")
         return int(value)
 
@@ -110,7 +110,7 @@ class _RandomChange(_Change):
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         super().setup(bottom, top)
         seed = self.options["seed"]
-        if seed is not None and not _whole(seed, 0):
+        if seed is not None and not is_whole(seed, 0):
             raise DataError(f"{self.who}: seed should be a whole number from 0, or None for torch's, got {seed!r}.")
         self.seed = int(torch.randint(2**31 - 1, (1,), device="cpu")) if seed is None else int(seed)
         self.passes = 0
@@ -302,7 +302,3 @@ class MaskedInput(_Change):
         behind = label == self.background
         shown = behind if self.options["keep"] == "background" else ~behind
         top[0].data[...] = np.where(shown & (label != self.ignore), data, np.float32(self.fill))
-
-
-def _whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from fcn_caffe.data.augmentation import fit_batch
 from fcn_caffe.data.loading import Loaders, Request
 from fcn_caffe.data.prefetch import Batch, Prefetch
-from fcn_caffe.data.sets.options import parse_param_str, read_options
+from fcn_caffe.data.sets.options import is_whole, parse_param_str, read_options
 from fcn_caffe.data.sets.sample_options import SampleOptions
 from fcn_caffe.data.sets.sampling import Draws, Epochs, Order
 from fcn_caffe.errors import DataError
@@ -196,12 +196,12 @@ class OneImageLayer(PythonLayer):
     def _number_seed(self) -> int:
         if self.seed is None:
             return random.SystemRandom().randrange(2**31)
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
+        if not is_whole(self.seed, 0):
             raise DataError(
                 f"{self.who}: with epochs or augment the seed should be a whole number from 0, or None, got "
                 f"{self.seed!r}."
             )
-        return self.seed
+        return int(self.seed)
 
     @property
     def augments(self) -> bool:

@@ -9,7 +9,12 @@ from typing import Any, SupportsFloat
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.text import did_you_mean
 
-__all__ = ["parse_param_str", "read_mean", "read_options"]
+__all__ = ["is_whole", "parse_param_str", "read_mean", "read_options"]
+
+
+def is_whole(value: object, least: int) -> bool:
+    """Say whether a value is a whole number of at least `least`; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def parse_param_str(param_str: str, who: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fcn_caffe.data.augmentation import Augmentation
+from fcn_caffe.data.sets.options import is_whole
 from fcn_caffe.errors import DataError
 
 __all__ = ["SampleOptions"]
@@ -74,5 +75,5 @@ class SampleOptions:
 
 def _check_whole(options: Mapping[str, Any], key: str, least: int, who: str) -> None:
     value = options[key]
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    if not is_whole(value, least):
         raise DataError(f"{who}: {key} should be a whole number from {least}, got {value!r}.")
