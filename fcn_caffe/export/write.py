@@ -114,12 +114,13 @@ def export(
     net, types = _prepare(subject, options, format, report)
     taken = None if options.fixed else find_sizes(subject.net, net.as_module(subject.outputs).input_names)
     program = trace(net, subject.outputs, types, taken)
+    facts = subject.facts() | ({"input": "RGB photographs, uint8"} if options.preprocess else {})
     with atomic_files(target) as place:
-        engine = _write(subject, program, place, options, format)
+        engine = _write(program, place, facts, options, format)
         witness = None
         if masks := mask_blobs(subject.net):  # with masks a rounding may move values: see `places`
             with tempfile.TemporaryDirectory(dir=place.parent) as folder:
-                witness = _write(subject, trace(net, masks, types, taken), Path(folder) / place.name, options, format)
+                witness = _write(trace(net, masks, types, taken), Path(folder) / place.name, {}, options, format)
         proof = prove(
             subject.net,
             program,
@@ -158,9 +159,8 @@ def _prepare(
     return net, types
 
 
-def _write(subject: Subject, program: Program, path: Path, options: Options, format: str) -> Engine:
-    """Write the file, and load it into its engine."""
-    facts = subject.facts() | {"input": "RGB photographs, uint8"} if options.preprocess else subject.facts()
+def _write(program: Program, path: Path, facts: Mapping[str, str], options: Options, format: str) -> Engine:
+    """Write the file, with what it says of itself, and load it into its engine."""
     if format == "pt2":
         from fcn_caffe.export.program_file import open_program, write_program
 
