@@ -18,9 +18,8 @@ from fcn_caffe.export.quiet import quiet
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["MOST_BYTES", "OPSETS", "make_onnx", "open_onnx", "write_onnx"]
+__all__ = ["MOST_BYTES", "make_onnx", "open_onnx", "write_onnx"]
 
-OPSETS = (18, 23)  # the oldest and the newest that can be asked for
 MOST_BYTES = 1_900_000_000  # of weights in the file itself; a protobuf message ends at 2 GiB
 
 

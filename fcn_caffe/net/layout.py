@@ -204,7 +204,7 @@ class _Plan:
         self._route(tracks, lambda gap: (0, 0))  # counts the lines in each gap
         starts, width = self._columns(tracks)
         self._stack(tracks, starts)
-        self._route(tracks, self._gaps(tracks, starts))
+        self._route(tracks, self._gaps(starts))
         return width, self.height
 
     def _break(self, bands: int) -> list[int]:
@@ -261,7 +261,7 @@ class _Plan:
 
     # -- lines ----------------------------------------------------------------------------------------------
 
-    def _gaps(self, tracks: _Tracks, starts: Sequence[int]) -> Callable[[Gap], tuple[int, int]]:
+    def _gaps(self, starts: Sequence[int]) -> Callable[[Gap], tuple[int, int]]:
         """What says where the first line of a gap runs, and in what steps the next ones follow."""
 
         def start(gap: Gap) -> tuple[int, int]:
