@@ -66,30 +66,16 @@ def layer_options(layer: caffe_pb2.LayerParameter) -> list[Option]:
 
 def _own_message(layer: caffe_pb2.LayerParameter, about: Message) -> str | None:
     """The field of the options that a type is named after: convolution_param of Convolution."""
-    wanted = {f"{layer.type}_param".lower(), "convolution_param" if layer.type == "Deconvolution" else ""}
+    type = "Convolution" if layer.type == "Deconvolution" else layer.type
+    wanted = f"{type}_param".lower().replace("_", "")
     fields = {**about.fields, **about.forks}
-    return next(
-        (
-            name
-            for name, field in fields.items()
-            if field.message and name.replace("_", "") in {word.replace("_", "") for word in wanted}
-        ),
-        None,
-    )
+    return next((name for name, field in fields.items() if field.message and name.replace("_", "") == wanted), None)
 
 
 def solver_options(solver: caffe_pb2.SolverParameter) -> list[Option]:
     """List what a solver's file sets, then the defaults of the rest."""
     about = describe(solver.DESCRIPTOR)
-    made: list[Option] = []
-    for descriptor, value in solver.ListFields():
-        field = about.field(descriptor.name)
-        if field.message is None:
-            made += _options(solver, field, value, "SolverParameter", "")
-        elif field.message.name != "NetParameter":
-            for item in value if field.repeated else [value]:
-                made += _of_message(item, field.message, f"{field.name}.")
-    return [*made, *_defaults(solver, about, "")]
+    return [*_of_message(solver, about, ""), *_defaults(solver, about, "")]
 
 
 def _of_message(message: caffe_pb2.Message, about: Message, prefix: str) -> Iterator[Option]:
@@ -97,9 +83,9 @@ def _of_message(message: caffe_pb2.Message, about: Message, prefix: str) -> Iter
         field = about.field(descriptor.name)
         if field.message is None:
             yield from _options(message, field, value, about.name, prefix)
-            continue
-        for item in value if field.repeated else [value]:
-            yield from _of_message(item, field.message, f"{prefix}{field.name}.")
+        elif field.message.name != "NetParameter":  # a solver's net has a picture of its own
+            for item in value if field.repeated else [value]:
+                yield from _of_message(item, field.message, f"{prefix}{field.name}.")
 
 
 def _options(message: caffe_pb2.Message, field: Field, value: object, key: str, prefix: str) -> Iterator[Option]:
