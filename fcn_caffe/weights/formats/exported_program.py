@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import zipfile
@@ -25,6 +26,7 @@ _BFLOAT16 = 13
 _TYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 6: "<f2", 7: "<f4", 8: "<f8", 12: "u1", _BFLOAT16: "<u2"}
 # Weights as one file of torch.save: of PyTorch before 2.7, and of 2.7.
 _SAVED = ("serialized_state_dict.pt", "data/weights/model.pt")
+_CONFIG = re.compile(r"data/weights/([^/]*)_weights_config\.json")  # of a program; its name
 
 _FACTS = "extra/fcn_caffe.json"
 
@@ -42,15 +44,13 @@ def read_named(path: PathLike) -> Named:
         members |= {name: name for name in archive.namelist()}
         if saved := next((members[name] for name in _SAVED if name in members), None):
             return read_saved(archive, saved, path)
-        configs = [name for name in members if name.endswith("_weights_config.json") and "/" not in name[13:]]
-        configs = [name for name in configs if name.startswith("data/weights/")]
+        configs = [found for name in members if (found := _CONFIG.fullmatch(name))]
         if len(configs) != 1:
             raise WeightsError(f"{os.fspath(path)}: holds {len(configs)} programs, wanted one.")
-        model = configs[0].removeprefix("data/weights/").removesuffix("_weights_config.json")
-        payloads = json.loads(archive.read(members[configs[0]]))["config"]
+        payloads = json.loads(archive.read(members[configs[0][0]]))["config"]
         reader = _Tensors(archive, members, path)
         arrays = {name: reader.read(name, payload) for name, payload in payloads.items()}
-        used = _order(json.loads(archive.read(members[f"models/{model}.json"])))
+        used = _order(json.loads(archive.read(members[f"models/{configs[0][1]}.json"])))
     ordered = sorted(arrays, key=lambda name: used.get(name, len(used)))
     is_weight = {name: payloads[name]["is_param"] or ".running_" in name for name in ordered}
     return Named(
