@@ -12,12 +12,12 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs by itself, too
 
-import numpy as np
+import engine_runs
 import onnx
 import torch
 from classifiers import caffenet, googlenet, vgg16
@@ -28,7 +28,7 @@ from torch import nn
 from fcn_caffe import Net
 from fcn_caffe.errors import GraphError
 from fcn_caffe.export import Options, export, read_subject
-from fcn_caffe.export.engines import Array, Engine
+from fcn_caffe.export.engines import Engine
 from fcn_caffe.export.proof import prove
 from fcn_caffe.export.sizes import find_sizes
 from fcn_caffe.layers.forks.batch_norm import SegNetBN
@@ -134,19 +134,11 @@ def row(name: str, file: Path, weights: Path, outputs: tuple[str, ...], folder: 
 
 
 def open_opencv(path: Path) -> Engine:
-    """Load an ONNX file into OpenCV's new engine, once for each run: it keeps what it knows of the first's sizes."""
+    """Load an ONNX file into OpenCV, for its outputs."""
     import cv2
 
-    file = np.fromfile(path, np.uint8)
     names = [value.name for value in onnx.load(path).graph.output]
-
-    def run(inputs: Mapping[str, Array]) -> list[Array]:
-        net = cv2.dnn.readNetFromONNX(file, cv2.dnn.ENGINE_NEW)
-        for name, blob in inputs.items():
-            net.setInput(np.ascontiguousarray(blob), name)
-        return [np.asarray(top) for top in net.forward(names)]
-
-    return Engine(f"OpenCV {cv2.__version__}", run)
+    return Engine(f"OpenCV {cv2.__version__}", engine_runs.open_opencv(path.read_bytes(), names))
 
 
 def write_row(cells: list[str]) -> None:
