@@ -55,30 +55,40 @@ class LRN(SameShapeLayer):
         return factor * (factor if self.overwrites else bottom)
 
 
+Statistics = tuple[Tensor, Tensor, float]  # of each channel: mean, biased variance, number of values
+
+
 class OverRanks:
     """Mixed into batch normalisations: the processes whose batches give one mean and one variance; by default none."""
 
     ranks: Ranks = ALONE
 
-
-def batch_statistics(bottom: Tensor, ranks: Ranks, axes: list[int] | tuple[int, ...]) -> tuple[Tensor, Tensor, float]:
-    """Return mean and biased variance along axes, which stay as 1, and how many values they are of.
-
-    Over several processes they are of the batches of all, and so are their gradients.
-    """
-    if ranks.count == 1:
-        variance, mean = torch.var_mean(bottom, axes, correction=0, keepdim=True)
-        return mean, variance, bottom.numel() / mean.numel()
-    total = bottom.sum(axes, keepdim=True)
-    count = sum(one for (one,) in ranks.gather_numbers([bottom.numel() / total.numel()]))
-    mean = _sum_over(ranks, total) / count
-    return mean, _sum_over(ranks, (bottom - mean).square().sum(axes, keepdim=True)) / count, count
+    def shared_statistics(self, bottom: Tensor) -> Statistics | None:
+        """Return the statistics of the batches of all processes, and so their gradients; None for a single one."""
+        if self.ranks.count == 1:
+            return None
+        axes = _axes(bottom)
+        total = bottom.sum(axes, keepdim=True)
+        count = sum(one for (one,) in self.ranks.gather_numbers([bottom.numel() / total.numel()]))
+        mean = _sum_over(self.ranks, total) / count
+        return mean, _sum_over(self.ranks, (bottom - mean).square().sum(axes, keepdim=True)) / count, count
 
 
-def normalise_over(ranks: Ranks, bottom: Tensor, axes: list[int] | tuple[int, ...], eps: float) -> Tensor:
-    """Subtract the mean along axes, of the batches of all processes, and divide by their standard deviation."""
-    mean, variance, _ = batch_statistics(bottom, ranks, axes)
+def batch_statistics(bottom: Tensor) -> Statistics:
+    """Return the statistics of a batch."""
+    variance, mean = torch.var_mean(bottom, _axes(bottom), correction=0, keepdim=True)
+    return mean, variance, bottom.numel() / mean.numel()
+
+
+def normalise_by(statistics: Statistics, bottom: Tensor, eps: float) -> Tensor:
+    """Subtract the mean of each channel, and divide by its standard deviation."""
+    mean, variance, _ = statistics
     return (bottom - mean) / (variance + eps).sqrt()
+
+
+def _axes(bottom: Tensor) -> list[int]:
+    """Return the axes but the channels."""
+    return [axis for axis in range(bottom.ndim) if axis != 1]
 
 
 class _SumOver(torch.autograd.Function):
@@ -152,26 +162,26 @@ class BatchNorm(OverRanks, SameShapeLayer):
         else:
             # One value per channel has no variance: Caffe gives 0 and no gradient, PyTorch raises an error.
             lone = shaped.numel() == channels
-            if self.eps <= 0 or self.ranks.count > 1:  # PyTorch wants one above 0
+            shared = self.shared_statistics(shaped)
+            if shared is not None:
+                top = normalise_by(shared, shaped, self.eps)
+            elif self.eps <= 0:  # PyTorch wants one above 0
                 top = self._normalise(shaped)
             else:
                 top = shaped * 0 if lone else F.batch_norm(shaped, None, None, training=True, eps=self.eps)
-            self._move(shaped.detach())
+            self._move(shaped.detach(), shared)
         return top.reshape(bottom.shape)
 
     def _normalise(self, bottom: Tensor) -> Tensor:
-        axes = [axis for axis in range(bottom.ndim) if axis != 1]
-        if self.ranks.count > 1:
-            return normalise_over(self.ranks, bottom, axes, self.eps)
+        axes = _axes(bottom)
         centred = bottom - bottom.mean(axes, keepdim=True)
         return centred / (centred.square().mean(axes, keepdim=True) + self.eps).sqrt()
 
     @torch.no_grad()
-    def _move(self, bottom: Tensor) -> None:
+    def _move(self, bottom: Tensor, shared: Statistics | None) -> None:
         if not bottom.numel():  # no values, no statistics
             return
-        axes = [axis for axis in range(bottom.ndim) if axis != 1]
-        mean, variance, count = batch_statistics(bottom, self.ranks, axes)
+        mean, variance, count = shared or batch_statistics(bottom)
         self.scale_factor.mul_(self.fraction).add_(1)
         self.mean.mul_(self.fraction).add_(mean.reshape(-1))
         self.variance.mul_(self.fraction).add_(variance.reshape(-1), alpha=count / (count - 1) if count > 1 else 1)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import rank_runs
 import torch
+from helpers import input_layer, layer, make_net
 from rank_runs import BATCH_NORM, DROPOUT, RATES, in_ranks, solver_of, train, train_alone
 
 from fcn_caffe import RanksError
@@ -142,6 +143,25 @@ def test_batch_norm_of_all_ranks_is_that_of_one_batch(folder):
     own = in_ranks(2, train, param.SerializeToString(), 10)
     assert not np.array_equal(own[0][0]["bn"][0], own[1][0]["bn"][0])
     assert np.array_equal(own[0][0]["c1"][0], own[1][0]["c1"][0])
+
+
+def test_batch_norm_asks_the_others_once_a_pass():
+    asked = []
+
+    class Two(host_ranks.Ranks):  # of which both have this batch
+        def gather_numbers(self, numbers):
+            asked.append(numbers)
+            return [numbers, numbers]
+
+        def add(self, tensor):
+            return tensor * 2
+
+    alone, shared = (make_net(input_layer("x", 4, 3, 5, 6), layer("bn", "BatchNorm", "x")).train() for _ in range(2))
+    shared.layer("bn").ranks = Two(0, 2)
+    x = torch.rand(4, 3, 5, 6)
+    torch.testing.assert_close(shared(x)["bn"], alone(x)["bn"])
+    torch.testing.assert_close(shared.layer("bn").mean, alone.layer("bn").mean)
+    assert asked == [[120.0]]  # values of a channel
 
 
 def test_valid_pixels_of_all_ranks(folder):

@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcn_caffe.host.ranks import ALONE, Ranks
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import Layer, SameShapeLayer, of_shape, register, variant
 from fcn_caffe.layers.gradients import with_value
-from fcn_caffe.layers.norm import BatchNorm, OverRanks, batch_statistics, normalise_over
+from fcn_caffe.layers.norm import BatchNorm, OverRanks, Statistics, batch_statistics, normalise_by
 from fcn_caffe.proto import caffe_pb2
 
 _BATCH_AXES = (0, 2, 3)
@@ -47,15 +46,15 @@ class _ChannelNorm(OverRanks, SameShapeLayer):
 
 
 def normalise_batch(
-    bottom: Tensor, eps: float, scale: Tensor | None, shift: Tensor | None, ranks: Ranks = ALONE
+    bottom: Tensor, eps: float, scale: Tensor | None, shift: Tensor | None, shared: Statistics | None
 ) -> Tensor:
-    """Normalise each channel by mean and biased variance of the batch, of all processes; then scale and shift it.
+    """Normalise each channel by mean and biased variance, `shared` or the batch's own; then scale and shift it.
 
     One value a channel has no variance: it becomes 0, without a gradient, before the shift. PyTorch raises an error.
     """
-    if ranks.count > 1:
+    if shared is not None:
         channels = (1, -1, *(1,) * (bottom.ndim - 2))
-        top = normalise_over(ranks, bottom, [axis for axis in range(bottom.ndim) if axis != 1], eps)
+        top = normalise_by(shared, bottom, eps)
         top = top if scale is None else top * scale.reshape(channels)
         return top if shift is None else top + shift.reshape(channels)
     if bottom.numel() > bottom.shape[1]:
@@ -104,7 +103,8 @@ class SegNetBN(_ChannelNorm):
     def forward(self, bottom: Tensor) -> Tensor | tuple[Tensor, ...]:
         self.check(bottom)
         if self.learns:
-            top = normalise_batch(bottom, 1e-9, self.scale, self.shift, self.ranks)
+            shared = self.shared_statistics(bottom)
+            top = normalise_batch(bottom, 1e-9, self.scale, self.shift, shared)
         else:
             top = self.scale * bottom + self.shift
             if self.overwrites and self.follows_caffe:
@@ -112,7 +112,8 @@ class SegNetBN(_ChannelNorm):
         if self.top_count == 1:
             return top
         if self.learns:
-            mean, variance, _ = batch_statistics(bottom.detach(), self.ranks, _BATCH_AXES)
+            mean, variance, _ = shared or batch_statistics(bottom.detach())
+            mean, variance = mean.detach(), variance.detach()
         else:
             variance = mean = bottom.new_zeros(1, self.channels, 1, 1)
         return (top, mean, variance)[: self.top_count]
@@ -167,8 +168,9 @@ class PSPNetBN(_ChannelNorm):
     def forward(self, bottom: Tensor) -> Tensor:
         self.check(bottom)
         if self.training and not self.frozen:
-            self._move(bottom.detach())
-            return normalise_batch(bottom, self.eps, self.slope, self.bias, self.ranks)
+            shared = self.shared_statistics(bottom)
+            self._move(bottom.detach(), shared)
+            return normalise_batch(bottom, self.eps, self.slope, self.bias, shared)
         deviation = (self.variance.detach() + self.eps).sqrt()
         normal: Tensor = (bottom - self.mean.detach()) / deviation
         slope: Tensor = self.slope
@@ -183,8 +185,8 @@ class PSPNetBN(_ChannelNorm):
         return slope * normal + bias
 
     @torch.no_grad()
-    def _move(self, bottom: Tensor) -> None:
-        mean, variance, count = batch_statistics(bottom, self.ranks, _BATCH_AXES)
+    def _move(self, bottom: Tensor, shared: Statistics | None) -> None:
+        mean, variance, count = shared or batch_statistics(bottom)
         if self.by_cudnn and count > 1:
             variance = variance * (count / (count - 1))
         self.mean.mul_(self.momentum).add_(mean, alpha=1 - self.momentum)
@@ -247,16 +249,16 @@ class NvidiaBatchNorm(OverRanks, SameShapeLayer):
             raise self.error(f"bottom is {show(bottom.shape)}, the blobs are for {self.channels} channels.")
         scale, bias = (self.scale, self.bias) if self.affine else (None, None)
         if self.training:
-            top = normalise_batch(shaped, self.eps, scale, bias, self.ranks)
-            self._move(shaped.detach())
+            shared = self.shared_statistics(shaped)
+            top = normalise_batch(shaped, self.eps, scale, bias, shared)
+            self._move(shaped.detach(), shared)
         else:
             top = F.batch_norm(shaped, self.mean, self.variance, scale, bias, eps=self.eps)
         return top.reshape(bottom.shape)
 
     @torch.no_grad()
-    def _move(self, bottom: Tensor) -> None:
-        axes = [axis for axis in range(bottom.ndim) if axis != 1]
-        mean, variance, _ = batch_statistics(bottom, self.ranks, axes)
+    def _move(self, bottom: Tensor, shared: Statistics | None) -> None:
+        mean, variance, _ = shared or batch_statistics(bottom)
         fraction = self.fraction if self.passes > 1 else 0.0
         self.passes += 1
         self.mean.mul_(fraction).add_(mean.reshape(-1), alpha=1 - fraction)
