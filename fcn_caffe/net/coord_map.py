@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from fcn_caffe.errors import GraphError
 from fcn_caffe.layers.neuron import NEURON_TYPES
@@ -142,18 +142,7 @@ def coord_map_from_to(net: caffe_pb2.NetParameter | Graph, blob_from: str, blob_
     Raises:
         GraphError: there is no such blob, or a layer without a coordinate map is on every way there.
     """
-    graph = _graph(net)
-    from_maps, from_stops = _maps_below(graph, _maker(graph, blob_from))
-    to_maps, to_stops = _maps_below(graph, _maker(graph, blob_to))
-    common = next((index for index in to_maps if index in from_maps), None)
-    if common is None:
-        stops = sorted(from_stops | to_stops)
-        met = f" The way is blocked by {', '.join(str(graph.nodes[index]) for index in stops)}." if stops else ""
-        raise GraphError(
-            f"blobs '{blob_from}' and '{blob_to}' have no common ancestor that coordinate maps reach.{met}"
-        )
-    # Both are maps of the common layer's coordinates.
-    return to_maps[common].after(from_maps[common].inverse())
+    return _meet(_graph(net), blob_from, blob_to).result
 
 
 def receptive_field(net: caffe_pb2.NetParameter | Graph, blob: str, input_blob: str | None = None) -> ReceptiveField:
@@ -168,7 +157,7 @@ def receptive_field(net: caffe_pb2.NetParameter | Graph, blob: str, input_blob: 
     graph = _graph(net)
     start = _maker(graph, blob)
     sizes = {start: 1}
-    maps, stops = _maps_below(graph, start)
+    maps, stops, _ = _maps_below(graph, start)
     for index in sorted(maps, reverse=True):  # readers before makers
         node = graph.nodes[index]
         for below in _makers_below(graph, node) if index not in stops else ():
@@ -189,23 +178,10 @@ def derive_crop(net: caffe_pb2.NetParameter | Graph, blob_from: str, blob_to: st
         GraphError: as `coord_map_from_to`.
     """
     graph = _graph(net)
-    result = coord_map_from_to(graph, blob_to, blob_from)
-    above: list[dict[int, int]] = [{}, {}]
-    starts = [_maker(graph, blob) for blob in (blob_from, blob_to)]
-    maps = [_maps_below(graph, start, readers)[0] for start, readers in zip(starts, above, strict=True)]
-    common = next(index for index in maps[0] if index in maps[1])
-    ways: list[list[Step]] = []
-    for start, readers, known in zip(starts, above, maps, strict=True):
-        way: list[Step] = []
-        below = common
-        while below != start:
-            index = readers[below]
-            step = _layer_map(graph.nodes[index])
-            assert step is not None  # _maps_below came through it
-            way.append(Step(graph.nodes[index], step, known[below]))
-            below = index
-        ways.append(way[::-1])
-    return Derivation(graph.nodes[common], ways[0], ways[1], result)
+    met = _meet(graph, blob_to, blob_from)
+    from_steps = _way(graph, met.below_to, met.common)
+    to_steps = _way(graph, met.below_from, met.common)
+    return Derivation(graph.nodes[met.common], from_steps, to_steps, met.result)
 
 
 def _graph(net: caffe_pb2.NetParameter | Graph) -> Graph:
@@ -228,14 +204,56 @@ def _makers_below(graph: Graph, node: Node) -> list[int]:
     return list(dict.fromkeys(graph.producers[node.index, position] for position in range(count)))
 
 
-def _maps_below(
-    graph: Graph, start: int, readers: dict[int, int] | None = None
-) -> tuple[dict[int, CoordMap], set[int]]:
-    """For each layer below one, nearest first, the map of its coordinates to that one's; and layers without a map.
+class _Below(NamedTuple):
+    """The layers below one, by index.
 
-    readers: gets, for each layer below, the one through which it was reached.
+    maps: of their coordinates to that one's, nearest first. stops: the layers without a map. readers: the layer through
+    which each was reached.
     """
-    maps, stops = {start: CoordMap()}, set()
+
+    maps: dict[int, CoordMap]
+    stops: set[int]
+    readers: dict[int, int]
+
+
+class _Meeting(NamedTuple):
+    """Where the ways down from two blobs meet: the nearest layer below both, and the map from the one to the other."""
+
+    common: int
+    below_from: _Below
+    below_to: _Below
+    result: CoordMap
+
+
+def _meet(graph: Graph, blob_from: str, blob_to: str) -> _Meeting:
+    """Find where two blobs' ways down meet; raise as `coord_map_from_to`."""
+    below_from, below_to = (_maps_below(graph, _maker(graph, blob)) for blob in (blob_from, blob_to))
+    common = next((index for index in below_to.maps if index in below_from.maps), None)
+    if common is None:
+        stops = sorted(below_from.stops | below_to.stops)
+        met = f" The way is blocked by {', '.join(str(graph.nodes[index]) for index in stops)}." if stops else ""
+        raise GraphError(
+            f"blobs '{blob_from}' and '{blob_to}' have no common ancestor that coordinate maps reach.{met}"
+        )
+    # Both are maps of the common layer's coordinates.
+    result = below_to.maps[common].after(below_from.maps[common].inverse())
+    return _Meeting(common, below_from, below_to, result)
+
+
+def _way(graph: Graph, below: _Below, index: int) -> list[Step]:
+    """Return the steps from a blob up to a layer below it."""
+    way: list[Step] = []
+    while index in below.readers:
+        to_blob, index = below.maps[index], below.readers[index]
+        step = _layer_map(graph.nodes[index])
+        assert step is not None  # _maps_below came through it
+        way.append(Step(graph.nodes[index], step, to_blob))
+    return way[::-1]
+
+
+def _maps_below(graph: Graph, start: int) -> _Below:
+    """Find the layers below one, as far as maps reach."""
+    maps, stops, readers = {start: CoordMap()}, set[int](), dict[int, int]()
     waiting = [start]
     for index in waiting:
         node = graph.nodes[index]
@@ -249,9 +267,8 @@ def _maps_below(
             if below not in maps:
                 maps[below] = maps[index].after(step)
                 waiting.append(below)
-                if readers is not None:
-                    readers[below] = index
-    return maps, stops
+                readers[below] = index
+    return _Below(maps, stops, readers)
 
 
 def _layer_map(node: Node) -> CoordMap | None:

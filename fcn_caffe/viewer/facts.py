@@ -202,7 +202,7 @@ def _crop(net: Net, node: Node) -> Json:
     """How the offset of a crop follows from coordinate maps; where it cannot, why."""
     try:
         made = derive_crop(net.graph, node.bottoms[0], node.bottoms[1])
-    except (GraphError, StopIteration) as error:
+    except GraphError as error:
         return {"error": str(error)}
     return {
         "common": made.common.name,
