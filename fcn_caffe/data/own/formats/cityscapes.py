@@ -70,6 +70,7 @@ LABELS: tuple[tuple[str, int, tuple[int, int, int]], ...] = (
 )
 _NEVER = 4  # the first labels are of no object: void in every reading
 _IMAGE = "_leftImg8bit.png"
+_KINDS = ("_labelTrainIds.png", "_labelIds.png", "_polygons.json")  # the first knows the 19 classes only
 _PLATE = "license plate"  # its id and train id are -1: it is not drawn, and the car below it shows
 
 
@@ -99,16 +100,7 @@ def read(place: Path, reading: Reading) -> Source:
     def label_of(image: Path) -> Path:
         name = image.name.removesuffix(_IMAGE)
         stem = truth / image.relative_to(photographs).parent / f"{name}_{truth.name}"
-        kinds = (
-            ["_labelIds.png", "_polygons.json"]
-            if reading.all_classes
-            else [
-                "_labelTrainIds.png",
-                "_labelIds.png",
-                "_polygons.json",
-            ]
-        )
-        files = [stem.with_name(stem.name + kind) for kind in kinds]
+        files = [stem.with_name(stem.name + kind) for kind in (_KINDS[1:] if reading.all_classes else _KINDS)]
         return next((file for file in files if file.is_file()), files[0])
 
     add_pairs(source, photographs, images, label_of, partial(_draw, table), reading)
