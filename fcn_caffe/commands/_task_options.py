@@ -166,8 +166,8 @@ def training_settings(arguments: argparse.Namespace) -> Training:
     return Training(
         base_lr={stage: options[f"base_lr_{stage}" if arguments.base_lr is None else "base_lr"] for stage in STAGES},
         max_iter={stage: arguments.max_iter or options[f"max_iter_{stage}"] for stage in STAGES},
-        momentum=0.9 if arguments.momentum is None else arguments.momentum,
-        weight_decay=5e-4 if arguments.weight_decay is None else arguments.weight_decay,
+        momentum=Training.momentum if arguments.momentum is None else arguments.momentum,
+        weight_decay=Training.weight_decay if arguments.weight_decay is None else arguments.weight_decay,
         iter_size=arguments.iter_size,
         lr_policy=arguments.lr_policy,
         head_lr=arguments.head_lr,
