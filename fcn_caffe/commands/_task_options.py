@@ -110,7 +110,7 @@ def _add_net_options(options: argparse.ArgumentParser) -> None:
         "convolutional; layers they lack are learned"
     )
     add("--weights", type=Path, help=weights)
-    add("--fc-width", type=positive, help="outputs of fc6 and fc7 (default: the trunk's)")
+    add("--fc-width", type=positive, help="outputs of fc6 and fc7 (default: the net's)")
     add("--fc-kernel", type=positive, help="kernel of fc6 (default: the trunk's)")
     add(
         "--pad",
@@ -137,7 +137,7 @@ def _add_training_options(options: argparse.ArgumentParser) -> None:
     add("--weight-decay", type=_rate, help="default: 5e-4; what the net's paper has with --net")
     add("--iter-size", type=positive, default=1, help="batches an update (default: %(default)s)")
     add("--lr-policy", choices=("fixed", "poly"), default="poly", help="default: poly")
-    add("--head-lr", type=_rate, default=1.0, help="rate of new layers over the trunk's (default: 1)")
+    add("--head-lr", type=_rate, help="rate of new layers over the trunk's (default: 1)")
     add("--snapshot", type=positive, help="iterations between scored snapshots (default: a fourth of the stage)")
 
 
@@ -170,7 +170,7 @@ def training_settings(arguments: argparse.Namespace) -> Training:
         weight_decay=Training.weight_decay if arguments.weight_decay is None else arguments.weight_decay,
         iter_size=arguments.iter_size,
         lr_policy=arguments.lr_policy,
-        head_lr=arguments.head_lr,
+        head_lr=Training.head_lr if arguments.head_lr is None else arguments.head_lr,
         snapshot=arguments.snapshot,
         seed=arguments.seed,
         given=frozenset(given),

@@ -42,7 +42,12 @@ def _task_name(arguments: argparse.Namespace) -> str:
 
 def _refuse_dead_options(arguments: argparse.Namespace, net: str) -> None:
     """Refuse options of another kind of net. Raises: DataError."""
-    dead = ("width",) if net == "fcn" else ("fc_width", "fc_kernel", "pad")
+    from fcn_caffe.models.own_nets import OWN_NETS
+
+    own = OWN_NETS.get(net)
+    dead = ["width"] if own is None else ["fc_kernel", "pad"]
+    if own is not None and not own.has_head:
+        dead += ["fc_width", "head_lr"]
     for option in dead:
         if getattr(arguments, option) is not None:
             raise DataError(f"--{option.replace('_', '-')} is not for --net {net}. Leave it out.")

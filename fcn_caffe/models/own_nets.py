@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fcn_caffe.models.classics import dilated, edges, encoder_decoder
+from fcn_caffe.models.classics.dilated import LearnedHead
 from fcn_caffe.models.classics.encoder_decoder import Loss
 from fcn_caffe.models.nets import COLOUR_SCALE, DataSource, fcn_on
 from fcn_caffe.models.trunks import alexnet_by_the_text, googlenet
@@ -26,6 +27,7 @@ class Wanted:
         size: height and width of all images, (0, 0) where they differ.
         width: the outputs of the narrowest convolutions; None for the published.
         from_weights: whether weights are given to start from.
+        head: the layers that follow the trunk, where the net's paper takes them from a classifier.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Wanted:
     size: tuple[int, int] = (0, 0)
     width: int | None = None
     from_weights: bool = False
+    head: LearnedHead = LearnedHead()  # noqa: RUF009 (it is frozen)
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class OwnNet:
         weighs_classes: rare classes weigh more, by median frequency balancing.
         needs_one_size: it takes images of one size only.
         has_width: its width can be chosen.
+        has_head: the width of fc6 and fc7 and their learning rate can be chosen.
         trunk: it starts from VGG-16's convolutions where weights are given.
         classifier: the classifier whose weights it needs; "" for none.
         outlines: it learns the outlines between the classes.
@@ -62,6 +66,7 @@ class OwnNet:
     weighs_classes: bool = False
     needs_one_size: bool = False
     has_width: bool = False
+    has_head: bool = False
     trunk: bool = False
     classifier: str = ""
     outlines: bool = False
@@ -99,7 +104,7 @@ def _large_fov(wanted: Wanted) -> caffe_pb2.NetParameter:
         wanted.classes,
         wanted.loss,
         every_pixel=True,
-        filled=True,
+        head=wanted.head,
         scale=None if wanted.from_weights else COLOUR_SCALE,
     )
 
@@ -128,7 +133,7 @@ OWN_NETS: dict[str, OwnNet] = {
     ),
     "segnet": OwnNet(_segnet, 0.01, 4000, weighs_classes=True, needs_one_size=True, trunk=True, scores="conv1_1_D"),
     "unet": OwnNet(_unet, 1e-3, 2000, has_width=True, scores="conv_u0d-score"),
-    "deeplab-largefov": OwnNet(_large_fov, 1e-3, 2000, trunk=True),
+    "deeplab-largefov": OwnNet(_large_fov, 1e-3, 2000, trunk=True, has_head=True),
     "fcn-alexnet": OwnNet(_on_alexnet, 1e-3, 2000, classifier="CaffeNet"),
     "fcn-googlenet": OwnNet(_on_googlenet, 1e-3, 2000, classifier="GoogLeNet"),
     "hed": OwnNet(_hed, 1e-6, 2000, trunk=True, outlines=True, scores="new-score-weighting", weight_decay=2e-4),

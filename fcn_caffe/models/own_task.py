@@ -21,6 +21,7 @@ from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.host.program import tool_call
 from fcn_caffe.models import COLOUR_SCALE, DataSource, Vgg, fcn, without_defaults
 from fcn_caffe.models.class_weights import weigh_classes
+from fcn_caffe.models.classics.dilated import LearnedHead
 from fcn_caffe.models.classics.encoder_decoder import Loss
 from fcn_caffe.models.own_nets import OWN_NETS, OwnNet, Wanted
 from fcn_caffe.models.own_start import TRUNKS
@@ -308,7 +309,7 @@ def _solver(task: Task, name: str, training: Training, rate: float, iterations: 
     return solver
 
 
-def own_net(task: Task) -> caffe_pb2.NetParameter:
+def own_net(task: Task, head_lr: float = Training.head_lr) -> caffe_pb2.NetParameter:
     """Build the net of a task that is trained in one stage.
 
     Raises:
@@ -327,7 +328,8 @@ def own_net(task: Task) -> caffe_pb2.NetParameter:
     if 0 not in task.size:
         data = replace(data, deploy_size=task.size)
     from_weights = task.weights is not None
-    net = own.build(Wanted(task.finest, data, task.classes, loss, task.size, task.width, from_weights))
+    head = LearnedHead(task.fc_width or LearnedHead.width, head_lr)
+    net = own.build(Wanted(task.finest, data, task.classes, loss, task.size, task.width, from_weights, head))
     return _plain_rules(task.weigh(net))
 
 
@@ -377,7 +379,7 @@ def write_task(task: Task, training: Training, folder: Path) -> list[Path]:
         texts[f"nets/{name}.prototxt"] = write_text(task_net(task, stage, training.head_lr))
         texts[f"solvers/{name}.prototxt"] = write_text(task_solver(task, stage, training))
     if task.own_net is not None:
-        texts[f"nets/{task.finest}.prototxt"] = write_text(own_net(task))
+        texts[f"nets/{task.finest}.prototxt"] = write_text(own_net(task, training.head_lr))
         texts[f"solvers/{task.finest}.prototxt"] = write_text(own_solver(task, training))
     (folder / "weights").mkdir(parents=True, exist_ok=True)
     for file, text in texts.items():

@@ -358,6 +358,16 @@ def test_options_go_before_the_kinds_own_settings(folder):
     assert solver.momentum == pytest.approx(0.1)
 
 
+def test_the_learned_head_of_a_dilated_net_has_its_width_and_its_rate(folder):
+    assert run(folder, "--name", "x", "--net", "deeplab-largefov", "--fc-width", "6", "--head-lr", "5") == 0
+    param = read_text(folder / "task/nets/x-deeplab-largefov.prototxt", caffe_pb2.NetParameter)
+    layers = {layer.name: layer for layer in param.layer}
+    for name in ("fc6", "fc7"):
+        assert layers[name].convolution_param.num_output == 6
+        assert [rate.lr_mult for rate in layers[name].param] == [5, 10]
+    assert layers["conv5_3"].param[0].lr_mult == 1 and layers["fc8_voc12"].param[0].lr_mult == 10
+
+
 def test_classes_weigh_by_the_median_of_their_frequencies(folder):
     assert run(folder, "--name", "x", "--net", "segnet-basic", "--width", "2") == 0
     param = read_text(folder / "task/nets/x-segnet-basic.prototxt", caffe_pb2.NetParameter)

@@ -546,10 +546,19 @@ def test_names_that_are_no_file_names(tmp_path, capsys, name):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "labels"]
 
 
-@pytest.mark.parametrize("options", [("--width", 4), ("--net", "unet", "--pad", 1), ("--net", "unet", "--fc-width", 4)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--width", 4),
+        ("--net", "unet", "--pad", 1),
+        ("--net", "unet", "--fc-width", 4),
+        ("--net", "unet", "--head-lr", 4),
+        ("--net", "deeplab-largefov", "--fc-kernel", 3),
+    ],
+)
 def test_options_of_another_net_are_refused(tmp_path, capsys, options):
     assert run(*index_labels(tmp_path, [1] * 4), "--name", "x", *options) == 1
-    assert f"error: {options[-2]} is not for --net {'fcn' if len(options) == 2 else 'unet'}. Leave it out." in (
+    assert f"error: {options[-2]} is not for --net {'fcn' if len(options) == 2 else options[1]}. Leave it out." in (
         capsys.readouterr().err
     )
 

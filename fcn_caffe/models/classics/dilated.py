@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from fcn_caffe.models.classics.encoder_decoder import PLAIN, Loss, add_loss
@@ -13,7 +14,7 @@ from fcn_caffe.net.net_spec import layers as L
 from fcn_caffe.net.net_spec import params as P
 from fcn_caffe.proto import caffe_pb2
 
-__all__ = ["aspp", "dilated_context", "large_fov", "parsenet"]
+__all__ = ["LearnedHead", "aspp", "dilated_context", "large_fov", "parsenet"]
 
 _VGG_STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 _GAUSSIAN = {"type": "gaussian", "std": 0.01}
@@ -34,14 +35,27 @@ def _deeplab_trunk(n: NetSpec, bottom: Top) -> Top:
     return bottom
 
 
-def _fc(n: NetSpec, bottom: Top, dilation: int, suffix: str = "", filled: bool = False) -> Top:
-    """Add fc6, of 3x3 places `dilation` apart, and fc7."""
+@dataclass(frozen=True)
+class LearnedHead:
+    """fc6 and fc7 that start from noise, beside a trunk that starts from weights.
+
+    Attributes:
+        width: their outputs.
+        rate: what multiplies their learning rate.
+    """
+
+    width: int = 1024
+    rate: float = 1
+
+
+def _fc(n: NetSpec, bottom: Top, dilation: int, suffix: str = "", head: LearnedHead | None = None) -> Top:
+    """Add fc6, of 3x3 places `dilation` apart, and fc7: VGG-16's, unless `head` says that they are learned."""
+    learned = {} if head is None else {"weight_filler": _GAUSSIAN}
+    width, rate = (1024, 1) if head is None else (head.width, head.rate)
     wide: dict[str, Any] = {"kernel_size": 3, "pad": dilation, "dilation": dilation}
     for number, options in ((6, wide), (7, {"kernel_size": 1})):
-        if filled:
-            options = options | {"weight_filler": _GAUSSIAN}
-        name = f"fc{number}{suffix}"
-        bottom = conv_relu(n, bottom, name, f"relu{number}{suffix}", num_output=1024, param=RATES, **options)
+        name, options = f"fc{number}{suffix}", options | learned
+        bottom = conv_relu(n, bottom, name, f"relu{number}{suffix}", num_output=width, param=rates(rate), **options)
         bottom = drop(n, bottom, f"drop{number}{suffix}", 0.5)
     return bottom
 
@@ -72,7 +86,7 @@ def large_fov(
     loss: Loss = PLAIN,
     *,
     every_pixel: bool = False,
-    filled: bool = False,
+    head: LearnedHead | None = None,
     scale: float | None = None,
 ) -> caffe_pb2.NetParameter:
     """Build DeepLab-LargeFOV: VGG-16 at stride 8, whose fc6 sees 3x3 places 12 apart.
@@ -87,14 +101,14 @@ def large_fov(
         classes: the number of classes.
         loss: the ignored label.
         every_pixel: crop the full scores to images of any size and learn every pixel; DeepLab learns every eighth.
-        filled: fill the layers that VGG-16's trunk lacks, for a start from it alone.
+        head: fc6 and fc7 where they are learned, for a start from VGG-16's convolutions alone.
         scale: a factor for the input, where the trunk is learned from nothing.
     """
     n = data.start()
     image = bottom = n[data.tops[0]]
     if scale is not None:
         bottom = n.scale_data = L.Scale(image, filler={"type": "constant", "value": scale}, param=[{"lr_mult": 0}])
-    bottom = _fc(n, _pool5a(n, _deeplab_trunk(n, bottom)), 12, filled=filled)
+    bottom = _fc(n, _pool5a(n, _deeplab_trunk(n, bottom)), 12, head=head)
     scores = _scores(n, bottom, "fc8_voc12", classes)
     if every_pixel:
         n.fc8_interp = L.Interp(scores, interp_param={"zoom_factor": 8})
