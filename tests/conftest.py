@@ -43,6 +43,12 @@ def keep_cache_apart(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture
+def allow_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let modules beside a test's nets run, as a person who trusts a net does."""
+    monkeypatch.setenv("FCN_CAFFE_ALLOW_PYTHON", "1")
+
+
 @pytest.fixture(autouse=True)
 def keep_layer_types() -> Iterator[None]:
     """Take out again the layer types that a test registers."""

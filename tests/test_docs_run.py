@@ -60,7 +60,9 @@ class Page:
         elif block.language == "python":
             exec(compile(block.text, "page", "exec"), self.namespace)
         elif block.language == "pycon":
-            run_doctest(block.text, self.namespace)
+            with self.monkeypatch.context() as patch:
+                patch.setattr(sys, "path", ["", *sys.path])  # an interactive Python looks in the working directory
+                run_doctest(block.text, self.namespace)
         elif block.language == "sh":
             self.shell(block)
 

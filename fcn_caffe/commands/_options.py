@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fcn_caffe.errors import DataError, FcnCaffeError
 from fcn_caffe.host.paths import Paths, shipped
 from fcn_caffe.host.program import tool_call
+from fcn_caffe.host.trust import allow_python
 
 if TYPE_CHECKING:
     import torch
@@ -259,8 +260,8 @@ def add_state_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_fork_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--fork` and `--strict`; `use_fork` makes them count."""
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--fork`, `--strict` and `--allow-python`; `use_reading_options` makes them count."""
     parser.add_argument(
         "--fork",
         default="",
@@ -268,14 +269,21 @@ def add_fork_options(parser: argparse.ArgumentParser) -> None:
         help="whose Caffe the net is of, where it does not say: segnet, pspnet, hed …",
     )
     parser.add_argument("--strict", action="store_true", help="refuse layers and fields that BVLC's Caffe 1.0 has not")
+    parser.add_argument(
+        "--allow-python",
+        action="store_true",
+        help="run Python layers whose module lies beside the net: only for a net that you trust",
+    )
 
 
-def use_fork(arguments: argparse.Namespace) -> None:
-    """Let what `--fork` and `--strict` say count for every net that the command reads.
+def use_reading_options(arguments: argparse.Namespace) -> None:
+    """Let what `--fork`, `--strict` and `--allow-python` say count for every net that the command reads.
 
     Raises:
         GraphError: There is no such fork.
     """
+    if arguments.allow_python:
+        allow_python()
     if not (arguments.fork or arguments.strict):
         return
     from fcn_caffe.net.fork_choice import fork_name

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import add_fork_options, new_parser, use_fork
+from fcn_caffe.commands._options import add_reading_options, new_parser, use_reading_options
 from fcn_caffe.commands._rewritten import RewriteFiles, fill_wholly, write_rewritten
 from fcn_caffe.host.text import show
 
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     add("--larger", type=_size, metavar="HxW", help=larger)
     add("--no-weights", action="store_true", help="convert the net alone, proved with random weights")
     add("--seed", type=int, default=0, help="of the random images (and weights) of the proof")
-    add_fork_options(options)
+    add_reading_options(options)
     return options
 
 
@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     expected = 2 if arguments.no_weights else 4
     if len(arguments.files) != expected:
         options.error(f"{expected} files are expected, got {len(arguments.files)}: see --help")
-    use_fork(arguments)
+    use_reading_options(arguments)
     files = RewriteFiles(arguments.files)
     files.check_outputs()
 

@@ -8,7 +8,14 @@ import sys
 from collections.abc import Sequence
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import add_fork_options, image_size, net_or_solver, new_parser, positive, use_fork
+from fcn_caffe.commands._options import (
+    add_reading_options,
+    image_size,
+    net_or_solver,
+    new_parser,
+    positive,
+    use_reading_options,
+)
 
 IMAGES = 4  # whose labels are looked at
 
@@ -23,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     add("--images", type=positive, default=IMAGES, help="how many images' labels are looked at (default: %(default)s)")
     add("--fix", metavar="OUT", help="write the net to OUT with the crop offsets of the coordinate map")
     add("--json", action="store_true", help="print the findings as JSON")
-    add_fork_options(options)
+    add_reading_options(options)
     return options
 
 
@@ -31,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the findings. Returns 1 where one of them is an error, but for offsets that `--fix` set right."""
     arguments = parser().parse_args(argv)
-    use_fork(arguments)
+    use_reading_options(arguments)
 
     from fcn_caffe.doctor import ERROR, examine
     from fcn_caffe.doctor.fix import fix_crops

@@ -13,12 +13,12 @@ from pathlib import Path
 from fcn_caffe.commands import command
 from fcn_caffe.commands._options import (
     PHASES,
-    add_fork_options,
+    add_reading_options,
     add_state_options,
     net_or_solver,
     new_parser,
     phase_number,
-    use_fork,
+    use_reading_options,
 )
 
 RANKDIRS = ("LR", "TB", "BT", "RL")
@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="draw the net as the commands run it, its constant borders computed once (needs --phase, and its data)",
     )
-    add_fork_options(options)
+    add_reading_options(options)
     return options
 
 
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     options = parser()
     arguments = options.parse_args(argv)
-    use_fork(arguments)
+    use_reading_options(arguments)
     layout = arguments.layout or _layout(arguments)
     if layout == "screen" and _layout(arguments) != "screen":
         options.error("--layout screen writes .svg, and takes neither --rankdir nor --display_lrm.")

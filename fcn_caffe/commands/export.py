@@ -11,7 +11,15 @@ import argparse
 from collections.abc import Sequence
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import add_fork_options, finite, image_size, names, net_or_solver, new_parser, use_fork
+from fcn_caffe.commands._options import (
+    add_reading_options,
+    finite,
+    image_size,
+    names,
+    net_or_solver,
+    new_parser,
+    use_reading_options,
+)
 from fcn_caffe.errors import WeightsError
 
 
@@ -51,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     add("-level", "--level", type=int, default=0, help="NetState level (default: 0)")
     stage = "NetState stages, separated by commas (default: deploy)"
     add("-stage", "--stage", type=names, action="extend", default=[], help=stage)
-    add_fork_options(options)
+    add_reading_options(options)
     return options
 
 
@@ -72,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fcn_caffe.export.write import OPSET, Options, export, format_of
 
     arguments = parser().parse_args(argv)
-    use_fork(arguments)
+    use_reading_options(arguments)
     format_of(arguments.out)
     if not arguments.weights:
         raise WeightsError(f"{arguments.net}: a net file has no weights. Give them: --weights FILE.")

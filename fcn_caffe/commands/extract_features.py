@@ -14,7 +14,7 @@ from fcn_caffe.commands import command
 from fcn_caffe.commands._options import (
     PHASES,
     add_device_options,
-    add_fork_options,
+    add_reading_options,
     add_speed_options,
     add_state_options,
     fill,
@@ -25,7 +25,7 @@ from fcn_caffe.commands._options import (
     phase_number,
     positive,
     requested_device,
-    use_fork,
+    use_reading_options,
 )
 from fcn_caffe.errors import DataError
 
@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     add_speed_options(options)
     add_device_options(options)
     add("--ignore-preprocessing", action="store_true", help="run even if the weights were made for other inputs")
-    add_fork_options(options)
+    add_reading_options(options)
     return options
 
 
@@ -65,7 +65,7 @@ def _format(output: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     arguments = parser().parse_args(argv)
-    use_fork(arguments)
+    use_reading_options(arguments)
     formats = [arguments.type or _format(output) for output in arguments.outputs]
 
     from fcn_caffe.evaluation.features import extract_features

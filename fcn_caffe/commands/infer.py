@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fcn_caffe.commands import INTERRUPTED, command
 from fcn_caffe.commands._options import (
     add_crf_options,
-    add_fork_options,
+    add_reading_options,
     add_speed_options,
     add_tile_option,
     finite,
@@ -21,7 +21,7 @@ from fcn_caffe.commands._options import (
     positive,
     requested_crf,
     share,
-    use_fork,
+    use_reading_options,
     whole,
 )
 from fcn_caffe.errors import DataError, FcnCaffeError
@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
     add("--ignore-preprocessing", action="store_true", help="run even if the weights were made for other inputs")
     add_crf_options(options)
-    add_fork_options(options)
+    add_reading_options(options)
     return options
 
 
@@ -174,7 +174,7 @@ def _answer_run(arguments: argparse.Namespace, segment: Segmenter, outputs: Answ
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     arguments = parser().parse_args(argv)
-    use_fork(arguments)
+    use_reading_options(arguments)
 
     from fcn_caffe.host.ranks import joined_ranks
 

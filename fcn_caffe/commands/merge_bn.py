@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import add_fork_options, image_size, names, new_parser, seed, use_fork
+from fcn_caffe.commands._options import add_reading_options, image_size, names, new_parser, seed, use_reading_options
 from fcn_caffe.commands._rewritten import RewriteFiles, fill_wholly, write_rewritten
 from fcn_caffe.host.text import show
 
@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     add("--input-size", type=image_size, metavar="HxW", help=size)
     add("--stage", type=names, action="extend", default=[], help="stage of the net to read; may be repeated")
     add("--seed", type=seed, default=0, help="of the random images of the proof (default: 0)")
-    add_fork_options(options)
+    add_reading_options(options)
     return options
 
 
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when the net and its weights are written."""
     arguments = parser().parse_args(argv)
-    use_fork(arguments)
+    use_reading_options(arguments)
     files = RewriteFiles((arguments.net, arguments.weights, arguments.out, arguments.out_weights))
     files.check_outputs()
 

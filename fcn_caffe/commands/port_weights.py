@@ -20,7 +20,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import add_fork_options, finite, net_or_solver, new_parser, use_fork
+from fcn_caffe.commands._options import add_reading_options, finite, net_or_solver, new_parser, use_reading_options
 from fcn_caffe.errors import DataError, WeightsError
 from fcn_caffe.host.text import show
 
@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     add("--channel-order", type=str.upper, choices=ORDERS, help="of the inputs; Caffe's own are BGR")
     add("--classes", nargs="+", metavar="NAME", help="names of the classes in order, or a file of them, one a line")
     add("--ignore-preprocessing", action="store_true", help="write even if the net's data layer contradicts the record")
-    add_fork_options(options)
+    add_reading_options(options)
     return options
 
 
@@ -207,7 +207,7 @@ def _classes(words: Sequence[str] | None) -> tuple[str, ...] | None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when the weights and their record are written."""
     arguments = parser().parse_args(argv)
-    use_fork(arguments)
+    use_reading_options(arguments)
 
     from fcn_caffe.commands._parts.port_check import check
     from fcn_caffe.evaluation.net_inputs import net_preprocessing, refuse_differences

@@ -14,7 +14,7 @@ from fcn_caffe.commands import command
 from fcn_caffe.commands._options import (
     DATA_HELP,
     add_crf_options,
-    add_fork_options,
+    add_reading_options,
     add_speed_options,
     add_tile_option,
     make_faster,
@@ -24,7 +24,7 @@ from fcn_caffe.commands._options import (
     positive,
     requested_crf,
     seed,
-    use_fork,
+    use_reading_options,
 )
 from fcn_caffe.commands.infer import VOC_LAYOUT
 from fcn_caffe.errors import DataError
@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     add("--voc-results", type=Path, help=server)
     add_crf_options(options)
     add("--crf-image", default="data", metavar="BLOB", help="blob of the images that --crf looks at (default: data)")
-    add_fork_options(options)
+    add_reading_options(options)
     return options
 
 
@@ -296,7 +296,7 @@ def _score(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     arguments = parser().parse_args(argv)
-    use_fork(arguments)
+    use_reading_options(arguments)
     paths = paths_with_data(arguments.data)
 
     from fcn_caffe.host.ranks import joined_ranks

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from fcn_caffe.commands import command
 from fcn_caffe.commands._options import (
     DATA_HELP,
-    add_fork_options,
+    add_reading_options,
     net_or_solver,
     new_parser,
     paths_with_data,
     positive,
-    use_fork,
+    use_reading_options,
 )
 from fcn_caffe.host.atomic import atomic_write
 
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     add("--json", type=Path, help="write the scores to this JSON file")
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
     add("--ignore-preprocessing", action="store_true", help="run even if the weights were made for other inputs")
-    add_fork_options(options)
+    add_reading_options(options)
     return options
 
 
@@ -64,7 +64,7 @@ def _writer(folder: Path) -> Callable[[int, Tensor], None]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     arguments = parser().parse_args(argv)
-    use_fork(arguments)
+    use_reading_options(arguments)
     paths = paths_with_data(arguments.data)
 
     from fcn_caffe.evaluation.edges import score_edges

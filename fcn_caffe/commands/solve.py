@@ -22,15 +22,15 @@ from fcn_caffe.commands import INTERRUPTED, command
 from fcn_caffe.commands._options import (
     DATA_HELP,
     TENSORBOARD_HELP,
-    add_fork_options,
     add_ranks_options,
+    add_reading_options,
     add_speed_options,
     add_thrift_options,
     new_parser,
     paths_with_data,
     positive,
     training_choices,
-    use_fork,
+    use_reading_options,
 )
 from fcn_caffe.errors import SolverError
 from fcn_caffe.host.paths import Paths, checkout, shipped
@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     add_speed_options(options)
     add("--ignore-preprocessing", action="store_true", help="start even from weights made for other inputs")
     add("--dry-run", action="store_true", help="print which stages would run and what is missing; write nothing")
-    add_fork_options(options)
+    add_reading_options(options)
     return options
 
 
@@ -277,7 +277,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when all stages are there, 130 when interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(words)
-    use_fork(arguments)
+    use_reading_options(arguments)
     from fcn_caffe.host.ranks import joined_ranks
 
     with joined_ranks() as ranks:

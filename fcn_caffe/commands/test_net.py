@@ -10,7 +10,7 @@ from fcn_caffe.commands import command
 from fcn_caffe.commands._options import (
     PHASES,
     add_device_options,
-    add_fork_options,
+    add_reading_options,
     add_state_options,
     fill,
     names,
@@ -19,7 +19,7 @@ from fcn_caffe.commands._options import (
     phase_number,
     positive,
     requested_device,
-    use_fork,
+    use_reading_options,
 )
 from fcn_caffe.errors import DataError, WeightsError
 from fcn_caffe.host.program import tool_call
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     add_state_options(options)
     add_device_options(options)
     add("--ignore-preprocessing", action="store_true", help="run even if the weights were made for other inputs")
-    add_fork_options(options)
+    add_reading_options(options)
     return options
 
 
@@ -81,7 +81,7 @@ def _run(net: Net, iterations: int) -> tuple[float, Sums]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     arguments = parser().parse_args(argv)
-    use_fork(arguments)
+    use_reading_options(arguments)
     if not arguments.weights:
         raise WeightsError("--weights names no file: give the weights to test.")
 

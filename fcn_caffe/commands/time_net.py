@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from fcn_caffe.commands import command
 from fcn_caffe.commands._options import (
     PHASES,
-    add_fork_options,
+    add_reading_options,
     add_state_options,
     fill,
     names,
@@ -23,7 +23,7 @@ from fcn_caffe.commands._options import (
     new_parser,
     phase_number,
     positive,
-    use_fork,
+    use_reading_options,
 )
 from fcn_caffe.host.atomic import atomic_write, check_place
 from fcn_caffe.host.tables import Table, print_tables
@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     add_state_options(options)
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
     add("--csv", type=Path, help="write the table to this CSV file")
-    add_fork_options(options)
+    add_reading_options(options)
     add("--fast", action="store_true", help="time each convolution in the quickest way that keeps scores within 1e-4")
     add("--ways", action="store_true", help="print these ways first; without --fast, time the net as it is")
     return options
@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     options = parser()
     arguments = options.parse_args(argv)
-    use_fork(arguments)
+    use_reading_options(arguments)
     if (arguments.net is None) == (arguments.model is None):
         options.error("give the net once, as NET or --model NET.")
     path = arguments.net or arguments.model

@@ -18,8 +18,8 @@ from fcn_caffe.commands import INTERRUPTED, command
 from fcn_caffe.commands._options import (
     TENSORBOARD_HELP,
     add_device_options,
-    add_fork_options,
     add_ranks_options,
+    add_reading_options,
     add_speed_options,
     add_state_options,
     add_thrift_options,
@@ -28,7 +28,7 @@ from fcn_caffe.commands._options import (
     new_parser,
     requested_device,
     training_choices,
-    use_fork,
+    use_reading_options,
 )
 from fcn_caffe.errors import SolverError
 from fcn_caffe.host.program import tool_words
@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     add("--ignore-preprocessing", action="store_true", help="start even from weights made for other inputs")
     add("--log", type=Path, help="write the log to the end of this file too; a terminal then shows a bar instead")
     add("--tensorboard", type=Path, metavar="DIR", help=TENSORBOARD_HELP)
-    add_fork_options(options)
+    add_reading_options(options)
     return options
 
 
@@ -151,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when training came to its end, 130 when a signal stopped it."""
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(words)
-    use_fork(arguments)
+    use_reading_options(arguments)
     if arguments.snapshot and arguments.weights:
         raise SolverError("give --snapshot to go on with training or --weights to start from, not both.")
     if arguments.snapshot and not Path(arguments.snapshot).is_file():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import add_fork_options, new_parser, use_fork
+from fcn_caffe.commands._options import add_reading_options, new_parser, use_reading_options
 
 if TYPE_CHECKING:
     from fcn_caffe.proto import caffe_pb2
@@ -57,7 +57,7 @@ def upgrade_parser(tool: str, description: str | None, what: str) -> argparse.Ar
     form = options.add_mutually_exclusive_group()
     form.add_argument("--text", action="store_true", help="write text")
     form.add_argument("--binary", action="store_true", help="write binary")
-    add_fork_options(options)
+    add_reading_options(options)
     return options
 
 
@@ -103,7 +103,7 @@ def upgrade(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 also when there was nothing to upgrade."""
     arguments = parser().parse_args(argv)
-    use_fork(arguments)
+    use_reading_options(arguments)
 
     from fcn_caffe.net.graph import upgrade_whole_net
     from fcn_caffe.proto import caffe_pb2

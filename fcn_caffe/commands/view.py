@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import add_fork_options, net_or_solver, new_parser, use_fork
+from fcn_caffe.commands._options import add_reading_options, net_or_solver, new_parser, use_reading_options
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     add("file", type=net_or_solver, help="net or solver prototxt, old forms too")
     add("out", type=Path, help="page to write, such as net.html")
     add("--weights", help="weights to show: filters, histograms")
-    add_fork_options(options)
+    add_reading_options(options)
     return options
 
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = options.parse_args(argv)
     if arguments.out.suffix.lower() not in (".html", ".htm"):
         options.error(f"{arguments.out}: the page is HTML: give a name that ends with .html.")
-    use_fork(arguments)
+    use_reading_options(arguments)
 
     from fcn_caffe.host.atomic import atomic_write, check_place
     from fcn_caffe.viewer import write_view

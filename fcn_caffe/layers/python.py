@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fcn_caffe.errors import FcnCaffeError, LayerError
 from fcn_caffe.host.paths import Surroundings
 from fcn_caffe.host.ranks import Share
+from fcn_caffe.host.trust import ALLOW_PYTHON_VARIABLE, may_run_python_of
 from fcn_caffe.layers.base import Layer, register
 from fcn_caffe.proto import caffe_pb2
 
@@ -136,46 +137,74 @@ class PythonLayer:
 def find_module(name: str, folder: Path | None) -> ModuleType:
     """Import a Python layer's module: from beside the net file, else from sys.path, else from one of PACKAGES.
 
+    Beside the net counts where the person allows it (`fcn_caffe.host.trust`): a net may come from a stranger.
+
     Raises:
-        LayerError: if there is none, or it does not import.
+        LayerError: if there is none, it is beside a net that may not bring code, or it does not import.
     """
     if not all(part.isidentifier() for part in name.split(".")):
         raise LayerError(f"python_param module {name!r} is not a module name.")
+    beside = folder / (name.replace(".", "/") + ".py") if folder else None
     try:
-        beside = folder / (name.replace(".", "/") + ".py") if folder else None
-        if beside is not None and beside.is_file():
-            known = sys.modules.get(name)
-            if known is not None and Path(getattr(known, "__file__", None) or "").resolve() == beside.resolve():
-                return known
-            spec = importlib.util.spec_from_file_location(name, beside)
-            assert spec is not None and spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.path.insert(0, str(folder))
-            try:
-                spec.loader.exec_module(module)
-            finally:
-                sys.path.remove(str(folder))
-            sys.modules.setdefault(name, module)
+        if folder is not None and beside is not None and beside.is_file():
+            if may_run_python_of(folder):
+                return _load_beside(name, beside, folder)
+            module = _import_first([name])
+            if module is None:
+                raise LayerError(
+                    f"module '{name}' is {beside}, code that came with the net and may do anything. If you trust "
+                    f"it, give --allow-python, set {ALLOW_PYTHON_VARIABLE}=1, or set PYTHONPATH to its folder."
+                )
             return module
-        if name.split(".")[0] in sys.stdlib_module_names:  # importing some of them has effects
-            raise LayerError(f"module '{name}' is Python's own and holds no layers. Name the module of the layer.")
-        for candidate in (name, *(f"{package}.{name}" for package in PACKAGES)):
-            if candidate in sys.modules:  # also "__main__", which cannot be found
-                return sys.modules[candidate]
-            try:
-                spec = importlib.util.find_spec(candidate)
-            except ModuleNotFoundError:
-                spec = None
-            if spec is not None:
-                return importlib.import_module(candidate)
+        module = _import_first([name, *(f"{package}.{name}" for package in PACKAGES)])
     except FcnCaffeError:
         raise
     except (Exception, SystemExit) as error:  # a script without a main guard may call exit
         raise LayerError(f"module '{name}' does not import: {type(error).__name__}: {error}") from error
+    if module is not None:
+        return module
     looked = f"beside the net ({folder}), " if folder else ""
     raise LayerError(
         f"module '{name}' was not found {looked}on sys.path or {_packages()}. Set PYTHONPATH to its folder."
     )
+
+
+def _load_beside(name: str, beside: Path, folder: Path) -> ModuleType:
+    """Run the module beside the net, once, whatever else is called so. Its own imports look beside the net, too."""
+    known = sys.modules.get(name)
+    if known is not None and Path(getattr(known, "__file__", None) or "").resolve() == beside.resolve():
+        return known
+    spec = importlib.util.spec_from_file_location(name, beside)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(folder))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(folder))
+    sys.modules.setdefault(name, module)
+    return module
+
+
+def _import_first(candidates: Sequence[str]) -> ModuleType | None:
+    """Import the first of these modules that there is.
+
+    Raises:
+        LayerError: The name is of Python's own library.
+    """
+    name = candidates[0]
+    if name.split(".")[0] in sys.stdlib_module_names:  # importing some of them has effects
+        raise LayerError(f"module '{name}' is Python's own and holds no layers. Name the module of the layer.")
+    for candidate in candidates:
+        if candidate in sys.modules:  # also "__main__", which cannot be found
+            return sys.modules[candidate]
+        try:
+            spec = importlib.util.find_spec(candidate)
+        except ModuleNotFoundError:
+            spec = None
+        if spec is not None:
+            return importlib.import_module(candidate)
+    return None
 
 
 def _packages() -> str:

@@ -373,20 +373,22 @@ def test_an_archive_that_reaches_outside_is_refused(tmp_path, name, pack):
     assert not list(tmp_path.rglob("out.txt"))
 
 
-def test_links_are_refused(tmp_path):
-    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE):
+def test_links_and_devices_are_refused(tmp_path):
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE):
         with tarfile.open(tmp_path / "links.tar", "w") as archive:
             info = tarfile.TarInfo("inside")
             info.type, info.linkname = kind, "/etc/passwd"
             archive.addfile(info)
         with pytest.raises(DataError, match=r"'inside' is a (link|device), expected plain files"):
             unpack(tmp_path / "links.tar", tmp_path / "target", "/".join)
-    with zipfile.ZipFile(tmp_path / "links.zip", "w") as archive:
-        info = zipfile.ZipInfo("inside")
-        info.external_attr = 0o120777 << 16
-        archive.writestr(info, "/etc/passwd")
-    with pytest.raises(DataError, match="'inside' is a link"):
-        unpack(tmp_path / "links.zip", tmp_path / "target", "/".join)
+    for mode, what in ((0o120777, "link"), (0o020666, "device"), (0o060666, "device"), (0o010666, "device")):
+        with zipfile.ZipFile(tmp_path / "links.zip", "w") as archive:
+            info = zipfile.ZipInfo("inside")
+            info.external_attr = mode << 16
+            archive.writestr(info, "/etc/passwd")
+        with pytest.raises(DataError, match=f"'inside' is a {what}"):
+            unpack(tmp_path / "links.zip", tmp_path / "target", "/".join)
+    assert not list(tmp_path.rglob("inside*"))
     # A link that lies in the target and leads out of it.
     (tmp_path / "target").mkdir(exist_ok=True)
     (tmp_path / "target" / "way").symlink_to(tmp_path / "elsewhere")

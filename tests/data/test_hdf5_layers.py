@@ -184,6 +184,7 @@ def test_it_reads_what_it_wrote(tmp_path: Path) -> None:
     ("path", "data", "label", "message"),
     [
         ("", (2, 3), (2,), "needs hdf5_output_param { file_name }"),
+        ("{folder}/.profile", (2, 3), (2,), r"\.profile: writes files named \.h5, \.hdf5, \.hdf alone\. Name it so"),
         ("{folder}/none/out.h5", (2, 3), (2,), "none: no such folder for the file. Create it"),
         ("{folder}/out.h5", (2, 3), (3,), "data is 2x3, label 3: give both the same batch size"),
         ("{folder}/out.h5", (2, 1, 1, 1, 3), (2,), "writes blobs of at most 4 axes, got 2x1x1x1x3"),
@@ -195,6 +196,12 @@ def test_output_refusals(
     with pytest.raises(LayerError, match=message) as caught:
         output_net(path.format(folder=tmp_path), data, label)
     assert str(caught.value).startswith("layer 'out' (HDF5Output): ")
+
+
+def test_no_link_leads_to_a_file_of_another_kind(tmp_path: Path) -> None:
+    (tmp_path / "out.h5").symlink_to(tmp_path / ".profile")
+    with pytest.raises(LayerError, match=r"out\.h5: writes files named"):
+        output_net(tmp_path / "out.h5")
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:

@@ -159,13 +159,16 @@ def read_data_sets(path: Path, names: list[str]) -> list[npt.NDArray[np.float32]
     return arrays
 
 
+SUFFIXES = (".h5", ".hdf5", ".hdf")  # of files that HDF5Output writes
+
+
 @register("HDF5Output", bottoms=2, tops=0, restrictions="one forward a file, as in Caffe")
 class HDF5Output(Layer):
     """Write bottom[0] as data set `data` and bottom[1] as `label` of hdf5_output_param.file_name.
 
     Shapes: (N, ...), (N, ...) of at most 4 axes -> none; written as num x channels x height x width. The file is
     whole after the first forward; a second forward is an error, because the data sets exist then.
-    Raises: LayerError for unequal N or no file name; DataError where the file cannot be written.
+    Raises: LayerError for unequal N, no file name or another than of SUFFIXES; DataError where the file cannot be written.
     Source: Caffe HDF5OutputLayer.
     """
 
@@ -179,6 +182,9 @@ class HDF5Output(Layer):
         self.written = False
         if not self.path:
             raise self.error("needs hdf5_output_param { file_name }.")
+        # A net may come from a stranger: no start-up file of a shell, no Makefile, also behind a link.
+        if Path(os.path.realpath(self.path)).suffix.lower() not in SUFFIXES:
+            raise self.error(f"{self.path}: writes files named {', '.join(SUFFIXES)} alone. Name it so.")
         folder = Path(self.path).absolute().parent
         if not folder.is_dir():
             raise self.error(f"{folder}: no such folder for the file. Create it.")

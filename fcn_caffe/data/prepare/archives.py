@@ -112,9 +112,9 @@ def _tar_members(path: Path) -> Iterator[_Member]:
 def _zip_members(path: Path) -> Iterator[_Member]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            mode = info.external_attr >> 16
+            sort = stat.S_IFMT(info.external_attr >> 16)  # 0 where the packer was not of Unix
             if not info.is_dir():
-                kind = "a link" if stat.S_ISLNK(mode) else ""
+                kind = "" if sort in (0, stat.S_IFREG) else "a link" if sort == stat.S_IFLNK else "a device"
                 yield _Member(info.filename, info.file_size, kind, partial(archive.open, info))
 
 
