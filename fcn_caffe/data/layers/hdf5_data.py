@@ -168,7 +168,8 @@ class HDF5Output(Layer):
 
     Shapes: (N, ...), (N, ...) of at most 4 axes -> none; written as num x channels x height x width. The file is
     whole after the first forward; a second forward is an error, because the data sets exist then.
-    Raises: LayerError for unequal N, no file name or another than of SUFFIXES; DataError where the file cannot be written.
+    Raises: LayerError for unequal N, no file name or one without a suffix of SUFFIXES; DataError where the file cannot
+    be written.
     Source: Caffe HDF5OutputLayer.
     """
 
