@@ -14,7 +14,7 @@ from torch import Tensor
 from fcn_caffe import Net
 from fcn_caffe.export.onnx_file import make_onnx
 from fcn_caffe.export.openvino_file import open_openvino as open_openvino_file
-from fcn_caffe.export.openvino_file import write_openvino
+from fcn_caffe.export.openvino_file import openvino_core, write_openvino
 from fcn_caffe.export.portable import make_portable
 from fcn_caffe.export.quiet import quiet
 from fcn_caffe.export.write import OPSET
@@ -70,9 +70,7 @@ def open_onnxruntime(file: bytes) -> Run:
 
 def open_openvino(file: bytes) -> Run:
     """Load an ONNX file into OpenVINO."""
-    import openvino
-
-    core = openvino.Core()
+    core = openvino_core()
     compiled = core.compile_model(
         core.read_model(file), "CPU", {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
     )
