@@ -1,7 +1,7 @@
 # `make check` needs no data and takes seconds; `make test` is what .ci/run runs.
 PYTHON ?= python3
 
-.PHONY: check test quick coverage docs nets format protobuf-runtimes lower-bounds fuzz
+.PHONY: check test quick coverage docs nets format protobuf-runtimes lower-bounds fuzz interrupts
 
 check:
 	$(PYTHON) -m ruff check .
@@ -41,3 +41,7 @@ lower-bounds:
 # All 20,000 spoilt files, other ones each time; `make test` takes a share, the same ones each time.
 fuzz:
 	FCN_CAFFE_FUZZ=20000 $(PYTHON) -m pytest -q -s tests/test_fuzz.py
+
+# Ctrl-C and SIGTERM at random instants of every tool; `make test` takes a share.
+interrupts:
+	$(PYTHON) tests/reliability/interrupts.py --runs 20

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from fcn_caffe.host import interrupts
+
+interrupts.end_silently()  # before what takes longer
+
 import importlib
 from typing import TYPE_CHECKING
 

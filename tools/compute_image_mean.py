@@ -1,10 +1,11 @@
 """The mean image of a database: see `python tools/compute_image_mean.py --help`."""
 
+import os
 import sys
-from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installing
+    folder, name = os.path.split(os.path.realpath(__file__))
+    sys.path.insert(0, os.path.dirname(folder))  # runs from a checkout without installing
     from fcn_caffe.commands import main
 
-    sys.exit(main([Path(__file__).stem, *sys.argv[1:]]))
+    sys.exit(main([name.removesuffix(".py"), *sys.argv[1:]]))

@@ -16,11 +16,12 @@ from collections.abc import Callable, Sequence
 
 import fcn_caffe
 from fcn_caffe.errors import FcnCaffeError
+from fcn_caffe.host import interrupts
 
 __all__ = ["COMMANDS", "INTERRUPTED", "WRONG_USAGE", "command", "main", "names"]
 
 Main = Callable[[Sequence[str] | None], int]
-INTERRUPTED = 130  # what a shell reports for a process that SIGINT ended
+INTERRUPTED = 130  # what a shell reports for a process that SIGINT ended; see `interrupts.exit_status` for others
 WRONG_USAGE = 2  # as argparse has it
 
 # What `fcn-caffe --help` says of each command, by group.
@@ -76,21 +77,23 @@ def command(main: Main) -> Callable[..., int]:
 
     Returns:
         The same function, which prints `error: …` on stderr and returns 1 for FcnCaffeError and for what the system
-        refuses, returns 130 for Ctrl-C, and 0 where the reader of a pipe went away.
+        refuses, returns 130 for Ctrl-C and 143 for SIGTERM, and 0 where the reader of a pipe went away.
     """
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
         try:
-            status: int = contextvars.copy_context().run(main, argv)
-            sys.stdout.flush()
-            return status
+            with interrupts.listening():
+                status: int = contextvars.copy_context().run(main, argv)
+                sys.stdout.flush()
+                return status
         except FcnCaffeError as error:
             print(f"error: {_who()}{error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return INTERRUPTED
+            number = interrupts.ended_by()
+            print(interrupts.message(number), file=sys.stderr)
+            return interrupts.exit_status(number)
         except BrokenPipeError:
             # Python flushes stdout once more at exit; give it somewhere to go.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fcn_caffe.commands import INTERRUPTED, command
+from fcn_caffe.commands import command
 from fcn_caffe.commands._options import (
     add_crf_options,
     add_reading_options,
@@ -25,6 +25,7 @@ from fcn_caffe.commands._options import (
     whole,
 )
 from fcn_caffe.errors import DataError, FcnCaffeError
+from fcn_caffe.host import interrupts
 
 if TYPE_CHECKING:
     import torch
@@ -188,8 +189,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             left = len(own) - run.done - len(run.failed)
             far = f"{run.done} of {len(own)} files are done"
-            print(f"interrupted: {far}. --skip-existing runs the other {left}.", file=sys.stderr)
-            return INTERRUPTED
+            number = interrupts.ended_by()
+            print(f"{interrupts.message(number)}: {far}. --skip-existing runs the other {left}.", file=sys.stderr)
+            return interrupts.exit_status(number)
         every = ranks.gather([run.pictures, [str(file) for file in run.failed]])
         failed = [file for _, files in every for file in files]
         print(f"wrote {sum(pictures for pictures, _ in every)} label PNGs and overlays to {arguments.out}")

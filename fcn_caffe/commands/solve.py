@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fcn_caffe.commands import INTERRUPTED, command
+from fcn_caffe.commands import command
 from fcn_caffe.commands._options import (
     DATA_HELP,
     TENSORBOARD_HELP,
@@ -33,6 +33,7 @@ from fcn_caffe.commands._options import (
     use_reading_options,
 )
 from fcn_caffe.errors import SolverError
+from fcn_caffe.host.interrupts import exit_status
 from fcn_caffe.host.paths import Paths, checkout, shipped
 from fcn_caffe.host.program import tool_words
 
@@ -107,8 +108,8 @@ def _print_scores(stages: Sequence[Stage]) -> None:
     print_tables(f"\n{markdown}\n", [table])
 
 
-def _train(planned: Planned, arguments: argparse.Namespace, words: Sequence[str], screen: Screen, ranks: Ranks) -> bool:
-    """Run one stage with its log, its record and its bar; returns whether it came to its end."""
+def _train(planned: Planned, arguments: argparse.Namespace, words: Sequence[str], screen: Screen, ranks: Ranks) -> int:
+    """Run one stage with its log, its record and its bar; returns 0, or the signal that stopped it."""
     from fcn_caffe.host.progress import duration, logging_to, report
 
     stage = planned.stage
@@ -125,7 +126,7 @@ def _train(planned: Planned, arguments: argparse.Namespace, words: Sequence[str]
         else:
             done = training.run()
         report(f"{stage.name}: {'done' if done else 'stopped'} after {duration(time.monotonic() - started)}")
-    return done
+    return training.solver.stopped_by
 
 
 def _make_training(planned: Planned, arguments: argparse.Namespace, ranks: Ranks) -> Training:
@@ -238,8 +239,8 @@ def _check_inputs(plan: Iterable[Planned], paths: Paths) -> None:
             check_preprocessing(made_from or source, stage.net, starts=True, paths=paths, trains=True)
 
 
-def _run(plan: Plan, arguments: argparse.Namespace, words: Sequence[str], ranks: Ranks) -> bool:
-    """Run the stages of a plan; returns whether all came to their end."""
+def _run(plan: Plan, arguments: argparse.Namespace, words: Sequence[str], ranks: Ranks) -> int:
+    """Run the stages of a plan; returns 0, or the signal that stopped one."""
     from fcn_caffe.host.progress import Screen
 
     # All at once: a later stage's old snapshots would pass for finished if this run is interrupted and resumed.
@@ -249,14 +250,14 @@ def _run(plan: Plan, arguments: argparse.Namespace, words: Sequence[str], ranks:
     screen, stages = Screen(), {planned.stage.result: planned.stage for planned in plan.stages}
     for planned in plan.stages:
         if planned.action != "keep":
-            if not _train(planned, arguments, words, screen, ranks):
-                return False
+            if stopped_by := _train(planned, arguments, words, screen, ranks):
+                return stopped_by
         elif not arguments.gate:
             continue  # a gate is not opened by running the command once more
         with ranks.all_or_none():
             if ranks.is_first:
                 _compare(planned.stage, stages, arguments.gate)
-    return True
+    return 0
 
 
 def _show_scores(plan: Plan) -> None:
@@ -274,7 +275,7 @@ def _show_scores(plan: Plan) -> None:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0 when all stages are there, 130 when interrupted."""
+    """Run the command; 0 when all stages are there, 130 or 143 when SIGINT or SIGTERM stopped it."""
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(words)
     use_reading_options(arguments)
@@ -300,9 +301,9 @@ def _solve(arguments: argparse.Namespace, words: Sequence[str], ranks: Ranks) ->
             check_tensorboard(arguments.tensorboard)
     if arguments.dry_run:
         return 0
-    if not _run(plan, arguments, words, ranks):
+    if stopped_by := _run(plan, arguments, words, ranks):
         print(f"stopped. To go on: {_command_to_resume(arguments, words, ranks)}", file=sys.stderr)
-        return INTERRUPTED
+        return exit_status(stopped_by)
     if ranks.is_first:
         _show_scores(plan)
     return 0

@@ -1,6 +1,7 @@
 """Train one net with one solver, as `caffe train` does. The command solve is for a whole coarse-to-fine recipe.
 
-SIGINT (Ctrl-C) snapshots and stops, SIGHUP snapshots and goes on, unless told otherwise.
+SIGINT (Ctrl-C) snapshots and stops, SIGHUP snapshots and goes on, unless told otherwise. SIGTERM, which schedulers send
+before they kill, always snapshots and stops.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fcn_caffe.commands import INTERRUPTED, command
+from fcn_caffe.commands import command
 from fcn_caffe.commands._options import (
     TENSORBOARD_HELP,
     add_device_options,
@@ -31,6 +32,7 @@ from fcn_caffe.commands._options import (
     use_reading_options,
 )
 from fcn_caffe.errors import SolverError
+from fcn_caffe.host.interrupts import exit_status
 from fcn_caffe.host.program import tool_words
 
 if TYPE_CHECKING:
@@ -148,7 +150,7 @@ def _newest_snapshot(param: caffe_pb2.SolverParameter, solver: str) -> str:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0 when training came to its end, 130 when a signal stopped it."""
+    """Run the command; 0 when training came to its end, 130 or 143 when SIGINT or SIGTERM stopped it."""
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(words)
     use_reading_options(arguments)
@@ -220,11 +222,11 @@ def _train(arguments: argparse.Namespace, words: Sequence[str], ranks: Ranks) ->
         say("caffe.cpp:248", "Starting Optimization")
         with _events(arguments.tensorboard, solver), solver.signals(arguments.sigint_effect, arguments.sighup_effect):
             solver.solve(arguments.snapshot)
-        if solver.stopped:
+        if solver.stopped_by:
             print(
                 f"stopped at iteration {solver.iter}. To go on: {_command_to_resume(words, snapshots[-1], ranks)}",
                 file=sys.stderr,
             )
-            return INTERRUPTED
+            return exit_status(solver.stopped_by)
         say("caffe.cpp:259", "Optimization Done.")
     return 0

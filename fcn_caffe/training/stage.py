@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fcn_caffe.errors import FcnCaffeError, SolverError
 from fcn_caffe.evaluation.infer import net_mean
 from fcn_caffe.evaluation.metrics import METRICS, NAMES, Scores
 from fcn_caffe.evaluation.net_inputs import source_preprocessing, trained_preprocessing
 from fcn_caffe.evaluation.samples import Sample, Samples
-from fcn_caffe.evaluation.score import heads, is_scored_without_absent, score_heads
+from fcn_caffe.evaluation.score import OnSample, heads, is_scored_without_absent, score_heads
 from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.host.progress import report
 from fcn_caffe.host.ranks import ALONE, Ranks
@@ -222,6 +223,10 @@ def best_scores(stages: Sequence[Stage]) -> Table:
     return Table(("stage", *NAMES.values()), rows)
 
 
+class _Stopped(Exception):
+    """A signal ends the scoring."""
+
+
 class Training:
     """The training of one stage: `Training(stage).run()`.
 
@@ -314,7 +319,7 @@ class Training:
         """Train to the stage's last iteration, or until patience ends, and copy the best snapshot to the result.
 
         Returns:
-            True at the end; False where SIGINT stopped the training, after a snapshot.
+            True at the end; False where a signal stopped the training, after a snapshot.
         """
         stage, solver = self.stage, self.solver
         with solver.signals():
@@ -324,7 +329,10 @@ class Training:
                     # The snapshot comes first: if scoring is interrupted, it is repeated from there.
                     if not self.ranks.from_first(at in stage.snapshots()):
                         solver.snapshot()
-                    self._score()
+                    try:
+                        self._score()
+                    except _Stopped:
+                        return False
                 if at >= stage.last or self._is_out_of_patience():
                     break
                 solver.step(min(at - at % stage.step + stage.step, stage.last) - at)
@@ -355,7 +363,7 @@ class Training:
             scores_of = score_heads(
                 *(net, self.stage.param.test_iter[0], labels),
                 leave_out_absent=is_scored_without_absent(net),
-                on_sample=samples,
+                on_sample=self._until_stopped(samples),
                 ranks=self.ranks,
             )
         for head, scores in scores_of.items():
@@ -371,6 +379,16 @@ class Training:
                 scoring = Scoring(at, scores_of, self.scores.best() == at, samples.first, ends)
                 for call in self.on_scores:
                     call(scoring)
+
+    def _until_stopped(self, call: OnSample) -> OnSample:
+        """Return a function that calls another, or ends the scoring when a signal asks to stop."""
+
+        def sample(number: int, blobs: Mapping[str, Tensor], answers: Mapping[str, Tensor]) -> None:
+            if self.ranks.count == 1 and self.solver.stop_if_asked():  # several score different samples
+                raise _Stopped
+            call(number, blobs, answers)
+
+        return sample
 
     def _keep(self, at: int) -> None:
         """Write the table; delete the snapshots but the newest, at iteration `at`, and the weights of the best."""

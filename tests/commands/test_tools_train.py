@@ -129,6 +129,7 @@ def interrupting(number, at):
         (signal.SIGINT, [], "stop", INTERRUPTED, [3]),
         (signal.SIGINT, ["--sigint_effect", "snapshot"], "snapshot", 0, [3, 6]),
         (signal.SIGINT, ["-sigint_effect", "none"], "none", 0, [6]),
+        (signal.SIGTERM, ["--sigint_effect=none"], "stop", 143, [3]),
         (signal.SIGHUP, [], "snapshot", 0, [3, 6]),
         (signal.SIGHUP, ["--sighup_effect=stop"], "stop", INTERRUPTED, [3]),
         (signal.SIGHUP, ["--sighup_effect=none"], "none", 0, [6]),

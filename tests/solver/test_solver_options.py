@@ -291,6 +291,16 @@ def test_an_interrupt_after_the_last_step_is_not_lost(tmp_path: Path) -> None:
     assert solver.iter == 2 and not solver.stopped
 
 
+def test_sigterm_is_a_request_to_stop(tmp_path: Path) -> None:
+    solver = training_run.solver(tmp_path)
+    solver.on_step.append(lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    with solver.signals(interrupt="none"):
+        solver.step(5)
+    assert solver.iter == 1 and solver.stopped_by == signal.SIGTERM and signal.getsignal(signal.SIGTERM) == before
+    assert (tmp_path / "out/run_iter_1.solverstate").is_file()
+
+
 def test_other_threads_train_without_signals(tmp_path: Path) -> None:
     solver = training_run.solver(tmp_path, max_iter=2)
     before = signal.getsignal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""SIGINT asks a solver to snapshot and stop, SIGHUP to snapshot and go on, as Caffe's tools do."""
+"""SIGINT asks a solver to snapshot and stop, SIGHUP to snapshot and go on, as Caffe's tools do; SIGTERM to stop too."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Literal
 
+from fcn_caffe.host.interrupts import interrupt as end
 from fcn_caffe.host.ranks import ALONE, Ranks
 
 Effect = Literal["stop", "snapshot", "none"]
@@ -22,24 +23,28 @@ class Requests:
 
     A signal counts once the processes of the run `agree`: it may reach one of them first, or alone. In a run of several
     it may also come twice, from the terminal and from torchrun: so only a signal that comes `_ECHO` seconds after the
-    first interrupts at once. SIGTERM asks there as SIGINT does, since torchrun ends its processes with it.
+    first interrupts at once. SIGTERM asks to stop, since schedulers and torchrun end processes with it.
 
     Args:
         ranks: the processes.
+
+    Attributes:
+        snapshot: whether a snapshot is asked for.
+        stop: SIGTERM or SIGINT, which also stands for SIGHUP, where a signal asks to stop; else 0.
     """
 
     def __init__(self, ranks: Ranks = ALONE) -> None:
         self.snapshot = False
-        self.stop = False
+        self.stop = 0
         self._ranks = ranks
         self._heard_snapshot = False
-        self._heard_stop: float | None = None  # when
+        self._heard_stop, self._heard_at = 0, 0.0
         self._catching = False
 
     @property
     def heard(self) -> list[float]:
-        """What signals have asked of this process: to stop, and to snapshot; 1 for yes."""
-        return [float(self._heard_stop is not None), float(self._heard_snapshot)]
+        """What signals have asked of this process: to stop, the signal's number or 0; to snapshot, 1 or 0."""
+        return [float(self._heard_stop), float(self._heard_snapshot)]
 
     def agree(self) -> None:
         """Let what signals have asked of any process count for all."""
@@ -49,11 +54,11 @@ class Requests:
     def take(self, heard: Iterable[Sequence[float]]) -> None:
         """Let what each process has heard count."""
         for stop, snapshot in heard:
-            self.stop, self.snapshot = self.stop or bool(stop), self.snapshot or bool(snapshot)
+            self.stop, self.snapshot = self.stop or int(stop), self.snapshot or bool(snapshot)
 
     def serve_stop(self) -> None:
         """Forget the request to stop."""
-        self.stop, self._heard_stop = False, None
+        self.stop = self._heard_stop = 0
 
     def serve_snapshot(self) -> None:
         """Forget the request for a snapshot."""
@@ -61,7 +66,7 @@ class Requests:
 
     @contextmanager
     def catch(self, interrupt: Effect = "stop", hang_up: Effect = "snapshot") -> Iterator[None]:
-        """Turn SIGINT and SIGHUP into requests while the block runs. A second one to stop interrupts at once.
+        """Turn SIGINT, SIGTERM and SIGHUP into requests while the block runs. A second one to stop interrupts at once.
 
         Only the main thread can catch signals: elsewhere, and inside another such block, this does nothing. A request
         to stop that is left at the end of the block goes to the handler that was there before.
@@ -74,9 +79,7 @@ class Requests:
             yield
             return
         effects: dict[Effect, _Handler] = {"stop": self._interrupt, "snapshot": self._hang_up, "none": signal.SIG_IGN}
-        handlers: dict[int, _Handler] = {signal.SIGINT: effects[interrupt]}
-        if self._ranks.count > 1:
-            handlers[signal.SIGTERM] = effects[interrupt]
+        handlers: dict[int, _Handler] = {signal.SIGINT: effects[interrupt], signal.SIGTERM: self._interrupt}
         if hasattr(signal, "SIGHUP"):  # Windows has none
             handlers[signal.SIGHUP] = effects[hang_up]
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
@@ -88,18 +91,18 @@ class Requests:
             for number, handler in before.items():
                 # None stands for a handler that was not set from Python and cannot be put back from it.
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
-            is_left = self.stop or self._heard_stop is not None
+            left = self.stop or self._heard_stop
             self.serve_stop()
             self.serve_snapshot()
-        if is_left:
-            signal.raise_signal(signal.SIGINT)
+        if left:
+            signal.raise_signal(left)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self._heard_stop is None:
-            self._heard_stop = now
-        elif self._ranks.count == 1 or now - self._heard_stop > _ECHO:
-            raise KeyboardInterrupt
+        if not self._heard_stop:
+            self._heard_stop, self._heard_at = signal.SIGTERM if number == signal.SIGTERM else signal.SIGINT, now
+        elif self._ranks.count == 1 or now - self._heard_at > _ECHO:
+            end(number)
 
     def _hang_up(self, number: int, frame: FrameType | None) -> None:
         self._heard_snapshot = True

@@ -82,7 +82,7 @@ class Solver:
         rate: the last learning rate.
         preprocessing: what the record beside each snapshot's weights says, as `trained_preprocessing(solver.net)`; None
             writes no record, as in Caffe.
-        stopped: whether SIGINT ended the last `step` or `solve`.
+        stopped_by: the number of the signal that ended the last `step` or `solve`, or 0.
         on_step: functions to call with the solver after each update.
         on_display: functions to call with the solver and the outputs after each display.
         before_update: functions to call with the solver before each update, when the gradients are there: sums over
@@ -141,7 +141,7 @@ class Solver:
         self.on_snapshot: list[Callable[[Solver, Path], None]] = []
         self._requests, self._is_joined = Requests(ranks), ranks.count == 1
         self._over_ranks = {"norms": sync_bn, "losses": normalize_over_ranks}
-        self._snapshot_iter, self._warned_of_loss, self.stopped = -1, False, False
+        self._snapshot_iter, self._warned_of_loss, self.stopped_by = -1, False, 0
         for path in settings.weights():
             self._start_from(path)
         together.draw_apart(ranks)
@@ -160,13 +160,18 @@ class Solver:
             own = {layer: blobs for layer, blobs in weights.items() if layer not in self.net.params}
             copy_weights(test_net, own, path)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal ended the last `step` or `solve`."""
+        return self.stopped_by != 0
+
     # -- training ---------------------------------------------------------------------------------------------
 
     def signals(self, interrupt: Effect = "stop", hang_up: Effect = "snapshot") -> AbstractContextManager[None]:
         """Return a block in which signals steer the training; `solve` opens one itself.
 
-        By default SIGINT makes a snapshot and stops, SIGHUP makes a snapshot and goes on. A second signal to stop
-        interrupts at once. After the block the earlier handlers are back.
+        By default SIGINT makes a snapshot and stops, SIGHUP makes a snapshot and goes on; SIGTERM always stops, after a
+        snapshot. A second signal to stop interrupts at once. After the block the earlier handlers are back.
 
         Args:
             interrupt: what SIGINT does: stop, snapshot or none.
@@ -200,8 +205,7 @@ class Solver:
             if self.param.test_interval and self.iter % self.param.test_interval == 0:
                 self._test_all()
                 if self._requests.stop:  # it cut the last test short; the snapshot is written
-                    self._requests.serve_stop()
-                    self.stopped = True
+                    self._stop()
                     say("solver.cpp:295", "Optimization stopped early.")
                     return
             say("solver.cpp:317", "Optimization Done.")
@@ -247,7 +251,7 @@ class Solver:
         self._requests.agree()
         param, stop = self.param, self.iter + count
         losses: deque[float] = deque(maxlen=param.average_loss)
-        self.stopped = False
+        self.stopped_by = 0
         timer = (time.perf_counter(), self.iter)
         while self.iter < stop:
             if (
@@ -360,11 +364,18 @@ class Solver:
         return time.perf_counter(), self.iter
 
     def _stop(self) -> None:
-        """Serve SIGINT: write a snapshot, unless this iteration has one, and stop."""
+        """Serve a signal: write a snapshot, unless this iteration has one, and stop."""
         if self._snapshot_iter != self.iter:
             self.snapshot()
+        self.stopped_by = self._requests.stop
         self._requests.serve_stop()
-        self.stopped = True
+
+    def stop_if_asked(self) -> bool:
+        """Stop if a signal has asked for it, and return whether: for other work than steps, at a snapshot."""
+        self._requests.agree()
+        self.stopped_by = self._requests.stop
+        self._requests.serve_stop()
+        return self.stopped
 
     # -- testing ----------------------------------------------------------------------------------------------
 
