@@ -14,8 +14,19 @@ if TYPE_CHECKING:
     from fcn_caffe.models.own_task import Training
 
 TRUNKS = ("vgg16", "vgg19", "narrow")
-NETS = ("fcn", "segnet-basic", "segnet", "unet", "deeplab-largefov", "fcn-alexnet", "fcn-googlenet", "hed")
+NETS = (
+    "fcn",
+    "segnet-basic",
+    "segnet",
+    "unet",
+    "unet-vgg16",
+    "deeplab-largefov",
+    "fcn-alexnet",
+    "fcn-googlenet",
+    "hed",
+)
 STAGES = {"32s": (1e-3, 1200), "16s": (2e-4, 600), "8s": (1e-4, 600)}  # learning rate and iterations
+SOLVER_TYPES = ("SGD", "Nesterov", "Adam")
 FORMATS = ("coco", "labelme", "cvat", "cvat-masks", "cityscapes", "ade20k", "mapillary", "voc")
 
 _class_count = partial(number, read=int, fits=lambda given: 2 <= given <= 255, wanted="a whole number from 2 to 255")
@@ -79,8 +90,11 @@ def _add_class_options(options: argparse.ArgumentParser) -> None:
     add("--merge", nargs="+", action="extend", default=[], metavar="NEW=OLD,OLD", help="make old classes a new one")
     add("--drop", nargs="+", action="extend", default=[], metavar="CLASS", help="make classes void")
     add("--allow-stray", action="store_true", help="keep classes that hardly any file shows, and files that are void")
-    weights = "weigh classes in the loss: `median` (frequency balancing), or a file of `NAME: WEIGHT` lines"
-    add("--class-weights", metavar="median|FILE", help=weights)
+    weights = (
+        "weigh classes in the loss: `median` (frequency balancing), its POWER (0.5 for the square root), or a file of "
+        "`NAME: WEIGHT` lines"
+    )
+    add("--class-weights", metavar="median|median=POWER|FILE", help=weights)
 
 
 def _add_split_options(options: argparse.ArgumentParser) -> None:
@@ -133,11 +147,12 @@ def _add_training_options(options: argparse.ArgumentParser) -> None:
         )
     add("--base-lr", type=_rate, help="learning rate of every stage")
     add("--max-iter", type=positive, help="iterations of every stage")
+    add("--solver-type", choices=SOLVER_TYPES, help="the update rule (default: SGD; Adam with --net unet-vgg16)")
     add("--momentum", type=_momentum, help="default: 0.9")
     add("--weight-decay", type=_rate, help="default: 5e-4; what the net's paper has with --net")
     add("--iter-size", type=positive, default=1, help="batches an update (default: %(default)s)")
     add("--lr-policy", choices=("fixed", "poly"), default="poly", help="default: poly")
-    add("--head-lr", type=_rate, help="rate of new layers over the trunk's (default: 1)")
+    add("--head-lr", type=_rate, help="rate of new layers over the trunk's (default: 1; 5 with --net unet-vgg16)")
     add("--snapshot", type=positive, help="iterations between scored snapshots (default: a fourth of the stage)")
 
 
@@ -162,12 +177,14 @@ def training_settings(arguments: argparse.Namespace) -> Training:
     from fcn_caffe.models.own_task import Training
 
     options = vars(arguments)
-    given = {name for name in ("base_lr", "max_iter", "momentum", "weight_decay") if options[name] is not None}
+    own = ("base_lr", "max_iter", "momentum", "weight_decay", "solver_type", "head_lr")
+    given = {name for name in own if options[name] is not None}
     return Training(
         base_lr={stage: options[f"base_lr_{stage}" if arguments.base_lr is None else "base_lr"] for stage in STAGES},
         max_iter={stage: arguments.max_iter or options[f"max_iter_{stage}"] for stage in STAGES},
         momentum=Training.momentum if arguments.momentum is None else arguments.momentum,
         weight_decay=Training.weight_decay if arguments.weight_decay is None else arguments.weight_decay,
+        solver_type=arguments.solver_type or Training.solver_type,
         iter_size=arguments.iter_size,
         lr_policy=arguments.lr_policy,
         head_lr=Training.head_lr if arguments.head_lr is None else arguments.head_lr,

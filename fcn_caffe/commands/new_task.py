@@ -46,8 +46,10 @@ def _refuse_dead_options(arguments: argparse.Namespace, net: str) -> None:
 
     own = OWN_NETS.get(net)
     dead = ["width"] if own is None else ["fc_kernel", "pad"]
-    if own is not None and not own.has_head:
-        dead += ["fc_width", "head_lr"]
+    if own is not None and not own.has_fc:
+        dead.append("fc_width")
+    if own is not None and own.head_lr is None:
+        dead.append("head_lr")
     for option in dead:
         if getattr(arguments, option) is not None:
             raise DataError(f"--{option.replace('_', '-')} is not for --net {net}. Leave it out.")
@@ -63,8 +65,11 @@ def _class_weights(given: str | None, net: str, data: TaskData) -> tuple[float, 
         return ()
     if own is not None and own.outlines:
         raise DataError(f"--class-weights is not for --net {net}, which learns outlines. Leave it out.")
-    if given is None or given == "median":
-        return tuple(median_frequency_weights(*data.count_classes()))
+    given = given or "median"
+    if median := re.fullmatch(r"median(?:=(1|0?\.\d+))?", given):
+        return tuple(median_frequency_weights(*data.count_classes(), float(median[1] or 1)))
+    if given.startswith("median=") and not Path(given).exists():
+        raise DataError(f"--class-weights {given}: the power should be above 0 and at most 1, such as median=0.5.")
     names = data.names or [str(index) for index in range(data.plan.classes)]
     return tuple(read_class_weights(Path(given), names))
 

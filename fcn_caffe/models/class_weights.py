@@ -16,7 +16,7 @@ from fcn_caffe.proto.blob_file import read_blob
 __all__ = ["median_frequency_weights", "read_class_weights", "weigh_classes"]
 
 
-def median_frequency_weights(counts: Sequence[int], shown_in: Sequence[int]) -> list[float]:
+def median_frequency_weights(counts: Sequence[int], shown_in: Sequence[int], power: float = 1) -> list[float]:
     """Return a weight for each class: the median of the classes' frequencies over its own; 0 where it has no pixel.
 
     A class's frequency is its pixels over all pixels of the images that show it. Source: Eigen and Fergus, ICCV 2015,
@@ -25,13 +25,14 @@ def median_frequency_weights(counts: Sequence[int], shown_in: Sequence[int]) -> 
     Args:
         counts: The pixels of each class.
         shown_in: All pixels of the images that show it.
+        power: What each weight is raised to: between 0, which weighs all alike, and 1.
     """
     frequencies = [count / pixels if count else 0.0 for count, pixels in zip(counts, shown_in, strict=True)]
     present = sorted(frequency for frequency in frequencies if frequency)
     if not present:
         return [1.0] * len(counts)
     median = float(np.median(present))
-    return [round(median / frequency, 4) if frequency else 0.0 for frequency in frequencies]
+    return [round((median / frequency) ** power, 4) if frequency else 0.0 for frequency in frequencies]
 
 
 def read_class_weights(path: Path, names: Sequence[str]) -> list[float]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fcn_caffe.models.classics import dilated, edges, encoder_decoder
 from fcn_caffe.models.classics.dilated import LearnedHead
 from fcn_caffe.models.classics.encoder_decoder import Loss
+from fcn_caffe.models.classics.unet_on_vgg import unet_on_vgg
 from fcn_caffe.models.nets import COLOUR_SCALE, DataSource, fcn_on
 from fcn_caffe.models.trunks import alexnet_by_the_text, googlenet
 from fcn_caffe.proto import caffe_pb2
@@ -51,7 +52,9 @@ class OwnNet:
         weighs_classes: rare classes weigh more, by median frequency balancing.
         needs_one_size: it takes images of one size only.
         has_width: its width can be chosen.
-        has_head: the width of fc6 and fc7 and their learning rate can be chosen.
+        has_fc: the width of fc6 and fc7 can be chosen.
+        head_lr: what multiplies the rate of the layers after the trunk; None where it cannot be chosen.
+        solver_type: Caffe's name of the update rule.
         trunk: it starts from VGG-16's convolutions where weights are given.
         classifier: the classifier whose weights it needs; "" for none.
         outlines: it learns the outlines between the classes.
@@ -66,7 +69,9 @@ class OwnNet:
     weighs_classes: bool = False
     needs_one_size: bool = False
     has_width: bool = False
-    has_head: bool = False
+    has_fc: bool = False
+    head_lr: float | None = None
+    solver_type: str = "SGD"
     trunk: bool = False
     classifier: str = ""
     outlines: bool = False
@@ -109,6 +114,17 @@ def _large_fov(wanted: Wanted) -> caffe_pb2.NetParameter:
     )
 
 
+def _unet_on_vgg(wanted: Wanted) -> caffe_pb2.NetParameter:
+    return unet_on_vgg(
+        wanted.name,
+        wanted.data,
+        wanted.classes,
+        wanted.loss,
+        rate=wanted.head.rate,
+        scale=None if wanted.from_weights else COLOUR_SCALE,
+    )
+
+
 def _hed(wanted: Wanted) -> caffe_pb2.NetParameter:
     return edges.hed(wanted.name, wanted.data)
 
@@ -133,7 +149,8 @@ OWN_NETS: dict[str, OwnNet] = {
     ),
     "segnet": OwnNet(_segnet, 0.01, 4000, weighs_classes=True, needs_one_size=True, trunk=True, scores="conv1_1_D"),
     "unet": OwnNet(_unet, 1e-3, 2000, has_width=True, scores="conv_u0d-score"),
-    "deeplab-largefov": OwnNet(_large_fov, 1e-3, 2000, trunk=True, has_head=True),
+    "deeplab-largefov": OwnNet(_large_fov, 1e-3, 2000, trunk=True, has_fc=True, head_lr=1),
+    "unet-vgg16": OwnNet(_unet_on_vgg, 1.5e-4, 2000, trunk=True, head_lr=5, solver_type="Adam"),
     "fcn-alexnet": OwnNet(_on_alexnet, 1e-3, 2000, classifier="CaffeNet"),
     "fcn-googlenet": OwnNet(_on_googlenet, 1e-3, 2000, classifier="GoogLeNet"),
     "hed": OwnNet(_hed, 1e-6, 2000, trunk=True, outlines=True, scores="new-score-weighting", weight_decay=2e-4),

@@ -56,6 +56,7 @@ class Training:
     max_iter: dict[str, int] = field(default_factory=lambda: {"32s": 1200, "16s": 600, "8s": 600})
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    solver_type: str = "SGD"
     iter_size: int = 1
     lr_policy: str = "poly"
     power: float = 0.9
@@ -71,6 +72,8 @@ class Training:
             "max_iter": dict.fromkeys(STAGES, own.max_iter),
             "momentum": own.momentum,
             "weight_decay": own.weight_decay,
+            "solver_type": own.solver_type,
+            "head_lr": own.head_lr or Training.head_lr,
         }
         return replace(self, **{name: value for name, value in kinds.items() if name not in self.given})
 
@@ -304,6 +307,8 @@ def _solver(task: Task, name: str, training: Training, rate: float, iterations: 
         snapshot_prefix=f"snapshot/{name}/train",
         random_seed=training.seed,
     )
+    if training.solver_type != "SGD":  # Caffe's default
+        solver.type = training.solver_type
     if training.lr_policy == "poly":
         solver.power = training.power
     return solver
@@ -330,7 +335,16 @@ def own_net(task: Task, head_lr: float = Training.head_lr) -> caffe_pb2.NetParam
     from_weights = task.weights is not None
     head = LearnedHead(task.fc_width or LearnedHead.width, head_lr)
     net = own.build(Wanted(task.finest, data, task.classes, loss, task.size, task.width, from_weights, head))
+    if not from_weights:
+        _fill_trunk(net)
     return _plain_rules(task.weigh(net))
+
+
+def _fill_trunk(net: caffe_pb2.NetParameter) -> None:
+    """Give VGG-16's convolutions a filler, as their own net has none: zeros behind a ReLU would never learn."""
+    for layer in net.layer:
+        if layer.name in TRUNKS["vgg16"].convolution_names and not layer.convolution_param.HasField("weight_filler"):
+            layer.convolution_param.weight_filler.type = "msra"
 
 
 def own_solver(task: Task, training: Training) -> caffe_pb2.SolverParameter:
@@ -379,7 +393,7 @@ def write_task(task: Task, training: Training, folder: Path) -> list[Path]:
         texts[f"nets/{name}.prototxt"] = write_text(task_net(task, stage, training.head_lr))
         texts[f"solvers/{name}.prototxt"] = write_text(task_solver(task, stage, training))
     if task.own_net is not None:
-        texts[f"nets/{task.finest}.prototxt"] = write_text(own_net(task, training.head_lr))
+        texts[f"nets/{task.finest}.prototxt"] = write_text(own_net(task, training.of_one_stage(task.own_net).head_lr))
         texts[f"solvers/{task.finest}.prototxt"] = write_text(own_solver(task, training))
     (folder / "weights").mkdir(parents=True, exist_ok=True)
     for file, text in texts.items():

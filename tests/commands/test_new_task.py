@@ -1,6 +1,7 @@
 """new_task: from folders of images and labels to nets that build, with every kind of wrong label refused by name."""
 
 import ast
+import re
 from pathlib import Path
 
 import numpy as np
@@ -337,6 +338,7 @@ def test_a_net_of_one_stage_builds_reads_the_folder_and_takes_a_step(folder, cap
     loss, blobs = train.forward_loss(keep=("label",))
     loss.backward()
     assert torch.isfinite(loss)
+    assert all(bool(weights[0].any()) for name, weights in train.params.items() if re.match("conv[1-5]", name))
     if OWN_NETS[net].outlines:
         assert set(blobs["label"].unique().tolist()) == {0, 1}
     deploy = Net(path, TEST, stages=("deploy",), device="meta")
@@ -380,6 +382,7 @@ def test_classes_weigh_by_the_median_of_their_frequencies(folder):
     assert median_frequency_weights([4, 0, 2], [8, 0, 8]) == [0.75, 0, 1.5]
     assert median_frequency_weights([4, 2], [8, 4]) == [1, 1]  # as frequent where they are shown
     assert median_frequency_weights([0, 0], [0, 0]) == [1, 1]
+    assert median_frequency_weights([1, 4, 0], [16, 16, 0], 0.5) == [1.5811, 0.7906, 0]
 
 
 def test_nets_of_one_stage_refuse_what_they_cannot_take(folder, capsys):
