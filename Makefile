@@ -3,10 +3,20 @@ PYTHON ?= python3
 
 .PHONY: check test quick coverage docs nets format protobuf-runtimes lower-bounds fuzz interrupts
 
-check:
+check: audit-dependencies
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
+
+# Known weaknesses of the versions in constraints.txt, by pip-audit. Without the network it says that nothing was checked.
+audit-dependencies:
+	$(PYTHON) .ci/audit_dependencies.py
+
+.PHONY: audit-dependencies release
+
+# Source archive, wheel, CycloneDX list of needs and SHA256SUMS in dist/, of a commit; the extra `release` has what it takes.
+release:
+	$(PYTHON) .ci/release.py
 
 test:
 	$(PYTHON) -m pytest -q -n auto

@@ -1,6 +1,6 @@
 """Asks pip-audit for known weaknesses of the versions in constraints.txt; `make check` runs it.
 
-What cannot be asked for is no weakness and no all-clear: it is said, and the check goes on, so that it runs without network.
+What cannot be asked for is no weakness and no all-clear: it is said, and the check goes on, as without a network.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def judge(report: Mapping[str, Any]) -> int:
     found = [(package, weakness) for package in packages for weakness in package.get("vulns", ())]
     for package, weakness in found:
         fixed = ", ".join(weakness["fix_versions"]) or "no version yet"
-        print(f"{package['name']} {package['version']}: {weakness['id']}, fixed in {fixed}. Raise it in constraints.txt.")
+        print(
+            f"{package['name']} {package['version']}: {weakness['id']}, fixed in {fixed}. Raise it in constraints.txt."
+        )
     if skipped:
         names = ", ".join(skipped[:SHOWN]) + (f" and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else "")
         print(f"dependencies: NOT CHECKED for known weaknesses, as the index of them does not answer for {names}.")

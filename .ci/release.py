@@ -1,7 +1,7 @@
-"""Builds a release into dist/: source archive, wheel, a list of what the package needs, SHA256SUMS. `make release` runs it.
+"""Builds a release into dist/: source archive, wheel, a list of what the package needs, SHA256SUMS.
 
-The two archives depend on the commit and on constraints.txt alone: times are the commit's (SOURCE_DATE_EPOCH), permissions and
-owners are set, the build's own tools are pinned. Both are built twice, and a byte that differs is an error.
+The two archives depend on the commit and on constraints.txt alone: times are the commit's (SOURCE_DATE_EPOCH),
+permissions and owners are set, the tools are pinned. Both are built twice, and a byte that differs is an error.
 """
 
 from __future__ import annotations
@@ -91,22 +91,36 @@ def pack(folder: Path, path: Path, epoch: int) -> None:
 
 
 def list_needs(wheel: Path, sbom: Path, folder: Path) -> None:
-    """Write what the wheel needs, at the versions of constraints.txt, as CycloneDX JSON with the hashes of the index."""
+    """Write what the wheel needs, in the versions of constraints.txt, as CycloneDX JSON with the index's hashes."""
     report, pins = folder / "report.json", folder / "pins.txt"
     pip = [sys.executable, "-m", "pip", "install", "-q", "--dry-run", "--ignore-installed"]
-    wanted = [f"--constraint={ROOT / 'constraints.txt'}", f"--report={report}", f"fcn-caffe[{EXTRAS}] @ {wheel.as_uri()}"]
-    subprocess.run([*pip, *wanted], check=True)
-    lines = []
+    options = [f"--constraint={ROOT / 'constraints.txt'}", f"--report={report}"]
+    subprocess.run([*pip, *options, f"fcn-caffe[{EXTRAS}] @ {wheel.as_uri()}"], check=True)
+    lines, own = [], ""
     for package in json.loads(report.read_text(encoding="utf-8"))["install"]:
         name, version = package["metadata"]["name"], package["metadata"]["version"]
-        if name != "fcn-caffe":
-            hashes = package["download_info"]["archive_info"].get("hashes", {})
-            sums = "".join(f" --hash={kind}:{value}" for kind, value in sorted(hashes.items()))
-            lines.append(f"{name}=={version.split('+')[0]}{sums}\n")
+        if name == "fcn-caffe":
+            own = version
+            continue
+        hashes = package["download_info"]["archive_info"].get("hashes", {})
+        sums = "".join(f" --hash={kind}:{value}" for kind, value in sorted(hashes.items()))
+        lines.append(f"{name}=={version.split('+')[0]}{sums}\n")
     pins.write_text("".join(sorted(lines)), encoding="utf-8")
-    command = [sys.executable, "-m", "cyclonedx_py", "requirements", "--output-reproducible", "--of=JSON"]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "cyclonedx_py",
+        "requirements",
+        "--output-reproducible",
+        "--of=JSON",
+    ]
     about = [f"--pyproject={ROOT / 'pyproject.toml'}", "--mc-type=library", f"--output-file={sbom}"]
     subprocess.run([*command, *about, pins], check=True)
+    bill = json.loads(sbom.read_text(encoding="utf-8"))
+    bill["metadata"]["component"]["version"] = own  # pyproject.toml has it from the package
+    sbom.write_text(json.dumps(bill, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 # computed from it can be kept for as long as the counter stays. Autograd itself goes by it.
 # What happens: with ZeroRedundancyOptimizer each rank updates its share of the parameters, whose counters go up; the others come
 # by broadcasts into param.data, behind the counter's back. After a step they are new and their counters old: a cache keyed on
-# the counter serves old numbers on one rank and new ones on the other, and a backward that should be refused is not.
+# the counter serves old numbers on one rank and new ones on the other.
 # What we do about it: --shard-history counts on what it received (torch.autograd.graph.increment_version).
 # Source: ZeroRedundancyOptimizer._sync_params, which broadcasts param.data; its page does not speak of counters.
 # Seen with torch 2.13.0, gloo.
