@@ -30,7 +30,7 @@ from fcn_caffe.errors import DataError, FcnCaffeError
 from fcn_caffe.evaluation.details import Details
 from fcn_caffe.evaluation.score import score_heads
 from fcn_caffe.host.ranks import ALONE, Ranks, join_ranks, silence_others
-from fcn_caffe.net.memory import solver_bytes, training_bytes
+from fcn_caffe.net.demand import training_demand
 from fcn_caffe.proto import caffe_pb2, parse_text
 from fcn_caffe.training.solver import Solver, settings
 from fcn_caffe.weights.transfer import net_weights
@@ -197,7 +197,7 @@ def share_history(
                 kept = [one for each in solver._shared.own.state.values() for one in each["history"]]
                 mine, said = sum(one.nbytes for one in kept), solver._shared.bytes_of_ranks()
                 is_seen = all(one < other for one, other in zip(before, seen, strict=True))
-                need = solver_bytes(solver.net, solver.param.type) + training_bytes(solver.net)
+                need = training_demand(solver.net, solver.param.type).to_come(solver.device)
                 with mock.patch.object(settings, "free_bytes", lambda device: need - sum(said) + mine):  # noqa: B023
                     solver.refuse_too_large()
         (weights, state), (plain_weights, plain_state) = ends

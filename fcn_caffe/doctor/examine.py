@@ -18,6 +18,7 @@ from fcn_caffe.doctor.structure import batch_statistics, crop_offsets, memory_ne
 from fcn_caffe.doctor.subject import Built, Subject, read_subject
 from fcn_caffe.doctor.wrong_gradients import overwritten_blobs, scale_gradients
 from fcn_caffe.errors import FcnCaffeError
+from fcn_caffe.net.rewrite.ready import ready_net
 from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.weights.transfer import BlobCounts
 
@@ -89,7 +90,8 @@ def _examine(
     if subject.settings is not None:
         if TRAIN in built:
             examination.add(rates(built[TRAIN].net, subject.settings.param, str(subject.path)))
-            examination.add(memory_needed(built[TRAIN].net, True, subject.settings.param.type))
+            tests = [ready_net(built[TEST].net)] if TEST in built else []
+            examination.add(memory_needed(built[TRAIN].net, True, subject.settings.param.type, tests))
     else:
         examination.skip("rate against normalisation", "a net alone has no rate: give its solver")
     if TEST in built:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -11,8 +11,8 @@ from fcn_caffe.errors import GraphError
 from fcn_caffe.host.free_memory import free_bytes, show_bytes
 from fcn_caffe.host.text import show
 from fcn_caffe.net.coord_map import FIRST_SPATIAL_AXIS, crop_offset
+from fcn_caffe.net.demand import forward_demand, training_demand
 from fcn_caffe.net.graph import Graph
-from fcn_caffe.net.memory import forward_bytes, solver_bytes, training_bytes
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.rewrite.ready import ready_net
 from fcn_caffe.proto import caffe_pb2
@@ -29,7 +29,6 @@ __all__ = [
 
 CROP_OFFSET = "crop offset"  # the check's name
 
-FLOAT = 4  # bytes
 LEARN = caffe_pb2.BNParameter.LEARN
 
 
@@ -147,36 +146,29 @@ def pooling_masks(net: Net) -> Iterator[Finding]:
             )
 
 
-def memory_needed(net: Net, training: bool, solver_type: str = "SGD") -> Iterator[Finding]:
-    """Estimate the memory of parameters and blobs; in training of gradients and histories too."""
-    counted: dict[int, int] = {id(item.blob): item.blob.numel() for item in net.learnable_params}
-    parameters = sum(counted.values()) * FLOAT
-    if training:
-        learning, blobs = solver_bytes(net, solver_type), training_bytes(ready_net(net))
-        total = parameters + learning + blobs
-        parts = f"parameters {show_bytes(parameters)}, their gradients and history {show_bytes(learning)}"
-        parts += f", blobs kept for backward and working memory {show_bytes(blobs)}"
-    else:
-        blobs = forward_bytes(net)
-        total = parameters + blobs
-        parts = f"parameters {show_bytes(parameters)}, blobs and working memory at their most {show_bytes(blobs)}"
+def memory_needed(net: Net, training: bool, solver_type: str = "SGD", tests: Sequence[Net] = ()) -> Iterator[Finding]:
+    """Estimate the memory of a forward pass, or of training, with its parts."""
+    ready = ready_net(net)
+    demand = training_demand(ready, solver_type, tests=tests) if training else forward_demand(ready)
     shape = next((net.blob_shapes[node.tops[0]] for node in net.graph.nodes if node.tops), ())
     what = f"{'training' if training else 'one forward pass'} on {show(shape)}"
+    place = net.name or "net"
     yield Finding(
         NOTE,
         "memory",
-        net.name or "net",
-        f"{what} takes about {show_bytes(total)} ({parts}).",
+        place,
+        f"{what} takes about {show_bytes(demand.total)} ({demand}).",
         "An estimate: other libraries than torch's own take other working memory.",
     )
     free = free_bytes(torch.device("cpu"))
-    if free is not None and total > free:
+    if free is not None and demand.total > free:
         yield Finding(
             WARNING,
             "memory",
-            net.name or "net",
-            f"{what} takes about {show_bytes(total)}, this machine has {show_bytes(free)} free.",
-            "Use smaller images, a narrower net, or a machine with more memory; solve and train have --checkpoint.",
+            place,
+            f"{what} takes about {show_bytes(demand.total)}, {show_bytes(free)} are free here.",
+            "Use smaller images or batches, a narrower net, or a machine with more memory; solve and train have "
+            "--checkpoint, infer and score have --tile.",
         )
 
 

@@ -400,7 +400,7 @@ def test_memory_is_an_estimate_that_grows_with_the_images(at):
     # conv 8, data 3, upscore 6 channels at full size, pool and score_fr at half, in floats, by hand: what is kept. The
     # peak is at the upsampling or after it, with its gradients and working memory besides.
     kept = 4 * (480 * 640 * (3 + 1 + 8) + 240 * 320 * (8 + 6) + 482 * 642 * 6)
-    shown = re.search(r"blobs kept for backward and working memory ([\d.]+) MiB", line((480, 640)))
+    shown = re.search(r"blobs ([\d.]+) MiB", line((480, 640)))
     assert shown and kept / 2**20 < float(shown[1]) < 2.5 * kept / 2**20
 
 

@@ -1,32 +1,73 @@
 """The memory that a net takes, estimated from shapes."""
 
 import pytest
+import torch
 
 from fcn_caffe import TRAIN, Net
+from fcn_caffe.host.free_memory import show_bytes
 from fcn_caffe.models.nets import make_net as paper_net
-from fcn_caffe.net.memory import forward_bytes, solver_bytes, training_bytes
+from fcn_caffe.net.demand import forward_demand, training_demand
+from fcn_caffe.net.memory import FORWARD_GAPS, forward_bytes, solver_bytes, training_bytes, update_bytes
 from fcn_caffe.net.rewrite.ready import ready_net
 from fcn_caffe.net.training_runner import cut_segments
 from tests.helpers import input_layer, layer, make_net
 
-POOL = "pooling_param { kernel_size: 2 stride: 2 }"
-
 
 def test_blobs_are_counted_while_they_are_alive_and_views_once():
     net = make_net(
-        input_layer("data", 1, 1, 10, 10),
+        input_layer("data", 1, 1, 1000, 1000),
         layer("a", "AbsVal", "data"),
         layer("flat", "Flatten", "a"),
         layer("b", "AbsVal", "flat"),
         layer("c", "AbsVal", "b"),
     )
-    assert forward_bytes(net) == 2 * 400
-    assert forward_bytes(net, {"data": (3, 1, 10, 10)}) == 3 * 2 * 400
+    assert forward_bytes(net) == round(2 * 4_000_000 * FORWARD_GAPS)
+    assert forward_bytes(net, {"data": (3, 1, 1000, 1000)}) == round(3 * 2 * 4_000_000 * FORWARD_GAPS)
 
 
 def test_working_memory_counts():
-    net = make_net(input_layer("data", 1, 1, 10, 10), layer("pool", "Pooling", "data", more=POOL))
-    assert forward_bytes(net) == 400 + 100 + 200
+    pool = "pooling_param { kernel_size: 5 stride: 2 }"
+    net = make_net(input_layer("data", 1, 1, 1003, 1003), layer("pool", "Pooling", "data", more=pool))
+    top = 4 * 500 * 500
+    assert forward_bytes(net) == round((4 * 1003 * 1003 + top + 2 * top) * FORWARD_GAPS)
+
+
+def test_a_layer_that_needs_no_gradient_keeps_nothing():
+    fixed = "param { lr_mult: 0 } param { lr_mult: 0 }"
+    steps = [input_layer("data", 1, 3, 200, 200)]
+    for name, bottom in (("a", "data"), ("b", "a"), ("c", "b"), ("d", "c")):
+        more = "convolution_param { num_output: 8 kernel_size: 1 }"
+        steps.append(layer(name, "Convolution", bottom, more=fixed + more))
+    learns = [text.replace(fixed, "") for text in steps]
+    loss = layer("loss", "Reduction", "d", more="loss_weight: 1")
+    assert training_bytes(make_net(*steps, loss, phase=TRAIN)) < training_bytes(make_net(*learns, loss, phase=TRAIN))
+
+
+def test_what_update_rules_take_besides():
+    net = make_net(
+        input_layer("data", 1, 10),
+        layer("one", "InnerProduct", "data", more="inner_product_param { num_output: 7 bias_term: false }"),
+    )
+    sizes = [update_bytes(net, solver_type) for solver_type in ("SGD", "Nesterov", "RMSProp", "AdaDelta")]
+    assert sizes == [0, 0, 280, 560]
+
+
+def test_a_demand_has_parts():
+    net = make_net(
+        input_layer("data", 1, 3, 10, 10),
+        layer("one", "Convolution", "data", more="convolution_param { num_output: 4 kernel_size: 1 }"),
+        layer("loss", "Reduction", "one", more="loss_weight: 1"),
+        phase=TRAIN,
+    )
+    demand = training_demand(net, "Adam", elsewhere=10)
+    assert (demand.weights, demand.gradients, demand.history) == (64, 64, 118)
+    assert demand.loading == demand.workers == 0 and demand.process == demand.total
+    assert demand.to_come(torch.device("meta")) == 64 + 118 + demand.blobs
+    assert str(demand).endswith(
+        f"weights 64 bytes, gradients 64 bytes, history 118 bytes, blobs {show_bytes(demand.blobs)}"
+    )
+    forward = forward_demand(net)
+    assert forward.gradients == forward.history == 0 < forward.blobs < demand.blobs
 
 
 def test_a_training_step_needs_more_and_with_checkpoint_less():

@@ -7,7 +7,7 @@ import pytest
 
 from fcn_caffe.commands.train import main
 from fcn_caffe.errors import SolverError
-from fcn_caffe.net.memory import solver_bytes, training_bytes
+from fcn_caffe.net.demand import training_demand
 from fcn_caffe.proto import caffe_pb2, parse_text
 from fcn_caffe.training.solver import Solver, settings
 
@@ -74,14 +74,17 @@ def test_a_net_that_cannot_fit_is_refused_before_it_starts(tmp_path, monkeypatch
     param.net_param.layer[4].convolution_param.num_output = 64  # the peak is where the first stage is only kept
     solver = Solver(param)
     solver.refuse_too_large()
-    need = solver_bytes(solver.net, "SGD") + training_bytes(solver.net)
+    need = training_demand(solver.net, "SGD").to_come(solver.device)
     monkeypatch.setattr(settings, "free_bytes", lambda device: need - 1)
     with pytest.raises(SolverError, match=r"a training step on 2x3x12x12 takes about .* --checkpoint takes about"):
         solver.refuse_too_large()
     Solver(param, checkpoint=True).refuse_too_large()
     monkeypatch.setattr(settings, "free_bytes", lambda device: 1000)
     for checkpoint in (False, True):
-        with pytest.raises(SolverError, match=r"1000 bytes are free\. Use smaller images or batches, or free memory\."):
+        with pytest.raises(
+            SolverError,
+            match=r"gradients .*1000 bytes are free\. Use smaller images or batches \(batch_size 1 and iter_size 2 ",
+        ):
             Solver(param, checkpoint=checkpoint).refuse_too_large()
     (tmp_path / "net.prototxt").write_text(NET)
     (tmp_path / "run.prototxt").write_text(SOLVER % (tmp_path / "run"))

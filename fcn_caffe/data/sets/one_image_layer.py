@@ -286,12 +286,12 @@ class OneImageLayer(PythonLayer):
         self._go_on(images)
         if self._first is not None:
             self._first.go_on(images)
-        if self._feed is None and (self._ahead() or self.samples.workers):
+        if self._feed is None and (self.reads_ahead() or self.samples.workers):
             order = self._order()
             order.draws = order.draws and order.draws.copy()
             plan = _Plan(list(self.indices), order, self._places(), images)
             batches = self._by_processes(plan) if self.samples.workers else _read_ahead(weakref.ref(self), plan)
-            self._feed = Prefetch(batches, self._ahead(), self.who)
+            self._feed = Prefetch(batches, self.reads_ahead(), self.who)
             self._finalizer = weakref.finalize(self, self._feed.close)
 
     def _own_places(self) -> range:
@@ -347,7 +347,8 @@ class OneImageLayer(PythonLayer):
     def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
         """Data has no gradient."""
 
-    def _ahead(self) -> int:
+    def reads_ahead(self) -> int:
+        """Return how many batches are read ahead."""
         if self.samples.prefetch is not None:
             return self.samples.prefetch
         return AHEAD if self._is_as_loaded() else 0

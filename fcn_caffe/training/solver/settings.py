@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -15,9 +15,9 @@ from fcn_caffe.host.glog import logger
 from fcn_caffe.host.paths import PathLike, Paths
 from fcn_caffe.host.ranks import Ranks
 from fcn_caffe.host.text import did_you_mean, show
-from fcn_caffe.net.memory import solver_bytes, training_bytes
+from fcn_caffe.net.demand import Demand, training_demand
 from fcn_caffe.net.net import Net
-from fcn_caffe.net.training_runner import Thrift, cut_segments
+from fcn_caffe.net.training_runner import Segment, Thrift, cut_segments
 from fcn_caffe.proto import caffe_pb2, read_text
 from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.proto.upgrade import upgrade_solver
@@ -335,13 +335,14 @@ class Settings:
             )
         return Thrift(checkpoint, half=amp is not None)
 
-    def refuse_too_large(self, net: Net, checkpoint: bool, elsewhere: int = 0) -> None:
+    def refuse_too_large(self, net: Net, checkpoint: bool, elsewhere: int = 0, tests: Sequence[Net] = ()) -> None:
         """Refuse to train a net that takes more memory than is free.
 
         Args:
             net: the net.
             checkpoint: whether it keeps few blobs for backward.
             elsewhere: how many bytes of history other processes keep.
+            tests: the nets that are tested meanwhile.
         Raises:
             SolverError: it does; says how much, and whether `--checkpoint` would help.
         """
@@ -349,19 +350,24 @@ class Settings:
         if free is None:
             return
         sources, name = _largest_input(net)
-        learning = solver_bytes(net, self.param.type) - elsewhere
-        need = learning + training_bytes(net, cut_segments(net) if checkpoint else (), sources)
-        if need <= free:
+
+        def demand(segments: Sequence[Segment]) -> Demand:
+            return training_demand(
+                net, self.param.type, segments=segments, sources=sources, tests=tests, elsewhere=elsewhere
+            )
+
+        parts = demand(cut_segments(net) if checkpoint else ())
+        if (need := parts.to_come(net.device)) <= free:
             return
         cure = ""
-        if not checkpoint and (less := learning + training_bytes(net, cut_segments(net), sources)) <= free:
+        if not checkpoint and (less := demand(cut_segments(net)).to_come(net.device)) <= free:
             cure = f" --checkpoint takes about {show_bytes(less)}."
         shapes = {**net.blob_shapes, **sources}
         shape = next((shapes[node.tops[0]] for node in net.graph.nodes if node.tops), ())
+        fewer = f" Use smaller images{_batch_cure(shape, self.param.iter_size)}, or free memory."
         raise self.error(
-            f"a training step on {show(shape)}{name and f', image {name},'} takes about {show_bytes(need)} besides the "
-            f"weights (gradients and history {show_bytes(learning)}), {show_bytes(free)} are free.{cure} "
-            "Use smaller images or batches, or free memory."
+            f"a training step on {show(shape)}{name and f', image {name},'} takes about {show_bytes(need)} "
+            f"besides the weights and what is there ({parts}), {show_bytes(free)} are free.{cure}{fewer}"
         )
 
     def device(self, asked: str | torch.device | None) -> torch.device:
@@ -389,6 +395,12 @@ class Settings:
             return torch_device(asked)
         except FcnCaffeError as error:
             raise SolverError(str(error)) from None
+
+
+def _batch_cure(shape: Sequence[int], iter_size: int) -> str:
+    """Say that a batch can be smaller, where it can: with more passes an update the same images count."""
+    batch = shape[0] if len(shape) == 4 else 1
+    return "" if batch == 1 else f" or batches (batch_size 1 and iter_size {batch * iter_size} train on as many images)"
 
 
 def _largest_input(net: Net) -> tuple[dict[str, tuple[int, ...]], str]:

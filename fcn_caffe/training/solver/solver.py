@@ -216,7 +216,7 @@ class Solver:
         if self._shared is not None:
             every = self._shared.bytes_of_ranks()
             elsewhere = sum(every) - every[self.ranks.rank]
-        self._settings.refuse_too_large(self.net, self._checkpoint, elsewhere)
+        self._settings.refuse_too_large(self.net, self._checkpoint, elsewhere, self.test_nets)
 
     def choose_ways(self) -> None:
         """With `fast`, choose the ways of the convolutions for the weights that are in now; say what they cost.
