@@ -316,9 +316,12 @@ NET, SOLVER = (describe(getattr(caffe_pb2, f"{name}Parameter").DESCRIPTOR) for n
 _to_extreme = _on_word(_is_number, lambda random, words, place: random.choice(NUMBERS))
 _to_string = _on_word(_is_string, lambda random, words, place: random.choice(STRINGS))
 
+LINES: tuple[Mutation, ...] = (
+    *(line_removed, line_doubled, lines_swapped, line_of_another, _word_moved, _word_removed, _word_doubled),
+)
 _TEXT: tuple[Mutation, ...] = (
     *BYTES,
-    *(line_removed, line_doubled, lines_swapped, line_of_another, _word_moved, _word_removed, _word_doubled),
+    *LINES,
     *(_nested, _many, _to_string, _on_word(_name, _misspelt)),
     # What keeps the text well formed comes oftener: it reaches the layers.
     *[_on_word(_is_number, _nudged), _to_extreme, _alike(_is_number), _alike(_is_string)] * 8,

@@ -10,34 +10,27 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import binary_mutations
 import mutations
 import pytest
-from fuzzing import DATA_NETS, Bench, check_message, check_net, check_solver, check_state, check_weights, golden_solver
+from fuzz_seeds import files, golden_text, nets, solvers, states, weights
+from fuzzing import Bench, check_message, check_net, check_solver, check_state, check_weights, golden_solver
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
-from oracle import FOLDER, cases, load
+from oracle import FOLDER
 
 from fcn_caffe.proto import wire
 from fcn_caffe.training.solver import Solver, snapshot
-from fcn_caffe.weights.formats import hdf5
-from fcn_caffe.weights.transfer import load_weights, save_weights
 
 # The limits that each file runs under are Linux's.
 pytestmark = pytest.mark.needs_linux
 
-ROOT = Path(__file__).parent.parent
-DATA = ROOT.parent / "shared" / "data" / "caffe"
 COUNT = int(os.environ.get("FCN_CAFFE_FUZZ", "4000"))
-NET = b'net: "fixed.prototxt"\n'  # what every bench has
 # A golden solver state and its weights, names and bytes.
 MODEL, STATE = ((path.name, path.read_bytes()) for path in sorted((FOLDER / "states").glob("adam_iter_5.*")))
 STATE_STEP = wire.read_solver_state(FOLDER / "states" / STATE[0]).iter
@@ -56,69 +49,6 @@ def amount(share: float) -> Any:
     )
 
 
-# -- what is spoilt ------------------------------------------------------------------------------------------------
-
-
-@lru_cache
-def nets() -> dict[str, bytes]:
-    """Every net file of the repository, of Caffe's measured cases, and of other people's Caffe where it is there."""
-    found = {f"{name}/{case}": _text(name, case, "prototxt") for name in ("layers", "nets") for case in cases(name)}
-    paths = [*(ROOT / "nets").glob("*.prototxt"), *(FOLDER / "formats").glob("*.prototxt")]
-    paths += [path for path in DATA.rglob("*.prototxt") if "solver" not in path.name]
-    return found | DATA_NETS | {str(path): path.read_bytes() for path in sorted(paths)}
-
-
-@lru_cache
-def solvers() -> dict[str, bytes]:
-    """Every solver: those of Caffe's runs with their net inside, and all with the net of the bench."""
-    found = {}
-    for case in cases("solvers"):
-        text, net = _text("solvers", case, "solver"), _text("solvers", case, "net")
-        found[f"{case} with its net"] = text + b"\nnet_param {\n" + net + b"}\n"
-        found[case] = NET + re.sub(rb'(?<=[\d"]) ', b"\n", text)
-    for path in sorted([*(ROOT / "solvers").glob("*.prototxt"), *DATA.rglob("*solver.prototxt")]):
-        found[str(path)] = NET + re.sub(rb"(?m)^(net|weights|test_iter|test_net|train_net): .*", b"", path.read_bytes())
-    return found
-
-
-def _text(name: str, case: str, key: str) -> bytes:
-    return str(load(name)[f"{case}/{key}"]).encode()
-
-
-@lru_cache
-def files(pattern: str) -> dict[str, bytes]:
-    """The golden files that match, and those of other people's Caffe that are short enough to spoil thousands of."""
-    paths = [*FOLDER.rglob(pattern), *(path for path in DATA.rglob(pattern) if path.stat().st_size < 10**5)]
-    return {str(path): path.read_bytes() for path in sorted(paths)}
-
-
-@lru_cache
-def weights(ending: str) -> dict[str, bytes]:
-    """Weight files of one form: golden ones, or the golden caffemodels saved in it."""
-    if ending == "caffemodel":
-        return files("*.caffemodel")
-    found = files("*.caffemodel.h5") if ending == "h5" else {}
-    with TemporaryDirectory() as folder:
-        for name in sorted(files("*.caffemodel")):
-            path = Path(folder) / f"weights.{ending}"
-            save_weights(path, load_weights(name), "net")
-            found[f"{name} as {ending}"] = path.read_bytes()
-    return found
-
-
-@lru_cache
-def states(ending: str) -> dict[str, bytes]:
-    """Solver states of one form: golden ones, and for HDF5 the golden binary ones saved in it."""
-    found = files(f"*.{ending}")
-    if ending == "solverstate.h5":
-        with TemporaryDirectory() as folder:
-            for name in sorted(files("*.solverstate")):
-                path, state = Path(folder) / f"state.{ending}", wire.read_solver_state(name)
-                hdf5.write_solver_state(path, state.iter, state.learned_net, state.history, state.current_step)
-                found[f"{name} as HDF5"] = path.read_bytes()
-    return found
-
-
 def spoilt(seeds: dict[str, bytes], ways: tuple[mutations.Mutation, ...]) -> Any:
     """A strategy for files: one of `seeds`, by name, after one to four mutations."""
     steps = st.lists(st.tuples(st.sampled_from(ways), st.integers(0, 2**32 - 1)), min_size=1, max_size=4)
@@ -131,7 +61,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     set_hypothesis_home_dir(str(tmp_path_factory.mktemp("hypothesis")))
     logging.disable()  # every restored state and every odd rate says so, thousands of times
     made = Bench(tmp_path_factory.mktemp("fuzz"))
-    made.put("fixed.prototxt", _text("solvers", "adam", "net"))
+    made.put("fixed.prototxt", golden_text("solvers", "adam", "net"))
     yield made
     logging.disable(logging.NOTSET)
     print("", *(f"{count:7,d} {what}" for what, count in sorted(made.counts.items())), sep="\n")

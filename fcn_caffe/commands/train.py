@@ -144,7 +144,7 @@ def _newest_snapshot(param: caffe_pb2.SolverParameter, solver: str) -> str:
     found = [path for path in prefix.parent.glob("*") if path.name.startswith(f"{prefix.name}_iter_")]
     states = [path for path in found if path.name.endswith((".solverstate", ".solverstate.h5"))]
     numbers = {path.name.removeprefix(f"{prefix.name}_iter_").partition(".")[0]: path for path in states}
-    newest = max((number for number in numbers if number.isdigit()), key=int, default=None)
+    newest = max((number for number in numbers if number.isdecimal()), key=int, default=None)
     return "" if newest is None else str(numbers[newest])
 
 

@@ -421,7 +421,7 @@ def class_indices(net: Net, score: str, texts: Sequence[str]) -> list[int]:
     indices: list[int] = []
     for where, text in _class_lines(texts, known):
         name = _plain(text.rpartition(":")[2])
-        index = int(text) if text.isdecimal() else known.get(name, -1)
+        index = int(text) if text.isdecimal() and len(text) < 10 else known.get(name, -1)
         if not 0 <= index < count:
             raise DataError(
                 f"{where}: {text!r} is no class of '{score}'.{_class_hint(name, names, known)} "

@@ -19,15 +19,15 @@ COLUMNS = ("NumIters", "Seconds", "LearningRate")
 _NUMBER = r"([-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf))"
 # glog puts the year before month and day from its version 0.6 on.
 _PREFIX = re.compile(r"[IWEF](\d{4})?(\d\d)(\d\d) (\d\d):(\d\d):(\d\d)(\.\d{1,6})?\s+\d+ [^\]\s]+\] ?")
-_ITERATION = re.compile(r"^Iteration (\d+)\b")
+_ITERATION = re.compile(r"^Iteration (\d{1,18})\b")
 _LOSS = re.compile(rf"^Iteration \d+(?: \([^)]*\))?, loss = {_NUMBER}")
 _RATE = re.compile(rf"^Iteration \d+, lr = {_NUMBER}")
-_TESTING = re.compile(r"^Iteration \d+, Testing net(?: \(#(\d+)\))?")
+_TESTING = re.compile(r"^Iteration \d+, Testing net(?: \(#(\d{1,18})\))?")
 _TEST_LOSS = re.compile(rf"^Test loss: {_NUMBER}")
 _OUTPUT = re.compile(rf"^\s*(Train|Test) net output #\d+: (\S+) = {_NUMBER}(?=\s|$)")
-_OLD_OUTPUT = re.compile(rf"^\s*Test score #(\d+): {_NUMBER}")
+_OLD_OUTPUT = re.compile(rf"^\s*Test score #(\d{{1,18}}): {_NUMBER}")
 # What tools/solve.py says after scoring: `NAME: iteration 20, score: pixel acc. 91.25, …, loss 0.1`, in per cent.
-_SCORED = re.compile(rf"^\S+: iteration (\d+), (\S+): ((?:[a-zA-Z. ]+ {_NUMBER}, )+)loss {_NUMBER}$")
+_SCORED = re.compile(rf"^\S+: iteration (\d{{1,18}}), (\S+): ((?:[a-zA-Z. ]+ {_NUMBER}, )+)loss {_NUMBER}$")
 
 
 @dataclass
@@ -81,7 +81,9 @@ def parse_log(path: str | os.PathLike[str]) -> TrainingLog:
             for text, when in _lines(file, year):
                 reader.read(text, when)
     except OSError as error:
-        raise DataError(f"{os.fspath(path)}: cannot be read: {error.strerror}.") from error
+        raise DataError(f"{os.fspath(path)}: cannot be read: {error.strerror}. Check the path.") from error
+    except OverflowError as error:  # moments that add up to beyond the year 9999
+        raise DataError(f"{os.fspath(path)}: its times are those of no calendar. Cut out the damaged lines.") from error
     log = reader.log
     if not log.train and not log.tests:
         raise DataError(

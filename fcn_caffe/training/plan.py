@@ -110,7 +110,7 @@ class Stage:
         ending = self._ending(".solverstate")  # written last: where it is there, the other files are
         states = self.folder.glob(f"{self.prefix.name}{ITERATION}*{ending}")
         numbers = (path.name[len(self.prefix.name + ITERATION) : -len(ending)] for path in states)
-        return sorted(int(number) for number in numbers if number.isdigit())
+        return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def read_stage(

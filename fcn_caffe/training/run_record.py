@@ -163,5 +163,5 @@ def read_images(path: Path) -> dict[str, Any]:
 def _parse(text: str) -> object:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -96,7 +96,7 @@ class ScoreTable:
                     Row(int(line["iteration"]), line["head"], *(float(line[name]) for name in (*METRICS, "loss")))
                     for line in csv.DictReader(file)
                 ]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
             wanted = ", ".join(COLUMNS)
             raise SolverError(f"{path}: not a table of scores ({error}). Wanted columns: {wanted}.") from error
         return cls(path, rows)

@@ -23,6 +23,8 @@ from fcn_caffe.layers.base import Layer, register
 from fcn_caffe.proto import caffe_pb2
 
 _FILES, _ROWS = 0, 1  # streams of random numbers
+# Bytes that any file may unfold to, and how many times its size a larger one: gzip packs no more than 1032 to 1.
+_FREE_BYTES, _MOST_UNFOLDED = 1 << 26, 1100
 
 
 @register("HDF5Data", bottoms=0, tops=(1, None))
@@ -141,6 +143,7 @@ def read_data_sets(path: Path, names: list[str]) -> list[npt.NDArray[np.float32]
     try:
         with h5py.File(path, "r", locking=False) as file:
             for name in names:
+                _refuse_links_out(file, name, path)
                 data_set = file.get(name)
                 if not isinstance(data_set, h5py.Dataset):
                     raise DataError(f"{path}: has no data set '{name}'. It has: {', '.join(file) or 'nothing'}.")
@@ -148,9 +151,10 @@ def read_data_sets(path: Path, names: list[str]) -> list[npt.NDArray[np.float32]
                     raise DataError(f"{path}: data set '{name}' holds {data_set.dtype}, expected numbers.")
                 if data_set.ndim < 1 or not len(data_set):
                     raise DataError(f"{path}: data set '{name}' is {show(data_set.shape)}, expected one row or more.")
+                _refuse_unfolding(data_set, name, path)
                 arrays.append(np.asarray(data_set[...], np.float32))
-    except (OSError, RuntimeError, ValueError, KeyError, MemoryError) as error:  # h5py's, for damaged files
-        raise DataError(f"{path}: cannot be read as HDF5 ({error}).") from error
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, MemoryError) as error:  # h5py's, for damaged files
+        raise DataError(f"{path}: cannot be read as HDF5 ({error}). Write the file again.") from error
     for name, array in zip(names, arrays, strict=True):
         if len(array) != len(arrays[0]):
             raise DataError(
@@ -160,6 +164,40 @@ def read_data_sets(path: Path, names: list[str]) -> list[npt.NDArray[np.float32]
 
 
 SUFFIXES = (".h5", ".hdf5", ".hdf")  # of files that HDF5Output writes
+
+
+def _refuse_links_out(file: h5py.File, name: str, path: Path) -> None:
+    """Refuse a data set that lies in a file outside of this one's folder. Raises: DataError."""
+    folder = path.resolve().parent
+    parts = [part for part in name.split("/") if part]
+    names = []
+    for count in range(1, len(parts) + 1):
+        link = file.get("/".join(parts[:count]), getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            names.append(link.filename)
+            break
+    data_set = None if names else file.get(name)
+    if isinstance(data_set, h5py.Dataset):
+        storage = data_set.id.get_create_plist()
+        names += [os.fsdecode(storage.get_external(index)[0]) for index in range(storage.get_external_count())]
+        if data_set.is_virtual:
+            names += [source.file_name for source in data_set.virtual_sources()]
+    for other in names:
+        if not (folder / other).resolve().is_relative_to(folder):
+            raise DataError(
+                f"{path}: data set '{name}' lies in {other!r}, outside of {folder}. Copy that file there, or write the "
+                "data into this one."
+            )
+
+
+def _refuse_unfolding(data_set: h5py.Dataset, name: str, path: Path) -> None:
+    """Refuse a data set that declares far more than a file of this size holds. Raises: DataError."""
+    stored = max(path.stat().st_size, data_set.id.get_storage_size())
+    if data_set.nbytes > max(_FREE_BYTES, _MOST_UNFOLDED * stored) and not data_set.is_virtual:
+        raise DataError(
+            f"{path}: data set '{name}' declares {data_set.nbytes:,} bytes, the file has {stored:,}. It is damaged: "
+            "write it again."
+        )
 
 
 @register("HDF5Output", bottoms=2, tops=0, restrictions="one forward a file, as in Caffe")

@@ -59,21 +59,30 @@ def read_class_file(path: Path) -> list[ClassName]:
     classes: list[ClassName] = []
     for number, line in _read_lines(path, "list of classes"):
         text, _, remark = line.partition("#")
-        match = re.fullmatch(rf"(?:(\d+)\s*:)?\s*(.*?)(?:[\s,]+{_COLOUR})?", text.strip())
+        match = re.match(r"(\d+)\s*:\s*", text)
+        index, (name, own) = match and match[1], _name_and_colour(text[match.end() if match else 0 :].strip())
         noted = re.match(rf"\s*{_COLOUR}\s*$", remark)
-        assert match is not None  # every text is one
-        index, name, *own = match.groups()
-        parts = [int(part) for part in (own if own[0] else noted.groups() if noted else ())]
+        parts = [int(part) for part in (own or (noted.groups() if noted else ()))]
         if not name or any(part > 255 for part in parts):
             raise DataError(f"{path}:{number}: expected `NAME` or `NAME RED GREEN BLUE`, got {line!r:.60}.")
-        if index is not None and int(index) != len(classes):
-            raise DataError(f"{path}:{number}: class {index} should be {len(classes)}: indices run from 0 in order.")
+        if index is not None and (len(index) > 9 or int(index) != len(classes)):
+            raise DataError(
+                f"{path}:{number}: class {index:.60} should be {len(classes)}: indices run from 0 in order."
+            )
         classes.append(ClassName(name, (parts[0], parts[1], parts[2]) if parts else None))
     refuse_repeated((each.name for each in classes), "the class", path)
     refuse_repeated((each.colour for each in classes if each.colour), "the colour", path)
     if not classes:
         raise DataError(f"{path}: lists no class. It should have one name on each line.")
     return classes
+
+
+def _name_and_colour(text: str) -> tuple[str, list[str]]:
+    """Split `NAME RED GREEN BLUE`, with blanks or commas between; there may be no colour."""
+    name, *colour = text.replace(",", " ").rsplit(None, 3) or [""]
+    if len(colour) == 3 and all(re.fullmatch(r"\d{1,3}", part) for part in colour):
+        return text[: len(name)], colour
+    return text, []
 
 
 def read_changes(path: Path | None, merged: Sequence[str] = (), dropped: Sequence[str] = ()) -> dict[str, str | None]:

@@ -17,7 +17,14 @@ from PIL import ExifTags, Image
 from fcn_caffe.data.own.classes import VOID, ClassTable
 from fcn_caffe.data.own.formats.source import ClassName, Sample, Source
 from fcn_caffe.data.own.label_check import FileReport, LabelReport, Pair
-from fcn_caffe.data.readers.image_files import IMAGE_SUFFIXES, image_size, read_image
+from fcn_caffe.data.readers.image_files import (
+    DAMAGE,
+    IMAGE_SUFFIXES,
+    identify,
+    image_size,
+    opened_image,
+    read_image,
+)
 from fcn_caffe.data.readers.labels import LabelMap, read_label
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.pictures import UInt8, label_picture, palette
@@ -211,9 +218,9 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 def _suffix(data: bytes, origin: Path) -> str:
     try:
-        picture = Image.open(io.BytesIO(data))
+        picture = identify(io.BytesIO(data))
         picture.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DAMAGE as error:
         raise DataError(f"{origin}: the image that it holds cannot be read ({error}). Save the file again.") from error
     if picture.format not in _SUFFIXES:
         raise DataError(f"{origin}: the image that it holds is a {picture.format}. Save it as PNG or JPEG.")
@@ -236,7 +243,7 @@ def _turn(shape: tuple[int, ...], image: Path, origin: Path) -> Image.Transpose 
     if shape == size:
         return None
     if shape == size[::-1]:
-        with Image.open(image) as picture:
+        with opened_image(image) as picture:
             turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
         if turn is not None:
             return turn

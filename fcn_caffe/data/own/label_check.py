@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from fcn_caffe.data.readers.image_files import read_image, read_index_image
+from fcn_caffe.data.readers.image_files import opened_image, read_image, read_index_image
 from fcn_caffe.data.readers.labels import LabelMap
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.pictures import VOID_COLOUR, palette
@@ -104,14 +103,9 @@ def show_value(value: int, coloured: bool) -> str:
 
 def _image_size(path: Path) -> tuple[int, int]:
     """Return (width, height) after EXIF orientation; only the header is read."""
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            return (image.height, image.width) if turned else (image.width, image.height)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file.") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as an image ({error}). Convert it, or take it away.") from error
+    with opened_image(path) as image:
+        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        return (image.height, image.width) if turned else (image.width, image.height)
 
 
 def look(pair: Pair, mapping: LabelMap | None = None) -> FileReport:

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,11 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from fcn_caffe.errors import DataError
 
 __all__ = [
+    "DAMAGE",
     "IMAGE_SUFFIXES",
     "VGG_MEAN",
     "FolderIndex",
+    "identify",
     "image_blob",
     "image_size",
     "label_blob",
@@ -31,6 +33,7 @@ __all__ = [
     "read_image",
     "read_index_image",
     "read_split",
+    "refuse_unfolding",
 ]
 
 VGG_MEAN = (104.00699, 116.66877, 122.67892)  # BGR; what the VGG-16 classifier was trained with
@@ -40,11 +43,41 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".p
 LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".webp")
 
 # What Pillow raises for files that are cut off or not what they say; of GIF files IndexError and struct.error, too.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, struct.error, Image.DecompressionBombError)
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, struct.error, Image.DecompressionBombError)
+
+_DRAWN_BY_PROGRAMS = ("EPS",)  # Pillow runs Ghostscript, which runs what the file says
+# Bytes of pixels that any file may have, and how many times its size a larger one: deflate packs 1032 to 1 at most.
+_FREE_BYTES, _MOST_UNFOLDED = 1 << 26, 1100
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.integer[Any]]
+
+
+def identify(file: IO[bytes]) -> Image.Image:
+    """Open an image by its first bytes, as `Image.open` does; nothing is decoded yet.
+
+    Raises:
+        UnidentifiedImageError: it is no image, or of a kind that another program would have to draw, as EPS is.
+        ValueError: it declares far more pixels than a file of its size holds, so that it would only fill the memory.
+    """
+    image = Image.open(file)
+    if image.format in _DRAWN_BY_PROGRAMS:
+        raise UnidentifiedImageError(f"{image.format} is a program that draws")
+    refuse_unfolding(image, file.seek(0, os.SEEK_END))
+    return image
+
+
+def refuse_unfolding(image: Image.Image, size: int) -> None:
+    """Refuse an open image that declares far more than its file's `size` bytes can hold.
+
+    Raises:
+        ValueError: it does.
+    """
+    deep = 4 if image.mode in ("I", "F") else 2 if image.mode.startswith("I;") else 1
+    declared = image.width * image.height * len(image.getbands()) * deep
+    if declared > max(_FREE_BYTES, _MOST_UNFOLDED * size):
+        raise ValueError(f"declares {image.width}x{image.height} pixels in a file of {size:,} bytes")
 
 
 @contextmanager
@@ -52,12 +85,12 @@ def opened_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """Open an image for the block; raise DataError, naming the file, for what goes wrong in it."""
     try:
         with open(path, "rb") as file:
-            yield Image.open(file)
+            yield identify(file)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file.") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: not an image Pillow can read. Convert it, or take it out of the list.") from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise DataError(f"{path}: cannot be read ({error}). The file looks damaged: copy it again.") from error
 
 

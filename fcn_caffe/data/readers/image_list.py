@@ -40,6 +40,8 @@ def read_image_list(path: str | os.PathLike[str]) -> list[tuple[str, int]]:
             images.append((name.strip(), int(label)))
         except ValueError:
             name = ""
+        if name and not -(2**31) <= images[-1][1] < 2**31:
+            raise DataError(f"{os.fspath(path)}:{number}: the label {label:.20} is beyond 32 bits. Correct it.")
         if not name:
             raise DataError(f'{os.fspath(path)}:{number}: expected "PATH LABEL" with an integer label, got {line!r}.')
     return images

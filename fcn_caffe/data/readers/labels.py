@@ -12,9 +12,8 @@ import re
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from fcn_caffe.data.readers.image_files import Integers, read_index_image
+from fcn_caffe.data.readers.image_files import Integers, opened_image, read_index_image
 from fcn_caffe.errors import DataError
 
 __all__ = ["LabelMap", "check_labels", "read_classes", "read_colors", "read_label", "read_palette", "read_rules"]
@@ -139,9 +138,9 @@ def read_label(path: str | os.PathLike[str], mapping: LabelMap | None = None) ->
 def read_palette(path: str | os.PathLike[str]) -> list[tuple[int, int, int]]:
     """Read the colours of a label image's palette, by index; none where it has no palette or cannot be read."""
     try:
-        with Image.open(path) as image:
+        with opened_image(path) as image:
             values = image.getpalette("RGB") or [] if image.mode == "P" else []
-    except (OSError, SyntaxError, ValueError):
+    except DataError:
         return []
     return list(zip(values[::3], values[1::3], values[2::3], strict=True))
 
@@ -192,7 +191,7 @@ def read_colors(path: str | os.PathLike[str]) -> list[tuple[int, int, int]] | No
     """
     colors: dict[int, tuple[int, int, int]] = {}
     for line in _text(path, "class card").splitlines():
-        match = re.fullmatch(r"\s*(\d+)\s*:[^#]*#\s*(\d{1,3})[ ,]+(\d{1,3})[ ,]+(\d{1,3})\s*", line)
+        match = re.fullmatch(r"\s*(\d{1,9})\s*:[^#]*#\s*(\d{1,3})[ ,]+(\d{1,3})[ ,]+(\d{1,3})\s*", line)
         if match is not None and max(map(int, match.groups()[1:])) <= 255:
             colors[int(match[1])] = int(match[2]), int(match[3]), int(match[4])
     count = len(read_classes(path))

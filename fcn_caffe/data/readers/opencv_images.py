@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from fcn_caffe.data.readers.image_files import identify
 from fcn_caffe.data.readers.resize import resize
 from fcn_caffe.errors import DataError
 
@@ -51,7 +52,7 @@ def decode_image(data: bytes, name: str, colour: Colour = "color") -> UInt8:
         DataError: where Pillow cannot decode it; for floating-point and 32-bit pixels; "native" for 16-bit ones.
     """
     try:
-        image: Image.Image = Image.open(io.BytesIO(data))
+        image: Image.Image = identify(io.BytesIO(data))
         from_jpeg, from_png = image.format == "JPEG", image.format == "PNG"
         if colour == "gray" and from_jpeg and image.mode in ("RGB", "YCbCr"):
             image.draft("L", None)  # grey of a JPEG is the luma it stores, as in OpenCV
@@ -59,9 +60,9 @@ def decode_image(data: bytes, name: str, colour: Colour = "color") -> UInt8:
         if colour != "native":
             image = ImageOps.exif_transpose(image)
     except UnidentifiedImageError as error:
-        raise DataError(f"{name}: not an image Pillow can read.") from error
+        raise DataError(f"{name}: not an image Pillow can read. Convert it to PNG or JPEG.") from error
     except Exception as error:  # each of Pillow's decoders fails in its own way
-        raise DataError(f"{name}: cannot be decoded ({error}). The image looks damaged.") from error
+        raise DataError(f"{name}: cannot be decoded ({error}). The image looks damaged: copy it again.") from error
     deep = image.mode == "F" or image.mode.startswith("I")
     if colour == "native" and (deep or (from_png and data[_PNG_DEPTH] == 16)):
         raise DataError(f"{name}: holds more than 8 bits. Set force_color or force_gray, or convert it to 8 bits.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -87,7 +88,7 @@ def read_names(path: Path, *, numbered: bool) -> list[str]:
         index, colon, name = line.partition(":")
         if not line.strip():
             continue
-        if not colon or not index.strip().isdigit():
+        if not colon or not re.fullmatch("[0-9]{1,9}", index.strip()):
             raise DataError(f"{path}:{number}: expected `INDEX: NAME`, got {line!r}.")
         if numbered and int(index) != len(names) + 1:
             raise DataError(f"{path}:{number}: expected index {len(names) + 1}, got {index.strip()}: classes in order.")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from fcn_caffe.data.own.formats.shapes import Mask, fill, most_pixels, paint
 from fcn_caffe.data.own.formats.source import (
@@ -33,6 +33,7 @@ from fcn_caffe.data.own.formats.source import (
     points,
     read_json,
 )
+from fcn_caffe.data.readers.image_files import DAMAGE, identify
 from fcn_caffe.errors import DataError
 
 __all__ = ["read"]
@@ -145,7 +146,7 @@ def _draw(shapes: list[Shape], size: tuple[int, int], index: dict[str, int], ove
 def _pasted(size: tuple[int, int], corners: list[tuple[float, float]], text: str, where: str) -> Mask:
     """Return a mask that a file holds as a picture of its box."""
     try:
-        picture = Image.open(io.BytesIO(_decoded(text, where)))
+        picture = identify(io.BytesIO(_decoded(text, where)))
         if picture.height > size[0] or picture.width > size[1]:
             raise DataError(
                 f"{where}: its mask is {picture.width}x{picture.height}, the image {size[1]}x{size[0]}. Draw it again."
@@ -153,7 +154,7 @@ def _pasted(size: tuple[int, int], corners: list[tuple[float, float]], text: str
         box = np.asarray(picture.convert("L")) > 0
     except UnidentifiedImageError as error:
         raise DataError(f"{where}: its mask is no picture. The file is damaged.") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except DAMAGE as error:
         raise DataError(f"{where}: its mask cannot be read ({error}). The file is damaged.") from error
     left, top = (int(side) for side in corners[0])
     mask = np.zeros(size, np.bool_)

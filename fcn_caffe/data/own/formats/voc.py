@@ -7,6 +7,7 @@ class, VOC's own 21 unless names are given, and 255 is void. Source: the VOC dev
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -88,7 +89,11 @@ def _by_labelmap(path: Path) -> tuple[Source, dict[Colour, int]]:
             continue
         name, _, rest = line.partition(":")
         parts = rest.split(":")[0].split(",")
-        if not name.strip() or len(parts) != 3 or not all(p.strip().isdigit() and int(p) < 256 for p in parts):
+        if (
+            not name.strip()
+            or len(parts) != 3
+            or not all(re.fullmatch("[0-9]{1,3}", p.strip()) and int(p) < 256 for p in parts)
+        ):
             raise DataError(f"{path}:{number}: expected `NAME:R,G,B::`, got {line!r:.60}.")
         colour = (int(parts[0]), int(parts[1]), int(parts[2]))
         if colour in table:

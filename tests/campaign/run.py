@@ -1,0 +1,314 @@
+"""Give every reader its share of a number of spoilt files, and report what they did.
+
+    PYTHONPATH=.:tests python -m campaign.run --inputs 1000000 --out FOLDER [--hours H] [--seed S]
+        [--processes P] [--only TEXT]
+
+Each reader runs in processes forked from this one, thousands of files in each. Inputs that reach new lines of the
+package join the corpus and are spoilt further. A process that dies or hangs is replaced, and the file it read is kept
+in FOLDER/failures, as is one of each failure. FOLDER/report.json and report.txt say the rest. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import mmap
+import os
+import signal
+import struct
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from mutations import mutate
+
+from campaign.guards import PACKAGE, Failure, Watch, limit_worker, try_file
+from campaign.lines import Lines, Tracer, lines_of
+from campaign.readers import Reader, make_readers
+
+CHUNK = 2000  # files that one process reads
+STILL = 60.0  # seconds without a new file after which a process counts as hung
+TELL = 30.0  # seconds between reports
+TRACED = 3  # one file in so many is traced
+KEPT = 500  # files in a reader's corpus, beyond those it began with
+
+
+@dataclass
+class Work:
+    """A reader, its folder and file, its corpus, and what has come out so far."""
+
+    reader: Reader
+    folder: Path
+    path: Path
+    corpus: list[bytes]
+    left: int
+    chunk: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    failures: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def add_failure(self, failure: Failure, data: bytes, count: int, folder: Path) -> None:
+        """Count a failure; keep the first file of each kind and place."""
+        key = failure.kind, failure.where
+        if key not in self.failures:
+            name = "".join(letter if letter.isalnum() else "-" for letter in f"{self.reader.name} {failure.kind}")
+            file = folder / f"{name}-{len(self.failures)}"
+            file.write_bytes(data)
+            self.failures[key] = {"kind": failure.kind, "where": failure.where, "words": failure.words, "count": 0}
+            self.failures[key]["file"] = file.name
+        self.failures[key]["count"] += count
+
+
+# -- in a process of its own ---------------------------------------------------------------------------------------
+
+
+def _read_many(work: Work, count: int, seed: str, known: Lines, progress: mmap.mmap, answer: Path) -> None:
+    """Read `count` spoilt files, and write what came out to `answer`."""
+    random, corpus = Random(seed), list(work.corpus)
+    counts: Counter[str] = Counter()
+    failures: dict[tuple[str, str], tuple[Failure, str, int]] = {}
+    fresh: list[str] = []
+    watch, tracer = Watch(work.folder, work.reader), Tracer(known)
+    began = time.process_time()
+    for number in range(count):
+        base, other = random.choice(corpus), random.choice(corpus)
+        steps = [
+            (random.choice(work.reader.ways), random.getrandbits(32)) for _ in range(random.choice((1, 1, 2, 3, 4)))
+        ]
+        data = mutate(base, other, steps)
+        work.path.write_bytes(data)
+        progress[:8] = struct.pack("<Q", number + 1)
+        if number % TRACED == 0:
+            with tracer:
+                outcome, found = try_file(watch, work.path, len(data))
+            if tracer.found_new and len(data) < 2**17:
+                corpus.append(data)
+                fresh.append(data.hex())
+        if number % TRACED or any(failure.kind in ("hang", "memory") for failure in found):  # which tracing may cause
+            outcome, found = try_file(watch, work.path, len(data))
+        counts[outcome] += 1
+        for failure in found:
+            first, kept, times = failures.get((failure.kind, failure.where), (failure, data.hex(), 0))
+            failures[failure.kind, failure.where] = first, kept, times + 1
+    told = {
+        "counts": counts,
+        "fresh": fresh,
+        "lines": {name: sorted(lines) for name, lines in tracer.new.items()},
+        "failures": [(vars(failure), data, times) for failure, data, times in failures.values()],
+        "seconds": time.process_time() - began,
+    }
+    answer.write_text(json.dumps(told))
+
+
+def _begin(work: Work, count: int, seed: str, known: Lines, answer: Path) -> tuple[int, mmap.mmap]:
+    """Fork a process that reads `count` files; return its id and where it says how far it is."""
+    progress = mmap.mmap(-1, 8)
+    answer.unlink(missing_ok=True)
+    child = os.fork()
+    if child:
+        return child, progress
+    status = 1
+    try:
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(nowhere, stream)
+        empty = work.folder.with_name(f"{work.folder.name}-empty")
+        empty.mkdir(exist_ok=True)
+        os.chdir(empty)
+        limit_worker()
+        _read_many(work, count, seed, known, progress, answer)
+        status = 0
+    except BaseException as error:
+        answer.with_suffix(".error").write_text(repr(error))
+        raise
+    finally:
+        os._exit(status)
+
+
+# -- in the first process ------------------------------------------------------------------------------------------
+
+
+class Campaign:
+    """All readers, what each has left, and the processes that work.
+
+    Args:
+        folder: Where readers have their folders.
+        out: Where the report goes.
+        inputs: How many files in all.
+        seed: What decides which.
+        only: A part of the names of the readers that run; empty for all.
+    """
+
+    def __init__(self, folder: Path, out: Path, inputs: int, seed: int, only: str = "") -> None:
+        self.folder, self.out, self.seed = folder, out, seed
+        (out / "failures").mkdir(parents=True, exist_ok=True)
+        made = [parts for parts in make_readers(folder) if only in parts[0].name]
+        shares = sum(reader.share for reader, *_ in made)
+        self.work = [Work(*parts, max(1, round(inputs * parts[0].share / shares))) for parts in made]
+        self.lines: Lines = {}
+        self.began = time.time()
+
+    def run(self, processes: int, until: float) -> None:
+        """Read all files, or as many as there is time for."""
+        running: dict[int, tuple[Work, int, mmap.mmap, Path, float, int]] = {}
+        waiting, told = list(self.work), time.time()
+        while waiting or running:
+            if time.time() - told > TELL:
+                self.report()
+                told = time.time()
+            while waiting and len(running) < processes and time.time() < until:
+                work = waiting.pop(0)
+                count = min(CHUNK, work.left)
+                answer = self.folder / f"answer-{self.work.index(work)}.json"
+                known = {name: set(lines) for name, lines in self.lines.items()}
+                child, progress = _begin(work, count, f"{self.seed}/{work.reader.name}/{work.chunk}", known, answer)
+                work.chunk += 1
+                running[child] = work, count, progress, answer, time.time(), 0
+            if time.time() >= until:
+                waiting.clear()
+            time.sleep(0.02)
+            for child, (work, count, progress, answer, moved, before) in list(running.items()):
+                done, status = os.waitpid(child, os.WNOHANG)
+                at = struct.unpack("<Q", progress[:8])[0]
+                if done:
+                    del running[child]
+                    self._take(work, count, at, status, answer)
+                    if work.left > 0:
+                        waiting.append(work)
+                elif at != before:
+                    running[child] = work, count, progress, answer, time.time(), at
+                elif time.time() - moved > STILL:
+                    os.kill(child, signal.SIGKILL)
+
+    def _take(self, work: Work, count: int, at: int, status: int, answer: Path) -> None:
+        """Add what a process found; or, where it died, the file that it read."""
+        if status:
+            error = answer.with_suffix(".error")
+            words = error.read_text() if error.exists() else ""
+            error.unlink(missing_ok=True)
+            kind = "crash" if not words else "campaign"
+            ended = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {status >> 8}"
+            failure = Failure(kind, work.reader.name, f"{ended} {words}".strip())
+            work.add_failure(failure, work.path.read_bytes(), 1, self.out / "failures")
+            work.counts["lost"] += at
+            work.left -= max(1, at)
+            return
+        told = json.loads(answer.read_text())
+        work.counts.update(told["counts"])
+        work.left -= count
+        work.seconds += told["seconds"]
+        work.corpus += [bytes.fromhex(data) for data in told["fresh"]][: max(0, KEPT - len(work.corpus))]
+        for name, lines in told["lines"].items():
+            self.lines.setdefault(name, set()).update(lines)
+        for failure, data, times in told["failures"]:
+            work.add_failure(Failure(**failure), bytes.fromhex(data), times, self.out / "failures")
+
+    def report(self) -> dict[str, Any]:
+        """Say what came out, and write it as JSON and as a table."""
+        reached = sum(map(len, self.lines.values()))
+        readers = {
+            work.reader.name: {
+                **{key: work.counts[key] for key in ("accepted", "refused", "lost")},
+                "corpus": len(work.corpus),
+                "milliseconds": round(1000 * work.seconds / max(1, work.counts.total()), 2),
+                "failures": list(work.failures.values()),
+            }
+            for work in self.work
+        }
+        kinds: Counter[str] = Counter()
+        for work in self.work:
+            for failure in work.failures.values():
+                kinds[failure["kind"]] += 1
+        told = {
+            "inputs": sum(work.counts.total() for work in self.work),
+            "seed": self.seed,
+            "hours": round((time.time() - self.began) / 3600, 3),
+            "processor_hours": round(sum(work.seconds for work in self.work) / 3600, 3),
+            "lines_reached": reached,
+            "lines_there": _lines_there(self.lines),
+            "failures": dict(kinds),
+            "versions": _versions(),
+            "readers": readers,
+        }
+        (self.out / "report.json").write_text(json.dumps(told, indent=1) + "\n")
+        (self.out / "report.txt").write_text(_table(told))
+        return told
+
+
+def _lines_there(reached: Lines) -> int:
+    """The lines of all functions in the files that were reached."""
+    total = 0
+    for name in reached:
+        waiting = [compile(Path(PACKAGE, name).read_text(encoding="utf-8"), name, "exec")]
+        lines: set[int] = set()
+        while waiting:
+            code = waiting.pop()
+            inner = [constant for constant in code.co_consts if isinstance(constant, type(code))]
+            waiting += inner
+            if code.co_name not in ("<module>",):
+                lines |= lines_of(code)
+        total += len(lines)
+    return total
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": sys.version.split()[0]}
+    for name in ("fcn-caffe", "torch", "numpy", "scipy", "protobuf", "pillow", "h5py", "safetensors", "onnx", "av"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _table(told: dict[str, Any]) -> str:
+    lines = [f"{'reader':<30}{'inputs':>9}{'accepted':>10}{'corpus':>8}{'ms':>8}{'failures':>10}"]
+    for name, each in told["readers"].items():
+        inputs = each["accepted"] + each["refused"] + each["lost"]
+        words = f"{inputs:>9,}{each['accepted']:>10,}{each['corpus']:>8}{each['milliseconds']:>8}"
+        lines.append(f"{name:<30}{words}{len(each['failures']):>10}")
+    lines.append(
+        f"{told['inputs']:,} inputs, seed {told['seed']}, {told['hours']} hours ({told['processor_hours']} of a "
+        f"processor), {told['lines_reached']:,} of {told['lines_there']:,} lines reached in the files "
+        f"read with. Failures by kind: {told['failures'] or 'none'}."
+    )
+    lines.append(", ".join(f"{name} {version}" for name, version in told["versions"].items()))
+    for name, each in told["readers"].items():
+        for failure in each["failures"]:
+            lines.append(f"{name}: {failure['kind']} at {failure['where']} ({failure['count']}): {failure['words']}")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Run the campaign; return 1 where something failed."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--inputs", type=int, default=1_000_000)
+    options.add_argument("--hours", type=float, default=24.0, help="stop after this long")
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--processes", type=int, default=1)
+    options.add_argument("--only", default="", help="a part of the readers' names")
+    options.add_argument("--out", type=Path, required=True, help="the folder of the report")
+    arguments = options.parse_args()
+    logging.disable()  # every odd rate and every restored state says so
+    warnings.simplefilter("ignore")
+    # Memory where there is a folder in memory: a million files are written.
+    place = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="campaign-", dir=place) as folder:
+        campaign = Campaign(Path(folder), arguments.out, arguments.inputs, arguments.seed, arguments.only)
+        campaign.run(arguments.processes, time.time() + 3600 * arguments.hours)
+        told = campaign.report()
+    print(_table(told), end="")
+    return 1 if told["failures"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
