@@ -38,7 +38,10 @@ def array_of_blob(blob: caffe_pb2.BlobProto, name: str | os.PathLike[str] = "<bl
     legacy = any(blob.HasField(axis) for axis in old)
     shape = tuple(getattr(blob, axis) for axis in old) if legacy else tuple(blob.shape.dim)
     if any(size < 0 for size in shape) or prod(shape) != values.size:
-        raise DataError(f"{os.fspath(name)}: the blob's shape is {show(shape)}, but it holds {values.size} numbers.")
+        raise DataError(
+            f"{os.fspath(name)}: the blob's shape is {show(shape)}, but it holds {values.size} numbers. "
+            "Write the file again."
+        )
     try:
         return values.reshape(shape)
     except ValueError as error:  # an extent beyond memory beside a 0

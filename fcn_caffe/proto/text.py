@@ -575,6 +575,7 @@ class _Parser:
                 break
         if not hint and len(about.fields) <= 12:
             hint = f" Known: {', '.join(about.fields)}."
+        hint = hint or " Remove it, or move it to the message that it belongs to."
         self.fail(f'{about.title} has no field "{name}".{hint}', at)
 
     def unclosed(self, about: Message, outer: list[_Opened]) -> NoReturn:

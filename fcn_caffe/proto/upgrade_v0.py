@@ -99,7 +99,7 @@ def _v1_layer(layer: caffe_pb2.V1LayerParameter, path: str | os.PathLike[str]) -
         return layer
     old = layer.layer
     if old.type not in V0_TYPES:
-        raise PrototxtError(f"layer '{old.name}' has the unknown type \"{old.type}\".", path)
+        raise PrototxtError(f"layer '{old.name}' has the unknown type \"{old.type}\". Correct it.", path)
     type_name, options = V0_TYPES[old.type]
     new = caffe_pb2.V1LayerParameter(bottom=layer.bottom, top=layer.top)
     new.type = caffe_pb2.V1LayerParameter.LayerType.Value(type_name)

@@ -140,7 +140,9 @@ class _Reader:
         head = self.bytes[:64]
         textual = all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
         hint = " It looks like text: is it a prototxt, or a web page saved as a file?" if textual else ""
-        raise WeightsError(f"{self.path}: byte {position}: {what}. The file is truncated or corrupt.{hint}")
+        raise WeightsError(
+            f"{self.path}: byte {position}: {what}. The file is truncated or corrupt.{hint or ' Copy it again.'}"
+        )
 
     def refuse_state(self) -> NoReturn:
         """Refuse a file that begins as a solver state where weights are wanted."""

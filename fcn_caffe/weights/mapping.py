@@ -26,7 +26,7 @@ import numpy as np
 from fcn_caffe.errors import WeightsError
 from fcn_caffe.host.text import decode_text, did_you_mean, show
 from fcn_caffe.weights.blobs import memory_of
-from fcn_caffe.weights.formats.arrays import ABSENT, Array, Named, PathLike, Weights
+from fcn_caffe.weights.formats.arrays import ABSENT, Array, Named, PathLike, Weights, list_names
 
 __all__ = ["MappedWeights", "NetLayer", "Pairs", "map_weights", "net_layers", "read_pairs"]
 
@@ -165,7 +165,8 @@ def read_pairs(path: PathLike, layers: Sequence[NetLayer]) -> Pairs:
         if ours == NONE:
             pairs.dropped.add(theirs)
         elif ours not in known and ours not in blobs:
-            raise WeightsError(f"{where}: the net has no '{ours}'.{did_you_mean(ours, [*known, *blobs])}")
+            hint = did_you_mean(ours, [*known, *blobs]) or f" Known: {list_names(known)}."
+            raise WeightsError(f"{where}: the net has no '{ours}'.{hint}")
         elif theirs == NONE and ours not in known:
             raise WeightsError(f"{where}: a layer keeps its values as a whole: write `{blobs[ours][0]} -`.")
         elif theirs == NONE:

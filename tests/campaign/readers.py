@@ -441,7 +441,7 @@ def _datum(path: Path) -> Iterable[bytes]:
 def _read_datum(path: Path) -> object:
     datum = parse_datum(path.read_bytes(), str(path))
     colours: tuple[Colour, ...] = ("native", "color", "gray")
-    return _all(*(lambda _, colour=colour: array_of_datum(datum, str(path), colour) for colour in colours))(path)  # type: ignore[misc]
+    return _all(*(lambda _, colour=colour: array_of_datum(datum, str(path), colour) for colour in colours))(path)
 
 
 def _hdf5_data(folder: Path) -> Path:
@@ -731,7 +731,7 @@ def readers() -> list[Reader]:
 
 CARD = "0: background # 0 0 0\n1: cat  # 128 0 0\n2: dog # 0 128 0\n"
 SAFE: tuple[Mutation, ...] = (*binary_mutations.SAFETENSORS, structures.json_name_doubled, structures.word_replaced)
-_MEMBER = binary_mutations._of_member((structures.set_byte, structures.number_changed))
+_MEMBER = binary_mutations._of_member((mutations.set_byte, structures.number_changed))
 _JSON_MEMBER = binary_mutations._of_member((structures.json_changed,))
 
 

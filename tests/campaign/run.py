@@ -22,6 +22,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -34,9 +35,10 @@ from campaign.lines import Lines, Tracer, lines_of
 from campaign.readers import Reader, make_readers
 
 CHUNK = 2000  # files that one process reads
-STILL = 60.0  # seconds without a new file after which a process counts as hung
+STILL = 300.0  # seconds without a new file after which a process counts as hung
 TELL = 30.0  # seconds between reports
 TRACED = 3  # one file in so many is traced
+Made = tuple[Reader, Path, Path, list[bytes]]
 KEPT = 500  # files in a reader's corpus, beyond those it began with
 
 
@@ -139,17 +141,17 @@ class Campaign:
     """All readers, what each has left, and the processes that work.
 
     Args:
-        folder: Where readers have their folders.
+        made: The readers, each with its folder, its file and its corpus.
+        folder: Where processes leave their answers.
         out: Where the report goes.
         inputs: How many files in all.
         seed: What decides which.
-        only: A part of the names of the readers that run; empty for all.
     """
 
-    def __init__(self, folder: Path, out: Path, inputs: int, seed: int, only: str = "") -> None:
+    def __init__(self, made: Iterable[Made], folder: Path, out: Path, inputs: int, seed: int) -> None:
         self.folder, self.out, self.seed = folder, out, seed
         (out / "failures").mkdir(parents=True, exist_ok=True)
-        made = [parts for parts in make_readers(folder) if only in parts[0].name]
+        made = list(made)
         shares = sum(reader.share for reader, *_ in made)
         self.work = [Work(*parts, max(1, round(inputs * parts[0].share / shares))) for parts in made]
         self.lines: Lines = {}
@@ -303,7 +305,8 @@ def main() -> int:
     # Memory where there is a folder in memory: a million files are written.
     place = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(prefix="campaign-", dir=place) as folder:
-        campaign = Campaign(Path(folder), arguments.out, arguments.inputs, arguments.seed, arguments.only)
+        made = [parts for parts in make_readers(Path(folder)) if arguments.only in parts[0].name]
+        campaign = Campaign(made, Path(folder), arguments.out, arguments.inputs, arguments.seed)
         campaign.run(arguments.processes, time.time() + 3600 * arguments.hours)
         told = campaign.report()
     print(_table(told), end="")

@@ -14,7 +14,7 @@ import tarfile
 import zlib
 from io import BytesIO
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 import h5py  # type: ignore[import-untyped]
 import numpy as np
@@ -169,7 +169,7 @@ def xml_value_changed(random: Random, data: bytes, other: bytes) -> bytes:
     match = random.choice(found)
     values = [piece[1:-1] for piece in re.findall(rb'"[^"<>]*"|>[^<>]+<', other)] or [b""]
     value = random.choice((*WORDS, *values, b"1,1;2,2", b"1,1", b";", b"1;1", b"&amp;", b"&x;", b"&#0;", b"&#55296;"))
-    return data[: match.start() + 1] + value + data[match.end() - 1 :]
+    return b"".join((data[: match.start() + 1], value, data[match.end() - 1 :]))
 
 
 def xml_element_changed(random: Random, data: bytes, other: bytes) -> bytes:
@@ -227,7 +227,8 @@ def number_changed(random: Random, data: bytes, other: bytes) -> bytes:
     at = random.randrange(max(1, end))
     old = int.from_bytes(data[at : at + size], "little")
     value = random.choice((*EXTREMES, old + 1, max(0, old - 1), old * 2, len(data), 65535, 16384, 60000))
-    return data[:at] + (value % 256**size).to_bytes(size, random.choice(("little", "big"))) + data[at + size :]  # type: ignore[arg-type]
+    order: Literal["little", "big"] = random.choice(("little", "big"))
+    return data[:at] + int(value % 256**size).to_bytes(size, order) + data[at + size :]
 
 
 IMAGE: tuple[Mutation, ...] = (*BYTES, *[set_byte, flip_bits] * 2, *[number_changed] * 8)

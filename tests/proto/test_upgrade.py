@@ -162,7 +162,7 @@ def test_solver_type(old: str, new: str) -> None:
     [
         ('input: "a" input_dim: 1', "has 1 input_dim for 1 input, expected 4."),
         ('input: "a"', "has 0 input_shape for 1 input. Give each input its shape."),
-        ('layers { layer { name: "a" type: "cnov" } }', "layer 'a' has the unknown type \"cnov\"."),
+        ('layers { layer { name: "a" type: "cnov" } }', "layer 'a' has the unknown type \"cnov\". Correct it."),
         (
             'layers { layer { name: "p" type: "padding" } bottom: "x" top: "p" } '
             'layers { layer { name: "a" type: "relu" } bottom: "p" top: "a" }',

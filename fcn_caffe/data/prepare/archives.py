@@ -72,6 +72,10 @@ def check_md5(archive: Archive, path: Path) -> None:
         )
 
 
+# Bytes that any archive may unfold to, and how many times its size a larger one: photographs hardly shrink at all.
+_FREE_BYTES, _MOST_UNFOLDED = 1 << 26, 1100
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that is written beside its place and renamed at the end.
@@ -138,7 +142,8 @@ def unpack(path: Path, target: Path, place: Callable[[Sequence[str]], str | None
     Raises:
         DataError: naming the archive: damaged, or holding links, devices or places outside `target`.
     """
-    count = 0
+    count, unfolded = 0, 0
+    most = max(_FREE_BYTES, _MOST_UNFOLDED * path.stat().st_size)
     try:
         members = _zip_members(path) if zipfile.is_zipfile(path) else _tar_members(path)
         for member in members:
@@ -152,6 +157,12 @@ def unpack(path: Path, target: Path, place: Callable[[Sequence[str]], str | None
                 raise DataError(f"{goal}: a link leads out of {target}. Remove it.")
             if goal.is_file() and goal.stat().st_size == member.size:
                 continue
+            unfolded += member.size
+            if unfolded > most:
+                raise DataError(
+                    f"{path}: unfolds to more than {_MOST_UNFOLDED} times its size, with {member.name!r} to "
+                    f"{unfolded:,} bytes. Do not trust it: download it again."
+                )
             source = member.open()
             assert source is not None
             with source, new_file(goal) as file:

@@ -43,7 +43,9 @@ def array_of_datum(datum: caffe_pb2.Datum, name: str, colour: Colour = "native")
         np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
     )
     if min(shape) < 1 or shape[0] * shape[1] * shape[2] != values.size:
-        raise DataError(f"{name}: the Datum says {show(shape)}, but holds {values.size} numbers.")
+        raise DataError(
+            f"{name}: the Datum says {show(shape)}, but holds {values.size} numbers. Write the database again."
+        )
     return values.reshape(shape)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,8 +43,21 @@ VGG_MEAN = (104.00699, 116.66877, 122.67892)  # BGR; what the VGG-16 classifier 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
 LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".webp")
 
-# What Pillow raises for files that are cut off or not what they say; of GIF files IndexError and struct.error, too.
-DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, struct.error, Image.DecompressionBombError)
+# What Pillow raises for files that are cut off or not what they say; each of its decoders fails in its own ways.
+DAMAGE = (
+    *(
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+    ),
+    *(AssertionError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError),
+)
 
 _DRAWN_BY_PROGRAMS = ("EPS",)  # Pillow runs Ghostscript, which runs what the file says
 # Bytes of pixels that any file may have, and how many times its size a larger one: deflate packs 1032 to 1 at most.

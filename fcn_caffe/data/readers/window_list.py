@@ -59,7 +59,9 @@ def read_windows(path: str | os.PathLike[str], fg_threshold: float, bg_threshold
         windows.images[number] = words.take(str, "the path of an image")
         channels = words.take(int, "channels")
         if channels < 1 or windows.channels not in (0, channels):
-            words.wrong(f"image {number} has {channels} channels, the images before it {windows.channels}")
+            words.wrong(
+                f"image {number} has {channels} channels, the images before it {windows.channels}: all should agree"
+            )
         windows.channels = channels
         for what in ("height", "width"):
             words.take(int, what)

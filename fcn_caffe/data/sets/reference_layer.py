@@ -40,7 +40,9 @@ def read_mat(path: Path, *keys: str) -> npt.NDArray[Any]:
     for depth, key in enumerate(keys):
         known = [name for name in value if not name.startswith("__")] if depth == 0 else list(value.dtype.names or ())
         if key not in known:
-            raise DataError(f"{path}: has no {'.'.join(keys)}; found {', '.join(known) or 'nothing'}.")
+            raise DataError(
+                f"{path}: has no {'.'.join(keys)}; found {', '.join(known) or 'nothing'}. Is it another file?"
+            )
         value = value[key]
         if depth and value.dtype == object and value.size == 1:
             value = value.item()

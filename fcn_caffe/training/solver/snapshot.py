@@ -357,13 +357,16 @@ def read(path: Path, net: Net, rule: UpdateRule, paths: Paths | None = None) -> 
         raise SolverError(f"{path}: no such solver state. Check the path.")
     state = _read_state(path)
     if not 0 <= state.iter < 2**31 or not 0 <= state.current_step < 2**31:
-        raise SolverError(f"{path}: is of iteration {state.iter}, step {state.current_step}. The file is corrupt.")
+        raise SolverError(
+            f"{path}: is of iteration {state.iter}, step {state.current_step}. The file is corrupt. Copy it again."
+        )
     learnable = net.learnable_params
     wanted = len(learnable) * rule.histories
     if len(state.history) != wanted:
         raise SolverError(
             f"{path}: holds {len(state.history)} histories, {rule.type} on net '{net.name}' has {wanted} "
-            f"({len(learnable)} blobs x {rule.histories}). It belongs to another net or solver type."
+            f"({len(learnable)} blobs x {rule.histories}). It belongs to another net or solver type. Give the state "
+            "that this solver wrote."
         )
     for array, item in zip(state.history, list(learnable) * rule.histories, strict=True):
         if fit(array, item.blob) < Fit.LEGACY:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -183,7 +184,7 @@ def reading(path: PathLike, what: str) -> Iterator[None]:
     except WeightsError:
         raise
     except OSError as error:
-        if error.errno and error.strerror:
+        if error.errno not in (None, errno.EINVAL) and error.strerror:  # EINVAL: a place that the file does not have
             raise WeightsError(f"{name}: cannot be read: {error.strerror}.") from None
         raise WeightsError(_damaged(name, what, error)) from None
     except Exception as error:

@@ -91,7 +91,7 @@ class _Tensors:
         storage = self._storage(payload["path_name"]).view(dtype)
         end = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
         if min((*sizes, *strides, offset), default=0) < 0 or (0 not in sizes and end >= storage.size):
-            raise WeightsError(f"{what} is larger than its storage. The file is corrupt.")
+            raise WeightsError(f"{what} is larger than its storage. The file is corrupt. Copy it again.")
         self.budget.take(4 * int(np.prod(sizes, dtype=object)), name)
         if 0 in sizes:
             return np.zeros(sizes, np.float32)

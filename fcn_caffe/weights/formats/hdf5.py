@@ -48,7 +48,10 @@ def read_weights(path: PathLike) -> Weights:
             numbers = _state_numbers(file, budget, path)
             raise state_for_weights(path, numbers["iter"], _learned_net(file, path))
         if not isinstance(data, h5py.Group):
-            raise WeightsError(f"{os.fspath(path)}: has no group 'data' with a group for each layer, as Caffe writes.")
+            raise WeightsError(
+                f"{os.fspath(path)}: has no group 'data' with a group for each layer, as Caffe writes. "
+                "Give another file."
+            )
         blobs: dict[str, dict[int, Array]] = {}
         _read_group(data, "", blobs, budget, path, [])
         return from_blobs(blobs, path)
@@ -64,7 +67,7 @@ def _read_group(
 ) -> None:
     """Read the blobs of one layer, and the groups below, whose layers' names start with this one's."""
     if group.id in above or len(above) > _DEEPEST:
-        raise WeightsError(f"{os.fspath(path)}: group '{layer}' holds itself. The file is corrupt.")
+        raise WeightsError(f"{os.fspath(path)}: group '{layer}' holds itself. The file is corrupt. Copy it again.")
     for name in group:
         child = _child(group, name, path)
         full = f"{layer}/{name}" if layer else name
@@ -99,7 +102,7 @@ def read_solver_state(path: PathLike) -> BinaryState:
         for index in range(count):
             dataset = _child(group, str(index), path)
             if dataset is None:
-                raise WeightsError(f"{name}: history {index} of {count} is not there.")
+                raise WeightsError(f"{name}: history {index} of {count} is not there. Copy the file again.")
             history.append(_read_array(dataset, f"history {index}", budget))
         return BinaryState(numbers["iter"], _learned_net(file, path), numbers["current_step"], history)
 
@@ -139,12 +142,15 @@ def _child(group: h5py.Group, name: str, path: PathLike) -> h5py.Group | h5py.Da
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise WeightsError(f"{os.fspath(path)}: a name is not UTF-8. The file is corrupt.") from None
+        raise WeightsError(f"{os.fspath(path)}: a name is not UTF-8. The file is corrupt. Copy it again.") from None
     link = group.get(name, getlink=True)
     if link is None:
         return None
     if not isinstance(link, h5py.HardLink):
-        raise WeightsError(f"{os.fspath(path)}: '{name}' is a link to elsewhere, which is not followed.")
+        raise WeightsError(
+            f"{os.fspath(path)}: '{name}' is a link to elsewhere, which is not followed. "
+            "Copy what it leads to in its place."
+        )
     return group[name]
 
 
@@ -154,10 +160,10 @@ def _read_array(
     """Read a dataset, after a check that the file holds as many values as it declares."""
     where = f"{os.fspath(budget.path)}: {what}"
     if not isinstance(dataset, h5py.Dataset) or dataset.shape is None or dataset.dtype.kind not in "fiu":
-        raise WeightsError(f"{where} is not an array of numbers.")
+        raise WeightsError(f"{where} is not an array of numbers. Save it as one, or remove it.")
     storage = dataset.id.get_create_plist()
     if storage.get_external_count() or storage.get_layout() == h5py.h5d.VIRTUAL:
-        raise WeightsError(f"{where} lies in another file, which is not opened.")
+        raise WeightsError(f"{where} lies in another file, which is not opened. Copy it into this one.")
     declared, item = prod(int(size) for size in dataset.shape), dataset.dtype.itemsize
     stored = dataset.id.get_storage_size()
     if storage.get_layout() == h5py.h5d.CHUNKED:
@@ -165,7 +171,9 @@ def _read_array(
         chunk = prod(int(size) for size in dataset.chunks) * item
         budget.take(max(0, chunk - declared * item), f"the chunks of {what}")
     elif stored < declared * item:
-        raise WeightsError(f"{where} declares {declared * item:,} bytes and stores {stored:,}. The file is corrupt.")
+        raise WeightsError(
+            f"{where} declares {declared * item:,} bytes and stores {stored:,}. The file is corrupt. Copy it again."
+        )
     budget.take(declared * item, what)
     array = np.asarray(dataset[()])
     return array.astype(wanted) if wanted is not np.float32 else as_float32(array, where)

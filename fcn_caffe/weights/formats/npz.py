@@ -48,7 +48,7 @@ def read_named(path: PathLike) -> Named:
                 raise WeightsError(f"{name}: holds {member.filename!r}, wanted arrays LAYER/0.npy, LAYER/1.npy …")
             blob = member.filename[: -len(".npy")]
             if blob in named:
-                raise WeightsError(f"{name}: holds {blob!r} twice. The file is corrupt.")
+                raise WeightsError(f"{name}: holds {blob!r} twice. The file is corrupt. Copy it again.")
             # The directory's word for the size is what zipfile reads at most.
             budget.take(member.file_size, blob)
             with archive.open(member) as file:
@@ -68,7 +68,8 @@ def _read_array(file: IO[bytes], size: int, what: str) -> Array:
     declared = prod(shape) * dtype.itemsize
     if any(extent < 0 for extent in shape) or declared != size - start.tell():
         raise WeightsError(
-            f"{what} declares {declared:,} bytes of values and has {size - start.tell():,}. The file is corrupt."
+            f"{what} declares {declared:,} bytes of values and has {size - start.tell():,}. The file is corrupt. "
+            "Copy it again."
         )
     values = bytearray(declared)
     view, taken = memoryview(values), start.readinto(values)

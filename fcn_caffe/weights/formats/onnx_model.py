@@ -47,7 +47,9 @@ def read_named(path: PathLike) -> Named:
         graph = _Graph(path, model.graph, library)
         named = graph.named()
     if not named.arrays:
-        raise WeightsError(f"{os.fspath(path)}: holds no weights of a Conv, ConvTranspose, Gemm, MatMul or PRelu.")
+        raise WeightsError(
+            f"{os.fspath(path)}: holds no weights of a Conv, ConvTranspose, Gemm, MatMul or PRelu. Give another file."
+        )
     return named
 
 
@@ -155,7 +157,9 @@ class _Graph:
             seen.add(name)
             name = node.input[0]
             if name in seen:
-                raise WeightsError(f"{os.fspath(self.path)}: a value is made of itself. The file is corrupt.")
+                raise WeightsError(
+                    f"{os.fspath(self.path)}: a value is made of itself. The file is corrupt. Copy it again."
+                )
         if self.tensors[name].data_type not in _FLOATS:
             return None
         array = self._array(name)
@@ -168,7 +172,7 @@ class _Graph:
         tensor = self.tensors[name]
         what = f"{os.fspath(self.path)}: {name}"
         if any(size < 0 for size in tensor.dims):
-            raise WeightsError(f"{what} has a negative size. The file is corrupt.")
+            raise WeightsError(f"{what} has a negative size. The file is corrupt. Copy it again.")
         if tensor.data_location == self.library.TensorProto.EXTERNAL:
             return as_float32(self._beside(tensor, what), what)
         self.budget.take(4 * prod(tensor.dims), name)

@@ -171,7 +171,9 @@ def read_pth_named(path: PathLike) -> Named:
             loaded = torch.load(name, map_location="cpu", weights_only=True, mmap=zipped)
         except pickle.UnpicklingError:
             # Its own words advise to load without weights_only.
-            raise WeightsError(f"{name}: cannot be read as a dict of tensors. The file is corrupt.") from None
+            raise WeightsError(
+                f"{name}: cannot be read as a dict of tensors. The file is corrupt. Copy it again."
+            ) from None
         if not isinstance(loaded, dict):
             raise WeightsError(
                 f"{name}: holds a {type(loaded).__name__}, wanted a dict of tensors, as a state_dict is."
@@ -210,7 +212,7 @@ def _check_zip(path: PathLike, size: int) -> None:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
             raise WeightsError(f"{os.fspath(path)}: is compressed, which torch.save never does. Save it again.")
         if pickles[0].file_size > size:
-            raise WeightsError(f"{os.fspath(path)}: declares more than it holds. The file is corrupt.")
+            raise WeightsError(f"{os.fspath(path)}: declares more than it holds. The file is corrupt. Copy it again.")
         _check_pickle(BytesIO(archive.read(pickles[0])), path, size)
 
 

@@ -1,0 +1,199 @@
+"""Kinds of bad files that `make campaign` found, or that would fill the memory: each refused, with the file named."""
+
+from __future__ import annotations
+
+import json
+import struct
+import tarfile
+import zlib
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from helpers import make_net
+from PIL import EpsImagePlugin, Image
+
+from fcn_caffe import DataError, FcnCaffeError
+from fcn_caffe.data.layers.hdf5_data import read_data_sets
+from fcn_caffe.data.own.classes import read_class_file
+from fcn_caffe.data.own.formats import read_source
+from fcn_caffe.data.own.formats.source import Reading
+from fcn_caffe.data.own.label_check import Pair, look
+from fcn_caffe.data.prepare.archives import unpack
+from fcn_caffe.data.readers.image_files import image_size, read_image, read_index_image
+from fcn_caffe.data.readers.image_list import read_image_list
+from fcn_caffe.data.readers.labels import read_classes, read_colors
+from fcn_caffe.data.readers.opencv_images import read_image_bgr
+from fcn_caffe.data.sets.pascalcontext_layers import read_names
+from fcn_caffe.evaluation.score import class_indices
+from fcn_caffe.training.log_parser import parse_log
+from fcn_caffe.training.run_record import read_record
+from fcn_caffe.training.stage import COLUMNS, ScoreTable
+
+DIGITS = "9" * 5000  # more than int() takes
+
+
+def png(path: Path, width: int, height: int, mode: int = 0) -> Path:
+    """Write a PNG file that declares a size and holds one row."""
+    header = struct.pack(">IIBBBBB", width, height, 8, mode, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b""))
+    packed = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    ]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
+    return path
+
+
+@pytest.mark.parametrize("read", [read_image, read_index_image, read_image_bgr, image_size])
+def test_no_program_draws_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object]
+) -> None:
+    """EPS is a program that Ghostscript would run, whatever the file is called."""
+    space = BytesIO()
+    Image.new("RGB", (3, 2)).save(space, "EPS")
+    path = tmp_path / "photograph.png"
+    path.write_bytes(space.getvalue())
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("ran a program"))
+    with pytest.raises(DataError, match=r"photograph\.png: not an image Pillow can read"):
+        read(path)
+
+
+@pytest.mark.parametrize("read", [read_image, read_index_image, read_image_bgr, image_size])
+def test_an_image_that_would_unfold_is_refused(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    with pytest.raises(
+        DataError, match=r"a\.png: cannot be (read|decoded) \(declares 9000x9000 pixels in a file of \d+ bytes"
+    ):
+        read(png(tmp_path / "a.png", 9000, 9000))
+
+
+def test_a_label_beside_an_image_of_too_many_pixels(tmp_path: Path) -> None:
+    Image.new("L", (3, 2)).save(tmp_path / "label.png")
+    with pytest.raises(DataError, match=r"a\.png: cannot be read \(Image size"):
+        look(Pair("a", png(tmp_path / "a.png", 2**31 - 1, 1), tmp_path / "label.png"))
+
+
+def test_a_data_set_that_would_unfold_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("data", (2**30,), "f4", chunks=(1024,), compression="gzip")
+    with pytest.raises(DataError, match=r"a\.h5: data set 'data' declares 4,294,967,296 bytes, the file has"):
+        read_data_sets(tmp_path / "a.h5", ["data"])
+
+
+@pytest.mark.parametrize("way", ["link", "linked group", "storage", "virtual"])
+def test_data_sets_lie_in_their_folder(tmp_path: Path, way: str) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for place in (tmp_path, folder):
+        with h5py.File(place / "other.h5", "w") as file:
+            file["g/data"] = np.arange(4, dtype="f4")
+        np.arange(4, dtype="<f4").tofile(place / "other.bin")
+    for name, inside in (("a.h5", True), ("b.h5", False)):
+        up = folder if inside else tmp_path
+        with h5py.File(folder / name, "w") as file:
+            if way == "link":
+                file["g/data"] = h5py.ExternalLink(str(up / "other.h5"), "/g/data")
+            elif way == "linked group":
+                file["g"] = h5py.ExternalLink(str(up / "other.h5"), "/g")
+            elif way == "storage":
+                file.create_dataset("g/data", (4,), "f4", external=[(str(up / "other.bin"), 0, 16)])
+            else:
+                layout = h5py.VirtualLayout((4,), "f4")
+                layout[:] = h5py.VirtualSource(str(up / "other.h5"), "g/data", shape=(4,))
+                file.create_virtual_dataset("g/data", layout)
+    assert read_data_sets(folder / "a.h5", ["g/data"])[0].tolist() == [0, 1, 2, 3]
+    with pytest.raises(DataError, match=r"b\.h5: data set 'g/data' lies in .*other.* outside of .*Copy"):
+        read_data_sets(folder / "b.h5", ["g/data"])
+
+
+def test_an_archive_that_would_unfold_is_refused(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("a.bin")
+    info.size = 2**40
+    (tmp_path / "a.tar").write_bytes(info.tobuf() + bytes(1024))
+    with pytest.raises(DataError, match=r"a\.tar: unfolds to more than 1100 times its size, with 'a\.bin'"):
+        unpack(tmp_path / "a.tar", tmp_path / "target", "/".join)
+    assert not (tmp_path / "target").exists()
+
+
+def test_an_archive_member_without_its_bytes_is_still_damaged(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("a.bin")
+    info.size = 4096
+    (tmp_path / "a.tar").write_bytes(info.tobuf() + bytes(1024))
+    with pytest.raises(DataError, match=r"a\.tar: cannot be unpacked"):
+        unpack(tmp_path / "a.tar", tmp_path / "target", "/".join)
+
+
+def _labelmap(path: Path) -> object:
+    (path.parent / "SegmentationClass").mkdir()
+    (path.parent / "JPEGImages").mkdir()
+    return read_source(path.parent, "cvat-masks", Reading())
+
+
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [
+        (_labelmap, "cat:²,0,0::"),
+        (_labelmap, f"cat:{DIGITS},0,0::"),
+        (lambda path: read_names(path, numbered=True), "²: cat"),
+        (lambda path: read_names(path, numbered=True), f"{DIGITS}: cat"),
+        (read_class_file, f"{DIGITS}: cat"),
+        (read_classes, f"{DIGITS}: cat"),
+        (read_image_list, f"a.png {2**31}"),
+        (read_image_list, "a.png -99999999999999999999"),
+    ],
+)
+def test_numbers_that_are_none_here(tmp_path: Path, read: Callable[[Path], object], text: str) -> None:
+    path = tmp_path / "labelmap.txt"
+    path.write_text(text + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"labelmap\.txt:1: "):
+        read(path)
+
+
+def test_a_colour_of_an_index_without_end_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "classes.txt"
+    path.write_text(f"0: cat\n# {DIGITS}: dog # 1 2 3\n")
+    assert read_colors(path) is None
+
+
+def test_a_chosen_class_without_end(tmp_path: Path) -> None:
+    net = make_net('layer { name: "s" type: "Input" top: "s" input_param { shape { dim: 1 dim: 3 dim: 2 dim: 2 } } }')
+    with pytest.raises(DataError, match="is no class of 's'"):
+        class_indices(net, "s", [DIGITS])
+
+
+def test_names_of_classes_with_colours(tmp_path: Path) -> None:
+    """Blanks and commas without end between a name and its colour take no time."""
+    path = tmp_path / "classes.txt"
+    path.write_text("a, b 1 2 3\nc,4,5,6\n 2 : d # 7, 8,9\n" + "f" + ", " * 200_000 + "g\n1 2 3\n")
+    names = [(each.name[:9], each.colour) for each in read_class_file(path)]
+    assert names == [
+        ("a, b", (1, 2, 3)),
+        ("c", (4, 5, 6)),
+        ("d", (7, 8, 9)),
+        ("f, , , , ", None),
+        ("1 2 3", None),
+    ]
+
+
+def test_a_table_of_scores_with_an_endless_field(tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_text(",".join(COLUMNS) + "\n1," + "x" * 200_000 + ",0\n")
+    with pytest.raises(FcnCaffeError, match=r"scores\.csv: not a table of scores"):
+        ScoreTable.read(tmp_path / "scores.csv")
+
+
+def test_a_record_of_brackets(tmp_path: Path) -> None:
+    (tmp_path / "run.jsonl").write_text(json.dumps({"event": "start", "iteration": 0}) + "\n" + "[" * 100_000 + "\n")
+    with pytest.raises(DataError, match=r"run\.jsonl:2: no event of a run"):
+        read_record(tmp_path / "run.jsonl")
+
+
+def test_a_log_of_no_calendar(tmp_path: Path) -> None:
+    line = "{} 10:00:00.000000  1 solver.cpp:1] Iteration {}, loss = 0.5\n"
+    path = tmp_path / "train.log"
+    path.write_text("".join(line.format(time, 1) for time in ("I99991231", "I0229", "I99991231")))
+    with pytest.raises(DataError, match=r"train\.log: its times are those of no calendar"):
+        parse_log(path)
+    path.write_text(line.format("I1231", DIGITS) + line.format("I1231", 7))
+    assert [row.iteration for row in parse_log(path).train] == [7]
