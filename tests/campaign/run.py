@@ -93,7 +93,7 @@ def _read_many(work: Work, count: int, seed: str, known: Lines, progress: mmap.m
             if tracer.found_new and len(data) < 2**17:
                 corpus.append(data)
                 fresh.append(data.hex())
-        if number % TRACED or any(failure.kind in ("hang", "memory") for failure in found):  # which tracing may cause
+        if number % TRACED or any(failure.kind == "hang" for failure in found):  # which tracing may be to blame for
             outcome, found = try_file(watch, work.path, len(data))
         counts[outcome] += 1
         for failure in found:
