@@ -179,7 +179,9 @@ def _refuse_links_out(file: h5py.File, name: str, path: Path) -> None:
     data_set = None if names else file.get(name)
     if isinstance(data_set, h5py.Dataset):
         storage = data_set.id.get_create_plist()
-        names += [os.fsdecode(storage.get_external(index)[0]) for index in range(storage.get_external_count())]
+        # HDF5 starts from the working directory here, and from this file's folder elsewhere.
+        files = (os.fsdecode(storage.get_external(index)[0]) for index in range(storage.get_external_count()))
+        names += [os.path.abspath(name) for name in files]
         if data_set.is_virtual:
             names += [source.file_name for source in data_set.virtual_sources()]
     for other in names:
