@@ -17,8 +17,8 @@ from typing import NoReturn
 from mutations import BYTES
 
 from campaign import run
-from campaign.guards import FcnCaffeError
 from campaign.readers import Reader
+from fcn_caffe import FcnCaffeError
 
 OUTSIDE = Path(tempfile.gettempdir(), "campaign-misdeed")
 
