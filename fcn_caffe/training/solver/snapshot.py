@@ -365,8 +365,7 @@ def read(path: Path, net: Net, rule: UpdateRule, paths: Paths | None = None) -> 
     if len(state.history) != wanted:
         raise SolverError(
             f"{path}: holds {len(state.history)} histories, {rule.type} on net '{net.name}' has {wanted} "
-            f"({len(learnable)} blobs x {rule.histories}). It belongs to another net or solver type. Give the state "
-            "that this solver wrote."
+            f"({len(learnable)} blobs x {rule.histories}). It is of another net or solver: give its own."
         )
     for array, item in zip(state.history, list(learnable) * rule.histories, strict=True):
         if fit(array, item.blob) < Fit.LEGACY:
