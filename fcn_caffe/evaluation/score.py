@@ -427,10 +427,9 @@ def class_indices(net: Net, score: str, texts: Sequence[str]) -> list[int]:
                 f"{where}: {text!r} is no class of '{score}'.{_class_hint(name, names, known)} "
                 f"Give names, or indices from 0 to {count - 1}; in a file one a line."
             )
+        if index in indices:
+            raise DataError(f"{where}: class {names[index] if names else index} is chosen twice. Give each class once.")
         indices.append(index)
-    if len(set(indices)) < len(indices):
-        twice = next(index for index in indices if indices.count(index) > 1)
-        raise DataError(f"class {names[twice] if names else twice} is chosen twice. Give each class once.")
     return indices
 
 

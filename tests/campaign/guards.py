@@ -144,7 +144,7 @@ def try_file(watch: Watch, path: Path, size: int) -> tuple[str, list[Failure]]:
     except FcnCaffeError as error:
         watch.is_on = False
         outcome = "refused"
-        failures += _check_message(error, path)
+        failures += _check_message(error, path, watch.inside[1])
     except BaseException as error:  # a panic in Rust is no Exception, nor is Hang
         watch.is_on = False
         outcome = "refused"
@@ -162,13 +162,13 @@ def try_file(watch: Watch, path: Path, size: int) -> tuple[str, list[Failure]]:
     return outcome, failures
 
 
-def _check_message(error: FcnCaffeError, path: Path) -> list[Failure]:
+def _check_message(error: FcnCaffeError, path: Path, folder: str) -> list[Failure]:
     """Whether an error is short, names a place, and says what to do."""
     text, where = str(error), _place(traceback.extract_tb(error.__traceback__))
     found = []
     if len(text) > MESSAGE:
         found.append(Failure("long message", where, f"{len(text)} characters: {text[:200]}"))
-    if not any(place in text for place in (str(path.parent), path.name, "layer '", "net '")):
+    if not any(place in text for place in (folder, path.name, "layer '", "net '")):
         found.append(Failure("no place", where, text[:300]))
     said = text.replace(str(path), "").lower()
     if not _CURE.search(said):

@@ -40,7 +40,7 @@ class Tracer:
     def _call(self, frame: FrameType, event: str, argument: Any) -> Any:
         code = frame.f_code
         if code not in self._open:
-            ours = code.co_filename.startswith(PACKAGE)
+            ours = code.co_filename.startswith(PACKAGE) and code.co_filename.endswith(".py")  # templates have code, too
             left = lines_of(code) - self.known.setdefault(code.co_filename[len(PACKAGE) :], set()) if ours else set()
             self._open[code] = left or None
         return None if self._open[code] is None else self._line

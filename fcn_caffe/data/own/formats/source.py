@@ -132,7 +132,7 @@ def read_json(path: Path) -> dict[str, Any]:
         with open(path, encoding="utf-8-sig") as file:
             value = json.load(file, object_pairs_hook=partial(_object, path))
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}).") from error
+        raise DataError(f"{path}: cannot be read ({error}). Export the annotations again.") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is no JSON ({error}). Export the annotations again.") from error
     if not isinstance(value, dict):
