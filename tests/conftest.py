@@ -43,10 +43,10 @@ def keep_cache_apart(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
-@pytest.fixture
-def allow_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let modules beside a test's nets run, as a person who trusts a net does."""
-    monkeypatch.setenv("FCN_CAFFE_ALLOW_PYTHON", "1")
+@pytest.fixture(autouse=True, scope="session")
+def allow_python() -> None:
+    """Let modules beside the tests' nets run, also in processes that tests start; test_trust.py takes it back."""
+    os.environ["FCN_CAFFE_ALLOW_PYTHON"] = "1"
 
 
 @pytest.fixture(autouse=True)

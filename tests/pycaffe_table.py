@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import inspect
 import re
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -85,7 +86,7 @@ def samples() -> Iterator[dict[str, Any]]:
 
 
 def _python_layer(folder: str) -> Any:
-    """A Python layer of a net, found beside the net's file."""
+    """A Python layer of a net, found on Python's path."""
     Path(folder, "pycaffe_table_layer.py").write_text(
         "import fcn_caffe.pycaffe as caffe\n\n\nclass Same(caffe.Layer):\n"
         "    def setup(self, bottom, top):\n        pass\n\n"
@@ -95,7 +96,11 @@ def _python_layer(folder: str) -> Any:
     path = Path(folder, "python.prototxt")
     more = 'python_param { module: "pycaffe_table_layer" layer: "Same" }'
     path.write_text(input_layer("data", 1, 3, 4, 4) + layer("same", "Python", "data", more=more))
-    return caffe.Net(str(path), caffe.TEST).layers[1]
+    sys.path.insert(0, folder)
+    try:
+        return caffe.Net(str(path), caffe.TEST).layers[1]
+    finally:
+        sys.path.remove(folder)
 
 
 def find(name: str, objects: dict[str, Any]) -> Any:

@@ -80,6 +80,7 @@ def solver(folder: Path, more: str = "", max_iter: int = 8) -> Solver:
 def main() -> None:
     folder = Path(sys.argv[1])
     os.chdir(folder)
+    sys.path.insert(0, str(folder.absolute()))  # the data layer's module is this run's own
     solver = Solver("solver.prototxt", device="cpu")
     solver.on_step.append(lambda solver: print("step", solver.iter, flush=True))
     solver.solve(resume=sys.argv[2] if len(sys.argv) > 2 else None)

@@ -390,7 +390,7 @@ def test_letters_that_the_font_has_not() -> None:
 
 
 @pytest.mark.parametrize("source", ["record", "card", "data set", "other count"])
-def test_where_names_come_from(source: str, place: Path, run: Infer, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_names_come_from(source: str, place: Path, run: Infer, capsys) -> None:
     image, wanted = save(place / "a.png", 9, 12), "horse"
     if source == "record":
         write_preprocessing(place / "net.caffemodel", Preprocessing(classes=("horse",) * 3))
@@ -401,7 +401,6 @@ def test_where_names_come_from(source: str, place: Path, run: Infer, capsys, mon
         data = 'layer { name: "d" type: "Python" top: "data" include { not_stage: "deploy" } '
         python = 'python_param { module: "layers_of_mine" layer: "None" } }\n'
         text = (place / "net.prototxt").read_text()
-        monkeypatch.setenv("FCN_CAFFE_ALLOW_PYTHON", "1")
         (place / "net.prototxt").write_text(data + python + 'layer { include { stage: "deploy" } ' + text[7:])
     else:
         write_preprocessing(place / "net.caffemodel", Preprocessing(classes=("horse",) * 4))

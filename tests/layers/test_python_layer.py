@@ -10,8 +10,6 @@ from helpers import input_layer, layer, make_net
 
 from fcn_caffe import TRAIN, DataError, LayerError
 
-pytestmark = pytest.mark.usefixtures("allow_python")  # the modules of these tests lie beside the nets
-
 MODULE = '''
 import numpy as np
 from fcn_caffe import DataError, PythonLayer

@@ -35,8 +35,6 @@ class Reader(PythonLayer):
     def forward(self, bottom, top):
         top[0].data[...] = self.number
 """
-pytestmark = pytest.mark.usefixtures("allow_python")  # the modules of these tests lie beside the nets
-
 NET = (
     'layer { name: "read" type: "Python" top: "number" python_param { module: "%s" layer: "Reader" param_str: "%s" } }'
 )

@@ -118,7 +118,7 @@ def test_a_python_layers_module_finds_caffe_without_install(script: Path) -> Non
     net = script.parent / "net.prototxt"
     net.write_text('layer { name: "l" type: "Python" top: "l" python_param { module: "mine" layer: "L" } }')
     code = f"import fcn_caffe.pycaffe as c; print(c.Net({str(net)!r}, c.TEST).forward()['l'].tolist())"
-    environment = {**ENVIRONMENT, "FCN_CAFFE_ALLOW_PYTHON": "1"}
+    environment = {**ENVIRONMENT, "PYTHONPATH": f"{script.parent}{os.pathsep}{ROOT}"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.stdout == "[4.0]\n", done.stderr
 

@@ -14,8 +14,6 @@ import fcn_caffe.pycaffe as caffe
 from fcn_caffe import LayerError
 from fcn_caffe.pycaffe import modes
 
-pytestmark = pytest.mark.usefixtures("allow_python")  # the modules of these tests lie beside the nets
-
 MODULE = '''
 import caffe
 import numpy as np
