@@ -16,23 +16,28 @@ from fcn_caffe.commands import command
 
 @command
 def main(argv):
-    print("ready", flush=True)
     {}
+
+def work():
+    print("ready", flush=True)
+    time.sleep(60)
 
 sys.exit(main([]))
 """
 WORK = {
-    "a block that cleans up": "try: time.sleep(60)\n    finally: print('clean', flush=True)",
-    "a block that is slow to clean up": "try: time.sleep(60)\n    finally: time.sleep(60)",
-    "a handler that swallows it": "while True:\n        try: time.sleep(60)\n        except BaseException: pass",
-    "a long call into C": "hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)",
+    "a block that cleans up": "try: work()\n    finally: print('clean', flush=True)",
+    "a block that is slow to clean up": "try: work()\n    finally: time.sleep(60)",
+    "a handler that swallows it": "while True:\n        try: work()\n        except BaseException: pass",
+    "a long call into C": "print('ready', flush=True); hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)",
     "an import": "import slow",
 }
 
 
 def run(body: str, numbers: list[int], folder: Path) -> tuple[int, str, str]:
     """Run a command, send it signals once it works; return its status and what it printed after that."""
-    (folder / "slow.py").write_text("import time\ntry: time.sleep(60)\nexcept BaseException: print('swallowed')")
+    (folder / "slow.py").write_text(
+        "import time\ntry: print('ready', flush=True); time.sleep(60)\nexcept BaseException: print('swallowed')"
+    )
     command = [sys.executable, "-c", f"import sys; sys.path.append({str(folder)!r})\n{COMMAND.format(body)}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
@@ -47,7 +52,7 @@ def test_it_ends(work: str, tmp_path: Path) -> None:
     number, status, word = signal.SIGINT, 130, "interrupted\n"
     if "slow" in work or "C" in work:
         number, status, word = signal.SIGTERM, 143, "terminated\n"
-    out = "clean\n" if work == "a block that cleans up" else ""
+    out = {"a block that cleans up": "clean\n", "a handler that swallows it": "ready\n"}.get(work, "")
     assert run(WORK[work], [number], tmp_path) == (status, out, word)
 
 
