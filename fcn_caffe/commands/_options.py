@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -216,6 +217,35 @@ def add_speed_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_deterministic_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--deterministic`; `use_deterministic` makes it count."""
+    parser.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="have PyTorch compute to the same bits in every run on this machine, on a GPU too, at some cost in time; "
+        "a layer that it cannot do so for ends the run",
+    )
+
+
+def use_deterministic(arguments: argparse.Namespace) -> None:
+    """Let what `--deterministic` says count for this process, before anything is computed.
+
+    Raises:
+        FcnCaffeError: `--fast` is given too.
+    """
+    if not arguments.deterministic:
+        return
+    if arguments.fast:
+        raise FcnCaffeError(
+            "--fast chooses ways by measuring, and another run may measure otherwise. Leave out --fast, or "
+            "--deterministic."
+        )
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
+    import torch
+
+    torch.use_deterministic_algorithms(True)
+
+
 def training_choices(arguments: argparse.Namespace, ranks: Ranks) -> dict[str, Any]:
     """Return what Solver and Training take alike, as thrift, speed and ranks options say it.
 
@@ -245,7 +275,7 @@ def make_faster(net: Net, arguments: argparse.Namespace) -> Net:
 
     from fcn_caffe.net.rewrite.ready import ready_net
 
-    torch.backends.cudnn.benchmark = not arguments.plain
+    torch.backends.cudnn.benchmark = not (arguments.plain or torch.are_deterministic_algorithms_enabled())
     return ready_net(net, lambda line: print(line, file=sys.stderr), plain=arguments.plain, fast=arguments.fast)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from fcn_caffe.commands import command
 from fcn_caffe.commands._options import (
     add_crf_options,
+    add_deterministic_option,
     add_reading_options,
     add_speed_options,
     add_tile_option,
@@ -21,6 +22,7 @@ from fcn_caffe.commands._options import (
     positive,
     requested_crf,
     share,
+    use_deterministic,
     use_reading_options,
     whole,
 )
@@ -57,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     add("--batch", type=positive, default=1, metavar="N", help="run up to N images of one size in one go, size by size")
     add("--workers", type=whole, default=0, metavar="N", help="threads that read ahead, and write (default: 0)")
     add_speed_options(options)
+    add_deterministic_option(options)
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
     add("--ignore-preprocessing", action="store_true", help="run even if the weights were made for other inputs")
     add_crf_options(options)
@@ -176,6 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     arguments = parser().parse_args(argv)
     use_reading_options(arguments)
+    use_deterministic(arguments)
 
     from fcn_caffe.host.ranks import joined_ranks
 

@@ -14,6 +14,7 @@ from fcn_caffe.commands import command
 from fcn_caffe.commands._options import (
     DATA_HELP,
     add_crf_options,
+    add_deterministic_option,
     add_reading_options,
     add_speed_options,
     add_tile_option,
@@ -24,6 +25,7 @@ from fcn_caffe.commands._options import (
     positive,
     requested_crf,
     seed,
+    use_deterministic,
     use_reading_options,
 )
 from fcn_caffe.commands.infer import VOC_LAYOUT
@@ -71,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     add("--stage", action="append", default=[], help="NetState stage (repeatable)")
     add_tile_option(options)
     add_speed_options(options)
+    add_deterministic_option(options)
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
     add("--ignore-preprocessing", action="store_true", help="run even if the weights were made for other inputs")
     add("--csv", type=Path, help="append the scores to this CSV file")
@@ -297,6 +300,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     arguments = parser().parse_args(argv)
     use_reading_options(arguments)
+    use_deterministic(arguments)
     paths = paths_with_data(arguments.data)
 
     from fcn_caffe.host.ranks import joined_ranks

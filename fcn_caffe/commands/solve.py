@@ -22,6 +22,7 @@ from fcn_caffe.commands import command
 from fcn_caffe.commands._options import (
     DATA_HELP,
     TENSORBOARD_HELP,
+    add_deterministic_option,
     add_ranks_options,
     add_reading_options,
     add_speed_options,
@@ -30,6 +31,7 @@ from fcn_caffe.commands._options import (
     paths_with_data,
     positive,
     training_choices,
+    use_deterministic,
     use_reading_options,
 )
 from fcn_caffe.errors import SolverError
@@ -68,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     add_ranks_options(options)
     add("--data", type=Path, metavar="DIR", help=DATA_HELP)
     add_speed_options(options)
+    add_deterministic_option(options)
     add("--ignore-preprocessing", action="store_true", help="start even from weights made for other inputs")
     add("--dry-run", action="store_true", help="print which stages would run and what is missing; write nothing")
     add_reading_options(options)
@@ -279,6 +282,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(words)
     use_reading_options(arguments)
+    use_deterministic(arguments)
     from fcn_caffe.host.ranks import joined_ranks
 
     with joined_ranks() as ranks:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from fcn_caffe.commands import command
 from fcn_caffe.commands._options import (
     TENSORBOARD_HELP,
+    add_deterministic_option,
     add_device_options,
     add_ranks_options,
     add_reading_options,
@@ -29,6 +30,7 @@ from fcn_caffe.commands._options import (
     new_parser,
     requested_device,
     training_choices,
+    use_deterministic,
     use_reading_options,
 )
 from fcn_caffe.errors import SolverError
@@ -65,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     add_thrift_options(options)
     add_ranks_options(options)
     add_speed_options(options)
+    add_deterministic_option(options)
     for name, default in (("sigint", "stop"), ("sighup", "snapshot")):
         meaning = f"what {name.upper()} does (default: {default})"
         add(f"-{name}_effect", f"--{name}_effect", choices=EFFECTS, default=default, help=meaning)
@@ -154,6 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(words)
     use_reading_options(arguments)
+    use_deterministic(arguments)
     if arguments.snapshot and arguments.weights:
         raise SolverError("give --snapshot to go on with training or --weights to start from, not both.")
     if arguments.snapshot and not Path(arguments.snapshot).is_file():

@@ -82,6 +82,7 @@ class Layer(nn.Module):
     takes_in_place: ClassVar[bool] = True  # whether a top may be a bottom
     undifferentiable: ClassVar[tuple[int, ...]] = ()  # bottoms that never get a gradient (labels)
     never_forced: ClassVar[tuple[int, ...]] = ()  # bottoms that force_backward leaves alone
+    remembers: ClassVar[bool] = False  # whether a pass changes what the next one gives: threads take turns
     asks_backward: bool = False  # whether Caffe runs its backward although nothing in it learns
     # Caffe's words where its backward aborts because a bottom's gradient is wanted: by the bottom's position.
     refused_gradients: ClassVar[Mapping[int, str]] = {}

@@ -231,17 +231,17 @@ class Remade:
 
     def __init__(self, make: Callable[..., Any]) -> None:
         self.make = make
-        self.state: tuple[object, ...] | None = None
-        self.value: Any = None
+        self.kept: tuple[tuple[object, ...], Any] | None = None  # the state of the weight, and the value
 
     def __call__(self, weight: Tensor, *more: object) -> Any:  # noqa: ANN401 (what `make` gives)
         state = (weight.data_ptr(), None if weight.is_inference() else weight._version, *more)  # noqa: SLF001
-        if state != self.state:
-            self.value, self.state = self.make(weight.detach(), *more), state
-        return self.value
+        kept = self.kept  # threads that run one net may ask for different values
+        if kept is None or kept[0] != state:
+            kept = self.kept = (state, self.make(weight.detach(), *more))
+        return kept[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"make": self.make, "state": None, "value": None}  # a packed weight cannot be copied
+        return {"make": self.make, "kept": None}  # a packed weight cannot be copied
 
 
 class Prepacked(Way):

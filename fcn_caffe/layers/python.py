@@ -247,6 +247,8 @@ class Python(Layer):
     Source: Caffe PythonLayer.
     """
 
+    remembers = True
+
     untraced = "runs any Python on arrays"
     share = Share()
 

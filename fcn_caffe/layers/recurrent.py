@@ -26,6 +26,8 @@ class _RecurrentLayer(Layer):
     Source: Caffe RecurrentLayer.
     """
 
+    remembers = True
+
     undifferentiable = (1,)
     never_forced = (1,)
     refused_gradients: ClassVar[Mapping[int, str]] = {1: "Cannot backpropagate to sequence indicators."}

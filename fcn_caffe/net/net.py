@@ -30,6 +30,7 @@ from fcn_caffe.net.needs import check_gradients
 from fcn_caffe.net.parameters import LearnableParam, create_params
 from fcn_caffe.net.rewrite.splits import insert_splits
 from fcn_caffe.net.runner import FAILURES, Blob, Runner, Shape, Step, free_early, infer_tops, make_steps, name_failure
+from fcn_caffe.net.turns import Turn
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.dialect import dialect
 from fcn_caffe.proto.phases import TEST, TRAIN
@@ -134,6 +135,7 @@ class Net(nn.Module):
         if phase == TRAIN:
             check_gradients(self.param, self.graph, self.layers_in_order)
         self.steps: tuple[Step, ...] = make_steps(self.graph, self.layers_in_order, param.force_backward)
+        self.turn = Turn() if any(layer.remembers for layer in self.layers_in_order) else None
         self.debug = DebugInfo(self.graph.nodes, self.layers_in_order) if debug_info else None
         self.train(phase == TRAIN)
 
@@ -404,6 +406,7 @@ class Net(nn.Module):
         """Run all layers in file order; return the outputs, and the blobs named in `keep`.
 
         A blob is freed after its last reader. A blob that is changed in place is seen in its last state, as in Caffe.
+        Several threads may run one net at once; with data or recurrent layers their passes take turns.
 
         Args:
             inputs: tensors or arrays by name, for Input layers, and for data layers that are not to run, of any size

@@ -140,7 +140,11 @@ class Runner:
         held = {*keep, *(step.bottoms[0] for step in late)} if late else keep
         blobs: dict[str, Tensor] = {}
         self.blobs = blobs
-        self.run_steps(net.steps, blobs, held)
+        if net.turn is None or torch.compiler.is_compiling():
+            self.run_steps(net.steps, blobs, held)
+        else:
+            with net.turn:
+                self.run_steps(net.steps, blobs, held)
         for step in late:
             blobs[step.tops[0]] = self.run_step(step, [blobs[step.bottoms[0]]])[0]
         wanted = {*keep, *net.graph.outputs}  # a union of frozensets is beyond the compiler of PyTorch 2.5

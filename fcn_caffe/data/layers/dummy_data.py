@@ -22,6 +22,8 @@ class DummyData(Layer):
     Source: Caffe DummyDataLayer.
     """
 
+    remembers = True
+
     untraced = "constants are kept between forwards"
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:

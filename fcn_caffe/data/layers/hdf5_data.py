@@ -38,6 +38,8 @@ class HDF5Data(Layer):
     Source: Caffe HDF5DataLayer.
     """
 
+    remembers = True
+
     untraced = "reads files"
     share = Share()
 
@@ -212,6 +214,8 @@ class HDF5Output(Layer):
     be written.
     Source: Caffe HDF5OutputLayer.
     """
+
+    remembers = True
 
     untraced = "writes a file"
 

@@ -33,6 +33,8 @@ class MemoryData(Layer):
     Source: Caffe MemoryDataLayer.
     """
 
+    remembers = True
+
     untraced = "walks through arrays"
 
     def __init__(self, param: caffe_pb2.LayerParameter, *bottoms: Tensor) -> None:

@@ -25,6 +25,8 @@ class PrefetchedLayer(Layer):
     same batch.
     """
 
+    remembers = True
+
     untraced = "batches come from a thread"
     fork_fields: ClassVar[frozenset[str]] = frozenset()  # of its options and transform_param, those that it reads
 

@@ -122,10 +122,11 @@ class MultiStageMeanfield(Layer):
         """Return the filter by position, which is kept for the next picture of this size."""
         height, width = unary.shape[2:]
         key = (height, width, unary.device)
-        if self._position is None or self._position[0] != key:
+        position = self._position  # another thread may need another size
+        if position is None or position[0] != key:
             features = position_features(height, width, self.thetas[2], unary.device)
-            self._position = (key, PixelFilter.of(features))
-        return self._position[1]
+            position = self._position = (key, PixelFilter.of(features))
+        return position[1]
 
     def _run(self, unary: Tensor, start: Tensor, spatial: PixelFilter, bilateral: PixelFilter) -> Tensor:
         """Run the steps of one picture. Shapes: (C, H, W), (C, H, W) -> (C, H, W)."""

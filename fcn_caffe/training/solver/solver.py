@@ -20,8 +20,10 @@ from fcn_caffe.host.ranks import ALONE, Ranks
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.own_passes import in_order, own_passes
 from fcn_caffe.net.rewrite.ready import tuned_net
+from fcn_caffe.net.turns import training_alone
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.training.solver import snapshot, together
+from fcn_caffe.training.solver.deterministic import naming_the_layer
 from fcn_caffe.training.solver.lr_policies import LearningRate
 from fcn_caffe.training.solver.settings import Settings
 from fcn_caffe.training.solver.signals import Effect, Requests
@@ -248,6 +250,10 @@ class Solver:
     def _step(self, count: int) -> deque[float]:
         self.choose_ways()
         self._join()
+        with training_alone((item.blob for item in self.net.learnable_params), self.net.name):
+            return self._step_alone(count)
+
+    def _step_alone(self, count: int) -> deque[float]:
         self._requests.agree()
         param, stop = self.param, self.iter + count
         losses: deque[float] = deque(maxlen=param.average_loss)
@@ -324,7 +330,8 @@ class Solver:
             return 0.0, {name: blob.detach() for name, blob in self.net().items()}
         loss, blobs = self.net.forward_loss()
         if loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call]
+            with naming_the_layer(self.net):
+                loss.backward()  # type: ignore[no-untyped-call]
         if self.net.debug is not None:
             self.net.debug.backward_done()
         return float(loss.detach()), {name: blobs[name].detach() for name in self.net.graph.outputs}
