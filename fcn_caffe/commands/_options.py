@@ -231,7 +231,7 @@ def use_deterministic(arguments: argparse.Namespace) -> None:
     """Let what `--deterministic` says count for this process, before anything is computed.
 
     Raises:
-        FcnCaffeError: `--fast` is given too.
+        FcnCaffeError: `--fast` is given too; or there is a GPU, and cuBLAS is not told to be deterministic.
     """
     if not arguments.deterministic:
         return
@@ -240,9 +240,13 @@ def use_deterministic(arguments: argparse.Namespace) -> None:
             "--fast chooses ways by measuring, and another run may measure otherwise. Leave out --fast, or "
             "--deterministic."
         )
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
     import torch
 
+    if torch.cuda.is_available() and os.environ.get("CUBLAS_WORKSPACE_CONFIG") not in (":4096:8", ":16:8"):
+        raise FcnCaffeError(
+            "--deterministic on a GPU: cuBLAS has to be told, too, before the program starts. Put "
+            "CUBLAS_WORKSPACE_CONFIG=:4096:8 before the command."
+        )
     torch.use_deterministic_algorithms(True)
 
 

@@ -135,7 +135,6 @@ class Net(nn.Module):
         if phase == TRAIN:
             check_gradients(self.param, self.graph, self.layers_in_order)
         self.steps: tuple[Step, ...] = make_steps(self.graph, self.layers_in_order, param.force_backward)
-        self.turn = Turn() if any(layer.remembers for layer in self.layers_in_order) else None
         self.debug = DebugInfo(self.graph.nodes, self.layers_in_order) if debug_info else None
         self.train(phase == TRAIN)
 
@@ -164,6 +163,7 @@ class Net(nn.Module):
             blobs.update(zip(node.tops, tops, strict=False))
             self.blob_shapes.update((name, tuple(blobs[name].shape)) for name in node.tops)
             self._add(node, layer)
+        self.turn = Turn() if any(layer.remembers for layer in self.layers_in_order) else None
         _warn_of_crops(self.graph)
 
     def _make_layer(

@@ -42,7 +42,7 @@ def bits(type: str, shapes: Shapes, options: str, threads: int) -> Bits:
     for blob in bottoms.values():
         if type in CASES:
             blob.requires_grad_()
-    found = net(bottoms)
+    found: Bits = net(bottoms)
     if type in WITHOUT_GRADIENT:
         return found
     sum((top * torch.linspace(0.1, 1, top.numel()).view(top.shape)).sum() for top in found.values()).backward()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 import training_run
@@ -65,11 +63,15 @@ def test_other_errors_stay(monkeypatch, tmp_path):
     ],
 )
 def test_the_option(tool, words, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", asked.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    monkeypatch.setattr(torch, "use_deterministic_algorithms", asked := [].append)
     _options.use_deterministic(tool.parser().parse_args(words))
-    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    with pytest.raises(FcnCaffeError, match="Put CUBLAS_WORKSPACE_CONFIG=:4096:8 before the command"):
+        _options.use_deterministic(tool.parser().parse_args([*words, "--deterministic"]))
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     _options.use_deterministic(tool.parser().parse_args([*words, "--deterministic"]))
-    assert asked.__self__ == [True] and os.environ.pop("CUBLAS_WORKSPACE_CONFIG") == ":4096:8"
+    assert asked == [True]
     with pytest.raises(FcnCaffeError, match="Leave out --fast, or --deterministic"):
         _options.use_deterministic(tool.parser().parse_args([*words, "--deterministic", "--fast"]))
