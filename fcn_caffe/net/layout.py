@@ -228,8 +228,8 @@ class _Plan:
             if is_first:
                 right = EDGE + margin + (GAP if margin else 0)
             lines = tracks.width(("gap", rank))
-            starts.append(right + (lines + 2 * GAP - STEP if lines and not is_first else lines + GAP * bool(lines)))
-            starts[-1] += 0 if lines or is_first else 2 * GAP
+            beside = lines + GAP * bool(lines) if is_first else 2 * GAP + max(0, lines - STEP)
+            starts.append(right + beside)
             right = starts[-1] + width
             out = tracks.width(("out", rank))
             widest = max(widest, right + (out + GAP if out else 0))

@@ -267,18 +267,18 @@ def _picture(boxes: Sequence[Box], reads: Sequence[Sequence[int]], stages: Seque
             if other in boxes[box].reads:
                 flows.add((source, target))
     # Folded stages that follow one another stand in one column; an open one has its own.
-    columns: list[int] = []
-    for at, id in enumerate(ids):
-        stage = -1 - id if id < 0 else stages[id]
-        before = None if not at else (-1 - ids[at - 1] if ids[at - 1] < 0 else stages[ids[at - 1]])
-        is_new = at > 0 and (id >= 0 or ids[at - 1] >= 0 or columns.count(columns[-1]) >= FOLDED_COLUMN)
-        columns.append((columns[-1] + (is_new and stage != before)) if at else 0)
+    node_stages = [-1 - id if id < 0 else stages[id] for id in ids]
+    columns = [0]
+    for at in range(1, len(ids)):
+        is_open = ids[at] >= 0 or ids[at - 1] >= 0
+        is_full = columns.count(columns[-1]) >= FOLDED_COLUMN
+        columns.append(columns[-1] + ((is_open or is_full) and node_stages[at] != node_stages[at - 1]))
     made = lay_out(node_reads, columns)
     framed = [frame for frame in made.frames if columns.count(frame.stage) > 1 and ids[columns.index(frame.stage)] >= 0]
     return {
         "size": [made.width, made.height],
         "nodes": [[id, *corner] for id, corner in zip(ids, made.corners, strict=True)],
-        "frames": [[stages[ids[columns.index(frame.stage)]], *frame[1:]] for frame in framed],
+        "frames": [[node_stages[columns.index(frame.stage)], *frame[1:]] for frame in framed],
         "lines": [
             [ids[route.source], ids[route.target], int((route.source, route.target) in flows), svg_path(route.points)]
             for route in made.routes
