@@ -41,7 +41,7 @@ class PlacesRunner(Runner):
         tops = super().call_layer(step, bottoms)
         if not isinstance(step.layer, Pooling) or len(tops) < 2 or step.tops[1] not in self.places:
             return tops
-        given = self.places[step.tops[1]]
+        given = self.places[step.tops[1]].to(tops[1])
         self._check(step, step.layer, bottoms[0], (tops[0], tops[1]), given)
         return tops[0], given
 

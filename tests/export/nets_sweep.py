@@ -29,7 +29,7 @@ from fcn_caffe import Net
 from fcn_caffe.errors import GraphError
 from fcn_caffe.export import Options, export, read_subject
 from fcn_caffe.export.engines import Engine
-from fcn_caffe.export.proof import prove
+from fcn_caffe.export.proof import Proof, prove
 from fcn_caffe.export.sizes import find_sizes
 from fcn_caffe.layers.forks.batch_norm import SegNetBN
 from fcn_caffe.layers.neuron import PReLU
@@ -116,7 +116,7 @@ def row(name: str, file: Path, weights: Path, outputs: tuple[str, ...], folder: 
     options = Options(fixed=name in FIXED)
     made = export(subject, path, options)
     inputs = ", ".join(f"{blob} {' x '.join(map(str, sizes))}" for blob, sizes in made.program.inputs.items())
-    cells = [name, inputs, f"{made.proof.relative:.1e}"]
+    cells = [name, inputs, share(made.proof)]
     taken = None if options.fixed else find_sizes(subject.net, tuple(made.program.inputs))
     for measure in (
         lambda: export(subject, folder / "a.xml", options).proof,
@@ -124,13 +124,18 @@ def row(name: str, file: Path, weights: Path, outputs: tuple[str, ...], folder: 
         lambda: prove(subject.net, made.program, open_opencv(path), taken),
     ):
         try:
-            cells.append(f"{measure().relative:.1e}")
+            cells.append(share(measure()))
         except Exception as error:  # (an engine's, of any class)
             print(f"{name}: {' '.join(str(error).split())[:300]}", flush=True)
             cells.append(
                 "fails: its numbers are off" if isinstance(error, GraphError) else "fails: an error of the engine"
             )
     return cells
+
+
+def share(proof: Proof) -> str:
+    """Return the largest difference; and, where it is above 1e-5, that from the net in float64."""
+    return f"{proof.relative:.1e}" + (f" ({proof.exact[0]:.1e})" if proof.exact else "")
 
 
 def open_opencv(path: Path) -> Engine:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from places import ROOT
 
 from fcn_caffe import Net, commands
 from fcn_caffe.export import onnx_file, program_file
-from fcn_caffe.export.engines import Engine
+from fcn_caffe.export.engines import Array, Engine
 from fcn_caffe.export.onnx_file import open_onnx
 from fcn_caffe.export.openvino_file import open_openvino, write_openvino
 from fcn_caffe.export.program_file import open_program
@@ -433,6 +436,37 @@ def test_a_file_whose_numbers_are_off_is_not_left(
     monkeypatch.setattr(program_file, "open_program", shift)
     assert export(tmp_path, "a.pt2", "--argmax") == 1
     assert "0.0000% of the classes are the same" in capsys.readouterr().err
+
+
+CANCELLING = (
+    *(input_layer("data", 1, 3, 24, 32), conv("conv", "data", 4, "kernel_size: 3")),
+    layer("far", "Power", "conv", more="power_param { shift: 200000 }"),
+    layer("score", "Power", "far", more="power_param { shift: -200000 }"),
+)
+
+
+@pytest.mark.parametrize("which", ["the net", "the file"])
+def test_the_net_in_float64_says_whose_rounding_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    net = save(tmp_path, *(CANCELLING if which == "the net" else SMALL))
+    deep = copy.deepcopy(net).double()
+
+    def open_exact(path: Path) -> Engine:
+        def run(inputs: Mapping[str, Array]) -> list[Array]:
+            with torch.no_grad():
+                top = deep(torch.from_numpy(inputs["data"]).double())["score"].numpy()
+            return [(top + (0 if which == "the net" else 3e-5 * np.abs(top).max())).astype(np.float32)]
+
+        return Engine("exact", run)
+
+    monkeypatch.setattr(program_file, "open_program", open_exact)
+    assert export(tmp_path, "a.pt2") == 0
+    said = re.search(r"from the net in float64 the file is (\S+), the net in float32 (\S+)", capsys.readouterr().out)
+    assert said is not None
+    file, plain = map(float, said.groups())
+    assert min(file, plain) < 1e-6 and 1e-5 < max(file, plain) < 1e-4
+    assert (file < plain) == (which == "the net")
 
 
 def test_a_stop_during_the_check_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
