@@ -127,8 +127,7 @@ def save_weights(
     try:
         form.write(path, plain, net_name, types or {})
     except OSError as error:
-        why = error.strerror or str(error).rstrip(".")
-        raise WeightsError(f"{name}: cannot be written: {why}. Nothing was replaced.") from error
+        raise _unwritten(path, error) from error
 
 
 def count_blobs(weights: Mapping[str, Sequence[Array]]) -> dict[str, int]:
@@ -219,8 +218,12 @@ def save_net(
         else:
             form.write(path, weights, net.name, types or {})
     except OSError as error:
-        why = error.strerror or str(error).rstrip(".")
-        raise WeightsError(f"{os.fspath(path)}: cannot be written: {why}. Nothing was replaced.") from error
+        raise _unwritten(path, error) from error
+
+
+def _unwritten(path: str | os.PathLike[str], error: OSError) -> WeightsError:
+    why = error.strerror or str(error).rstrip(".")
+    return WeightsError(f"{os.fspath(path)}: cannot be written: {why}. Nothing was replaced.")
 
 
 def _arrays(blobs: Iterable[Tensor], path: str | os.PathLike[str], layer: str) -> list[Array]:
