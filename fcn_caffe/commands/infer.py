@@ -207,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _prepare(arguments: argparse.Namespace, ranks: Ranks) -> tuple[AnswerRun, list[ImageFile]]:
     """Check all that can be checked, load the net; return what runs, and the files that are to be answered."""
-    from fcn_caffe.evaluation.answers import class_card, find_files
+    from fcn_caffe.evaluation.answers import find_files, names_and_colours
     from fcn_caffe.evaluation.average import Average
     from fcn_caffe.host.devices import torch_device
 
@@ -222,7 +222,7 @@ def _prepare(arguments: argparse.Namespace, ranks: Ranks) -> tuple[AnswerRun, li
     outputs.check(files)
     with ranks.first_before_others():  # what --fast has measured is kept in a file
         segment = _segmenter(arguments, device, crf, average)
-    outputs.names, outputs.colours = class_card(arguments.net, arguments.weights, segment.classes)
+    outputs.names, outputs.colours = names_and_colours(arguments.net, arguments.weights, segment.classes)
     outputs.make_folders()
     wanted = [file for file in files if not (arguments.skip_existing and outputs.is_done(file, segment.classes))]
     if len(wanted) < len(files):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fcn_caffe.evaluation.details import Details
     from fcn_caffe.evaluation.edges import EdgeScores, score_edges
     from fcn_caffe.evaluation.features import extract_features
-    from fcn_caffe.evaluation.infer import Answer, Segmenter, find_images, net_mean, trained_net
+    from fcn_caffe.evaluation.infer import Answer, Segmenter, net_mean, trained_net
     from fcn_caffe.evaluation.metrics import METRICS, NAMES, ConfusionMatrix, Scores
     from fcn_caffe.evaluation.net_inputs import check_preprocessing, net_preprocessing, trained_preprocessing
     from fcn_caffe.evaluation.predictions import PredictionWriter, voc_writer
@@ -53,7 +53,6 @@ __all__ = [
     "draw_confusion",
     "extract_features",
     "find_files",
-    "find_images",
     "format_scores",
     "heads",
     "net_mean",
@@ -88,7 +87,6 @@ _MODULES = {
     "draw_confusion": "confusion_picture",
     "extract_features": "features",
     "find_files": "answers",
-    "find_images": "infer",
     "format_scores": "score",
     "heads": "score",
     "net_mean": "infer",

@@ -14,9 +14,9 @@ import numpy as np
 
 from fcn_caffe.data.readers.frames import FILM_SUFFIXES, count_pages, film_rate, is_film, read_film, read_pages
 from fcn_caffe.data.readers.image_files import IMAGE_SUFFIXES, Float32, UInt8, read_image
-from fcn_caffe.data.readers.labels import read_classes
 from fcn_caffe.errors import DataError
-from fcn_caffe.evaluation.infer import Answer, find_images
+from fcn_caffe.evaluation.infer import Answer
+from fcn_caffe.evaluation.net_inputs import class_card
 from fcn_caffe.host import pictures
 from fcn_caffe.host.atomic import atomic_write, check_folder
 from fcn_caffe.host.films import AddFrame, film_writer
@@ -25,7 +25,7 @@ from fcn_caffe.net.graph import read_net
 from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.weights.record import read_preprocessing
 
-__all__ = ["AnswerFiles", "ImageFile", "Picture", "class_card", "count_labels", "find_files"]
+__all__ = ["AnswerFiles", "ImageFile", "Picture", "count_labels", "find_files", "names_and_colours"]
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,10 @@ def find_files(
     suffixes = (*IMAGE_SUFFIXES, *FILM_SUFFIXES) if frames else IMAGE_SUFFIXES
     found: list[ImageFile] = []
     for place in map(Path, places):
+        if not place.exists():
+            raise DataError(f"{place}: no such image or folder.")
         if not place.is_dir():
-            found += [_image_file(path, path.stem, frames) for path in find_images(place)]
+            found.append(_image_file(place, place.stem, frames))
             continue
         if recursive:
             paths = _walk(place, suffixes, [folder.resolve() for folder in leave_out])
@@ -307,13 +309,13 @@ class AnswerFiles:
         return film_writer(path, film_rate(file.path))
 
 
-def class_card(
+def names_and_colours(
     net: str | os.PathLike[str], weights: str | os.PathLike[str], classes: int
 ) -> tuple[list[str], UInt8 | None]:
     """Return the names and the colours of a net's classes: no names and None where nothing says them.
 
-    Names are those of the record beside the weights, of `classes.txt` beside the net, or of the net's data set; colours
-    are the record's.
+    They are those of the record beside the weights, else of `classes.txt` beside the net; names also of the net's data
+    set.
 
     Args:
         net: the net's file.
@@ -324,15 +326,11 @@ def class_card(
         WeightsError: the record cannot be read.
         DataError: `classes.txt` cannot be read.
     """
-    record = read_preprocessing(weights)
-    colours = None
-    if record is not None and record.colors is not None and len(record.colors) == classes:
-        colours = np.array(record.colors, np.uint8)
-    if record is not None and record.classes is not None and len(record.classes) == classes:
-        return list(record.classes), colours
-    card = Path(net).parent / "classes.txt"
-    lists = [read_classes(card)] if card.is_file() else []
-    for phase in (TEST, TRAIN):
+    cards = [card for card in (read_preprocessing(weights), class_card(Path(net))) if card is not None]
+    colors = next((card.colors for card in cards if card.colors is not None and len(card.colors) == classes), None)
+    colours = None if colors is None else np.array(colors, np.uint8)
+    lists = [list(card.classes) for card in cards if card.classes is not None]
+    for phase in (TEST, TRAIN) if all(len(names) != classes for names in lists) else ():
         for layer in read_net(net, phase).layer:
             if layer.type == "Python" and not layer.bottom:
                 module = find_module(layer.python_param.module, Path(net).parent)

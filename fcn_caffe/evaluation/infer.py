@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fcn_caffe.data.readers.image_files import IMAGE_SUFFIXES, Float32, UInt8, image_blob, read_image
+from fcn_caffe.data.readers.image_files import Float32, UInt8, image_blob
 from fcn_caffe.errors import DataError, WeightsError
 from fcn_caffe.evaluation.average import Average
 from fcn_caffe.evaluation.crf import DenseCrf, refuse_tile
@@ -26,7 +25,7 @@ from fcn_caffe.net.strips import Span
 from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.weights.transfer import copy_weights, count_blobs, load_weights
 
-__all__ = ["Answer", "Segmenter", "find_images", "net_mean", "trained_net"]
+__all__ = ["Answer", "Segmenter", "net_mean", "trained_net"]
 
 ON_DISK = 256 << 20  # bytes: larger probabilities are not held in memory
 
@@ -81,19 +80,6 @@ def net_mean(path: str | os.PathLike[str], paths: Paths | None = None) -> tuple[
             if mean is not None:
                 return mean
     return None
-
-
-def find_images(place: str | os.PathLike[str]) -> list[Path]:
-    """List one image file, or all images of a folder by name. Raises: DataError where there are none."""
-    path = Path(place)
-    if path.is_dir():
-        images = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-        if not images:
-            raise DataError(f"{path}: has no images ({', '.join(IMAGE_SUFFIXES)}).")
-        return images
-    if not path.exists():
-        raise DataError(f"{path}: no such image or folder.")
-    return [path]
 
 
 class Answer:
@@ -299,8 +285,3 @@ class Segmenter:
                 f"net '{self.net.name}': blob '{self.score}' is {show(scores)} for {len(images)} images. "
                 "The net takes one image at a time: leave out --batch."
             )
-
-    def read(self, path: str | os.PathLike[str]) -> tuple[UInt8, UInt8]:
-        """Read an image file and segment it; return image and labels. Raises: DataError naming the file."""
-        rgb = read_image(path)
-        return rgb, self(rgb)

@@ -28,6 +28,7 @@ from fcn_caffe.weights.record import PathLike, Preprocessing, differences, read_
 
 __all__ = [
     "check_preprocessing",
+    "class_card",
     "known_preprocessing",
     "net_preprocessing",
     "photograph_mean",
@@ -99,11 +100,11 @@ def net_preprocessing(
         for layer in read_net(place, phase, stages).layer:
             if not layer.bottom and preprocessing == Preprocessing():
                 preprocessing = _data_layer(layer, place, paths)
-    card = _class_card(place)
+    card = class_card(place)
     return preprocessing if card is None else preprocessing.with_facts_of(card)
 
 
-def _class_card(net: Path | None) -> Preprocessing | None:
+def class_card(net: Path | None) -> Preprocessing | None:
     """Return the classes and colours that `classes.txt` beside a net's file names; None where there is no such file."""
     card = None if net is None else net.parent / "classes.txt"
     if card is None or not card.is_file():
@@ -145,7 +146,7 @@ def trained_preprocessing(net: Net, starts: Iterable[PathLike] = ()) -> Preproce
 
 def _trained_classes(net: Net, counts: Iterable[int]) -> Preprocessing:
     """Return the classes of a net whose score blobs have so many channels."""
-    card = _class_card(net.path)
+    card = class_card(net.path)
     if card is not None:  # of another number, it contradicts the net, and no other names are sure either
         return card if card.classes is not None and len(card.classes) in counts else Preprocessing()
     names = next(filter(None, (class_names(net, count) for count in sorted(counts, reverse=True))), None)

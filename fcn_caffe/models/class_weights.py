@@ -50,8 +50,8 @@ def read_class_weights(path: Path, names: Sequence[str]) -> list[float]:
             raise DataError(f"{path}: H is not diagonal: name it in the net by hand, infogain_loss_param {{ source }}.")
         return _checked([float(weight) for weight in np.diag(square)], path)
     weights: dict[str, float] = {}
-    for number, line in read_rules(path, "class weights"):
-        key, _, value = (part.strip() for part in line.rpartition(":"))
+    for number, rule, line in read_rules(path, "class weights"):
+        key, _, value = (part.strip() for part in rule.rpartition(":"))
         name = names[int(key)] if re.fullmatch(r"\d+", key) and key not in names and int(key) < len(names) else key
         if name not in names or name in weights or not re.fullmatch(r"\d*\.?\d+(e-?\d+)?", value):
             raise DataError(f"{path}:{number}: expected `NAME: WEIGHT`, once a class, got {line!r:.60}.")

@@ -446,6 +446,7 @@ def test_greys_and_equal_colours_are_no_colours(folder, table):
     ("card", "colors"),
     [
         ("0: a  # 1 2 3\n1: b # 4,5,6\n", [(1, 2, 3), (4, 5, 6)]),
+        ("\ufeff0: a  # 1 2 3\n", [(1, 2, 3)]),  # as Windows' editors begin a file
         ("0: a  # 1 2 3\n1: b\n", None),
         ("0: a  # 1 2 3\n1: b # 4 5 256\n", None),
         ("0: a  # 1 2 3\n1: b # 4 5 6 7\n", None),

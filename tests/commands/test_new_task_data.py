@@ -632,7 +632,10 @@ def test_class_weights_of_a_file(tmp_path, capsys):
     ("text", "message"),
     [
         ("cat: 1\n", "has no weight of dog"),
-        ("cat: 1\ncat: 2\ndog: 1\n", "weights.txt:2: expected `NAME: WEIGHT`, once a class"),
+        (
+            "cat: 1\ncat: 2  # again\ndog: 1\n",
+            "weights.txt:2: expected `NAME: WEIGHT`, once a class, got 'cat: 2  # again'",
+        ),
         ("cat: -1\ndog: 1\n", "weights.txt:1: expected"),
         ("cow: 1\n", "weights.txt:1: expected"),
         ("cat: 0\ndog: 0\n", "should be numbers from 0, and one above"),

@@ -10,6 +10,7 @@ from data_layers import start as start_layer
 from data_layers import step
 from PIL import Image
 
+from fcn_caffe.data.readers.image_files import image_size, read_image
 from fcn_caffe.data.sets.folder_layers import FolderSegData
 from fcn_caffe.errors import DataError, SolverError
 from fcn_caffe.host.paths import DATA_ROOT_VARIABLE
@@ -164,6 +165,23 @@ def test_exif_orientation_is_applied_to_photographs(folder):
     layer, blobs = start(**folder)
     assert step(layer, blobs)[0].shape == (1, 3, 4, 6)
     assert layer.largest_image() == ("a", 4, 6)
+
+
+def test_a_png_that_notes_its_turn_behind_its_pixels(tmp_path: Path) -> None:
+    path, exif = tmp_path / "a.png", Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((6, 4, 3), np.uint8)).save(path, exif=exif)
+    data, chunks = path.read_bytes(), []
+    place = 8
+    while place < len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        chunks.append(data[place:end])
+        place = end
+    chunks.sort(key=lambda chunk: (b"IHDR", b"IDAT", b"eXIf", b"IEND").index(chunk[4:8]))
+    path.write_bytes(data[:8] + b"".join(chunks))
+    assert read_image(path).shape[:2] == image_size(path) == (4, 6)
+    path.write_bytes(data[:8] + b"".join(chunks[:2])[:-6])  # cut off in its pixels
+    assert image_size(path) == (6, 4)
 
 
 def test_a_step_on_the_largest_image_has_to_fit(folder, monkeypatch):

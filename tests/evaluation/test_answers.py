@@ -382,6 +382,15 @@ def test_legends_name_the_classes_of_the_picture(place: Path, run: Infer) -> Non
         assert (np.abs(swatches - colour).max(1) < 40).sum() > 50
 
 
+def test_colours_of_a_card_beside_the_net(place: Path, run: Infer) -> None:
+    image = save(place / "a.png", 9, 12)
+    (place / "classes.txt").write_text("0: ground  # 0 0 0\n1: horse  # 9 8 7\n2: sky  # 1 2 3\n")
+    write_preprocessing(place / "net.caffemodel", Preprocessing("BGR"))
+    assert run(image) == 0
+    with Image.open(place / "out" / "a.png") as labels:
+        assert labels.getpalette()[:9] == [0, 0, 0, 9, 8, 7, 1, 2, 3]
+
+
 def test_letters_that_the_font_has_not() -> None:
     with_accents = pictures.add_legend(noise(20, 30), [((1, 2, 3), "1 Bär 馬")])
     without = pictures.add_legend(noise(20, 30), [((1, 2, 3), "1 Bar ?")])

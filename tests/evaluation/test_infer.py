@@ -7,7 +7,8 @@ from PIL import Image
 from fcn_caffe import TEST, Net
 from fcn_caffe.commands.infer import main
 from fcn_caffe.errors import DataError
-from fcn_caffe.evaluation.infer import Segmenter, find_images, net_mean
+from fcn_caffe.evaluation import find_files
+from fcn_caffe.evaluation.infer import Segmenter, net_mean
 from fcn_caffe.weights.record import Preprocessing, write_preprocessing
 from fcn_caffe.weights.transfer import save_weights
 
@@ -151,7 +152,7 @@ def test_refusals(place, capsys, what, message):
 @pytest.mark.parametrize(
     ("card", "message"),
     [
-        ("ground\n", "classes.txt:1: expected `INDEX: NAME`, got 'ground'."),
+        ("ground # 1\n", "classes.txt:1: expected `INDEX: NAME`, got 'ground # 1'."),
         ("\u00b2: ground\n", "classes.txt:1: expected `INDEX: NAME`"),
         (f"{'1' * 5000}: ground\n", "classes.txt:1: expected `INDEX: NAME`"),
         ("# nothing\n", "classes.txt: names no class. Write lines of `INDEX: NAME`, or remove it."),
@@ -197,7 +198,7 @@ def test_segmenter_refuses_nets_without_deploy_form(place, tmp_path):
         smaller(np.zeros((6, 9, 3), np.uint8))
 
 
-def test_find_images_sorts_and_skips_others(tmp_path):
+def test_find_files_sorts_and_skips_others(tmp_path):
     for name in ("b.JPG", "a.png", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
-    assert [path.name for path in find_images(tmp_path)] == ["a.png", "b.JPG"]
+    assert [file.path.name for file in find_files([tmp_path])] == ["a.png", "b.JPG"]

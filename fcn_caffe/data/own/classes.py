@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fcn_caffe.data.own.formats.source import ClassName, refuse_repeated
+from fcn_caffe.data.readers.labels import noted_color, read_rules
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.text import did_you_mean
 
@@ -30,7 +31,6 @@ MOST = 255
 Changes = Mapping[str, str | None]
 
 _VOID_NAMES = ("void", "ignore")
-_COLOUR = r"(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3})"
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,6 @@ class ClassTable:
     lookup: list[int]
 
 
-def _read_lines(path: Path, what: str) -> list[tuple[int, str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the {what} cannot be read ({error}).") from error
-    lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
-    return [(number, line) for number, line in lines if line and not line.startswith("#")]
-
-
 def read_class_file(path: Path) -> list[ClassName]:
     """Read classes in order: `NAME`, `NAME RED GREEN BLUE`, or a class card's `INDEX: NAME  # RED GREEN BLUE` a line.
 
@@ -57,12 +48,10 @@ def read_class_file(path: Path) -> list[ClassName]:
         DataError: Naming file and line.
     """
     classes: list[ClassName] = []
-    for number, line in _read_lines(path, "list of classes"):
-        text, _, remark = line.partition("#")
-        match = re.match(r"(\d+)\s*:\s*", text)
-        index, (name, own) = match and match[1], _name_and_colour(text[match.end() if match else 0 :].strip())
-        noted = re.match(rf"\s*{_COLOUR}\s*$", remark)
-        parts = [int(part) for part in (own or (noted.groups() if noted else ()))]
+    for number, rule, line in read_rules(path, "list of classes"):
+        match = re.match(r"(\d+)\s*:\s*", rule)
+        index, (name, own) = match and match[1], _name_and_colour(rule[match.end() if match else 0 :])
+        parts = list(map(int, own)) if own else list(noted_color(line) or ())
         if not name or any(part > 255 for part in parts):
             raise DataError(f"{path}:{number}: expected `NAME` or `NAME RED GREEN BLUE`, got {line!r:.60}.")
         if index is not None and (len(index) > 9 or int(index) != len(classes)):
@@ -103,7 +92,7 @@ def read_changes(path: Path | None, merged: Sequence[str] = (), dropped: Sequenc
             raise DataError(f"{where}: what becomes of the class {old!r} is said twice. Say it once.")
         changes[old] = new
 
-    for number, line in _read_lines(path, "map of classes") if path is not None else ():
+    for number, _, line in read_rules(path, "map of classes") if path is not None else ():
         old, equals, target = (part.strip() for part in line.partition("="))
         if not equals or not old or not target:
             raise DataError(f"{path}:{number}: expected `old = new` or `old = void`, got {line!r:.60}.")

@@ -98,7 +98,7 @@ class _Writer:
         label_picture(label, self.colours).save(path, format="PNG")
         counts = np.bincount(label.ravel(), minlength=256)
         held = {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
-        return Pair(name, photograph, path), FileReport(origin, held, False, (label.shape[1], label.shape[0]))
+        return Pair(name, photograph, path), FileReport(origin, held, False, label.shape[:2])
 
 
 def class_colours(classes: Sequence[ClassName]) -> UInt8:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fcn_caffe.data.readers.image_files import opened_image, read_image, read_index_image
+from fcn_caffe.data.readers.image_files import image_size, read_image, read_index_image
 from fcn_caffe.data.readers.labels import LabelMap
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.pictures import VOID_COLOUR, palette
@@ -35,7 +35,7 @@ class Pair:
 
 @dataclass
 class FileReport:
-    """What one label file holds: pixels by value, or by 24-bit colour where `coloured`; its (W, H)."""
+    """What one label file holds: pixels by value, or by 24-bit colour where `coloured`; its (H, W)."""
 
     label: Path
     counts: dict[int, int]
@@ -65,7 +65,7 @@ class LabelReport:
     def add(self, file: FileReport) -> None:
         """Add what one file holds."""
         (self.coloured if file.coloured else self.grey).append(file.label)
-        self.sizes.add(file.size[::-1])
+        self.sizes.add(file.size)
         total = sum(file.counts.values())
         for value, count in file.counts.items():
             self.counts[value] = self.counts.get(value, 0) + count
@@ -101,13 +101,6 @@ def show_value(value: int, coloured: bool) -> str:
     return f"{value >> 16} {(value >> 8) & 255} {value & 255}" if coloured else str(value)
 
 
-def _image_size(path: Path) -> tuple[int, int]:
-    """Return (width, height) after EXIF orientation; only the header is read."""
-    with opened_image(path) as image:
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        return (image.height, image.width) if turned else (image.width, image.height)
-
-
 def look(pair: Pair, mapping: LabelMap | None = None) -> FileReport:
     """Count the values of one label file.
 
@@ -127,14 +120,14 @@ def look(pair: Pair, mapping: LabelMap | None = None) -> FileReport:
             f"{pair.label}: has {len(values)} different {'colours' if coloured else 'values'}: no label image. "
             "Was it saved as JPEG, or is it a photograph? Labels must be lossless, one value per class."
         )
-    size, image_size = (label.shape[1], label.shape[0]), _image_size(pair.image)
-    if size != image_size:
+    height, width = image_size(pair.image)
+    if label.shape[:2] != (height, width):
         raise DataError(
-            f"{pair.label}: the label is {size[0]}x{size[1]}, "
-            f"its image {pair.image} is {image_size[0]}x{image_size[1]} (after EXIF orientation). "
+            f"{pair.label}: the label is {label.shape[1]}x{label.shape[0]}, "
+            f"its image {pair.image} is {width}x{height} (after EXIF orientation). "
             "They should be of one size."
         )
-    return FileReport(pair.label, dict(zip(values.tolist(), counts.tolist(), strict=True)), coloured, size)
+    return FileReport(pair.label, dict(zip(values.tolist(), counts.tolist(), strict=True)), coloured, (height, width))
 
 
 def check_folder(pairs: Sequence[Pair], mapping: LabelMap | None = None) -> LabelReport:

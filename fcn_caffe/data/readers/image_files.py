@@ -127,9 +127,24 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """
     with opened_image(path) as image:
         width, height = image.size
-        has_exif = image.format != "PNG" or "exif" in image.info  # Pillow looks for a PNG's behind its pixels, too
+        # Pillow decodes a PNG to look behind its pixels, too.
+        has_exif = image.format != "PNG" or "exif" in image.info or _ends_with_notes(path)
         is_turned = has_exif and image.getexif().get(ExifTags.Base.Orientation, 1) > 4
     return (width, height) if is_turned else (height, width)
+
+
+def _ends_with_notes(path: str | os.PathLike[str]) -> bool:
+    """Whether a PNG file has something else than its end behind its pixels; false where it is cut off."""
+    with open(path, "rb") as file:
+        file.seek(8)
+        seen = b""
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if seen == b"IDAT" and kind not in (b"IDAT", b"IEND"):
+                return True
+            seen = kind
+            file.seek(length + 4, os.SEEK_CUR)
+    return False
 
 
 def read_image(path: str | os.PathLike[str], *, apply_orientation: bool = True) -> UInt8:

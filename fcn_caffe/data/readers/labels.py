@@ -16,27 +16,39 @@ import numpy as np
 from fcn_caffe.data.readers.image_files import Integers, opened_image, read_index_image
 from fcn_caffe.errors import DataError
 
-__all__ = ["LabelMap", "check_labels", "read_classes", "read_colors", "read_label", "read_palette", "read_rules"]
+__all__ = [
+    "LabelMap",
+    "check_labels",
+    "noted_color",
+    "read_classes",
+    "read_colors",
+    "read_label",
+    "read_palette",
+    "read_rules",
+]
 
 _WITHOUT_RULE = "has no rule in the label mapping. Add one, to a class or to the void."
 
 
-def _text(path: str | os.PathLike[str], what: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the {what} cannot be read ({error}).") from error
-
-
-def read_rules(path: str | os.PathLike[str], what: str) -> list[tuple[int, str]]:
-    """Return the lines of a text file that are more than a comment behind `#`, without it, with their numbers from 1.
+def read_rules(path: str | os.PathLike[str], what: str) -> list[tuple[int, str, str]]:
+    """Return the lines of a text file that are more than a comment: number from 1, text before `#`, whole line.
 
     Raises:
         DataError: where the file cannot be read; `what` names its kind there.
     """
-    lines = enumerate(_text(path, what).splitlines(), 1)
-    stripped = ((number, line.split("#")[0].strip()) for number, line in lines)
-    return [(number, line) for number, line in stripped if line]
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: the {what} cannot be read ({error}).") from error
+    lines = enumerate(map(str.strip, text.splitlines()), 1)
+    rules = ((number, line.partition("#")[0].rstrip(), line) for number, line in lines)
+    return [(number, rule, line) for number, rule, line in rules if rule]
+
+
+def noted_color(line: str) -> tuple[int, int, int] | None:
+    """Return the three numbers that a line of a class card has behind `#`; None where something else is there."""
+    match = re.fullmatch(r"[^#]*#\s*(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3})\s*", line)
+    return None if match is None else (int(match[1]), int(match[2]), int(match[3]))
 
 
 class LabelMap:
@@ -60,8 +72,8 @@ class LabelMap:
         """
         values: dict[int, int] = {}
         colours: dict[tuple[int, int, int], int] = {}
-        for number, line in read_rules(path, "label mapping"):
-            source, colon, target = line.partition(":")
+        for number, rule, line in read_rules(path, "label mapping"):
+            source, colon, target = rule.partition(":")
             try:
                 parts = [int(part) for part in source.replace(",", " ").split()]
                 index = int(target)
@@ -171,8 +183,8 @@ def read_classes(path: str | os.PathLike[str]) -> list[str]:
         DataError: naming file and line.
     """
     names: dict[int, str] = {}
-    for number, line in read_rules(path, "class card"):
-        index, colon, name = line.partition(":")
+    for number, rule, line in read_rules(path, "class card"):
+        index, colon, name = rule.partition(":")
         if not colon or not re.fullmatch("[0-9]{1,9}", index.strip()) or not name.strip():
             raise DataError(f"{path}:{number}: expected `INDEX: NAME`, got {line!r}.")
         names[int(index)] = name.strip()
@@ -189,10 +201,7 @@ def read_colors(path: str | os.PathLike[str]) -> list[tuple[int, int, int]] | No
     Raises:
         DataError: naming file and line.
     """
-    colors: dict[int, tuple[int, int, int]] = {}
-    for line in _text(path, "class card").splitlines():
-        match = re.fullmatch(r"\s*(\d{1,9})\s*:[^#]*#\s*(\d{1,3})[ ,]+(\d{1,3})[ ,]+(\d{1,3})\s*", line)
-        if match is not None and max(map(int, match.groups()[1:])) <= 255:
-            colors[int(match[1])] = int(match[2]), int(match[3]), int(match[4])
     count = len(read_classes(path))
-    return [colors[index] for index in range(count)] if len(colors) == count else None
+    noted = {int(rule.partition(":")[0]): noted_color(line) for _, rule, line in read_rules(path, "class card")}
+    colors = [color for index in range(count) if (color := noted[index]) is not None and max(color) <= 255]
+    return colors if len(colors) == count else None
