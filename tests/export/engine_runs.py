@@ -111,12 +111,19 @@ def difference(found: Sequence[Array], wanted: Sequence[Array]) -> str:
     return ""
 
 
-def compare(net: Net, runs: Mapping[str, Run], inputs: Blobs, outputs: Sequence[str]) -> dict[str, str]:
-    """Run every engine on inputs of one size; return by engine what is wrong, empty where nothing is."""
+def answer(net: Net, inputs: Blobs, outputs: Sequence[str]) -> list[Array]:
+    """Return a net's outputs, as of its first forward: files keep no state."""
+    for layer in net.layers_in_order:
+        if hasattr(layer, "reset"):
+            layer.reset()
     with torch.no_grad():
         blobs = net(inputs, keep=outputs)
-    wanted = [blobs[name].numpy() for name in outputs]
-    found = {}
+    return [blobs[name].numpy() for name in outputs]
+
+
+def compare(net: Net, runs: Mapping[str, Run], inputs: Blobs, outputs: Sequence[str]) -> dict[str, str]:
+    """Run every engine on inputs of one size; return by engine what is wrong, empty where nothing is."""
+    wanted, found = answer(net, inputs, outputs), {}
     for engine, run in runs.items():
         try:
             tops = run({name: blob.numpy().copy() for name, blob in inputs.items()})

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from engine_runs import difference, open_onnxruntime
+from engine_runs import answer, difference, open_onnxruntime
 from fork_cases import ForkCase, case_names
 from oracle import arrays, cases, load
 from places import GOLDEN
@@ -38,6 +38,7 @@ from fcn_caffe.layers.base import REGISTRY
 from fcn_caffe.proto import caffe_pb2, parse_text
 
 TOGETHER = 30
+Cases = Iterator[tuple[str, Net, dict[str, np.ndarray]]]  # name, net, inputs
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,7 @@ class Subject:
     outputs: list[str]
 
     def wanted(self) -> list[np.ndarray]:
-        with torch.no_grad():
-            blobs = self.net(self.inputs, keep=self.outputs)
-        return [blobs[name].detach().numpy() for name in self.outputs]
+        return answer(self.net, self.inputs, self.outputs)
 
 
 class Many(nn.Module):
@@ -72,7 +71,7 @@ class Many(nn.Module):
         return tuple(tops)
 
 
-def golden_layers() -> Iterator[tuple[str, Net, dict[str, np.ndarray]]]:
+def golden_layers() -> Cases:
     data = load("layers")
     for case in cases("layers"):
         net = Net(parse_text(str(data[f"{case}/prototxt"]), caffe_pb2.NetParameter), TEST)
@@ -80,7 +79,7 @@ def golden_layers() -> Iterator[tuple[str, Net, dict[str, np.ndarray]]]:
         yield case, net, dict(zip(net.graph.inputs, arrays(data, f"{case}/bottom"), strict=False))
 
 
-def golden_cases() -> Iterator[tuple[str, Net, dict[str, np.ndarray]]]:
+def golden_cases() -> Cases:
     with open(GOLDEN / "cases" / "cases.tsv", newline="") as table:
         names = [row["case"] for row in csv.DictReader(table, delimiter="\t") if row["caffe"] == "runs"]
     for name in names:
@@ -94,19 +93,19 @@ def golden_cases() -> Iterator[tuple[str, Net, dict[str, np.ndarray]]]:
         yield name, net, {key: value for key, value in steps.items() if key in net.graph.inputs}
 
 
-def fork_layers() -> Iterator[tuple[str, Net, dict[str, np.ndarray]]]:
+def fork_layers() -> Cases:
     for name in case_names():
         case = ForkCase(name)
         yield name, case.net(), {key: value.numpy() for key, value in case.arrays("inputs").items()}
 
 
-def random_layers(folder: Path, every: int) -> Iterator[tuple[str, Net, dict[str, np.ndarray]]]:
+def random_layers(folder: Path, every: int, start: int = 0) -> Cases:
     spec = importlib.util.spec_from_file_location("replay", folder / "replay.py")
     assert spec and spec.loader
     replay = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(replay)
     for place, (case, outcome, _, _) in enumerate(replay.load("random_layers")):
-        if place % every or outcome != "ok" or case["kind"] != "net":
+        if place % every != start or outcome != "ok" or case["kind"] != "net":
             continue
         try:
             net = Net(parse_text(case["prototxt"], caffe_pb2.NetParameter), TEST)
@@ -173,7 +172,7 @@ def run(subjects: Sequence[Subject]) -> dict[str, str]:
     return found
 
 
-def sweep(what: str, nets: Iterator[tuple[str, Net, dict[str, np.ndarray]]]) -> None:
+def sweep(what: str, nets: Cases) -> None:
     left, subjects = Counter[str](), list[Subject]()
     for each in nets:
         made = make_subject(*each)

@@ -94,25 +94,17 @@ def run_case(net: Net, inputs: Mapping[str, Tensor]) -> tuple[dict[str, str], st
         sample, other = ({name: resized(blob, *more) for name, blob in smallest.items()} for more in _pairs(samples))
         if not takes(net, sample, outputs) or not takes(net, other, outputs):
             continue
-        engines = open_all(forgetful(net), sample, outputs)
-        found, more = (compare(forgetful(net), engines, each, outputs) for each in (smallest, other))
+        engines = open_all(net, sample, outputs)
+        found, more = (compare(net, engines, each, outputs) for each in (smallest, other))
         if not any("Expected input" in result["torch.export"] for result in (found, more)):
             return {engine: found[engine] or more[engine] for engine in ENGINES}, taken
-    engines = open_all(forgetful(net), smallest, outputs)
-    return compare(forgetful(net), engines, smallest, outputs), SIZES[2]
+    engines = open_all(net, smallest, outputs)
+    return compare(net, engines, smallest, outputs), SIZES[2]
 
 
 def _pairs(sample: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
     """The sample's growth, and a smaller one."""
     return sample, (min(sample[0], 1), min(sample[1], 1))
-
-
-def forgetful(net: Net) -> Net:
-    """Return the net with no state from its last forward."""
-    for layer in net.layers_in_order:
-        if hasattr(layer, "reset"):
-            layer.reset()
-    return net
 
 
 def takes(net: Net, inputs: Mapping[str, Tensor], outputs: list[str]) -> bool:

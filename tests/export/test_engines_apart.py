@@ -29,14 +29,15 @@ try:
 except KeyboardInterrupt:
     print("interrupted")
 """
+FILES = ("engines_traps.py", "engines_sizes.py", "engines_table.py", "engines_golden.py")
 PACKAGES = ("onnxscript", "onnxruntime", "openvino", "cv2")
 pytestmark = [pytest.mark.needs_package(name) for name in PACKAGES]
 
 
-@pytest.mark.parametrize("file", ["engines_traps.py", "engines_sizes.py", "engines_table.py"])
-def test_in_a_process_of_its_own(file: str) -> None:
+def test_in_a_process_of_their_own() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
-    done = subprocess.run([*command, str(Path(__file__).with_name(file))], capture_output=True, text=True)
+    files = [str(Path(__file__).with_name(name)) for name in FILES]
+    done = subprocess.run([*command, *files], capture_output=True, text=True)
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-3000:] + done.stderr[-1000:]
 
 
