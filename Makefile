@@ -1,7 +1,7 @@
 # `make check` needs no data and takes seconds; `make test` is what .ci/run runs.
 PYTHON ?= python3
 
-.PHONY: check test quick coverage docs nets format protobuf-runtimes lower-bounds fuzz campaign interrupts
+.PHONY: check test quick coverage docs nets format protobuf-runtimes lower-bounds fuzz campaign interrupts kills
 
 check: audit-dependencies
 	$(PYTHON) -m ruff check .
@@ -62,3 +62,7 @@ INPUTS ?= 1000000
 SEED ?= 0
 campaign:
 	PYTHONPATH=.:tests $(PYTHON) -m campaign.run --inputs $(INPUTS) --seed $(SEED) --out campaign
+
+# A thousand kills of the tools at random instants, other ones each time; `make test` takes a share, the same ones each time.
+kills:
+	$(PYTHON) tests/reliability/kills.py --kills 1000 --seed $$(date +%s)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,15 @@ def needs_linux() -> None:
         pytest.skip("needs Linux")
 
 
+def needs_own_mounts() -> None:
+    """Skip the test where a person may not mount a disk of their own, which Linux allows in a name space of its own."""
+    if sys.platform != "linux" or shutil.which("unshare") is None:
+        pytest.skip("needs Linux's unshare")
+    command = ["unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount in a name space of one's own")
+
+
 def needs_cuda(there: bool = True) -> None:
     """Skip the test where there is no GPU; with False, where there is one."""
     import torch
@@ -55,5 +65,6 @@ NEEDS: dict[str, Callable[..., object]] = {
     "needs_package": needs_package,
     "needs_program": needs_program,
     "needs_linux": needs_linux,
+    "needs_own_mounts": needs_own_mounts,
     "needs_cuda": needs_cuda,
 }

@@ -90,15 +90,16 @@ def write_rewritten(files: RewriteFiles, param: caffe_pb2.NetParameter, weights:
     """
     from fcn_caffe.evaluation.net_inputs import source_preprocessing
     from fcn_caffe.proto import write_text
-    from fcn_caffe.weights.record import write_preprocessing
+    from fcn_caffe.weights.record import record_path, recorded
     from fcn_caffe.weights.transfer import save_weights
 
     with atomic_write(files.out, "w") as file:
         file.write(f"# Made of {Path(files.source).name} by tools/{tool}.py.\n" + write_text(param))
-        if files.weights_out:
+        said = f"wrote {files.out}"
+        if files.weights and files.weights_out:
             # The net's file takes its place only when the weights are whole.
-            save_weights(files.weights_out, weights, param.name, {layer.name: layer.type for layer in param.layer})
-    print(f"wrote {files.out}")
-    if files.weights and files.weights_out:
-        record = source_preprocessing(files.weights)
-        print(f"wrote {files.weights_out}\nwrote {write_preprocessing(files.weights_out, record)}: {record}")
+            record = source_preprocessing(files.weights)
+            with recorded(files.weights_out, record) as place:
+                save_weights(place, weights, param.name, {layer.name: layer.type for layer in param.layer})
+            said += f"\nwrote {files.weights_out}\nwrote {record_path(files.weights_out)}: {record}"
+    print(said)

@@ -212,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fcn_caffe.commands._parts.port_check import check
     from fcn_caffe.evaluation.net_inputs import net_preprocessing, refuse_differences
     from fcn_caffe.weights.formats import format_of, format_to_write
-    from fcn_caffe.weights.record import write_preprocessing
+    from fcn_caffe.weights.record import record_path, recorded
     from fcn_caffe.weights.transfer import load_weights, save_weights
 
     source, target = arguments.source, arguments.target
@@ -234,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not arguments.ignore_preprocessing:
             refuse_differences(record, arguments.net, source)
         record = net_preprocessing(arguments.net).with_facts_of(record)
-    save_weights(target, weights, net_name, types)
-    path = write_preprocessing(target, record)
-    print(f"wrote {target} ({wanted.name})\nwrote {path}: {record}")
+    with recorded(target, record) as place:
+        save_weights(place, weights, net_name, types)
+    print(f"wrote {target} ({wanted.name})\nwrote {record_path(target)}: {record}")
     return 0

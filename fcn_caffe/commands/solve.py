@@ -245,11 +245,14 @@ def _check_inputs(plan: Iterable[Planned], paths: Paths) -> None:
 def _run(plan: Plan, arguments: argparse.Namespace, words: Sequence[str], ranks: Ranks) -> int:
     """Run the stages of a plan; returns 0, or the signal that stopped one."""
     from fcn_caffe.host.progress import Screen
+    from fcn_caffe.training.solver.one_run import only_run
 
     # All at once: a later stage's old snapshots would pass for finished if this run is interrupted and resumed.
-    for planned in plan.to_run:
-        if planned.action == "train" and ranks.is_first:
-            planned.stage.forget_snapshots()
+    with ranks.all_or_none():
+        for planned in plan.to_run if ranks.is_first else ():
+            with only_run(planned.stage.prefix):
+                if planned.action == "train":
+                    planned.stage.forget_snapshots()
     screen, stages = Screen(), {planned.stage.result: planned.stage for planned in plan.stages}
     for planned in plan.stages:
         if planned.action != "keep":

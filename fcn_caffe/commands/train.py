@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -203,6 +203,19 @@ def _events(folder: Path | None, solver: Solver) -> AbstractContextManager[objec
 
 
 def _train(arguments: argparse.Namespace, words: Sequence[str], ranks: Ranks) -> int:
+    from fcn_caffe.training.solver.one_run import only_run
+    from fcn_caffe.training.solver.settings import Settings
+
+    with ExitStack() as stack:
+        with ranks.all_or_none():
+            if ranks.is_first:
+                settings = Settings(_settings(arguments), path=arguments.solver)
+                stack.enter_context(only_run(settings.snapshot_prefix))
+        return _train_alone(arguments, words, ranks)
+
+
+def _train_alone(arguments: argparse.Namespace, words: Sequence[str], ranks: Ranks) -> int:
+    """Train, while no other run may have the solver's snapshot_prefix."""
     from fcn_caffe.host.glog import say
     from fcn_caffe.host.progress import Screen, logging_to
 

@@ -1,21 +1,43 @@
-"""Files that are there whole or not at all: written beside their place, flushed to disk, then renamed onto it."""
+"""Files that are there whole or not at all: written beside their place, flushed to disk, then renamed onto it.
+
+A killed process leaves what it wrote beside, which has no final name. A lock, which ends with its process, tells it
+from a living one's, and the next process that writes into the folder takes it away.
+"""
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import re
 import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from fcn_caffe.errors import DataError
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks: what a killed process left stays there
+    fcntl = None  # type: ignore[assignment]
+
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.(partial|replaced)")
+_JOURNAL = "journal.json"
+_NOT_OVER = {
+    errno.EEXIST,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.EPERM,
+}  # file systems that rename onto nothing that is there
+
+_cleared: set[str] = set()  # folders that this process has looked into
+
 
 @contextmanager
-def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
+def atomic_write(path: str | os.PathLike[str], mode: str = "wb", *, flush: bool = True) -> Iterator[IO[Any]]:
     """Open a temporary file beside `path` and rename it to `path` when the block ends without an error.
 
     A reader sees the old file or the new one, never a part. Whoever has mapped the old file keeps it.
@@ -23,26 +45,28 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
     Args:
         path: The file.
         mode: "wb", or "w" for UTF-8 text.
+        flush: Whether it is to survive a power cut, too, which takes milliseconds.
 
     Raises:
         OSError: The disk is full, there is no such folder … The temporary file is removed then.
     """
     # A link keeps pointing where it did: the file it names is the one replaced.
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    temporary = target
     try:
-        with open(temporary, mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, OSError) and error.filename == str(temporary):
+        with _beside(target) as temporary:
+            with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+                yield file
+                file.flush()
+                if flush:
+                    os.fsync(file.fileno())
+            _put(temporary, target)
+    except OSError as error:
+        if error.filename is not None and is_beside(Path(os.fspath(error.filename)), target):
             error.filename = os.fspath(path)  # what was asked for
         raise
-    _sync_folder(target.parent)
+    if flush:
+        _sync_folder(target.parent)
 
 
 @contextmanager
@@ -59,18 +83,193 @@ def atomic_files(path: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: The disk is full, there is no such folder …
     """
     target = Path(os.path.realpath(path))
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
-    try:
+    with _beside(target, folder_mode=0o777) as folder:
         yield folder / target.name
         files = sorted(folder.iterdir(), key=lambda file: file.name == target.name)
         for file in files:
             with open(file, "rb+") as whole:
                 os.fsync(whole.fileno())
-        for file in files:
-            os.replace(file, target.with_name(file.name))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        replace_together(target, target.parent, {file.name: file for file in files})
     _sync_folder(target.parent)
+
+
+@contextmanager
+def new_folder(target: Path, mode: int = 0o777) -> Iterator[Path]:
+    """Make a folder beside `target` for the block, which may rename it to `target`; else it is removed.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    with _beside(target, folder_mode=mode) as folder:
+        yield folder
+
+
+def replace_together(target: Path, folder: Path, files: Mapping[str, Path], leaving: Sequence[str] = ()) -> None:
+    """Give several new files or folders their names, as one: all of them, or what was there before stays.
+
+    What they replace lies beside `target` until the last of them has its name. Where a kill comes before that, the next
+    process that writes there puts it back.
+
+    Args:
+        target: What they belong to: it, or they, are in the folder that it is in.
+        folder: Where they go: `target` itself or the folder that it is in.
+        files: By name in `folder`, what takes that name; in this order.
+        leaving: Names in `folder` that go without anything in their place.
+
+    Raises:
+        OSError: One of them cannot be moved. What was there before is back.
+    """
+    before = [name for name in dict.fromkeys([*leaving, *files]) if os.path.lexists(folder / name)]
+    with _beside(target, "replaced", folder_mode=0o777) as old:
+        # A copy of such a folder, or one from an archive, has another inode, and undoes nothing.
+        journal = {
+            "inode": old.stat().st_ino,
+            "folder": os.path.relpath(folder, old.parent),
+            "before": before,
+            "files": {name: os.path.relpath(file, old.parent) for name, file in files.items()},
+        }
+        with open(old / f"{_JOURNAL}.partial", "w", encoding="utf-8") as file:
+            json.dump(journal, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(file.name, old / _JOURNAL)
+        try:
+            for name in before:
+                os.replace(folder / name, old / name)
+            for name, source in files.items():
+                os.replace(source, folder / name)
+        except BaseException:
+            _undo(old)
+            raise
+        (old / _JOURNAL).unlink()
+
+
+def clear_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Take away what killed processes left unfinished in a folder, and put back what they were replacing.
+
+    A process looks once into each folder that it writes to: the files of others that live may be many.
+    """
+    real = os.path.realpath(folder)
+    if fcntl is None or real in _cleared:
+        return
+    _cleared.add(real)
+    with suppress(OSError):  # a folder that is not there, or that nobody may look into
+        # What was replaced comes first: undoing it asks which of the new files are still unfinished.
+        for place in sorted(_unfinished(real), key=lambda place: place.suffix != ".replaced"):
+            lock = _lock(place, wait=False)
+            if lock is None:
+                continue  # its process lives
+            try:
+                if place.suffix == ".partial" or _undo(place):
+                    _remove(place)
+            finally:
+                os.close(lock)
+
+
+def _unfinished(folder: str) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return [
+            Path(entry.path)
+            for entry in entries
+            if _UNFINISHED.fullmatch(entry.name)
+            and (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False))
+        ]
+
+
+def _undo(old: Path) -> bool:
+    """Put back what was replaced, unless all that replaced it is in place; say whether nothing is left to do."""
+    try:
+        journal = json.loads((old / _JOURNAL).read_text("utf-8"))
+    except FileNotFoundError:
+        return True  # killed before the first file moved, or after the last
+    except (OSError, ValueError):
+        return False
+    if not isinstance(journal, dict) or journal.get("inode") != old.stat().st_ino:
+        return False
+    folder = old.parent / journal["folder"]
+    if not any(os.path.lexists(old.parent / file) for file in journal["files"].values()):
+        return True
+    for name in dict.fromkeys([*journal["before"], *journal["files"]]):
+        if os.path.lexists(old / name):
+            _remove(folder / name)
+            os.replace(old / name, folder / name)
+        elif name not in journal["before"]:
+            _remove(folder / name)
+    (old / _JOURNAL).unlink()
+    return True
+
+
+@contextmanager
+def _beside(target: Path, kind: str = "partial", folder_mode: int | None = None) -> Iterator[Path]:
+    """Make a hidden file or folder beside `target` that others know to be a living process's; remove it in the end."""
+    clear_leftovers(target.parent)
+    place, lock = _make(target, kind, folder_mode)
+    owner = os.getpid()
+    try:
+        yield place
+    finally:
+        if os.getpid() == owner:  # a forked child leaves it to its parent
+            _remove(place)
+        if lock is not None:
+            os.close(lock)
+
+
+def _make(target: Path, kind: str, folder_mode: int | None) -> tuple[Path, int | None]:
+    while True:
+        place = target.with_name(f".{target.name}.{secrets.token_hex(4)}.{kind}")
+        if folder_mode is None:
+            place.touch(exist_ok=False)
+        else:
+            place.mkdir(folder_mode)
+        lock = _lock(place, wait=True)
+        if place.exists():
+            return place, lock
+        # Before it was locked another process took it for a dead one's.
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(place: Path, wait: bool) -> int | None:
+    """Lock a file or folder; None where another process has it locked, or the file system has no locks."""
+    if fcntl is None:
+        return None
+    try:
+        descriptor = os.open(place, os.O_RDONLY if place.is_dir() else os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _put(temporary: Path, target: Path) -> None:
+    """Rename a file onto another; where the file system cannot, the other is moved away first."""
+    try:
+        os.replace(temporary, target)
+    except OSError as error:
+        if error.errno not in _NOT_OVER or not target.is_file():
+            raise
+        replace_together(target, target.parent, {target.name: temporary})
+
+
+def _remove(place: Path) -> None:
+    """Remove a file, or a folder with all that is in it; what cannot be removed stays."""
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            place.unlink()
+
+
+def is_beside(place: Path, target: Path) -> bool:
+    """Say whether a place is a temporary one of `target`, or lies in one: messages name `target` instead."""
+    return any(
+        each.parent == target.parent and each.name.startswith(f".{target.name}.") and _UNFINISHED.fullmatch(each.name)
+        for each in (place, *place.parents)
+    )
 
 
 def check_place(path: str | os.PathLike[str]) -> None:

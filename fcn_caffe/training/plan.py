@@ -8,6 +8,7 @@ root of the stage's Paths.
 
 from __future__ import annotations
 
+import filecmp
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -325,8 +326,7 @@ def _action(stage: Stage, resume: bool, again: bool) -> str:
         return "train"
     if resume:
         # A stage that was trained again to its end, before the interruption came, has its new result already.
-        state = stage.snapshot(iterations[-1], ".solverstate")
-        is_finished = again and iterations[-1] >= stage.last and _is_newer(stage.result, state)
+        is_finished = again and iterations[-1] >= stage.last and _is_result_of(stage)
         return "keep" if is_finished else "resume"
     if again:
         return "train"
@@ -337,9 +337,9 @@ def _action(stage: Stage, resume: bool, again: bool) -> str:
     )
 
 
-def _is_newer(result: Path, state: Path) -> bool:
-    """Say whether a result is there and was copied after the state was written: not of an earlier run."""
-    return result.is_file() and result.stat().st_mtime_ns >= state.stat().st_mtime_ns
+def _is_result_of(stage: Stage) -> bool:
+    """Say whether a stage's result is one of its snapshots, not of an earlier run. Clocks can be turned back."""
+    return stage.result.is_file() and any(filecmp.cmp(path, stage.result, shallow=False) for path in stage.weights())
 
 
 def classifier_of(weights: Path) -> Path | None:

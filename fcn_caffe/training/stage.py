@@ -32,7 +32,7 @@ from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.training.plan import Stage, classifier_of
 from fcn_caffe.training.solver import Solver
 from fcn_caffe.weights.blobs import Fit, fit
-from fcn_caffe.weights.record import remove_weights, write_preprocessing
+from fcn_caffe.weights.record import recorded, remove_weights
 from fcn_caffe.weights.surgery import interp, transplant, upsampling_layers, widen
 from fcn_caffe.weights.transfer import CopyReport, Weights, copy_weights, load_weights, net_weights, save_weights
 
@@ -187,9 +187,10 @@ def _copy_start(net: Net, start: Start) -> CopyReport:
     report(f"{classifier or path}: {copied}")
     if classifier is not None:
         convolutional = net_weights(net)
-        write_preprocessing(path, source_preprocessing(classifier))
         # The net has no narrow layer: that one stays as it was.
-        save_weights(path, {name: convolutional.get(name, weights[name]) for name in weights if name in names})
+        whole = {name: convolutional.get(name, weights[name]) for name in weights if name in names}
+        with recorded(path, source_preprocessing(classifier)) as place:
+            save_weights(place, whole)
         report(f"{path}: made from {classifier}")
     return copied
 
@@ -296,11 +297,20 @@ class Training:
             self.solver.on_step.append(on_step)
         self.scores = ScoreTable(stage.folder / "scores.csv")
         self._mean = _known_mean(stage)
-        starts = self._start(ranks.from_first(stage.snapshots()) if resume else [])
-        self.solver.preprocessing = self.preprocessing = trained_preprocessing(self.solver.net, starts)
-        self.solver.choose_ways()
+        self._start(resume)
 
-    def _start(self, iterations: Sequence[int]) -> list[Path]:
+    def _start(self, resume: bool) -> None:
+        """Fill the net, while no other run may have the stage's snapshots."""
+        self.solver.keep_prefix()
+        try:
+            starts = self._fill(self.ranks.from_first(self.stage.snapshots()) if resume else [])
+            self.solver.preprocessing = self.preprocessing = trained_preprocessing(self.solver.net, starts)
+            self.solver.choose_ways()
+        except BaseException:
+            self.solver.give_up_prefix()
+            raise
+
+    def _fill(self, iterations: Sequence[int]) -> list[Path]:
         """Start from the newest of the snapshots, else as the stage says; return the files of weights."""
         stage = self.stage
         if iterations:
@@ -321,6 +331,13 @@ class Training:
         Returns:
             True at the end; False where a signal stopped the training, after a snapshot.
         """
+        try:
+            self.is_done = self._run()
+        finally:
+            self.solver.give_up_prefix()
+        return self.is_done
+
+    def _run(self) -> bool:
         stage, solver = self.stage, self.solver
         with solver.signals():
             while True:
@@ -341,7 +358,6 @@ class Training:
         with self.ranks.all_or_none():
             if self.ranks.is_first:
                 self._finish()
-        self.is_done = True
         return True
 
     def _is_out_of_patience(self) -> bool:
@@ -405,9 +421,8 @@ class Training:
         best = self.scores.best()
         assert best is not None  # the last iteration was scored
         self.stage.result.parent.mkdir(parents=True, exist_ok=True)
-        write_preprocessing(self.stage.result, self.preprocessing)
-        with open(self.stage.snapshot(best), "rb") as source, atomic_write(self.stage.result) as file:
-            shutil.copyfileobj(source, file, 1 << 20)
+        with recorded(self.stage.result, self.preprocessing) as place:
+            shutil.copyfile(self.stage.snapshot(best), place)
         report(f"{self.stage.name}: best at iteration {best}, copied to {self.stage.result}")
 
     def _remove(self, iteration: int, *suffixes: str) -> None:

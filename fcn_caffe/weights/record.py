@@ -13,13 +13,14 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fcn_caffe.errors import WeightsError
-from fcn_caffe.host.atomic import atomic_write
+from fcn_caffe.host.atomic import atomic_files, atomic_write
 from fcn_caffe.host.text import did_you_mean
 
 PathLike = str | os.PathLike[str]
@@ -204,6 +205,37 @@ def write_preprocessing(weights: PathLike, record: Preprocessing) -> Path:
     except OSError as error:
         raise WeightsError(f"{path}: cannot be written: {error.strerror}. Nothing was replaced.") from None
     return path
+
+
+@contextmanager
+def recorded(weights: PathLike, record: Preprocessing) -> Iterator[Path]:
+    """Give a path to write weights to in the block; they and their record take their places together.
+
+    Args:
+        weights: The weight file.
+        record: What is known.
+
+    Raises:
+        WeightsError: They cannot be written. Those that were there stay.
+    """
+    target = Path(weights)
+    if target.is_symlink():  # its record lies beside the link, not beside the file
+        yield target
+        write_preprocessing(target, record)
+        return
+    folder = ""
+    try:
+        with atomic_files(target) as place:
+            folder = f"{place.parent}{os.sep}"
+            yield place
+            write_preprocessing(place, record)
+    except OSError as error:
+        raise WeightsError(f"{target}: cannot be written: {error.strerror}. Nothing was replaced.") from error
+    except WeightsError as error:
+        if not folder or not str(error).startswith(folder):
+            raise
+        beside = os.path.join(os.path.dirname(os.fspath(weights)), "")
+        raise WeightsError(beside + str(error).removeprefix(folder)) from error
 
 
 def remove_weights(weights: PathLike) -> None:

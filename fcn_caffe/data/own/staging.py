@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.atomic import clear_leftovers, is_beside, new_folder, replace_together
 
 __all__ = ["check_out", "staged"]
 
@@ -32,6 +31,7 @@ def check_out(out: Path, force: bool, sources: list[Path]) -> None:
     Raises:
         DataError: There is a task, and no --force; or something that is no task, or that is read.
     """
+    clear_leftovers(out.resolve().parent)  # an older task comes back that a killed run was replacing
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file. Give another --out.")
     # A suggested mapping is there from a run that was refused: it alone makes no task.
@@ -56,45 +56,26 @@ def staged(out: Path) -> Iterator[Path]:
         DataError: Nothing can be written there.
     """
     folder = out.resolve()
-    mark = secrets.token_hex(4)
-    fresh, old = (folder.with_name(f".{folder.name}.{mark}.{what}") for what in ("partial", "old"))
     try:
-        fresh.mkdir(parents=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error.strerror}). Give another --out.") from error
     try:
-        yield fresh
-        _replace(folder, fresh, old)
+        with new_folder(folder) as fresh:
+            yield fresh
+            _replace(folder, fresh)
     except OSError as error:
         place = Path(error.filename2 or error.filename or out)  # a copy's second is where it goes
-        if place == out or any(place.is_relative_to(each) for each in (fresh, folder, old)):
+        if place == out or place.is_relative_to(folder) or is_beside(place, folder):
             raise DataError(f"{out}: cannot be written ({error.strerror}). Give another --out.") from error
         raise DataError(f"{place}: cannot be read ({error.strerror}). Correct its rights, or take it out.") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _replace(folder: Path, fresh: Path, old: Path) -> None:
-    """Move what was written to its place, and what it replaces away; all back again where that fails."""
+def _replace(folder: Path, fresh: Path) -> None:
+    """Move what was written to its place, as one: a failure or a kill leaves the task that was there."""
     if not folder.exists():
         os.replace(fresh, folder)
         return
-    old.mkdir()
-    moved: list[tuple[Path, Path]] = []
-    try:
-        for name in WRITTEN:
-            if (folder / name).exists():
-                moved.append((folder / name, old / name))
-                os.replace(*moved[-1])
-        for path in sorted(fresh.iterdir()):
-            if (folder / path.name).exists():  # weights/, which training fills
-                continue
-            moved.append((path, folder / path.name))
-            os.replace(*moved[-1])
-    except BaseException:
-        for source, target in reversed(moved):
-            with suppress(OSError):
-                os.replace(target, source)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+    names = sorted(path.name for path in fresh.iterdir())
+    files = {name: fresh / name for name in names if name in WRITTEN or not (folder / name).exists()}
+    replace_together(folder, folder, files, WRITTEN)  # weights/, which training fills, stays

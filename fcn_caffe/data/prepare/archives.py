@@ -7,19 +7,19 @@ and an interrupted run continues where it stopped.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.atomic import atomic_write
 
 __all__ = ["Archive", "check_md5", "find", "new_file", "unpack"]
 
@@ -80,19 +80,12 @@ _FREE_BYTES, _MOST_UNFOLDED = 1 << 26, 1100
 def new_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that is written beside its place and renamed at the end.
 
-    Unlike `atomic_write` this does not flush to disk: a data set has tens of thousands of files, and all of them are
-    read again when they are checked.
+    It is not flushed to disk: a data set has tens of thousands of files, and all of them are read again when they are
+    checked.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
+    with atomic_write(path, flush=False) as file:
+        yield file
 
 
 @dataclass

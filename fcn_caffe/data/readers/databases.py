@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import secrets
 import shutil
 import tempfile
 import threading
@@ -19,6 +18,7 @@ from types import ModuleType
 from typing import Protocol
 
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.atomic import new_folder
 
 __all__ = ["BACKENDS", "read_records", "write_records"]
 
@@ -110,14 +110,9 @@ def write_records(path: str | os.PathLike[str], backend: str, records: Iterator[
         raise DataError(f"{place.parent}: no such folder for the database. Create it.")
     # Written beside its place, then renamed: a failure or Ctrl-C cannot leave half of it.
     try:
-        partial = place.with_name(f".{place.name}.{secrets.token_hex(4)}.partial")
-        partial.mkdir()
-        try:
-            count = (_write_lmdb if backend == "lmdb" else _write_leveldb)(package, partial, records)
-            os.rename(partial, place)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+        with new_folder(place) as folder:
+            count = (_write_lmdb if backend == "lmdb" else _write_leveldb)(package, folder, records)
+            os.rename(folder, place)
     except (package.Error, OSError) as error:
         raise DataError(f"{place}: cannot be written ({error}). Nothing was left there.") from error
     return count
@@ -209,8 +204,9 @@ def _lmdb_records(environment: _Environment, after: bytes | None) -> Iterator[tu
 
 def _write_lmdb(lmdb: ModuleType, folder: Path, records: Iterator[tuple[bytes, bytes]]) -> int:
     count, size = 0, 1 << 26
-    # Nobody reads the folder before it is whole, so one flush at the end is enough.
-    environment = lmdb.open(os.fspath(folder), map_size=size, sync=False)
+    # Nobody reads the folder before it is whole: one flush at the end is enough, and no lock file, which LMDB maps into
+    # memory, so that a full disk would kill the process. Who reads the database makes one.
+    environment = lmdb.open(os.fspath(folder), map_size=size, sync=False, lock=False)
     try:
         while chunk := list(islice(records, 100)):
             while True:
@@ -234,10 +230,10 @@ def _write_lmdb(lmdb: ModuleType, folder: Path, records: Iterator[tuple[bytes, b
 @contextmanager
 def _private_leveldb(plyvel: ModuleType, place: Path) -> Iterator[_LevelDB]:
     """Open a LevelDB through a folder of links: LevelDB writes a lock and a manifest where it opens."""
-    folder, owner = tempfile.mkdtemp(prefix="fcn-caffe-leveldb-"), os.getpid()
-    try:
+    owner = os.getpid()
+    with new_folder(Path(tempfile.gettempdir(), "fcn-caffe-leveldb"), 0o700) as folder:
         for file in place.iterdir():
-            target = Path(folder, file.name)
+            target = folder / file.name
             if file.suffix in _LEVELDB_TABLES:
                 try:
                     target.symlink_to(file.resolve())
@@ -245,15 +241,12 @@ def _private_leveldb(plyvel: ModuleType, place: Path) -> Iterator[_LevelDB]:
                     shutil.copyfile(file, target)
             elif file.name == "CURRENT" or file.name.startswith("MANIFEST-") or file.suffix == ".log":
                 shutil.copyfile(file, target)
-        database = plyvel.DB(folder, create_if_missing=False, max_open_files=100)
+        database = plyvel.DB(str(folder), create_if_missing=False, max_open_files=100)
         try:
             yield database
         finally:
             if os.getpid() == owner:
                 database.close()
-    finally:
-        if os.getpid() == owner:  # a forked child leaves it to its parent
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _leveldb_records(database: _LevelDB, after: bytes | None) -> Iterator[tuple[bytes, bytes]]:

@@ -7,14 +7,11 @@ Caffe reads and writes both, in either form; the .rngstate is ours.
 from __future__ import annotations
 
 import base64
-import glob
 import json
-import os
 import random
-import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +20,7 @@ import numpy as np
 import torch
 
 from fcn_caffe.errors import FcnCaffeError, SolverError, WeightsError
-from fcn_caffe.host.atomic import atomic_write
+from fcn_caffe.host.atomic import atomic_write, new_folder, replace_together
 from fcn_caffe.host.paths import Paths
 from fcn_caffe.host.text import show
 from fcn_caffe.net.net import Net
@@ -78,8 +75,8 @@ def write(
 ) -> Path:
     """Write the three files of a snapshot, and the weights' record.
 
-    They are written in a folder beside, then renamed, the state last. So a full disk or a kill leaves earlier snapshots
-    whole, and no part of this one under its final name. The prefix's folder is made if need be.
+    They are written in a folder beside, then renamed as one, the state last. So a full disk or a kill leaves earlier
+    snapshots whole, and no part of this one under its final name. The prefix's folder is made if need be.
 
     Args:
         prefix: the path that the files' names begin with.
@@ -98,16 +95,16 @@ def write(
     """
     targets = snapshot_paths(prefix, progress.iter, hdf5)
     try:
-        with _workplace(prefix, progress.iter) as folder:
+        prefix.parent.mkdir(parents=True, exist_ok=True)
+        with new_folder(prefix.with_name(f"{prefix.name}_iter_{progress.iter}")) as folder:
             model, rng, state = (folder / target.name for target in targets)
-            types = dict.fromkeys(_split_layers(net), "Split") if hdf5 else {}
-            types.update((node.name, node.type) for node in net.graph.nodes)
-            save_net(model, net, types, _diffs(net, rule, progress.iter) if gradients else None)
+            save_net(model, net, _types(net, hdf5), _diffs(net, rule, progress.iter) if gradients else None)
             with atomic_write(rng, "w") as file:
                 json.dump(random_states(net, test_nets, progress.iter, others), file)
             _write_state(state, str(targets[0]), net, rule, progress)
-            record = None if preprocessing is None else write_preprocessing(model, preprocessing)
-            _rename((model, rng, state), targets, record)
+            record = [] if preprocessing is None else [write_preprocessing(model, preprocessing)]
+            files = {file.name: file for file in (*record, model, rng, state)}
+            replace_together(targets[-1], prefix.parent, files, [record_path(model).name])  # no older record stays
     except (OSError, WeightsError) as error:
         why = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
         raise SolverError(
@@ -115,17 +112,6 @@ def write(
             f"make room or set snapshot_prefix, then snapshot again."
         ) from error
     return targets[-1]
-
-
-def _rename(files: Sequence[Path], targets: Sequence[Path], record: Path | None) -> None:
-    """Give the files of a snapshot their names: first the weights' record, if there is one, and last the state."""
-    # A state of this name from an earlier run must not be seen beside the new weights, nor a record.
-    targets[-1].unlink(missing_ok=True)
-    record_path(targets[0]).unlink(missing_ok=True)
-    if record is not None:
-        os.replace(record, record_path(targets[0]))
-    for file, target in zip(files, targets, strict=True):
-        os.replace(file, target)
 
 
 def _write_state(path: Path, learned_net: str, net: Net, rule: UpdateRule, progress: Progress) -> None:
@@ -140,18 +126,10 @@ def _write_state(path: Path, learned_net: str, net: Net, rule: UpdateRule, progr
         write_solver_state(file, progress.iter, learned_net, histories, progress.current_step)
 
 
-@contextmanager
-def _workplace(prefix: Path, iteration: int) -> Iterator[Path]:
-    """Make a folder beside the snapshot to write it in; remove those that a killed process left."""
-    prefix.parent.mkdir(parents=True, exist_ok=True)
-    for left in prefix.parent.glob(f".{glob.escape(prefix.name)}_iter_*.partial"):
-        shutil.rmtree(left, ignore_errors=True)
-    folder = prefix.with_name(f".{prefix.name}_iter_{iteration}.partial")
-    try:
-        folder.mkdir()
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _types(net: Net, hdf5: bool) -> dict[str, str]:
+    """Return the types of a net's layers; HDF5 has a group for each of Caffe's Split layers, too."""
+    types = dict.fromkeys(_split_layers(net), "Split") if hdf5 else {}
+    return {**types, **{node.name: node.type for node in net.graph.nodes}}
 
 
 def _split_layers(net: Net) -> Iterator[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.training.solver import snapshot, together
 from fcn_caffe.training.solver.deterministic import naming_the_layer
 from fcn_caffe.training.solver.lr_policies import LearningRate
+from fcn_caffe.training.solver.one_run import only_run
 from fcn_caffe.training.solver.settings import Settings
 from fcn_caffe.training.solver.signals import Effect, Requests
 from fcn_caffe.weights.record import Preprocessing
@@ -96,6 +98,8 @@ class Solver:
         FcnCaffeError: a net or a weight file is wrong.
     Source: Caffe Solver, SGDSolver.
     """
+
+    _prefix: ExitStack | None = None  # closed, it gives the snapshot prefix up
 
     def __init__(
         self,
@@ -189,7 +193,10 @@ class Solver:
         Args:
             resume: a solver state to continue from.
         """
-        with self.signals():
+        if self.param.snapshot or self.param.snapshot_after_train:
+            self.keep_prefix()
+        with self.signals(), ExitStack() as stack:
+            stack.callback(self.give_up_prefix)
             say("solver.cpp:279", f"Solving {self.net.name}")
             say("solver.cpp:280", f"Learning Rate Policy: {self.param.lr_policy}")
             if resume is not None:
@@ -211,6 +218,27 @@ class Solver:
                     say("solver.cpp:295", "Optimization stopped early.")
                     return
             say("solver.cpp:317", "Optimization Done.")
+
+    def keep_prefix(self) -> None:
+        """Keep the snapshot prefix for this process, until `give_up_prefix` or as long as the solver lives.
+
+        Raises:
+            SolverError: another process has it.
+        """
+        if self._prefix is not None:
+            return
+        stack = ExitStack()
+        with self.ranks.all_or_none():
+            if self.ranks.is_first:
+                stack.enter_context(only_run(self._settings.snapshot_prefix))
+        self._prefix = stack
+        weakref.finalize(self, stack.close)
+
+    def give_up_prefix(self) -> None:
+        """Let other processes have the snapshot prefix."""
+        if self._prefix is not None:
+            self._prefix.close()
+            self._prefix = None
 
     def refuse_too_large(self) -> None:
         """Refuse a net that takes more memory than is free. Raises: SolverError, which says how much."""
@@ -244,7 +272,13 @@ class Solver:
             together.join(self.ranks, self.net, self.test_nets, self.optimizer if self._shared is None else None)
 
     def step(self, count: int) -> None:
-        """Run `count` iterations, with the tests, displays and snapshots that are due. SIGINT ends it early."""
+        """Run `count` iterations, with the tests, displays and snapshots that are due. SIGINT ends it early.
+
+        Raises:
+            SolverError: another process trains with this solver's snapshot_prefix.
+        """
+        if self.param.snapshot:
+            self.keep_prefix()
         self._step(count)
 
     def _step(self, count: int) -> deque[float]:
@@ -462,11 +496,12 @@ class Solver:
         others = self.ranks.gather(snapshot.process_states(self.net.device))[1:]
         with self._shared.gathered() if self._shared else nullcontext(), self.ranks.all_or_none():
             if self.ranks.is_first:
-                snapshot.write(
-                    *(prefix, self.net, self.test_nets, self.optimizer, progress, hdf5, self.param.snapshot_diff),
-                    preprocessing=self.preprocessing,
-                    others=others,
-                )
+                with only_run(prefix):
+                    snapshot.write(
+                        *(prefix, self.net, self.test_nets, self.optimizer, progress, hdf5, self.param.snapshot_diff),
+                        preprocessing=self.preprocessing,
+                        others=others,
+                    )
                 for call in self.on_snapshot:
                     call(self, state)
         self._snapshot_iter = self.iter

@@ -13,11 +13,13 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fcn_caffe.errors import WeightsError
+from fcn_caffe.host.atomic import new_folder
 from fcn_caffe.weights.formats.arrays import Array, Budget, Named, PathLike, as_float32, reading
 from fcn_caffe.weights.formats.tensors import read_pth_named
 
@@ -116,7 +118,7 @@ def read_saved(archive: zipfile.ZipFile, member: str, path: PathLike) -> Named:
         WeightsError: It holds more than a dict of tensors.
     """
     Budget(path, os.stat(path).st_size).take(archive.getinfo(member).file_size, member)
-    with tempfile.TemporaryDirectory() as folder:
+    with new_folder(Path(tempfile.gettempdir(), "fcn-caffe-weights"), 0o700) as folder:
         inner = os.path.join(folder, "weights.pt")
         with archive.open(member) as source, open(inner, "wb") as target:
             shutil.copyfileobj(source, target)
