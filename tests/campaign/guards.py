@@ -48,7 +48,7 @@ _CURE = re.compile(
     r"move|must|name|need|needs|number|pass|pick|pip|place|put|raise|remove|rename|repair|"
     r"repeat|replace|resume|run|save|say|scale|set|shorten|should|shrink|split|spell|start|"
     r"stop|swap|take|train|try|unpack|upgrade|use|want|wants|wanted|wire|write"
-    r")\b|did you mean|takes|only"
+    r")\b|did you mean|takes|only|goes into|true or false|quoted string|is one of|out of range|smaller than"
     r"|looked for|ends before|missing|not [0-9]|of another format|or another file|is it another file"
 )
 
