@@ -290,6 +290,21 @@ def test_scoring_does_not_disturb_training(tmp_path, monkeypatch):
     assert same(*results)
 
 
+def test_a_signal_ends_the_scoring_too(task):
+    training = Training(read_stage("solvers/coarse.prototxt"))
+    forward, passes = training.solver.test_nets[0].forward, []
+
+    def interrupting(*arguments, **blobs):
+        passes.append(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return forward(*arguments, **blobs)
+
+    training.solver.test_nets[0].forward = interrupting
+    assert not training.run() and training.solver.stopped_by == signal.SIGTERM
+    assert len(passes) == 1 and not training.scores.rows
+    assert Training(read_stage("solvers/coarse.prototxt"), resume=True).run()
+
+
 @pytest.mark.slow
 def test_interrupted_from_the_keyboard_says_how_to_go_on(task):
     path = task / "solvers/coarse.prototxt"
