@@ -1,7 +1,7 @@
 # `make check` needs no data and takes seconds; `make test` is what .ci/run runs.
 PYTHON ?= python3
 
-.PHONY: check test quick coverage docs nets format protobuf-runtimes lower-bounds fuzz campaign interrupts kills
+.PHONY: check test quick coverage docs nets format protobuf-runtimes lower-bounds fuzz campaign interrupts kills memory long-run
 
 check: audit-dependencies
 	$(PYTHON) -m ruff check .
@@ -66,3 +66,11 @@ campaign:
 # A thousand kills of the tools at random instants, other ones each time; `make test` takes a share, the same ones each time.
 kills:
 	$(PYTHON) tests/reliability/kills.py --kills 1000 --seed $$(date +%s)
+
+# The peak of memory of fourteen runs against what is said before they start; some minutes. `make test` takes the least.
+memory:
+	PYTHONPATH=. $(PYTHON) tests/reliability/memory.py
+
+# Whether memory grows in 20,000 steps of training and over 2,000 images; a few minutes.
+long-run:
+	PYTHONPATH=. $(PYTHON) tests/reliability/long_run.py
