@@ -28,6 +28,7 @@ from fcn_caffe.data.readers.image_list import read_image_list
 from fcn_caffe.data.readers.labels import read_classes, read_colors
 from fcn_caffe.data.readers.opencv_images import read_image_bgr
 from fcn_caffe.data.sets.pascalcontext_layers import read_names
+from fcn_caffe.data.sets.reference_layer import read_mat
 from fcn_caffe.evaluation.score import class_indices
 from fcn_caffe.training.log_parser import parse_log
 from fcn_caffe.training.run_record import read_record
@@ -115,6 +116,38 @@ def test_an_archive_that_would_unfold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.tar: unfolds to more than 1100 times its size, with 'a\.bin'"):
         unpack(tmp_path / "a.tar", tmp_path / "target", "/".join)
     assert not (tmp_path / "target").exists()
+
+
+def mat_element(kind: int, body: bytes) -> bytes:
+    """Write an element of a .mat file of version 5."""
+    return struct.pack("<II", kind, len(body)) + body + bytes(-len(body) % 8)
+
+
+def mat_matrix(kind: int, height: int, width: int, content: bytes) -> bytes:
+    """Write the variable S of a .mat file: a matrix of MATLAB's class `kind`."""
+    flags, sizes = struct.pack("<II", kind, 0), struct.pack("<II", height, width)
+    return mat_element(14, mat_element(6, flags) + mat_element(5, sizes) + mat_element(1, b"S") + content)
+
+
+CELL, CHARACTERS, BYTES = 1, 4, 9
+
+
+@pytest.mark.parametrize(
+    ("variable", "words"),
+    [
+        (lambda: mat_matrix(BYTES, 9000, 9000, mat_element(2, bytes(9000 * 9000))), r"unfolds to more than 67,108,864"),
+        # scipy makes blanks of characters that are not there.
+        (lambda: mat_matrix(CHARACTERS, 50000, 50000, b""), r"declares 2,500,000,000 elements in \d+ bytes"),
+        # scipy reads cells within cells until the stack is full, and dies.
+        (lambda: mat_matrix(CELL, 1, 1, b"")[:56] * 1001, r"holds more than 1,000 cells and structs"),
+    ],
+)
+def test_a_mat_file_that_unfolds_is_refused(tmp_path: Path, variable: Callable[[], bytes], words: str) -> None:
+    packed = zlib.compress(variable())
+    path = tmp_path / "a.mat"
+    path.write_bytes(b"MATLAB".ljust(124) + b"\0\1IM" + struct.pack("<II", 15, len(packed)) + packed)
+    with pytest.raises(DataError, match=rf"a\.mat: cannot be read as a MATLAB file \({words}"):
+        read_mat(path, "S")
 
 
 def test_an_archive_member_without_its_bytes_is_still_damaged(tmp_path: Path) -> None:

@@ -19,12 +19,11 @@ from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.host.ranks import Share
 from fcn_caffe.host.text import show
+from fcn_caffe.host.unfolding import most_bytes
 from fcn_caffe.layers.base import Layer, register
 from fcn_caffe.proto import caffe_pb2
 
 _FILES, _ROWS = 0, 1  # streams of random numbers
-# Bytes that any file may unfold to, and how many times its size a larger one: gzip packs no more than 1032 to 1.
-_FREE_BYTES, _MOST_UNFOLDED = 1 << 26, 1100
 
 
 @register("HDF5Data", bottoms=0, tops=(1, None))
@@ -197,7 +196,7 @@ def _refuse_links_out(file: h5py.File, name: str, path: Path) -> None:
 def _refuse_unfolding(data_set: h5py.Dataset, name: str, path: Path) -> None:
     """Refuse a data set that declares far more than a file of this size holds. Raises: DataError."""
     stored = max(path.stat().st_size, data_set.id.get_storage_size())
-    if data_set.nbytes > max(_FREE_BYTES, _MOST_UNFOLDED * stored) and not data_set.is_virtual:
+    if data_set.nbytes > most_bytes(stored) and not data_set.is_virtual:
         raise DataError(
             f"{path}: data set '{name}' declares {data_set.nbytes:,} bytes, the file has {stored:,}. It is damaged: "
             "write it again."

@@ -20,6 +20,7 @@ from typing import IO
 
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write
+from fcn_caffe.host.unfolding import MOST_TIMES, most_bytes
 
 __all__ = ["Archive", "check_md5", "find", "new_file", "unpack"]
 
@@ -70,10 +71,6 @@ def check_md5(archive: Archive, path: Path) -> None:
             f"(this file has {path.stat().st_size} bytes). Download it again from {archive.address}, or give "
             "--no-checksum for a copy that was packed anew."
         )
-
-
-# Bytes that any archive may unfold to, and how many times its size a larger one: photographs hardly shrink at all.
-_FREE_BYTES, _MOST_UNFOLDED = 1 << 26, 1100
 
 
 @contextmanager
@@ -136,7 +133,7 @@ def unpack(path: Path, target: Path, place: Callable[[Sequence[str]], str | None
         DataError: naming the archive: damaged, or holding links, devices or places outside `target`.
     """
     count, unfolded = 0, 0
-    most = max(_FREE_BYTES, _MOST_UNFOLDED * path.stat().st_size)
+    most = most_bytes(path.stat().st_size)
     try:
         members = _zip_members(path) if zipfile.is_zipfile(path) else _tar_members(path)
         for member in members:
@@ -153,7 +150,7 @@ def unpack(path: Path, target: Path, place: Callable[[Sequence[str]], str | None
             unfolded += member.size
             if unfolded > most:
                 raise DataError(
-                    f"{path}: unfolds to more than {_MOST_UNFOLDED} times its size, with {member.name!r} to "
+                    f"{path}: unfolds to more than {MOST_TIMES} times its size, with {member.name!r} to "
                     f"{unfolded:,} bytes. Do not trust it: download it again."
                 )
             source = member.open()

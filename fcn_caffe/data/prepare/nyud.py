@@ -20,6 +20,7 @@ from PIL import Image
 
 from fcn_caffe.data.prepare.archives import Archive, find, new_file, unpack
 from fcn_caffe.data.prepare.data_set import REPORT_EVERY, DataSet, Job, write_split
+from fcn_caffe.data.readers.mat_files import read_variables
 from fcn_caffe.data.sets.nyud_layers import CLASSES, NYUDSegDataLayer
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.text import show
@@ -106,11 +107,9 @@ class Nyud(DataSet):
 
 def _variable(path: Path, key: str) -> npt.NDArray[Any]:
     try:
-        return np.asarray(scipy.io.loadmat(path)[key])
+        return np.asarray(read_variables(path)[key])
     except KeyError as error:
         raise DataError(f"{path}: has no variable {key}. Is it another file?") from error
-    except Exception as error:  # scipy raises a dozen kinds for damaged files
-        raise DataError(f"{path}: cannot be read as a MATLAB file ({error}). Download it again.") from error
 
 
 def convert(labeled: Path, splits: Path, mapping: Path, root: Path, job: Job) -> None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.unfolding import most_bytes
 
 __all__ = [
     "DAMAGE",
@@ -60,8 +61,6 @@ DAMAGE = (
 )
 
 _DRAWN_BY_PROGRAMS = ("EPS",)  # Pillow runs Ghostscript, which runs what the file says
-# Bytes of pixels that any file may have, and how many times its size a larger one: deflate packs 1032 to 1 at most.
-_FREE_BYTES, _MOST_UNFOLDED = 1 << 26, 1100
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
@@ -90,7 +89,7 @@ def refuse_unfolding(image: Image.Image, size: int) -> None:
     """
     deep = 4 if image.mode in ("I", "F") else 2 if image.mode.startswith("I;") else 1
     declared = image.width * image.height * len(image.getbands()) * deep
-    if declared > max(_FREE_BYTES, _MOST_UNFOLDED * size):
+    if declared > most_bytes(size):
         raise ValueError(f"declares {image.width}x{image.height} pixels in a file of {size:,} bytes")
 
 

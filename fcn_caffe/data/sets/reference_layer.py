@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import scipy.io  # type: ignore[import-untyped]
 
 from fcn_caffe.data.readers.image_files import opened_image, read_image, read_split
+from fcn_caffe.data.readers.mat_files import read_variables
 from fcn_caffe.data.sets.one_image_layer import OneImageLayer
 from fcn_caffe.data.sets.options import read_mean
 from fcn_caffe.errors import DataError
@@ -31,14 +31,9 @@ def read_mat(path: Path, *keys: str) -> npt.NDArray[Any]:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such label file.")
-    try:
-        value: Any = scipy.io.loadmat(path)
-    except NotImplementedError as error:
-        raise DataError(f"{path}: is a MATLAB 7.3 file. Save it with -v7.") from error
-    except Exception as error:  # scipy raises a dozen kinds for damaged files
-        raise DataError(f"{path}: cannot be read as a MATLAB file ({error}). Copy it again.") from error
+    value: Any = read_variables(path)
     for depth, key in enumerate(keys):
-        known = [name for name in value if not name.startswith("__")] if depth == 0 else list(value.dtype.names or ())
+        known = list(value.dtype.names or ()) if depth else list(value)
         if key not in known:
             raise DataError(
                 f"{path}: has no {'.'.join(keys)}; found {', '.join(known) or 'nothing'}. Is it another file?"
