@@ -1,4 +1,4 @@
-"""How the reference shows the docstrings of layers: each of their lines `Shapes: …`, `Gradient: …` begins a paragraph.
+"""How the reference shows docstrings: a layer's lines `Shapes: …`, `Gradient: …` begin paragraphs, examples are code.
 
 An extension of griffe, which mkdocs.yml names. Sections that griffe knows (`Args:`, `Returns:`, `Raises:` with an
 indented block) are left to it.
@@ -11,10 +11,11 @@ import re
 import griffe
 
 _LINE = re.compile(r"^(Shapes|Units|Gradient|Raises|Source|Blobs|Order|Learned): (?=\S)", re.MULTILINE)
+_EXAMPLE = re.compile(r"^>>> .*(?:\n.+)*", re.MULTILINE)  # to the next blank line; Markdown would quote it
 
 
 class Paragraphs(griffe.Extension):
-    """Put a blank line before each such line, and its word in bold."""
+    """Put a blank line before each such line, its word in bold, and examples into fences."""
 
     def on_object(self, *, obj: griffe.Object, **kwargs: object) -> None:
         if obj.docstring:
@@ -22,5 +23,5 @@ class Paragraphs(griffe.Extension):
 
 
 def as_paragraphs(docstring: str) -> str:
-    """Return the docstring with its one-line sections as paragraphs."""
-    return _LINE.sub(r"\n**\1:** ", docstring)
+    """Return the docstring with its one-line sections as paragraphs and its examples as code."""
+    return _EXAMPLE.sub("```pycon\n\\g<0>\n```", _LINE.sub(r"\n**\1:** ", docstring))
