@@ -8,8 +8,10 @@ and the shell's completion do without PyTorch, which takes seconds to load.
 from __future__ import annotations
 
 import contextvars
+import errno
 import functools
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +25,21 @@ __all__ = ["COMMANDS", "INTERRUPTED", "WRONG_USAGE", "command", "main", "names"]
 Main = Callable[[Sequence[str] | None], int]
 INTERRUPTED = 130  # what a shell reports for a process that SIGINT ended; see `interrupts.exit_status` for others
 WRONG_USAGE = 2  # as argparse has it
+
+_CURES = {
+    errno.EACCES: "Check who owns it.",
+    errno.EPERM: "Check who owns it.",
+    errno.EROFS: "Give a place on a disk that can be written to.",
+    errno.ENOENT: "Check the path.",
+    errno.ENOTDIR: "A part of the path is a file: give another one.",
+    errno.EISDIR: "Give the name of a file.",
+    errno.EEXIST: "Remove it, or give another name.",
+    errno.ENAMETOOLONG: "Give a shorter name.",
+    errno.ELOOP: "Remove the link, which leads to itself.",
+    errno.ENOSPC: "Make room on the disk.",
+    errno.EFBIG: "Raise the limit of file sizes: ulimit -f.",
+    errno.EMFILE: "Raise the limit of open files: ulimit -n.",
+}
 
 # What `fcn-caffe --help` says of each command, by group.
 COMMANDS = {
@@ -82,10 +99,13 @@ def command(main: Main) -> Callable[..., int]:
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
+        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+            sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text, or not the terminal's
         try:
             with interrupts.listening():
                 status: int = contextvars.copy_context().run(main, argv)
-                sys.stdout.flush()
+                if sys.stdout is not None:  # closed before we came
+                    sys.stdout.flush()
                 return status
         except FcnCaffeError as error:
             print(f"error: {_who()}{error}", file=sys.stderr)
@@ -100,11 +120,15 @@ def command(main: Main) -> Callable[..., int]:
             return 0
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
-            hint = " Check who owns it." if isinstance(error, PermissionError) else ""
-            print(f"error: {_who()}{place}{error.strerror or error}.{hint}", file=sys.stderr)
+            print(f"error: {_who()}{place}{error.strerror or error}. {_cure(error)}".rstrip(), file=sys.stderr)
             return 1
 
     return run
+
+
+def _cure(error: OSError) -> str:
+    """Say what helps against what the system refuses; empty where that is not known."""
+    return _CURES.get(error.errno or 0, "")
 
 
 def _who() -> str:

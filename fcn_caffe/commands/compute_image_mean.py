@@ -72,8 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     arguments = parser().parse_args(argv)
 
+    from fcn_caffe.host.atomic import check_place
     from fcn_caffe.proto.blob_file import write_blob
 
+    if arguments.output_file:
+        check_place(arguments.output_file)
     mean = mean_image(arguments.input_db, arguments.backend)
     if arguments.output_file:
         print(f"Write to {arguments.output_file}")

@@ -211,12 +211,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from fcn_caffe.commands._parts.port_check import check
     from fcn_caffe.evaluation.net_inputs import net_preprocessing, refuse_differences
+    from fcn_caffe.host.atomic import check_place
     from fcn_caffe.weights.formats import format_of, format_to_write
     from fcn_caffe.weights.record import record_path, recorded
     from fcn_caffe.weights.transfer import load_weights, save_weights
 
     source, target = arguments.source, arguments.target
     form, wanted = format_of(source), format_to_write(target)
+    check_place(target)
     for option in ("map", "check"):
         if getattr(arguments, option) is not None and not arguments.net:
             raise DataError(f"--{option} needs the net that the weights are for: --net NET.")

@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     use_reading_options(arguments)
     if (arguments.net is None) == (arguments.model is None):
         options.error("give the net once, as NET or --model NET.")
-    path = arguments.net or arguments.model
+    path = arguments.model if arguments.net is None else arguments.net
     if arguments.csv:
         check_place(arguments.csv)
 

@@ -49,6 +49,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", *, flush: bool 
 
     Raises:
         OSError: The disk is full, there is no such folder … The temporary file is removed then.
+        DataError: `path` is a device or a pipe, which stays.
     """
     # A link keeps pointing where it did: the file it names is the one replaced.
     target = Path(os.path.realpath(path))
@@ -202,6 +203,7 @@ def _undo(old: Path) -> bool:
 @contextmanager
 def _beside(target: Path, kind: str = "partial", folder_mode: int | None = None) -> Iterator[Path]:
     """Make a hidden file or folder beside `target` that others know to be a living process's; remove it in the end."""
+    _refuse_device(target, target)
     clear_leftovers(target.parent)
     place, lock = _make(target, kind, folder_mode)
     owner = os.getpid()
@@ -215,6 +217,8 @@ def _beside(target: Path, kind: str = "partial", folder_mode: int | None = None)
 
 
 def _make(target: Path, kind: str, folder_mode: int | None) -> tuple[Path, int | None]:
+    if not target.name:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(target))
     while True:
         place = target.with_name(f".{target.name}.{secrets.token_hex(4)}.{kind}")
         if folder_mode is None:
@@ -281,22 +285,28 @@ def check_place(path: str | os.PathLike[str]) -> None:
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise DataError(f"{os.fspath(path)}: is a folder. Give the name of a file in it.")
-    if target.exists() and not target.is_file():
-        # Renamed onto, /dev/null would be a file from then on.
-        raise DataError(f"{os.fspath(path)}: is no file but a device or a pipe. Give the name of a file.")
+    _refuse_device(target, path)
     if not target.parent.is_dir():
         raise DataError(f"{os.fspath(path)}: there is no folder {target.parent} to write it to. Make it first.")
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise DataError(f"{os.fspath(path)}: {target.parent} cannot be written to. Check who owns it.")
 
 
+def _refuse_device(target: Path, path: str | os.PathLike[str]) -> None:
+    """Refuse a device or a pipe, which is called `path`: renamed onto, /dev/null would be a file from then on."""
+    if target.exists() and not target.is_file() and not target.is_dir():
+        raise DataError(f"{os.fspath(path)}: is no file but a device or a pipe. Give the name of a file.")
+
+
 def check_folder(path: str | os.PathLike[str]) -> None:
     """Refuse a folder where no files can be written, before the work whose results they are; it need not be there yet.
 
     Raises:
-        DataError: It, or what it would be made in, is a file or cannot be written to.
+        DataError: It, or what it would be made in, is a file or cannot be written to, or it is a link to nothing.
     """
     place = Path(os.path.realpath(path))
+    if os.path.islink(path) and not place.exists():
+        raise DataError(f"{os.fspath(path)}: is a link to nothing. Make {place}, or give another folder.")
     while not place.exists():
         place = place.parent
     if not place.is_dir():

@@ -8,7 +8,16 @@ from pathlib import Path
 
 from fcn_caffe.errors import DataError
 
-__all__ = ["DATA_ROOT_VARIABLE", "PathLike", "Paths", "Surroundings", "checkout", "is_installed", "shipped"]
+__all__ = [
+    "DATA_ROOT_VARIABLE",
+    "PathLike",
+    "Paths",
+    "Surroundings",
+    "checkout",
+    "is_device",
+    "is_installed",
+    "shipped",
+]
 
 PathLike = str | os.PathLike[str]
 
@@ -113,7 +122,7 @@ class Surroundings:
         if not os.path.exists(path):
             looked = "" if Path(source).is_absolute() else f" Looked from {', and from '.join(self._places())}."
             raise DataError(f"{source}: no such {what}.{looked} Correct the path in the net.")
-        if path.is_char_device() or path.is_block_device():
+        if is_device(path):
             raise DataError(f"{source}: is no {what} but a device, which may never end. Name a file.")
         return path.absolute()
 
@@ -126,6 +135,12 @@ class Surroundings:
         if self.folder is not None and self.folder.absolute() != root:
             places.append(f"{self.folder.absolute()} (beside the net)")
         return places
+
+
+def is_device(path: PathLike) -> bool:
+    """Whether a path is a device, such as /dev/zero, whose bytes may never end."""
+    path = Path(path)
+    return path.is_char_device() or path.is_block_device()
 
 
 def checkout() -> Path | None:

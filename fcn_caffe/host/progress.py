@@ -6,10 +6,11 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from fcn_caffe.host.atomic import check_folder, check_place
 from fcn_caffe.host.glog import GlogFormatter, logger, say
 
 if TYPE_CHECKING:  # rich is imported where something is drawn
@@ -151,11 +152,39 @@ def report(text: str) -> None:
         say(REPORT, line)
 
 
+class _LogFile(logging.FileHandler):
+    """A log in a file. Where it can no longer be written, it says so once, and the run goes on without it."""
+
+    _is_broken = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        if not self._is_broken:
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say what is wrong, within the `except` block of `emit`."""
+        self._is_broken = True
+        print(f"warning: {self.baseFilename}: {sys.exc_info()[1]}. The log ends, the run goes on.", file=sys.stderr)
+
+    def close(self) -> None:
+        """Close the file; what it could not take is lost."""
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def logging_to(path: Path, screen: Screen) -> Iterator[None]:
-    """Write the solver's lines and those of `report` to the end of a file and to the screen."""
+    """Write the solver's lines and those of `report` to the end of a file and to the screen.
+
+    Raises:
+        DataError: No file can be written there.
+    """
+    check_folder(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(path, encoding="utf-8")
+    if not path.is_char_device():  # /dev/null takes a log; a pipe would wait for its reader
+        check_place(path)
+    file = _LogFile(path, encoding="utf-8")
     file.setFormatter(GlogFormatter())
     level = logger.level
     logger.setLevel(logging.INFO)

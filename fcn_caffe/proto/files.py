@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from fcn_caffe.errors import PrototxtError
-from fcn_caffe.host.atomic import atomic_write
+from fcn_caffe.host.atomic import atomic_write, check_place
+from fcn_caffe.host.paths import is_device
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.kept import has_forks
 from fcn_caffe.proto.schema import Message, describe
@@ -36,6 +37,8 @@ def read_message(path: str | os.PathLike[str], message_class: type[M], *, keep_f
     Raises:
         PrototxtError: The file is neither; says the place in the text where it looks like text.
     """
+    if is_device(path):
+        raise PrototxtError("is a device, which may never end. Name a file.", path)
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -107,7 +110,9 @@ def replace(path: str | os.PathLike[str], data: bytes) -> None:
 
     Raises:
         PrototxtError: They cannot be written.
+        DataError: No file can be written there.
     """
+    check_place(path)
     try:
         with atomic_write(path) as file:
             file.write(data)

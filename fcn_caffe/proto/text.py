@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn, TypeVar
 
 from fcn_caffe.errors import PrototxtError
+from fcn_caffe.host.paths import is_device
 from fcn_caffe.host.text import decode_text, did_you_mean
 from fcn_caffe.host.wrong_file import HEAD, wrong_file
 from fcn_caffe.proto import caffe_pb2, foreign, hints
@@ -69,6 +70,8 @@ def read_text(
     Raises:
         PrototxtError: The file cannot be read, is empty or binary, or is not such a message.
     """
+    if is_device(path):
+        raise PrototxtError("is a device, which may never end. Name a file.", path)
     try:
         data = Path(path).read_bytes()
     except OSError as error:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fcn_caffe.errors import SolverError
+from fcn_caffe.host.atomic import check_folder
 from fcn_caffe.host.pictures import panel
 from fcn_caffe.training.solver import Solver
 from fcn_caffe.training.stage import Scoring
@@ -127,10 +128,12 @@ def check_tensorboard(folder: Path) -> None:
 
     Raises:
         SolverError: TensorBoard is not installed, or the folder is a file.
+        DataError: The folder cannot be made or written to.
     """
     _writer_class()
     if folder.exists() and not folder.is_dir():
         raise SolverError(f"--tensorboard {folder}: this is a file. Give a folder, which is made if need be.")
+    check_folder(folder)
 
 
 def _writer_class() -> type[SummaryWriter]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -248,3 +250,27 @@ def test_zsh_reads_its_script(tmp_path):
     path.write_text(_completion.zsh_script())
     run = subprocess.run(["zsh", "-n", path], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_stdout_that_cannot_take_a_name_or_is_closed(tmp_path):
+    """A name may be no UTF-8, or not in the terminal's character set."""
+    net = os.fsencode(tmp_path) + b"/\xe9\xc3\xa9.prototxt"
+    with open(net, "w") as file:
+        file.write('layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 } } }')
+    code = "import sys; from fcn_caffe.commands import main; sys.exit(main(['upgrade_net', sys.argv[1], sys.argv[1]]))"
+    run = [sys.executable, "-c", code, net]
+    for environment in ({"PYTHONIOENCODING": "utf-8"}, {"PYTHONIOENCODING": "ascii"}):
+        done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment})
+        assert done.returncode == 0 and r"\udce9" in done.stdout, done.stderr
+    closed = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *run], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert (closed.returncode, closed.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("error", "cure"), [(errno.ENOSPC, "Make room on the disk."), (errno.EROFS, "Give a place")])
+def test_what_the_system_refuses_has_a_cure(error, cure, capsys):
+    @commands.command
+    def main(argv):
+        raise OSError(error, os.strerror(error), "there")
+
+    assert main([]) == 1
+    assert f"error: there: {os.strerror(error)}. {cure}" in capsys.readouterr().err

@@ -187,7 +187,7 @@ def test_places_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert upgrade_net.main([str(net), str(tmp_path / "none" / "out")]) == 1
     error = capsys.readouterr().err
     assert "none: cannot be read: No such file or directory." in error
-    assert "out: cannot be written: No such file or directory. Nothing was replaced." in error
+    assert "none/out: there is no folder" in error and "Make it first." in error
     with pytest.raises(PrototxtError, match="cannot be read"):
         read_message(tmp_path, caffe_pb2.NetParameter)
 

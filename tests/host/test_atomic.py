@@ -15,7 +15,8 @@ from typing import NoReturn
 import pytest
 from places import ROOT
 
-from fcn_caffe.host.atomic import atomic_files, atomic_write, new_folder, replace_together
+from fcn_caffe.errors import DataError
+from fcn_caffe.host.atomic import atomic_files, atomic_write, check_folder, new_folder, replace_together
 
 KILLED_IN_A_BLOCK = """
 import os, signal, sys
@@ -203,3 +204,24 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with atomic_write(tmp_path / "file", "w") as file:
         file.write("new")
     assert contents(tmp_path) == {".file.0123abcd.partial": "of another", "file": "new"}
+
+
+def test_a_pipe_or_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for write in (atomic_write, atomic_files):
+        with pytest.raises(DataError, match="is no file but a device or a pipe"), write(pipe):
+            raise AssertionError
+    assert pipe.is_fifo() and os.listdir(tmp_path) == ["pipe"]
+
+
+def test_the_root_is_no_file() -> None:
+    with pytest.raises(IsADirectoryError), atomic_write("/"):
+        raise AssertionError
+
+
+def test_a_link_to_no_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(DataError, match="is a link to nothing"):
+        check_folder(tmp_path / "link")
+    check_folder(tmp_path / "not" / "yet")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 from pathlib import Path
 
 import pytest
 
+from fcn_caffe.errors import DataError
 from fcn_caffe.host import progress
 from fcn_caffe.host.glog import say
 from fcn_caffe.host.progress import Screen, logging_to, report
@@ -73,3 +75,23 @@ def test_the_bar_is_redrawn_a_few_times_a_second(monkeypatch: pytest.MonkeyPatch
     text = stream.getvalue()
     assert "1/9" in text and "9/9" in text and not any(f"{number}/9" in text for number in range(2, 9))
     assert text.rindex("9/9") < text.rindex("\x1b[2K"), "and nothing is drawn once it is closed"
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no device here that is always full")
+def test_a_log_on_a_full_disk_ends_and_the_run_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = run(io.StringIO(), Path("/dev/full"))
+    assert shown.count("scored") == 3
+    error = capsys.readouterr().err
+    assert error.count("The log ends, the run goes on.") == 1 and "Traceback" not in error
+
+
+def test_a_log_where_no_file_can_be_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").touch()
+    for log, why in (
+        ("pipe", "is no file but a device or a pipe. Give the name of a file."),
+        ("file/log", "is a file, not a folder. Give another folder."),
+        (".", "is a folder. Give the name of a file in it."),
+    ):
+        with pytest.raises(DataError, match=why):
+            run(io.StringIO(), tmp_path / log)

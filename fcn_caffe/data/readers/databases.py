@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Protocol
 
 from fcn_caffe.errors import DataError
-from fcn_caffe.host.atomic import new_folder
+from fcn_caffe.host.atomic import check_folder, new_folder
 
 __all__ = ["BACKENDS", "read_records", "write_records"]
 
@@ -108,6 +108,7 @@ def write_records(path: str | os.PathLike[str], backend: str, records: Iterator[
         raise DataError(f"{os.fspath(path)}: exists already. Remove it, or give another name.")
     if not place.parent.is_dir():
         raise DataError(f"{place.parent}: no such folder for the database. Create it.")
+    check_folder(place.parent)
     # Written beside its place, then renamed: a failure or Ctrl-C cannot leave half of it.
     try:
         with new_folder(place) as folder:

@@ -325,7 +325,7 @@ def read(path: Path, net: Net, rule: UpdateRule, paths: Paths | None = None) -> 
     """
     if not path.name.endswith((".solverstate", ".solverstate.h5")):
         stem = path.name.removesuffix(".h5").removesuffix(".caffemodel")
-        states = [path.with_name(stem + ending) for ending in (".solverstate", ".solverstate.h5")]
+        states = [path.parent / (stem + ending) for ending in (".solverstate", ".solverstate.h5")]
         beside = next((f" Beside it is {state.name}." for state in states if state.is_file()), "")
         raise SolverError(
             f"{path}: a solver state's name ends in .solverstate or .solverstate.h5.{beside} "
