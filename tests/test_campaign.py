@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,16 @@ pytestmark = pytest.mark.needs_linux  # the limits that each file runs under
 
 def run_module(*command: str) -> subprocess.CompletedProcess[str]:
     """Run a module of the tests in a process of its own."""
+    with process(*command) as started:
+        words, errors = started.communicate()
+    return subprocess.CompletedProcess(command, started.returncode, words, errors)
+
+
+def process(*command: str) -> subprocess.Popen[str]:
+    """Start a module of the tests."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(TESTS)))}
-    return subprocess.run([sys.executable, "-m", *command], env=environment, capture_output=True, text=True)
+    command = (sys.executable, "-m", *command)
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow
@@ -45,3 +55,41 @@ def test_the_watch_sees_each_misdeed(tmp_path: Path) -> None:
     found["writes"].remove("PermissionError")  # nothing is written: the watch refuses
     assert found == {name: [name] for name in found}
     assert len(list((tmp_path / "out" / "failures").iterdir())) == len(found) + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_campaign_keeps_its_report(tmp_path: Path, number: signal.Signals) -> None:
+    out = tmp_path / "out"
+    with process("campaign.run", "--only", "list: split", "--inputs", "100000000", "--out", str(out)) as campaign:
+        while not list(out.glob("*")) and campaign.poll() is None:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        campaign.send_signal(number)
+        words, _ = campaign.communicate()
+    report = json.loads((out / "report.json").read_text())
+    assert campaign.returncode == 0, words
+    assert 0 < report["inputs"] < report["wanted"] == 100_000_000
+    assert f"{report['inputs']:,} inputs, seed 0" in words
+
+
+def test_reports_are_added_by_reader(tmp_path: Path) -> None:
+    failure = {"kind": "hang", "where": "a.py:3", "words": "x", "count": 2, "file": "a"}
+    for seed, failures, lines in (
+        (1, [], {"errors.py": "1 2"}),
+        (2, [failure], {"errors.py": "2 3"}),
+        (3, [failure], {}),
+    ):
+        each = {"accepted": seed, "refused": 10, "lost": 0, "corpus": 1, "milliseconds": 2.0, "failures": failures}
+        readers = {"net": each} | ({"log": each} if seed == 3 else {})
+        told = {"inputs": 10 + seed, "wanted": 20, "seed": str(seed), "hours": 0.5, "processor_hours": 0.25}
+        told |= {"versions": {}, "readers": readers, "lines": lines}
+        (tmp_path / f"{seed}.json").write_text(json.dumps(told))
+    reports = [str(tmp_path / f"{seed}.json") for seed in (1, 2, 3)]
+    assert run_module("campaign.run", "--out", str(tmp_path), "--add", *reports).returncode == 1
+    told = json.loads((tmp_path / "report.json").read_text())
+    assert (told["inputs"], told["seed"], told["hours"], told["lines_reached"]) == (36, "1, 2, 3", 1.5, 3)
+    assert (told["readers"]["net"]["accepted"], told["readers"]["net"]["refused"]) == (6, 30)
+    assert [failure["count"] for failure in told["readers"]["net"]["failures"]] == [4]
+    assert told["readers"]["log"]["accepted"] == 3
+    assert told["failures"] == {"hang": 2}

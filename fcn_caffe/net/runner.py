@@ -5,6 +5,7 @@ The only calls of a layer stand in this file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,7 @@ Blob = Tensor | npt.NDArray[np.generic]
 
 # What torch, NumPy and Python raise when shapes, numbers or sizes do not fit. The runner adds the layer's name.
 FAILURES = (RuntimeError, ValueError, IndexError, TypeError, ArithmeticError, MemoryError)
+_SPACE = re.compile("memory|overflow|too large|too big")  # in what they say of sizes that nothing holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +254,10 @@ def name_failure(node: Node, shapes: Sequence[Sequence[int]], error: Exception) 
     if isinstance(error, FcnCaffeError):
         return error.named(str(node))
     listed = ", ".join(f"{name} {show(shape)}" for name, shape in zip(node.bottoms, shapes, strict=True))
-    return LayerError(f"failed on {listed or 'no bottoms'}: {error}", node.name, node.type)
+    text = str(error).rstrip().rstrip(".")
+    too_large = _SPACE.search(text)
+    cure = "Make the layer's sizes smaller" if too_large else "Check the layer's options and its bottoms' shapes"
+    return LayerError(f"failed on {listed or 'no bottoms'}: {text}. {cure}.", node.name, node.type)
 
 
 @contextmanager

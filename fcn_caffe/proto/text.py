@@ -49,6 +49,7 @@ _SEPARATORS, _OPENINGS = frozenset(",;"), {"{": "}", "<": ">"}
 
 _ESCAPE = re.compile(r"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.)|$)", re.DOTALL)
 _QUOTES = "\"'"
+_DEEPEST = 100  # messages within a field that is read past
 _CEIL_MODE = ("PoolingParameter", "ceil_mode")
 _PLAIN_ESCAPES = dict(zip("abfnrtv\\'\"?", b"\a\b\f\n\r\t\v\\'\"?", strict=True))
 _BOOLS = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}
@@ -484,6 +485,8 @@ class _Parser:
             if self.value in _OPENINGS:
                 lines.append(f"{head} {{")
                 depth += 1
+                if depth > _DEEPEST:  # each line is indented by its depth
+                    self.fail(f"is {_DEEPEST} messages deep, which no net is. Take the inner ones out.")
                 self.take()
             else:
                 lines.append(f"{head}: {self.read_any_values()}")

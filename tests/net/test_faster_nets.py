@@ -260,7 +260,13 @@ def test_tuned_holds_its_bound_and_is_remembered(cache: Path, monkeypatch: pytes
         assert len(json.loads(file.read_text())["checks"]) == 2
         with pytest.raises(AssertionError, match="measured again"):
             tune(net, (1, 3, 24, 24))
-    for broken in ("{", "[]", '{"for": 1}', json.dumps({**json.loads(file.read_text()), "choices": [{"layer": 1}]})):
+    for broken in (
+        "{",
+        "[]",
+        "[" * 100_000,
+        '{"for": 1}',
+        json.dumps({**json.loads(file.read_text()), "choices": [{"layer": 1}]}),
+    ):
         file.write_text(broken)
         assert tune(net).difference <= 1e-4
 

@@ -11,6 +11,7 @@ import torch
 from helpers import input_layer, layer, make_net, randomise
 
 from fcn_caffe import TEST, TRAIN, GraphError, LayerError, Net
+from fcn_caffe.net.coord_map import crop_offset, receptive_field
 
 DATA = input_layer("data", 1, 3, 8, 8)
 CONV = "convolution_param { num_output: 2 kernel_size: 3 pad: 1 %s }"
@@ -47,6 +48,24 @@ def test_keep_and_inputs() -> None:
     net.inputs.clear()
     with pytest.raises(LayerError, match=r"layer 'data' \(Input\): input blob 'data' was not given"):
         net()
+
+
+@pytest.mark.parametrize("shape", ["dim: 9223372036854775807 dim: 1", "dim: 4294967296 " * 3])
+def test_sizes_that_nothing_holds_are_refused_with_a_cure(shape: str) -> None:
+    with pytest.raises(LayerError, match=r"layer 'd' \(DummyData\): .*overflowed.* Make the layer's sizes smaller\.$"):
+        make_net(layer("d", "DummyData", more=f"dummy_data_param {{ shape {{ {shape} }} }}"), device="meta")
+
+
+def test_a_lattice_of_layers_takes_no_longer_than_a_chain() -> None:
+    """From its end to its start there are 2^200 ways; whoever walked each would not come back."""
+    diamonds = [
+        part
+        for index in range(200)
+        for part in (layer(f"r{index}", "ReLU", f"b{index}"), layer(f"b{index + 1}", "Eltwise", f"b{index} r{index}"))
+    ]
+    net = make_net(DATA, layer("b0", "ReLU", "data"), *diamonds, device="meta")
+    assert crop_offset(net.graph, "b200", "data") == [0]
+    assert receptive_field(net.graph, "b200").size == 1
 
 
 def test_a_failing_layer_names_itself_and_the_shapes() -> None:
@@ -319,5 +338,5 @@ def test_a_net_beyond_the_memory_is_refused_before_it_is_taken() -> None:
 def test_memory_that_a_forward_does_not_get_names_the_layer() -> None:
     filler = f"dummy_data_param {{ shape {{ dim: {2**50} }} data_filler {{ type: 'gaussian' }} }}"
     net = make_net(layer("d", "DummyData", more=filler))
-    with pytest.raises(LayerError, match=r"layer 'd' \(DummyData\): failed on no bottoms: .*memory"):
+    with pytest.raises(LayerError, match=r"layer 'd' \(DummyData\): failed on no bottoms: .*memory.*Make the layer's"):
         net()

@@ -209,6 +209,13 @@ fork: "segnet"
     assert "loss_param.weight_by_label_freqs, loss_param.class_weighting are of SegNet's and ENet's" in message
 
 
+def test_fields_of_another_caffe_that_nest_without_end_are_refused() -> None:
+    """As lines of text, each indented by its depth, they would take the square of the file."""
+    depth = 200
+    with pytest.raises(PrototxtError, match=r"1:\d+: is 100 messages deep, which no net is\. Take"):
+        parse_text(f"layer {{ type: 'X' {'x_param { ' * depth}{'}' * depth} }}", caffe_pb2.NetParameter)
+
+
 def test_what_changes_no_number_is_said_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
     text = """default_forward_type: FLOAT16 layer { name: "c" type: "Convolution" forward_type: FLOAT
     convolution_param { num_output: 1 kernel_size: 1 engine: MKL2017 conv_algos_override: "1,1" } }"""
