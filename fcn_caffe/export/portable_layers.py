@@ -172,7 +172,10 @@ class PortableArgMax(ArgMax):
     """
 
     def forward(self, bottom: Tensor) -> Tensor:
-        left, dim = (bottom.flatten(1), 1) if self.dim is None else (bottom, self.dim)
+        if self.dim is None:
+            left, dim = bottom.flatten(1) if bottom.ndim > 1 else bottom[:, None], 1
+        else:
+            left, dim = bottom, self.dim
         count = torch.arange(left.shape[dim], dtype=bottom.dtype, device=bottom.device)
         count = count.reshape(-1, *(1,) * (left.ndim - dim - 1))
         largest: list[Tensor] = []

@@ -143,7 +143,7 @@ def _answers(
     blobs = {name: blob.astype(kind) for name, blob in blobs.items()}
     with torch.no_grad():
         found = runner.run(blobs, frozenset(outputs))
-    answers = {name: found[name].numpy() for name in outputs}
+    answers = {name: found[name].detach().numpy() for name in outputs}
     for name, blob in answers.items():
         if not np.isfinite(blob).all():
             raise GraphError(

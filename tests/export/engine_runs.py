@@ -118,7 +118,7 @@ def answer(net: Net, inputs: Blobs, outputs: Sequence[str]) -> list[Array]:
             layer.reset()
     with torch.no_grad():
         blobs = net(inputs, keep=outputs)
-    return [blobs[name].numpy() for name in outputs]
+    return [blobs[name].detach().numpy() for name in outputs]  # an input that passes through may want a gradient
 
 
 def compare(net: Net, runs: Mapping[str, Run], inputs: Blobs, outputs: Sequence[str]) -> dict[str, str]:

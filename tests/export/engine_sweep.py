@@ -1,11 +1,11 @@
 """Sends the golden cases through ONNX into ONNX Runtime and says which part from the net by more than 1e-5.
 
-    python tests/export/engine_sweep.py [RANDOM] [--every 3]
+    python tests/export/engine_sweep.py [RANDOM] [--every 3] [--start 0] [--only forks cases layers random]
 
 Not in CI: it takes minutes. The cases are those of tests/golden (layers, cases, forks) and, given the folder of random
-cases with its replay.py, every third of these. Each is compared, at its own size, with this package's numbers, which
-other tests compare with Caffe's. Thirty nets go into one file; a file that cannot be made or run is tried again net by
-net.
+cases with its replay.py, every third of these, from the START-th on. Each is compared, at its own size, with this
+package's numbers, which other tests compare with Caffe's. Thirty nets go into one file; a file that cannot be made or
+run is tried again net by net.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from fcn_caffe.layers.base import REGISTRY
 from fcn_caffe.proto import caffe_pb2, parse_text
 
 TOGETHER = 30
+SETS = ("forks", "cases", "layers", "random")
 Cases = Iterator[tuple[str, Net, dict[str, np.ndarray]]]  # name, net, inputs
 
 
@@ -182,20 +183,25 @@ def sweep(what: str, nets: Cases) -> None:
             left[made] += 1
     found: dict[str, str] = {}
     for start in range(0, len(subjects), TOGETHER):
-        found |= run(subjects[start : start + TOGETHER])
-    wrong = {name: problem for name, problem in found.items() if problem}
-    print(f"{what}: {len(found) - len(wrong)} of {len(found)} agree; left out: {dict(left)}", flush=True)
-    for name, problem in wrong.items():
-        print(f"  {name}: {problem}", flush=True)
+        part = run(subjects[start : start + TOGETHER])
+        for name, problem in part.items():
+            if problem:
+                print(f"  {name}: {problem}", flush=True)
+        found |= part
+        print(f"  {what}: {len(found)} of {len(subjects)} run", flush=True)
+    wrong = sum(map(bool, found.values()))
+    print(f"{what}: {len(found) - wrong} of {len(found)} agree; left out: {dict(left)}", flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("random", nargs="?", type=Path)
     parser.add_argument("--every", type=int, default=3)
+    parser.add_argument("--start", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=SETS, default=SETS)
     args = parser.parse_args()
-    sweep("forks", fork_layers())
-    sweep("cases", golden_cases())
-    sweep("layers", golden_layers())
-    if args.random:
-        sweep("random", random_layers(args.random, args.every))
+    sets = (fork_layers(), golden_cases(), golden_layers())
+    sets += (random_layers(args.random, args.every, args.start),) if args.random else ()
+    for what, nets in zip(SETS, sets, strict=False):
+        if what in args.only:
+            sweep(what, nets)

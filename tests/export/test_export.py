@@ -506,3 +506,10 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, capsys: pytest.
     save_weights(tmp_path / "net.caffemodel", net_weights(net), "small")
     assert export(tmp_path, "a.pt2") == 1
     assert "'score' is not finite on random inputs. Are the weights this net's?" in capsys.readouterr().err
+
+
+def test_an_input_that_passes_through_and_wants_a_gradient(tmp_path: Path) -> None:
+    save(tmp_path, "force_backward: true", *GREY, layer("same", "Dropout", "data"))
+    assert export(tmp_path, "a.pt2", "--outputs", "score", "same") == 0
+    blob = numbers(1, 1, 8, 8)
+    assert np.array_equal(open_program(tmp_path / "a.pt2").run({"data": blob})[1], blob)

@@ -93,3 +93,10 @@ def test_the_mode_stays() -> None:
     net = make_net(input_layer("x", 1, 3, 8, 8), layer("y", "Pooling", "x", more=options), phase=TRAIN)
     assert make_portable(net).steps[1].layer.training
     assert not make_portable(net.eval()).steps[1].layer.training
+
+
+def test_the_largest_of_single_values_is_the_first() -> None:
+    options = "argmax_param { out_max_val: true }"
+    net = make_net(input_layer("x", 4), layer("most", "ArgMax", "x", more=options))
+    x = torch.tensor([3.0, -1.0, 0.5, 2.0])
+    torch.testing.assert_close(make_portable(net)(x=x)["most"], torch.stack((torch.zeros(4), x), 1)[..., None])
