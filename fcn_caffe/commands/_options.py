@@ -63,6 +63,11 @@ def positive(text: str) -> int:
     return number(text, int, lambda value: value >= 1, "a whole number, at least 1")
 
 
+def batch_size(text: str) -> int:
+    """Read an argument that is a number of images to run at once."""
+    return number(text, int, lambda value: 1 <= value <= 2**20, f"a whole number from 1 to {2**20}")
+
+
 def whole(text: str) -> int:
     """Read an argument that is a whole number, at least 0."""
     return number(text, int, lambda value: value >= 0, "a whole number, at least 0")

@@ -15,11 +15,11 @@ from fcn_caffe.commands._options import (
     add_reading_options,
     add_speed_options,
     add_tile_option,
+    batch_size,
     finite,
     make_faster,
     net_or_solver,
     new_parser,
-    positive,
     requested_crf,
     share,
     use_deterministic,
@@ -56,7 +56,13 @@ def parser() -> argparse.ArgumentParser:
     _add_image_options(options)
     _add_answer_options(options)
     add_tile_option(options)
-    add("--batch", type=positive, default=1, metavar="N", help="run up to N images of one size in one go, size by size")
+    add(
+        "--batch",
+        type=batch_size,
+        default=1,
+        metavar="N",
+        help="run up to N images of one size in one go, size by size",
+    )
     add("--workers", type=whole, default=0, metavar="N", help="threads that read ahead, and write (default: 0)")
     add_speed_options(options)
     add_deterministic_option(options)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fcn_caffe.commands import infer
+
 ZERO = "/dev/zero"
 
 
@@ -40,3 +42,9 @@ def test_an_empty_name_is_no_net(
     name, *words = line.split()
     assert importlib.import_module(f"fcn_caffe.commands.{name}").main(["", *words]) == 1
     assert "error: " in capsys.readouterr().err
+
+
+def test_a_batch_beyond_all_bounds_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        infer.main(["image", "--net", "net", "--weights", "weights", "--batch", str(10**20)])
+    assert "should be a whole number from 1 to 1048576" in capsys.readouterr().err

@@ -184,6 +184,16 @@ def test_a_prefix_that_can_take_no_snapshot(tmp_path: Path, monkeypatch: pytest.
         training_run.solver(tmp_path)
 
 
+@pytest.mark.parametrize(("prefix", "why"), [("a\\000b", "has a zero byte"), ("/", "'/' names no file")])
+def test_a_prefix_that_names_no_file(prefix: str, why: str) -> None:
+    param = parse_text(
+        f'base_lr: 1 lr_policy: "fixed" snapshot: 1 snapshot_prefix: "{prefix}"', caffe_pb2.SolverParameter
+    )
+    param.net_param.CopyFrom(parse_text(STAGED, caffe_pb2.NetParameter))
+    with pytest.raises(SolverError, match=why):
+        Solver(param)
+
+
 def test_old_solver_type_is_upgraded(tmp_path: Path) -> None:
     path = training_run.write(tmp_path, "solver_type: ADAM")
     assert read_solver(path).type == "Adam"

@@ -120,6 +120,10 @@ class Settings:
 
     def _check_prefix(self) -> None:
         """Refuse a folder that no snapshot can be written to, now rather than after hours of training."""
+        if "\0" in str(self.snapshot_prefix):
+            raise self.error("snapshot_prefix has a zero byte, which no file's name has. Set another.")
+        if not self.snapshot_prefix.name:
+            raise self.error(f"snapshot_prefix '{self.snapshot_prefix}' names no file. Write a name at its end.")
         folder = self.snapshot_prefix.absolute().parent
         nearest = next(parent for parent in (folder, *folder.parents) if os.path.exists(parent))
         if not nearest.is_dir():
