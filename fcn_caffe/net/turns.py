@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from fcn_caffe.errors import SolverError
+from fcn_caffe.errors import GraphError, SolverError
 
 __all__ = ["Turn", "training_alone"]
 
@@ -31,6 +31,26 @@ class Turn:
 
     def __exit__(self, *error: object) -> None:
         self._lock.release()
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Refuse the block to a thread while another is in it: both would write to the blobs of one net.
+
+        Args:
+            name: of the net.
+
+        Raises:
+            GraphError: another thread is in it.
+        """
+        if not self._lock.acquire(blocking=False):
+            raise GraphError(
+                f"net '{name}' is run by another thread now, and both would write to its blobs. Give each thread a Net "
+                "of its own, with the same weights by share_with, or let them run it one after the other."
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def __reduce__(self) -> tuple[type[Turn], tuple[()]]:
         return Turn, ()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ import torch
 from fcn_caffe.host.text import show
 from fcn_caffe.net.graph import AUTOMATIC
 from fcn_caffe.net.net import Net as CoreNet
+from fcn_caffe.net.turns import Turn, training_alone
 from fcn_caffe.pycaffe import modes
 from fcn_caffe.pycaffe.arguments import PathLike, check_file, list_names, net_arguments
 from fcn_caffe.pycaffe.before import old_net_name
@@ -26,6 +28,18 @@ from fcn_caffe.weights.formats import CAFFEMODEL, HDF5
 from fcn_caffe.weights.transfer import copy_weights, count_blobs, load_weights, save_net
 
 Array = npt.NDArray[Any]
+_Method = TypeVar("_Method", bound=Callable[..., object])
+
+
+def _alone(method: _Method) -> _Method:
+    """Wrap a method of Net that runs layers: a second thread is refused while one is in the net's passes."""
+
+    @functools.wraps(method)
+    def run(self: Net, *arguments: object, **options: object) -> object:
+        with self._turn.alone(self.name):
+            return method(self, *arguments, **options)
+
+    return cast("_Method", run)
 
 
 class Net:
@@ -33,7 +47,8 @@ class Net:
 
     `Net(network_file, phase, level=0, stages=None, weights=None)` is the whole form. The arrays of `blobs` and `params`
     are the memory that layers compute in: write to them and run. An array that a script keeps shows what later passes
-    write. `fork=` says whose Caffe a net is of where its file does not, as in the core's Net; pycaffe has no such word.
+    write. So one thread at a time may run a net: another that does so meanwhile gets a GraphError. `fork=` says whose
+    Caffe a net is of where its file does not, as in the core's Net; pycaffe has no such word.
 
     Raises:
         RuntimeError: a file is not there.
@@ -45,6 +60,7 @@ class Net:
 
     _core: CoreNet
     _executor: Executor
+    _turn: Turn
 
     def __init__(self, *arguments: object, **options: object) -> None:
         fork = str(options.pop("fork", ""))
@@ -73,7 +89,7 @@ class Net:
         return net
 
     def _start(self, core: CoreNet) -> None:
-        self._core, self._executor = core, Executor(core, modes.current_device)
+        self._core, self._executor, self._turn = core, Executor(core, modes.current_device), Turn()
         steps = self._executor.steps
         self._layer_names = Vec(step.node.name for step in steps)
         self._blob_names = Vec(self._face_name(name) for name in self._executor.blobs)
@@ -155,6 +171,7 @@ class Net:
 
     # -- running --------------------------------------------------------------------------------------------------
 
+    @_alone
     def run_forward(self, start: int, end: int) -> float:
         """Run layers `start` to `end`, both included, by number; return their loss."""
         return self._executor.loss(*self._run_layers(start, end))
@@ -171,17 +188,19 @@ class Net:
                 call(index)
         return executor.steps[start : end + 1], device
 
+    @_alone
     def run_backward(self, start: int, end: int) -> None:
         """Run layers `start` down to `end` backward, both included, by number, from the diffs that their tops have."""
         self._check_range(end, start, "backward")
         executor = self._executor
         device = executor.device
-        for index in range(start, end - 1, -1):
-            for call in self._before_backward:
-                call(index)
-            executor.backward(executor.steps[index], device)
-            for call in self._after_backward:
-                call(index)
+        with training_alone((item.blob for item in self._core.learnable_params), self.name):
+            for index in range(start, end - 1, -1):
+                for call in self._before_backward:
+                    call(index)
+                executor.backward(executor.steps[index], device)
+                for call in self._after_backward:
+                    call(index)
         debug = self._core.debug
         if debug is not None and debug.enabled:
             debug.show_norms()
@@ -195,6 +214,7 @@ class Net:
         if not (0 <= first < count and 0 <= last < count):
             raise IndexError(f"{way}: layers {first} to {last} are asked for, the net has 0 to {count - 1}.")
 
+    @_alone
     def forward(
         self, blobs: list[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Array
     ) -> dict[str, Array]:
@@ -226,6 +246,7 @@ class Net:
         self._run_layers(first, last)
         return {name: self.blobs[name].data for name in outputs}
 
+    @_alone
     def backward(
         self, diffs: list[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Array
     ) -> dict[str, Array]:
@@ -271,6 +292,7 @@ class Net:
             )
         getattr(blob, what)[...] = array
 
+    @_alone
     def forward_all(self, blobs: list[str] | None = None, **kwargs: Array) -> dict[str, Array]:
         """Run forward in batches over arrays of any length; return whole arrays of the outputs and of `blobs`."""
         rows: dict[str, list[Array]] = {name: [] for name in set(self.outputs + list(blobs or ()))}
@@ -279,6 +301,7 @@ class Net:
                 rows[name].extend(array.copy())
         return _join(rows, len(next(iter(kwargs.values()))))
 
+    @_alone
     def forward_backward_all(
         self, blobs: list[str] | None = None, diffs: list[str] | None = None, **kwargs: Array
     ) -> tuple[dict[str, Array], dict[str, Array]]:

@@ -177,7 +177,7 @@ class PSPNetBN(_ChannelNorm):
         bias: Tensor = self.bias
         if self.frozen:
             return slope.detach() * normal + bias.detach()
-        if self.follows_caffe:
+        if self.follows_caffe and normal.requires_grad:
             value = normal.detach()
             centred = bottom - bottom.mean(_BATCH_AXES, keepdim=True)
             along = (bottom * value).mean(_BATCH_AXES, keepdim=True)
