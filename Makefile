@@ -54,7 +54,13 @@ fuzz:
 
 # Ctrl-C and SIGTERM at random instants of every tool; `make test` takes a share.
 interrupts:
-	$(PYTHON) tests/reliability/interrupts.py --runs 20
+	$(PYTHON) tests/reliability/interrupts.py
+
+# The same bits: each layer and whole runs, twice and with 1 and 2 threads; some minutes.
+.PHONY: same-bits
+same-bits:
+	PYTHONPATH=. $(PYTHON) tests/reliability/same_bits.py
+	PYTHONPATH=. $(PYTHON) tests/reliability/determinism.py
 
 # A million spoilt files over every reader there is, guided by the lines they reach; hours on one processor, outside CI.
 # The report goes to campaign/, with one file of each failure. Other numbers: make campaign INPUTS=20000 SEED=7.

@@ -1,15 +1,20 @@
 """Interrupt every tool at random instants, its start-up too, and count how it ends.
 
-python tests/reliability/interrupts.py [--runs N] [--seed S] [TOOL ...]
+    python tests/reliability/interrupts.py [--runs N] [--starts N] [--seed S] [TOOL ...]
 
-Each run is a process of its own in a fresh copy of a small folder. Half of the signals are SIGINT, the others SIGTERM;
-of every three runs one gets a second SIGINT a moment later. What must hold: the process ends within two seconds, its
-status says the signal, there is no traceback, and no file under its final name is other than that of a whole run.
+Most runs are children of a process that has imported everything, as in kills.py; some are begun with Python itself.
+Each has a fresh copy of a small folder. The instant is one of the run's own processor time, however busy the machine
+is. Half of the signals are SIGINT, the others SIGTERM; of every three runs one gets a second SIGINT a moment later.
+What must hold: the process ends within two seconds, in which the time does not count that its main thread was ready
+and had no core (Linux counts that in /proc/PID/schedstat); its status says the signal; there is no traceback; and no
+file under its final name is other than that of a whole run.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import os
 import random
 import shutil
 import signal
@@ -26,7 +31,10 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import numpy as np  # noqa: E402
+import torch  # noqa: E402
 from PIL import Image  # noqa: E402
+from reliability.kill_cases import Case, write_archives  # noqa: E402
+from reliability.kills import is_left, send_after, spawn, warm_up  # noqa: E402
 from small_stages import write_stages  # noqa: E402
 
 from fcn_caffe import commands  # noqa: E402
@@ -34,7 +42,9 @@ from fcn_caffe.net.net import Net  # noqa: E402
 from fcn_caffe.weights.transfer import net_weights, save_weights  # noqa: E402
 
 SECONDS = 2.0
-LONGEST = 20.0  # seconds of a run that are shot at
+LONGEST = 0.8  # seconds of a run that are shot at
+START = 2.0  # seconds in which Python starts and imports a tool
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STREAMS = ("log.txt", "scores.csv", "run.jsonl", ".log")  # grow line by line
 
 DEPLOY = """
@@ -58,18 +68,18 @@ layer { name: "fc" type: "InnerProduct" bottom: "conv" top: "fc" inner_product_p
 """
 
 COARSE, NET = "solvers/coarse.prototxt", "nets/coarse.prototxt"
-WEIGHTS = ("--weights", "coarse.caffemodel")
+WEIGHTS, DEPLOYED = ("--weights", "coarse.caffemodel"), ("--weights", "deploy.caffemodel")
 
 # By tool, its command line; "train" and "solve" are so long that the signal comes while they train.
 CASES: dict[str, tuple[str, ...]] = {
-    "solve": (COARSE, "--max-iter", "1000000", "--steps", "1000000"),
+    "solve": ("endless.prototxt",),
     "train": ("--solver", "endless.prototxt"),
     "explain_lr": (COARSE,),
     "doctor": (COARSE,),
     "report": ("snapshot/coarse", "report.html"),
     "parse_log": ("snapshot/coarse/log.txt", "."),
     "plot_training_log": ("snapshot/coarse/log.txt", "chart.png"),
-    "infer": ("--net", "deploy.prototxt", "--weights", "deploy.caffemodel", "--out", "out", "images"),
+    "infer": ("--net", "deploy.prototxt", *DEPLOYED, "--mean", "1", "2", "3", "--out", "out", "images"),
     "score": (NET, *WEIGHTS, "--json", "scores.json", "--save-predictions", "predictions"),
     "score_edges": ("nets/edges.prototxt", "--weights", "edges.caffemodel", "--json", "edges.json"),
     "test_net": ("-model", NET, *WEIGHTS, "-iterations", "30"),
@@ -86,7 +96,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "port_weights": ("coarse.caffemodel", "ported.safetensors"),
     "draw_net": (NET, "net.svg"),
     "view": (NET, "net.html"),
-    "export": ("deploy.prototxt", "deploy.onnx", "--weights", "deploy.caffemodel"),
+    "export": ("deploy.prototxt", "deploy.onnx", *DEPLOYED),
     "upgrade_net": (NET, "upgraded.prototxt"),
     "upgrade_solver": (COARSE, "upgraded_solver.prototxt"),
     "make_nets": ("--out", "made"),
@@ -94,12 +104,16 @@ CASES: dict[str, tuple[str, ...]] = {
     "experiment": ("fc-to-conv",),
 }
 
+WARM = {"solve": (COARSE,), "train": ("--solver", COARSE)}  # in place of those that do not end
+
 
 def write_inputs(folder: Path) -> None:
     """Write all that the command lines of CASES read."""
+    folder.mkdir()
     write_stages(folder)
+    write_archives(folder)
     solver = (folder / COARSE).read_text().replace("max_iter: 6", "max_iter: 1000000").replace("display: 1", "")
-    (folder / "endless.prototxt").write_text(solver.replace("snapshot: 2", ""))
+    (folder / "endless.prototxt").write_text(solver.replace("snapshot: 2", "").replace("snapshot/coarse", "endless"))
     texts = {"deploy": DEPLOY.replace("NORM", ""), "norm": DEPLOY.replace("NORM", NORM), "classifier": CLASSIFIER}
     for name, text in texts.items():
         (folder / f"{name}.prototxt").write_text(text)
@@ -120,18 +134,44 @@ def tool(name: str, *words: str) -> list[str]:
     return [sys.executable, str(ROOT / "tools" / f"{name}.py"), *words]
 
 
+class Cold(Case):
+    """A tool that Python is started for."""
+
+    def run(self, words: tuple[str, ...]) -> int:
+        """Become the tool."""
+        command = tool(self.tool, *words)
+        os.execve(command[0], command, {**os.environ, "TMPDIR": tempfile.gettempdir(), "OMP_NUM_THREADS": "1"})
+
+
+def as_command(case: Case) -> None:
+    """Let a child be what Python is when it runs the tool: its name, and the system's handlers of signals."""
+    sys.argv = tool(case.tool, *case.words)[1:]
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def waited(process: int) -> float:
+    """Return for how many seconds a process was ready and had no core."""
+    return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / 1e9
+
+
 @dataclass
 class Ends:
     """How the runs of one tool have ended.
 
     Attributes:
         statuses: how many runs ended with each status.
-        latencies: the seconds from the signal to the end, of runs that it ended.
+        latencies: the seconds from the signal to the end of runs that it ended, but for those without a core.
+        longest: the longest by the clock on the wall.
+        left: how many left something beside, for the next run to take away.
         failures: what must not be, in words.
     """
 
     statuses: Counter[int] = field(default_factory=Counter)
     latencies: list[float] = field(default_factory=list)
+    longest: float = 0
+    left: int = 0
     failures: list[str] = field(default_factory=list)
 
     def row(self, name: str) -> str:
@@ -140,9 +180,17 @@ class Ends:
         latencies = sorted(self.latencies) or [0.0]
         late = sum(seconds > SECONDS for seconds in latencies)
         return (
-            f"| {name} | {sum(self.statuses.values())} | {cells} | {latencies[len(latencies) // 2]:.2f} "
-            f"| {latencies[-1]:.2f} | {late} | {len(self.failures)} |"
+            f"| {name} | {self.statuses.total()} | {cells} | {latencies[len(latencies) // 2]:.2f} "
+            f"| {latencies[-1]:.2f} | {self.longest:.2f} | {late} | {self.left} | {len(self.failures)} |"
         )
+
+    def add(self, other: Ends) -> None:
+        """Count the runs of another tool in."""
+        self.statuses.update(other.statuses)
+        self.latencies += other.latencies
+        self.longest = max(self.longest, other.longest)
+        self.left += other.left
+        self.failures += other.failures
 
 
 def files_of(folder: Path) -> dict[str, int]:
@@ -159,85 +207,119 @@ class Target:
 
     Args:
         name: The tool.
-        inputs: The folder that its runs get a copy of.
+        top: A folder with `template`, of which each run gets a copy.
     """
 
-    def __init__(self, name: str, inputs: Path) -> None:
-        self.command, self.name, self.inputs, self.ends = tool(name, *CASES[name]), name, inputs, Ends()
-        self.before = files_of(inputs)
-        with tempfile.TemporaryDirectory() as copy:
-            shutil.copytree(inputs, copy, dirs_exist_ok=True)
-            began = time.monotonic()
-            process = subprocess.Popen(self.command, cwd=copy, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-            try:
-                process.communicate(timeout=LONGEST)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGINT)
-                process.communicate()
-            self.seconds, self.whole = time.monotonic() - began, files_of(Path(copy))
-            self.status = process.returncode  # get_data's is 1: it finds no archives
+    def __init__(self, name: str, top: Path) -> None:
+        self.case, self.top, self.ends = Case(name, CASES[name], shutil.copytree), top, Ends()
+        self.before = files_of(top / "template")
+        self.seconds, status = self._run_whole(self.case)
+        self.whole = files_of(top / "work")
+        self.statuses = {status}
+        if name == "get_data":
+            self.statuses.add(1)  # a process of its own does not know that the archive is a small one
+        if status not in (0, 128 + signal.SIGINT):
+            self.ends.failures.append(f"{name} ends with {status}: {self._told()}")
 
-    def interrupt(self, chance: random.Random) -> None:
-        """Run the tool, interrupt it at a random instant, and note how it ended."""
-        number = chance.choice([signal.SIGINT, signal.SIGTERM])
-        with tempfile.TemporaryDirectory() as copy:
-            shutil.copytree(self.inputs, copy, dirs_exist_ok=True)
-            instant = chance.uniform(0, self.seconds)
-            process = subprocess.Popen(
-                self.command, cwd=copy, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-            )
-            time.sleep(instant)
-            was_running = process.poll() is None
-            began = time.monotonic()
-            process.send_signal(number)
-            if chance.random() < 1 / 3:
-                time.sleep(chance.uniform(0, 0.3))
-                process.send_signal(signal.SIGINT)
-            _, told = process.communicate()
-            seconds = time.monotonic() - began
-            self.ends.statuses[process.returncode] += 1
-            if was_running:
-                self.ends.latencies.append(seconds)
-            for failure in self._failures(number, process.returncode, told, seconds, Path(copy)):
-                self.ends.failures.append(f"{self.name}, {number.name} after {instant:.2f} s: {failure}")
+    def _run_whole(self, case: Case) -> tuple[float, int]:
+        """Run the tool, for `LONGEST` at most; return its processor time and its status."""
+        child, started = self._begin(case), os.times()
+        send_after(child, LONGEST, signal.SIGINT)
+        status, ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), os.times()
+        return sum(ended[2:4]) - sum(started[2:4]), status
 
-    def _failures(self, number: int, status: int, told: str, seconds: float, folder: Path) -> Iterator[str]:
+    def _told(self) -> str:
+        return (self.top / "said.txt").read_text(errors="replace")[-600:]
+
+    def _begin(self, case: Case) -> int:
+        for name in ("work", "temporary"):
+            shutil.rmtree(self.top / name, ignore_errors=True)
+        shutil.copytree(self.top / "template", self.top / "work")
+        (self.top / "temporary").mkdir()
+        (self.top / "said.txt").write_bytes(b"")
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the child has the system's handlers
+        child = spawn(case, case.words, self.top, lambda: as_command(case))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        return child
+
+    def interrupt(self, chance: random.Random, cold: bool) -> None:
+        """Run the tool, cold: from Python's start on; interrupt it at a random instant, and note how it ended."""
+        number, instant = chance.choice(SIGNALS), chance.uniform(0, self.seconds + START * cold)
+        child = self._begin(Cold(self.case.tool, self.case.words, self.case.prepare) if cold else self.case)
+        was_running = send_after(child, instant, number)
+        began, without_core = time.monotonic(), waited(child)
+        if was_running and chance.random() < 1 / 3:
+            time.sleep(chance.uniform(0, 0.3))
+            os.kill(child, signal.SIGINT)
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        seconds = time.monotonic() - began
+        fair = seconds - (waited(child) - without_core)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        self.ends.statuses[status] += 1
+        if was_running:
+            self.ends.latencies.append(fair)
+            self.ends.longest = max(self.ends.longest, seconds)
+        for failure in self._failures(number, status, fair):
+            self.ends.failures.append(f"{self.case.tool}, {number.name} after {instant:.3f} s: {failure}")
+
+    def _failures(self, number: int, status: int, seconds: float) -> Iterator[str]:
+        told = self._told()
         # A second signal that comes before Python is ready is SIGINT's; a run that has ended is whole.
-        if status not in (128 + number, -number, -signal.SIGINT, self.status, 0):
-            yield f"status {status}: {told[-300:]}"
+        if status not in (128 + number, -number, -signal.SIGINT, *self.statuses):
+            yield f"status {status}: {told}"
         if "Traceback" in told and ("fcn_caffe" in told or "tools" in told):  # else Python had not come to our line
-            yield f"a traceback: {told[-600:]}"
+            yield f"a traceback: {told}"
         if seconds > SECONDS:
             yield f"took {seconds:.2f} s"
-        for path, size in files_of(folder).items():
-            if Path(path).name.endswith(".partial") or any(part.endswith(".partial") for part in Path(path).parts):
-                continue  # the next run takes it away
-            if size not in (self.before.get(path), self.whole.get(path)) and "_iter_" not in path:
+        found = files_of(self.top / "work")
+        left = [path for path in found if is_left(path)]
+        self.ends.left += bool(left or any((self.top / "temporary").iterdir()))
+        for path, size in found.items():
+            if path not in left and size not in (self.before.get(path), self.whole.get(path)) and "_iter_" not in path:
                 yield f"{path} has {size} bytes, {self.whole.get(path)} in a whole run"
+
+
+def interrupt_tool(name: str, runs: int, starts: int, top: Path, chance: random.Random) -> Ends:
+    """Interrupt a tool so often while it works, and so often from the start of Python on."""
+    shutil.rmtree(top / "warm", ignore_errors=True)
+    words = WARM.get(name, CASES[name])
+    copy = functools.partial(shutil.copytree, top / "template", dirs_exist_ok=True)
+    warm_up(Case(name, words, copy), top / "warm")
+    target = Target(name, top)
+    for cold in [False] * runs + [True] * starts:
+        target.interrupt(chance, cold)
+    return target.ends
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Interrupt the tools and print the table; 1 where something failed."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("tools", nargs="*", metavar="TOOL", help="(default: all)")
-    options.add_argument("--runs", type=int, default=10, help="of each tool (default: %(default)s)")
+    options.add_argument("--runs", type=int, default=16, help="of each tool at work (default: 16)")
+    options.add_argument(
+        "--starts", type=int, default=4, help="of each tool with Python's start (default: %(default)s)"
+    )
     options.add_argument("--seed", type=int, default=0)
     arguments = options.parse_args(argv)
     unknown = (set(arguments.tools) or set(CASES)) ^ (set(arguments.tools or commands.names()))
     if unknown:
         options.error(f"no case for {', '.join(sorted(unknown))}")
-    chance, failures = random.Random(arguments.seed), []
-    print("| tool | runs | ended with | median s | longest s | over 2 s | failures |\n|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder:
-        write_inputs(Path(folder))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in the background without
+    torch.set_num_threads(1)
+    total = Ends()
+    print(
+        "| tool | runs | ended with | median s | longest s | by the wall | over 2 s | left something | failures |\n"
+        "|---|---|---|---|---|---|---|---|---|"
+    )
+    with tempfile.TemporaryDirectory(prefix="fcn-caffe-interrupts-") as folder:
+        write_inputs(Path(folder, "template"))
         for name in arguments.tools or CASES:
-            target = Target(name, Path(folder))
-            for _ in range(arguments.runs):
-                target.interrupt(chance)
-            failures += target.ends.failures
-            print(target.ends.row(name), flush=True)
-    print("\n".join(failures))
-    return 1 if failures else 0
+            chance = random.Random(f"{arguments.seed} {name}")
+            ends = interrupt_tool(name, arguments.runs, arguments.starts, Path(folder), chance)
+            total.add(ends)
+            print(ends.row(name), flush=True)
+    print(total.row("all"), *total.failures, sep="\n")
+    return 1 if total.failures else 0
 
 
 if __name__ == "__main__":

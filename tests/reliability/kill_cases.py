@@ -113,7 +113,7 @@ def _own_images(folder: Path) -> None:
     (folder / "task" / "weights" / "own.caffemodel").write_bytes(b"trained")
 
 
-def _archives(folder: Path) -> None:
+def write_archives(folder: Path) -> None:
     """SIFT Flow's archive in small. Its splits have other sizes than the published ones."""
     scenes = "spatial_envelope_256x256_static_8outdoorcategories"
     picture, label, geometry = io.BytesIO(), io.BytesIO(), io.BytesIO()
@@ -151,7 +151,7 @@ CASES = {
     ),
     "infer": Case("infer", (*_SEG, *_MEAN, "--out", "out", "--probabilities", "npz", "images"), _net, weight=12),
     "port_weights": Case("port_weights", ("net.caffemodel", "ported.safetensors"), _net),
-    "get_data": Case("get_data", _DATA, _archives, weight=12),
+    "get_data": Case("get_data", _DATA, write_archives, weight=12),
     "convert_imageset": Case("convert_imageset", ("./", "list.txt", "database"), _net),
     "new_task": Case("new_task", (*_TASK, "--force"), _own_images, weight=12),
     "export": Case("export", ("deploy.prototxt", "net.onnx", *_SEG[2:], "--fixed"), _net, weight=3),

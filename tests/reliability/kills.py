@@ -179,7 +179,7 @@ class Killer:
             moment = chance.uniform(0, self.reference.seconds)
             instant = f"after {moment:.4f} s"
             child = spawn(self.case, self.case.words, self.top)
-            _kill_after(child, moment)
+            send_after(child, moment)
         status = os.waitpid(child, 0)[1]
         self.tally.kills += 1
         self.tally.late += not os.WIFSIGNALED(status)
@@ -233,18 +233,23 @@ def _die_at(number: int) -> None:
     watch_changes(die)
 
 
-def _kill_after(child: int, seconds: float) -> None:
-    """Kill a child when it has taken so much processor time, however busy the machine is."""
+def send_after(child: int, seconds: float, number: int = signal.SIGKILL) -> bool:
+    """Send a child a signal when it has taken so much processor time, however busy the machine is.
+
+    Returns:
+        Whether the child was there to get it.
+    """
     clock = (~child << 3) | 2  # Linux's number of a process's clock, see clock_getcpuclockid(3)
     while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         try:
             left = seconds - time.clock_gettime(clock)
         except OSError:
-            return
+            return False
         if left <= 0:
-            os.kill(child, signal.SIGKILL)
-            return
+            os.kill(child, number)
+            return True
         time.sleep(max(left / 2, 0.0003))
+    return False
 
 
 def run_kills(kills: int, seed: int, names: list[str], report: Callable[[str], object] = print) -> dict[str, Tally]:
@@ -261,7 +266,7 @@ def run_kills(kills: int, seed: int, names: list[str], report: Callable[[str], o
     for name in names:
         started, chance = os.times(), random.Random(f"{seed} {name}")
         with tempfile.TemporaryDirectory(prefix="fcn-caffe-kills-") as folder:
-            _warm_up(CASES[name], Path(folder, "warm"))
+            warm_up(CASES[name], Path(folder, "warm"))
             gc.freeze()  # children would copy what a collection touches
             Path(folder, "top").mkdir()
             killer = Killer(CASES[name], Path(folder, "top"))
@@ -279,8 +284,8 @@ def run_kills(kills: int, seed: int, names: list[str], report: Callable[[str], o
     return tallies
 
 
-def _warm_up(case: Case, folder: Path) -> None:
-    """Run a tool once here, in a folder that no kill is in, so that children find all that it imports."""
+def warm_up(case: Case, folder: Path) -> None:
+    """Run a tool once here, in a folder of its own, so that children find all that it imports."""
     folder.mkdir()
     case.prepare(folder)
     place, streams, silence = os.getcwd(), [os.dup(1), os.dup(2)], os.open(os.devnull, os.O_WRONLY)
