@@ -66,6 +66,12 @@ layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim:
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 4 kernel_size: 3 } }
 layer { name: "fc" type: "InnerProduct" bottom: "conv" top: "fc" inner_product_param { num_output: 5 } }
 """
+EDGES = """
+layer { name: "data" type: "Python" top: "data" top: "label" python_param { module: "folder_layers"
+  layer: "FolderSegData" param_str: "{'images': 'images', 'labels': 'labels', 'split': 'val.txt', 'outlines': True}" } }
+layer { name: "edge" type: "Convolution" bottom: "data" top: "edge" convolution_param { num_output: 1 kernel_size: 1 } }
+layer { name: "quiet" type: "Silence" bottom: "label" }
+"""
 
 COARSE, NET = "solvers/coarse.prototxt", "nets/coarse.prototxt"
 WEIGHTS, DEPLOYED = ("--weights", "coarse.caffemodel"), ("--weights", "deploy.caffemodel")
@@ -118,6 +124,9 @@ def write_inputs(folder: Path) -> None:
     for name, text in texts.items():
         (folder / f"{name}.prototxt").write_text(text)
         save_weights(folder / f"{name}.caffemodel", net_weights(Net(folder / f"{name}.prototxt")))
+    (folder / "nets" / "edges.prototxt").write_text(EDGES)
+    blobs = [np.full((1, 3, 1, 1), 0.01, np.float32), np.zeros(1, np.float32)]
+    save_weights(folder / "edges.caffemodel", {"edge": blobs})
     generator = np.random.default_rng(0)
     Image.fromarray(generator.integers(500, 3000, (40, 50)).astype(np.uint16)).save(folder / "depth.png")
     (folder / "list.txt").write_text("".join(f"images/{index}.png {index % 2}\n" for index in range(6)))
