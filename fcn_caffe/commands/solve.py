@@ -175,7 +175,7 @@ def _compare(stage: Stage, before: dict[Path, Stage], gate: bool) -> None:
     for path in stage.sources:
         if path not in before:
             continue
-        own, coarse = (ScoreTable.read(each.folder / "scores.csv") for each in (stage, before[path]))
+        own, coarse = (ScoreTable.read(each.scores) for each in (stage, before[path]))
         if own.best() is None or coarse.best() is None or not is_segmentation(before[path]):
             continue
         after, start = own.mean_iu(own.best() or 0), coarse.mean_iu(coarse.best() or 0)

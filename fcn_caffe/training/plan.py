@@ -106,6 +106,11 @@ class Stage:
                 self.snapshot(iteration, suffix).unlink(missing_ok=True)
             remove_weights(self.snapshot(iteration))
 
+    @property
+    def scores(self) -> Path:
+        """The table of its scores."""
+        return self.folder / "scores.csv"
+
     def snapshots(self) -> list[int]:
         """List the iterations of the complete snapshots on disk, in order."""
         ending = self._ending(".solverstate")  # written last: where it is there, the other files are
@@ -326,7 +331,8 @@ def _action(stage: Stage, resume: bool, again: bool) -> str:
         return "train"
     if resume:
         # A stage that was trained again to its end, before the interruption came, has its new result already.
-        is_finished = again and iterations[-1] >= stage.last and _is_result_of(stage)
+        is_finished = again and iterations[-1] >= stage.last and _is_scored(stage, iterations[-1])
+        is_finished = is_finished and _is_result_of(stage)
         return "keep" if is_finished else "resume"
     if again:
         return "train"
@@ -335,6 +341,14 @@ def _action(stage: Stage, resume: bool, again: bool) -> str:
         f"{folder}/ holds an unfinished run of {stage.name}, at iteration {iterations[-1]} of {stage.last}. "
         f"Add --resume to go on with it, or --from {stage.name} to train it again from the start."
     )
+
+
+def _is_scored(stage: Stage, iteration: int) -> bool:
+    """Say whether the table of scores has an iteration: the same run, made before, left the same result."""
+    if not stage.scores.is_file():
+        return False
+    with open(stage.scores, encoding="utf-8", errors="replace") as table:
+        return any(line.startswith(f"{iteration},") for line in table)
 
 
 def _is_result_of(stage: Stage) -> bool:

@@ -217,7 +217,7 @@ def best_scores(stages: Sequence[Stage]) -> Table:
     """Return the best scores of each stage, in per cent, one row for each head that is scored."""
     rows = []
     for stage in stages:
-        scores = ScoreTable.read(stage.folder / "scores.csv")
+        scores = ScoreTable.read(stage.scores)
         for row in scores.at(scores.best() or 0):
             head = f" ({row.head})" if row.head != "score" else ""
             rows.append((stage.name + head, *(f"{getattr(row, name) * 100:.1f}" for name in METRICS)))
@@ -295,7 +295,7 @@ class Training:
         self.solver.refuse_too_large()
         if on_step is not None:
             self.solver.on_step.append(on_step)
-        self.scores = ScoreTable(stage.folder / "scores.csv")
+        self.scores = ScoreTable(stage.scores)
         self._mean = _known_mean(stage)
         self._start(resume)
 
