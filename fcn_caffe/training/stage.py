@@ -317,6 +317,8 @@ class Training:
             self.solver.restore(stage.snapshot(iterations[-1], ".solverstate"))
             self.scores = ScoreTable.read(self.scores.path)
             self.scores.forget_after(self.solver.iter)
+            if self.ranks.is_first and self.scores.at(self.solver.iter):
+                self._tidy(self.solver.iter)  # as far as a kill left it undone
             return [*stage.sources, stage.snapshot(iterations[-1])]
         with self.ranks.first_before_others():  # it may write weights that others then read
             start_from(self.solver.net, stage.starts)
@@ -391,10 +393,11 @@ class Training:
         ends = samples.record(self.ranks)
         with self.ranks.all_or_none():
             if self.ranks.is_first:
-                self._keep(at)
                 scoring = Scoring(at, scores_of, self.scores.best() == at, samples.first, ends)
                 for call in self.on_scores:
                     call(scoring)
+                self.scores.write()  # after them: a run that is killed before this scores again when it goes on
+                self._tidy(at)
 
     def _until_stopped(self, call: OnSample) -> OnSample:
         """Return a function that calls another, or ends the scoring when a signal asks to stop."""
@@ -406,9 +409,8 @@ class Training:
 
         return sample
 
-    def _keep(self, at: int) -> None:
-        """Write the table; delete the snapshots but the newest, at iteration `at`, and the weights of the best."""
-        self.scores.write()
+    def _tidy(self, at: int) -> None:
+        """Delete the snapshots but the newest, at iteration `at`, and the weights of the best."""
         best = self.scores.best()
         for iteration in self.stage.snapshots():
             if iteration < at:

@@ -240,8 +240,8 @@ def recorded(weights: PathLike, record: Preprocessing) -> Iterator[Path]:
 
 def remove_weights(weights: PathLike) -> None:
     """Delete a weight file and its record; nothing where they are not there."""
+    record_path(weights).unlink(missing_ok=True)  # first: who looks for weights would not find a record that is left
     Path(weights).unlink(missing_ok=True)
-    record_path(weights).unlink(missing_ok=True)
 
 
 def sha256_of(path: PathLike) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from fcn_caffe.commands import solve, train
 from fcn_caffe.host import progress
 from fcn_caffe.host.progress import Screen, logging_to
 from fcn_caffe.training import ScoreTable, Training, read_stage
-from fcn_caffe.training.run_record import read_images, read_record
+from fcn_caffe.training.run_record import RunRecord, read_images, read_record
 from fcn_caffe.training.solver import Solver
 
 COARSE, FINE = "solvers/coarse.prototxt", "solvers/fine.prototxt"
@@ -308,3 +309,52 @@ def test_damaged_records_are_refused_by_name(tmp_path):
     images.write_text("[]")
     with pytest.raises(DataError, match=r"images.json: not the images of a run"):
         read_images(images)
+
+
+# -- killed while a scoring is kept ---------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of ours catches it."""
+
+
+def is_call(number: int):
+    calls = count(1)
+    return lambda _: next(calls) == number
+
+
+def is_deleted(name: str, number: int):
+    """Whether a path is the first, second … file of a snapshot to be deleted that has a part of its name."""
+    calls = count(1)
+    return lambda path: path.name.startswith("train_iter") and name in path.name and next(calls) == number
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "is_then"),
+    [
+        (RunRecord, "add_scores", is_call(3)),
+        (ScoreTable, "write", is_call(3)),
+        (Path, "unlink", is_deleted("iter_4.solverstate", 1)),
+        (Path, "unlink", is_deleted(".caffemodel", 2)),
+    ],
+    ids=["before the images", "before the table", "before the deletions", "between weights and record"],
+)
+def test_a_run_that_was_killed_while_it_kept_a_scoring(tmp_path, monkeypatch, owner, name, is_then):
+    def run(folder: Path, *words: str) -> dict[str, bytes]:
+        monkeypatch.chdir(folder)
+        assert solve.main([COARSE, *words]) == 0
+        kept = (folder / "snapshot/coarse").iterdir()
+        return {path.name: path.read_bytes() for path in kept if path.name not in ("log.txt", "run.jsonl")}
+
+    original = getattr(owner, name)
+
+    def die_then(self, *arguments, **options):
+        if is_then(self):
+            raise Killed
+        return original(self, *arguments, **options)
+
+    whole, killed = write_stages(tmp_path / "whole"), write_stages(tmp_path / "killed")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(owner, name, die_then)
+        run(killed)
+    assert run(killed, "--resume") == run(whole)
