@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -55,7 +55,7 @@ SIZES = ("any", "images", "that")
 
 def row(type: str) -> str:
     """Run the cases of a type, and return its row."""
-    sizes, wrong, reason = set[str](), {engine: list[str]() for engine in ENGINES}, ""
+    sizes, wrong, reason = set[str](), {engine: list[tuple[str, str]]() for engine in ENGINES}, ""
     for case in ALL[type]:
         net, inputs = build(type, *case)
         net.eval()
@@ -69,11 +69,18 @@ def row(type: str) -> str:
             sizes.add(taken)
         for engine in ENGINES:
             if found[engine]:
-                wrong[engine].append(f"not with `{options}`: {in_words(found[engine])}")
+                wrong[engine].append((options, in_words(found[engine])))
     if not sizes:
         return f"| {type} | – | {' | '.join([f'no: {reason}'] + ['no'] * (len(ENGINES) - 1))} |"
-    cells = ["; ".join(["yes", *wrong[engine]]) for engine in ENGINES]
+    cells = [cell(wrong[engine], len(ALL[type])) for engine in ENGINES]
     return f"| {type} | {' or '.join(sorted(sizes, key=SIZES.index))} | {' | '.join(cells)} |"
+
+
+def cell(wrong: Sequence[tuple[str, str]], cases: int) -> str:
+    """Say what an engine makes of a type, of the options it gets wrong, and how: "yes" only where a case is right."""
+    if len(wrong) == cases:
+        return f"no: {' or '.join(dict.fromkeys(problem for _, problem in wrong))}"
+    return "; ".join(["yes", *(f"not with `{options}`: {problem}" for options, problem in wrong)])
 
 
 def in_words(problem: str) -> str:
