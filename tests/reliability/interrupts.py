@@ -71,7 +71,8 @@ layer { name: "fc" type: "InnerProduct" bottom: "conv" top: "fc"
 EDGES = """
 layer { name: "data" type: "Python" top: "data" top: "label" python_param { module: "folder_layers"
   layer: "FolderSegData" param_str: "{'images': 'images', 'labels': 'labels', 'split': 'val.txt', 'outlines': True}" } }
-layer { name: "edge" type: "Convolution" bottom: "data" top: "edge" convolution_param { num_output: 1 kernel_size: 1 } }
+layer { name: "edge" type: "Convolution" bottom: "data" top: "new-score-weighting"
+  convolution_param { num_output: 1 kernel_size: 1 } }
 layer { name: "quiet" type: "Silence" bottom: "label" }
 """
 
@@ -259,9 +260,11 @@ class Target:
         child = self._begin(Cold(self.case.tool, self.case.words, self.case.prepare) if cold else self.case)
         was_running = send_after(child, instant, number)
         began, without_core = time.monotonic(), waited(child)
+        numbers = {number}
         if was_running and chance.random() < 1 / 3:
             time.sleep(chance.uniform(0, 0.3))
             os.kill(child, signal.SIGINT)
+            numbers.add(signal.SIGINT)  # of two that are pending, Python handles this one first
         os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
         seconds = time.monotonic() - began
         fair = seconds - (waited(child) - without_core)
@@ -270,13 +273,13 @@ class Target:
         if was_running:
             self.ends.latencies.append(fair)
             self.ends.longest = max(self.ends.longest, seconds)
-        for failure in self._failures(number, status, fair):
+        for failure in self._failures(numbers, status, fair):
             self.ends.failures.append(f"{self.case.tool}, {number.name} after {instant:.3f} s: {failure}")
 
-    def _failures(self, number: int, status: int, seconds: float) -> Iterator[str]:
+    def _failures(self, numbers: set[signal.Signals], status: int, seconds: float) -> Iterator[str]:
         told = self._told()
-        # A second signal that comes before Python is ready is SIGINT's; a run that has ended is whole.
-        if status not in (128 + number, -number, -signal.SIGINT, *self.statuses):
+        ends = {end for number in numbers for end in (128 + number, -number)}  # -number: Python was starting
+        if status not in ends | self.statuses:  # a run that has ended is whole
             yield f"status {status}: {told}"
         if "Traceback" in told and ("fcn_caffe" in told or "tools" in told):  # else Python had not come to our line
             yield f"a traceback: {told}"
