@@ -183,8 +183,11 @@ def test_either_form_of_weights_serves_either_form_of_state(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda file: file.pop("iter"), "has no number 'iter', as the solver states that Caffe writes do."),
-        (lambda file: file.pop("history"), "has no group 'history', as the solver states that Caffe writes do."),
+        (lambda file: file.pop("iter"), "has no number 'iter', as the solver states that Caffe writes do. Copy it"),
+        (
+            lambda file: file.pop("history"),
+            "has no group 'history', as the solver states that Caffe writes do. Copy it",
+        ),
         (lambda file: file.pop("history/3"), "history 3 of 5 is not there."),
         (lambda file: file.pop("history/5"), "holds 5 histories, SGD on net 'tiny' has 6 (6 blobs x 1)."),
         (

@@ -30,6 +30,7 @@ from fcn_caffe.weights.formats.arrays import (
 )
 
 _DEEPEST = 32  # groups within groups: layer names have a few `/`
+_OTHER = "as the solver states that Caffe writes do. Copy it again, or resume from another."
 
 
 def read_weights(path: PathLike) -> Weights:
@@ -96,7 +97,7 @@ def read_solver_state(path: PathLike) -> BinaryState:
         numbers = _state_numbers(file, budget, path)
         group = _child(file, "history", path)
         if not isinstance(group, h5py.Group):
-            raise WeightsError(f"{name}: has no group 'history', as the solver states that Caffe writes do.")
+            raise WeightsError(f"{name}: has no group 'history', {_OTHER}")
         count = len(group)
         history = []
         for index in range(count):
@@ -113,7 +114,7 @@ def _state_numbers(file: h5py.File, budget: Budget, path: PathLike) -> dict[str,
         dataset = _child(file, key, path)
         value = None if dataset is None else _read_array(dataset, f"'{key}'", budget, np.int64)
         if value is None or value.size != 1:
-            raise WeightsError(f"{os.fspath(path)}: has no number '{key}', as the solver states that Caffe writes do.")
+            raise WeightsError(f"{os.fspath(path)}: has no number '{key}', {_OTHER}")
         numbers[key] = int(value.reshape(()))
     return numbers
 
