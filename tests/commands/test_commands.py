@@ -62,7 +62,7 @@ def test_a_mistake_is_one_line_and_status_1(capsys):
 
 def test_a_full_disk_is_one_line_too(capsys):
     assert raising(OSError(28, "No space left on device", "a.png"))([]) == 1
-    assert capsys.readouterr().err == "error: a.png: No space left on device.\n"
+    assert capsys.readouterr().err == "error: a.png: No space left on device. Make room on the disk.\n"
 
 
 def test_an_interrupt_is_no_traceback(capsys):

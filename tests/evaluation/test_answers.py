@@ -267,7 +267,7 @@ def test_a_full_disk_ends_the_run(workers: int, photos: Path, place: Path, run, 
 
     monkeypatch.setattr(AnswerFiles, "write", full)
     assert run(photos, "--workers", workers) == 1
-    assert capsys.readouterr().err == "error: answer: No space left on device.\n"
+    assert capsys.readouterr().err == "error: answer: No space left on device. Make room on the disk.\n"
 
 
 # -- what is written ---------------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def test_the_bar_is_redrawn_a_few_times_a_second(monkeypatch: pytest.MonkeyPatch
     assert text.rindex("9/9") < text.rindex("\x1b[2K"), "and nothing is drawn once it is closed"
 
 
-@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no device here that is always full")
+@pytest.mark.needs_linux
 def test_a_log_on_a_full_disk_ends_and_the_run_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     shown = run(io.StringIO(), Path("/dev/full"))
     assert shown.count("scored") == 3

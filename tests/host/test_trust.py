@@ -65,12 +65,12 @@ def test_the_persons_module_of_that_name_runs_in_its_place(net: Path, monkeypatc
     assert not net.with_name("ran").exists()
 
 
-def test_a_module_beside_the_net_does_not_stand_in_for_ours_unasked(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`voc_layers` beside the net is not what the package calls so: neither runs until the person chose."""
-    monkeypatch.delitem(sys.modules, "voc_layers", raising=False)  # where a script has it by that name
+def test_a_module_beside_the_net_does_not_stand_in_for_ours_unasked(net: Path) -> None:
+    """`voc_layers` beside the net is not what the package calls so: it does not run until the person chose."""
     net.with_name("strange_layers.py").rename(net.with_name("voc_layers.py"))
     net.write_text(net.read_text().replace("strange_layers", "voc_layers"))
-    with pytest.raises(LayerError, match="came with the net"):
+    # Where the process has the package's own by that name, as scripts with reference layers do, that one is found.
+    with pytest.raises(LayerError, match=r"came with the net|'voc_layers' has no layer class"):
         Net(net)
     assert not net.with_name("ran").exists()
 

@@ -150,7 +150,7 @@ def test_a_block_in_a_block():
     in_threads(lambda _: training_alone([weight], "c").__enter__(), [0])
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.needs_linux
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_net_goes_on_in_a_forked_process():
     """OpenMP's threads are not in the child, which would wait for them."""
