@@ -461,7 +461,9 @@ def _class_lines(texts: Sequence[str], known: Mapping[str, int]) -> Iterator[tup
         try:
             lines = Path(text).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{text}: the list of classes cannot be read ({error}).") from error
+            raise DataError(
+                f"{text}: the list of classes cannot be read ({error}). Give a text file in UTF-8."
+            ) from error
         stripped = [(number, line.split("#")[0].strip()) for number, line in enumerate(lines, 1)]
         if not any(line for _, line in stripped):
             raise DataError(f"{text}: lists no class. Give names or indices, one a line.")

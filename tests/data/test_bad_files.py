@@ -23,9 +23,10 @@ from fcn_caffe.data.own.formats import read_source
 from fcn_caffe.data.own.formats.source import Reading
 from fcn_caffe.data.own.label_check import Pair, look
 from fcn_caffe.data.prepare.archives import unpack
+from fcn_caffe.data.readers.frames import read_pages
 from fcn_caffe.data.readers.image_files import image_size, read_image, read_index_image
 from fcn_caffe.data.readers.image_list import read_image_list
-from fcn_caffe.data.readers.labels import read_classes, read_colors
+from fcn_caffe.data.readers.labels import LabelMap, read_classes, read_colors
 from fcn_caffe.data.readers.opencv_images import read_image_bgr
 from fcn_caffe.data.sets.pascalcontext_layers import read_names
 from fcn_caffe.data.sets.reference_layer import read_mat
@@ -230,3 +231,38 @@ def test_a_log_of_no_calendar(tmp_path: Path) -> None:
         parse_log(path)
     path.write_text(line.format("I1231", DIGITS) + line.format("I1231", 7))
     assert [row.iteration for row in parse_log(path).train] == [7]
+
+
+@pytest.mark.parametrize("names", [("a", "a/b"), ("a/b", "a"), ("./",)])
+def test_a_member_that_is_a_file_and_a_folder(tmp_path: Path, names: tuple[str, ...]) -> None:
+    path = tmp_path / "archive.tar"
+    with tarfile.open(path, "w") as archive:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = 3
+            archive.addfile(member, BytesIO(b"one"))
+    with pytest.raises(DataError, match=r"archive\.tar: '.*' is a file and a folder\. .* download it again"):
+        unpack(path, tmp_path / "target", "/".join)
+    assert {place.name for place in tmp_path.iterdir()} <= {"archive.tar", "target"}
+
+
+def test_a_later_page_that_would_fill_the_memory(tmp_path: Path) -> None:
+    """Each page of a TIFF file has a size of its own."""
+    path = tmp_path / "pages.tif"
+    Image.new("L", (3, 2)).save(path, save_all=True, append_images=[Image.new("L", (4, 9))])
+    short, long = 3, 4  # types of numbers; 257 is the height
+    data = path.read_bytes()
+    for kind in (short, long):
+        data = data.replace(struct.pack("<HHII", 257, kind, 1, 9), struct.pack("<HHII", 257, long, 1, 1 << 25))
+    path.write_bytes(data)
+    found = read_pages(path)
+    assert next(found).shape == (2, 3, 3)
+    with pytest.raises(DataError, match=r"pages\.tif: cannot be read \(declares 4x33554432 pixels"):
+        next(found)
+
+
+def test_a_class_beyond_16_bits(tmp_path: Path) -> None:
+    path = tmp_path / "map.txt"
+    path.write_text(f"0: {1 << 64}\n")
+    with pytest.raises(DataError, match=r"map\.txt:1: expected `VALUE: CLASS`"):
+        LabelMap.read(path)

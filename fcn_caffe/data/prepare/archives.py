@@ -115,10 +115,12 @@ def _zip_members(path: Path) -> Iterator[_Member]:
 def _safe(name: str, path: Path) -> PurePosixPath:
     plain = PurePosixPath(name.replace("\\", "/"))
     if plain.is_absolute() or ".." in plain.parts or (plain.parts and plain.parts[0].endswith(":")):
-        raise DataError(
-            f"{path}: holds {name!r}, which lies outside the folder it is unpacked to. Do not trust this archive."
-        )
+        raise DataError(f"{path}: holds {name!r}, which lies outside the folder it is unpacked to. Do not trust it.")
     return plain
+
+
+def _is_in_a_file(goal: Path, target: Path) -> bool:
+    return any((target / folder).is_file() for folder in goal.relative_to(target).parents)
 
 
 def unpack(path: Path, target: Path, place: Callable[[Sequence[str]], str | None]) -> int:
@@ -145,6 +147,8 @@ def unpack(path: Path, target: Path, place: Callable[[Sequence[str]], str | None
                 raise DataError(f"{path}: {member.name!r} is {member.kind}, expected plain files. Do not trust it.")
             if not goal.resolve().is_relative_to(target.resolve()):
                 raise DataError(f"{goal}: a link leads out of {target}. Remove it.")
+            if goal == target or goal.is_dir() or _is_in_a_file(goal, target):
+                raise DataError(f"{path}: {member.name!r} is a file and a folder. It looks damaged: download it again.")
             if goal.is_file() and goal.stat().st_size == member.size:
                 continue
             unfolded += member.size

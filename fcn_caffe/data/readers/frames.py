@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import ImageSequence
 
-from fcn_caffe.data.readers.image_files import UInt8, opened_image, photograph
+from fcn_caffe.data.readers.image_files import UInt8, opened_image, photograph, refuse_unfolding
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.films import import_av
 
@@ -52,7 +52,9 @@ def read_pages(path: str | os.PathLike[str]) -> Iterator[UInt8]:
         DataError: naming the file.
     """
     with opened_image(path) as image:
+        size = os.stat(path).st_size
         for page in ImageSequence.Iterator(image):
+            refuse_unfolding(page, size)  # each page of a TIFF, and each frame of a GIF that reaches beyond the first
             yield photograph(page, path)
 
 
@@ -77,6 +79,10 @@ def _opened_film(path: str | os.PathLike[str]) -> Iterator[tuple[Any, Any]]:
             yield film, film.streams.video[0]
     except FileNotFoundError as error:
         raise DataError(f"{os.fspath(path)}: no such file.") from error
+    except UnicodeDecodeError as error:  # PyAV reads a film's notes as UTF-8
+        raise DataError(
+            f"{os.fspath(path)}: cannot be read as a film ({error.reason}). Convert it, or copy it again."
+        ) from error
     except av.FFmpegError as error:
         raise DataError(
             f"{os.fspath(path)}: cannot be read as a film ({error.strerror}). Convert it, or copy it again."

@@ -232,7 +232,7 @@ def read_split(path: str | os.PathLike[str]) -> list[str]:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such split file. It should have one image name on each line.") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the split file cannot be read ({error}).") from error
+        raise DataError(f"{path}: the split file cannot be read ({error}). Give a text file in UTF-8.") from error
     names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names:
         raise DataError(f"{path}: the split is empty. It should have one image name on each line.")

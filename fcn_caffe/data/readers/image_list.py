@@ -26,7 +26,7 @@ def read_lines(path: str | os.PathLike[str], what: str) -> list[tuple[int, str]]
         raise DataError(f"{os.fspath(path)}: the {what} cannot be read ({error.strerror}).") from error
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
-        raise DataError(f"{os.fspath(path)}: the {what} is empty.")
+        raise DataError(f"{os.fspath(path)}: the {what} is empty. Fill it, or name another.")
     return lines
 
 

@@ -39,7 +39,7 @@ def read_rules(path: str | os.PathLike[str], what: str) -> list[tuple[int, str, 
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the {what} cannot be read ({error}).") from error
+        raise DataError(f"{path}: the {what} cannot be read ({error}). Give a text file in UTF-8.") from error
     lines = enumerate(map(str.strip, text.splitlines()), 1)
     rules = ((number, line.partition("#")[0].rstrip(), line) for number, line in lines)
     return [(number, rule, line) for number, rule, line in rules if rule]
@@ -79,7 +79,7 @@ class LabelMap:
                 index = int(target)
             except ValueError:
                 parts, index = [], -1
-            if not colon or len(parts) not in (1, 3) or index < 0 or min(parts) < 0 or max(parts) > 65535:
+            if not colon or len(parts) not in (1, 3) or min(*parts, index) < 0 or max(*parts, index) > 65535:
                 raise DataError(f"{path}:{number}: expected `VALUE: CLASS` or `RED GREEN BLUE: CLASS`, got {line!r}.")
             if len(parts) == 1:
                 values[parts[0]] = index

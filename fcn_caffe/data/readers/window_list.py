@@ -55,7 +55,7 @@ def read_windows(path: str | os.PathLike[str], fg_threshold: float, bg_threshold
             words.wrong("expected '#' and the number of an image")
         number = words.take(int, "the number of an image")
         if number in windows.images:
-            words.wrong(f"image {number} is there twice")
+            words.wrong(f"image {number} is there twice: give each its own number")
         windows.images[number] = words.take(str, "the path of an image")
         channels = words.take(int, "channels")
         if channels < 1 or windows.channels not in (0, channels):

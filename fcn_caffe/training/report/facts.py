@@ -240,7 +240,7 @@ def _checked_images(images: dict[str, Any]) -> dict[str, Any]:
             {
                 **{name: str(one[name]) for name in ("name", "image", "truth", "answer")},
                 "mean_iu": float(one["mean_iu"]),
-                "size": [int(side) for side in one["size"]],
+                "size": [int(side) for side, _ in zip(one["size"], ("width", "height"), strict=True)],
             }
             for one in images[kind]
         ]

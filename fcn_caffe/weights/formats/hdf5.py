@@ -125,7 +125,9 @@ def _learned_net(file: h5py.File, path: PathLike) -> str:
         return ""
     value = dataset[()] if isinstance(dataset, h5py.Dataset) and dataset.shape == () else None
     if not isinstance(value, bytes) or dataset.id.get_storage_size() > 2**16:
-        raise WeightsError(f"{os.fspath(path)}: 'learned_net' is not a path in text.")
+        raise WeightsError(
+            f"{os.fspath(path)}: 'learned_net' is not a path in text. Give the state that a solver wrote."
+        )
     return os.fsdecode(value)
 
 

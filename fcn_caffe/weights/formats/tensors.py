@@ -248,7 +248,8 @@ def _check_pickle(file: IO[bytes], path: PathLike, size: int) -> None:
             raise WeightsError(f"{os.fspath(path)}: holds a list or tuple twice, which no dict of tensors does.")
         elif isinstance(value, int) and not isinstance(value, bool) and abs(value) > max(size, _SMALL):
             raise WeightsError(
-                f"{os.fspath(path)}: speaks of {value} values or bytes, the file has {size:,} bytes. It is corrupt."
+                f"{os.fspath(path)}: speaks of {value} values or bytes, the file has {size:,} bytes. It is corrupt: "
+                "copy it again."
             )
         before = code.name
     if strange:

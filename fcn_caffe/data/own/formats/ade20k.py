@@ -46,7 +46,7 @@ def _names(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}).") from error
+        raise DataError(f"{path}: cannot be read ({error}). Give a text file in UTF-8.") from error
     names: list[str] = []
     for number, line in enumerate(lines[1:], 2):
         cells = line.split("\t")

@@ -132,7 +132,7 @@ def _decoded(text: str, where: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise DataError(f"{where}: is no base64 ({error}). The file is damaged.") from error
+        raise DataError(f"{where}: is no base64 ({error}). The file is damaged: save it again.") from error
 
 
 def _draw(shapes: list[Shape], size: tuple[int, int], index: dict[str, int], overlap: str, ground: int) -> Label:
@@ -153,9 +153,9 @@ def _pasted(size: tuple[int, int], corners: list[tuple[float, float]], text: str
             )
         box = np.asarray(picture.convert("L")) > 0
     except UnidentifiedImageError as error:
-        raise DataError(f"{where}: its mask is no picture. The file is damaged.") from error
+        raise DataError(f"{where}: its mask is no picture. The file is damaged: save it again.") from error
     except DAMAGE as error:
-        raise DataError(f"{where}: its mask cannot be read ({error}). The file is damaged.") from error
+        raise DataError(f"{where}: its mask cannot be read ({error}). The file is damaged: save it again.") from error
     left, top = (int(side) for side in corners[0])
     mask = np.zeros(size, np.bool_)
     height, width = min(box.shape[0], size[0] - top), min(box.shape[1], size[1] - left)

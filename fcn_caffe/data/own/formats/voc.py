@@ -81,7 +81,7 @@ def _by_labelmap(path: Path) -> tuple[Source, dict[Colour, int]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}).") from error
+        raise DataError(f"{path}: cannot be read ({error}). Give a text file in UTF-8.") from error
     classes: list[ClassName] = []
     table: dict[Colour, int] = {}
     for number, line in enumerate(lines, 1):
@@ -104,5 +104,5 @@ def _by_labelmap(path: Path) -> tuple[Source, dict[Colour, int]]:
         table[colour] = len(classes)
         classes.append(ClassName(name.strip(), colour))
     if not classes:
-        raise DataError(f"{path}: lists no class.")
+        raise DataError(f"{path}: lists no class. Add a line for each.")
     return Source("cvat-masks", classes, []), table
