@@ -110,9 +110,10 @@ def listening() -> Iterator[None]:
     try:
         yield
     finally:
+        for number in heard:
+            # At its end Python takes handlers away, but leaves what is ignored: later signals have nothing to add.
+            signal.signal(number, signal.SIG_IGN if _listener.ending else signal.SIG_DFL)
         if not _listener.ending:  # else the process has its seconds, also for what Python does at exit
-            for number in heard:
-                signal.signal(number, signal.SIG_DFL)
             _listener.close()
             _listener = None
 
