@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, TextIO
 from fcn_caffe.commands import command
 from fcn_caffe.commands._options import new_parser, seed, share
 from fcn_caffe.errors import DataError
-from fcn_caffe.host import interrupts
 from fcn_caffe.host.atomic import atomic_write, check_place
 from fcn_caffe.host.paths import shipped
 from fcn_caffe.host.program import tool_call
@@ -267,7 +266,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     _print(record, with_missing=bool(arguments.only))
     _write(record, arguments)
     if record.get("interrupted"):
-        number = interrupts.ended_by()
-        print(interrupts.message(number), file=sys.stderr)
-        return interrupts.exit_status(number)
+        raise KeyboardInterrupt  # which `command` tells
     return 1 if record["counts"][DIFFERS] else 0

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fcn_caffe.data.layers.listed import ListSource
 from fcn_caffe.data.readers.labels import read_classes
+from fcn_caffe.data.readers.text_file import read_lines
 from fcn_caffe.data.sets.siftflow_layers import SIFTFlowSegDataLayer
 from fcn_caffe.errors import DataError, GraphError
 from fcn_caffe.evaluation.crf import Refiner
@@ -458,13 +459,8 @@ def _class_lines(texts: Sequence[str], known: Mapping[str, int]) -> Iterator[tup
         if text.isdecimal() or _plain(text) in known or not Path(text).is_file():
             yield "classes", text
             continue
-        try:
-            lines = Path(text).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"{text}: the list of classes cannot be read ({error}). Give a text file in UTF-8."
-            ) from error
-        stripped = [(number, line.split("#")[0].strip()) for number, line in enumerate(lines, 1)]
+        lines = enumerate(read_lines(text, "list of classes"), 1)
+        stripped = [(number, line.split("#")[0].strip()) for number, line in lines]
         if not any(line for _, line in stripped):
             raise DataError(f"{text}: lists no class. Give names or indices, one a line.")
         yield from ((f"{text}:{number}", line) for number, line in stripped if line)

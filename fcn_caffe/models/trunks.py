@@ -143,14 +143,19 @@ def convolutions(n: NetSpec, bottom: Top, trunk: Vgg = VGG16, suffix: str = "", 
         suffix: what every layer's name ends in.
         first: the first convolution's name.
     """
+    for stage in range(1, len(trunk.depths) + 1):
+        bottom = max_pool(n, add_stage(n, bottom, stage, trunk, suffix, first), f"pool{stage}{suffix}")
+    return bottom
+
+
+def add_stage(n: NetSpec, bottom: Top, stage: int, trunk: Vgg = VGG16, suffix: str = "", first: str = "conv1_1") -> Top:
+    """Add the convolutions of one stage of a VGG trunk, without its pool: stages count from 1, see `convolutions`."""
     edge = first_pad(trunk.fc_kernel) if trunk.pad is None else trunk.pad
-    for stage, (depth, width) in enumerate(zip(trunk.depths, trunk.widths, strict=True), 1):
-        for number in range(1, depth + 1):
-            start = (stage, number) == (1, 1)
-            name = first if start else f"conv{stage}_{number}"
-            options = trunk.conv(name, width, 3, edge if start else 1)
-            bottom = conv_relu(n, bottom, name + suffix, f"relu{stage}_{number}{suffix}", **options)
-        bottom = max_pool(n, bottom, f"pool{stage}{suffix}")
+    for number in range(1, trunk.depths[stage - 1] + 1):
+        start = (stage, number) == (1, 1)
+        name = first if start else f"conv{stage}_{number}"
+        options = trunk.conv(name, trunk.widths[stage - 1], 3, edge if start else 1)
+        bottom = conv_relu(n, bottom, name + suffix, f"relu{stage}_{number}{suffix}", **options)
     return bottom
 
 

@@ -331,8 +331,8 @@ def _action(stage: Stage, resume: bool, again: bool) -> str:
         return "train"
     if resume:
         # A stage that was trained again to its end, before the interruption came, has its new result already.
-        is_finished = again and iterations[-1] >= stage.last and _is_scored(stage, iterations[-1])
-        is_finished = is_finished and _is_result_of(stage)
+        last = iterations[-1]
+        is_finished = again and last >= stage.last and _is_scored(stage, last) and _is_result_of(stage)
         return "keep" if is_finished else "resume"
     if again:
         return "train"

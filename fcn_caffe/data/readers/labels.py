@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 import numpy as np
 
 from fcn_caffe.data.readers.image_files import Integers, opened_image, read_index_image
+from fcn_caffe.data.readers.text_file import read_lines
 from fcn_caffe.errors import DataError
 
 __all__ = [
@@ -36,11 +36,7 @@ def read_rules(path: str | os.PathLike[str], what: str) -> list[tuple[int, str, 
     Raises:
         DataError: where the file cannot be read; `what` names its kind there.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the {what} cannot be read ({error}). Give a text file in UTF-8.") from error
-    lines = enumerate(map(str.strip, text.splitlines()), 1)
+    lines = enumerate(map(str.strip, read_lines(path, what, "utf-8-sig")), 1)
     rules = ((number, line.partition("#")[0].rstrip(), line) for number, line in lines)
     return [(number, rule, line) for number, rule, line in rules if rule]
 

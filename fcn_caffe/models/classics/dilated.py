@@ -51,11 +51,12 @@ class LearnedHead:
 def _fc(n: NetSpec, bottom: Top, dilation: int, suffix: str = "", head: LearnedHead | None = None) -> Top:
     """Add fc6, of 3x3 places `dilation` apart, and fc7: VGG-16's, unless `head` says that they are learned."""
     learned = {} if head is None else {"weight_filler": _GAUSSIAN}
-    width, rate = (1024, 1) if head is None else (head.width, head.rate)
+    head = head or LearnedHead()
     wide: dict[str, Any] = {"kernel_size": 3, "pad": dilation, "dilation": dilation}
     for number, options in ((6, wide), (7, {"kernel_size": 1})):
         name, options = f"fc{number}{suffix}", options | learned
-        bottom = conv_relu(n, bottom, name, f"relu{number}{suffix}", num_output=width, param=rates(rate), **options)
+        options = options | {"num_output": head.width, "param": rates(head.rate)}
+        bottom = conv_relu(n, bottom, name, f"relu{number}{suffix}", **options)
         bottom = drop(n, bottom, f"drop{number}{suffix}", 0.5)
     return bottom
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fcn_caffe.models.classics.encoder_decoder import PLAIN, Loss, add_loss
 from fcn_caffe.models.nets import DataSource
-from fcn_caffe.models.trunks import VGG16, Vgg, conv_relu, drop, max_pool, multiply, rates
+from fcn_caffe.models.trunks import Vgg, add_stage, conv_relu, drop, max_pool, multiply, rates
 from fcn_caffe.net.coord_map import crop
 from fcn_caffe.net.net_spec import NetSpec, Top
 from fcn_caffe.net.net_spec import layers as L
@@ -68,16 +68,13 @@ def unet_on_vgg(
     return data.finish(n, name)
 
 
-def _vgg_down(n: NetSpec, bottom: Top, trunk: Vgg = VGG16) -> dict[int, Top]:
-    """Add a VGG trunk up to its last convolution; return what each stage leaves before its pool."""
+def _vgg_down(n: NetSpec, bottom: Top) -> dict[int, Top]:
+    """Add VGG-16 up to its last convolution; return what each stage leaves before its pool."""
     down: dict[int, Top] = {}
-    for stage, (depth, width) in enumerate(zip(trunk.depths, trunk.widths, strict=True), 1):
+    for stage in range(1, 6):
         if stage > 1:
             bottom = max_pool(n, bottom, f"pool{stage - 1}")
-        for number in range(1, depth + 1):
-            place = f"{stage}_{number}"
-            bottom = conv_relu(n, bottom, f"conv{place}", f"relu{place}", **trunk.conv(f"conv{place}", width, 3, 1))
-        down[stage] = bottom
+        bottom = down[stage] = add_stage(n, bottom, stage, Vgg(pad=1))
     return down
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fcn_caffe.data.own.formats.label_files import add_pairs, by_value
 from fcn_caffe.data.own.formats.source import VOID, ClassName, Reading, Source, files_below, split_of
+from fcn_caffe.data.readers.text_file import read_lines
 from fcn_caffe.errors import DataError
 
 __all__ = ["read"]
@@ -43,12 +44,8 @@ def _names(path: Path) -> list[str]:
     """Return the names of objectInfo150.txt, the first of each; numbers where there is no such file."""
     if not path.is_file():
         return [f"class {value}" for value in range(1, _CLASSES + 1)]
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Give a text file in UTF-8.") from error
     names: list[str] = []
-    for number, line in enumerate(lines[1:], 2):
+    for number, line in enumerate(read_lines(path)[1:], 2):
         cells = line.split("\t")
         if not line.strip():
             continue

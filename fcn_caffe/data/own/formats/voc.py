@@ -14,6 +14,7 @@ from pathlib import Path
 from fcn_caffe.data.own.formats.label_files import add_pairs, by_colour, by_value
 from fcn_caffe.data.own.formats.source import VOID, ClassName, Colour, Label, Reading, Source, split_of
 from fcn_caffe.data.readers.image_files import IMAGE_SUFFIXES, FolderIndex, read_split
+from fcn_caffe.data.readers.text_file import read_lines
 from fcn_caffe.data.sets.voc_layers import CLASSES
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.pictures import palette
@@ -78,13 +79,9 @@ def _lists(place: Path, labels: Path) -> dict[str, str]:
 
 def _by_labelmap(path: Path) -> tuple[Source, dict[Colour, int]]:
     """Read labelmap.txt, `NAME:R,G,B:PARTS:ACTIONS` a line, as classes and the class of each colour."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Give a text file in UTF-8.") from error
     classes: list[ClassName] = []
     table: dict[Colour, int] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(path, encoding="utf-8-sig"), 1):
         if not line.strip() or line.startswith("#"):
             continue
         name, _, rest = line.partition(":")
