@@ -1,4 +1,4 @@
-"""Whole runs of solve, infer, score and export, compared byte by byte: a Markdown table of the files that differ.
+"""Whole runs of tools, compared byte by byte: a Markdown table of the files that differ.
 
 python tests/reliability/same_bits.py
 
@@ -34,12 +34,17 @@ NET, SEED = "nets/coarse.prototxt", "'seed': 3"
 
 WORDS = {
     "solve": ("solvers/coarse.prototxt",),
+    "train": ("--solver", "solvers/coarse.prototxt"),
     "infer": (
         *("--net", "deploy.prototxt", "--weights", "deploy.caffemodel", "--mean", "1", "2", "3"),
         *("--probabilities", "npz", "--out", "out", "images"),
     ),
     "score": (NET, "--weights", "deploy.caffemodel", "--json", "scores.json", "--save-predictions", "out"),
     "export": ("deploy.prototxt", "net.onnx", "--weights", "deploy.caffemodel"),
+    "new_task": (
+        *("--images", "images", "--labels", "labels"),
+        *("--trunk", "narrow", "--name", "own", "--out", "task"),
+    ),
 }
 
 
@@ -63,7 +68,8 @@ class Way:
         """Say whether a tool has this way."""
         if self.options is not None:
             return tool in self.options
-        return tool == "solve" if self.resumed else tool in ("solve", "score") if self.layer else True
+        training = tool in ("solve", "train")
+        return training if self.resumed else training or tool == "score" if self.layer else True
 
 
 WAYS = {
@@ -104,16 +110,16 @@ def run(tool: str, way: Way, prepare: Callable[[Path], object], folder: Path) ->
     return {name: sum for name, sum in files_in(folder, STREAMS).items() if name not in before}
 
 
-def resume(first: Path, folder: Path) -> Files:
-    """Run solve again from the snapshot of its fourth iteration; return the hashes of what it leaves."""
+def resume(tool: str, first: Path, folder: Path) -> Files:
+    """Run a training again from the snapshot of its fourth iteration; return the hashes of what it leaves."""
     torch.set_num_threads(1)
 
     def fill(place: Path) -> None:
         shutil.copytree(first, place, dirs_exist_ok=True)
-        for path in (*(place / "snapshot").rglob("*_iter_6*"), *(place / "weights").iterdir()):
+        for path in (*(place / "snapshot").rglob("*_iter_6*"), *(place / "weights").glob("*")):
             path.unlink()
 
-    warm_up(Case("solve", (*WORDS["solve"], "--resume"), fill), folder)
+    warm_up(Case(tool, (*WORDS[tool], "--resume"), fill), folder)
     return files_in(folder, STREAMS)
 
 
@@ -138,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if not way.is_for(tool):
                     cells.append("")
                     continue
-                found = resume(first, folder) if way.resumed else run(tool, way, prepare, folder)
+                found = resume(tool, first, folder) if way.resumed else run(tool, way, prepare, folder)
                 against = two if name == "2 threads, again" else wanted
                 other = differing(found, against)
                 if name == "2 threads":
