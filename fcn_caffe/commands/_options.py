@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,6 +28,9 @@ DATA_HELP = "where the data sets lie: data/NAME in a net is found in DIR/NAME (d
 TENSORBOARD_HELP = "write losses, rates, scores, gradients' norms and images for TensorBoard into DIR"
 Number = TypeVar("Number", int, float)
 PHASES = ("TEST", "TRAIN")
+INT_MAX = 2**31 - 1  # of an int32 of caffe.proto
+FLOAT_MAX = 3.4028234663852886e38  # of a float32
+_MAY_BE_EMPTY = ("--label-suffix", "--suffix", "--delimiter")
 
 
 def new_parser(tool: str, description: str | None, epilog: str | None = None) -> argparse.ArgumentParser:
@@ -41,9 +43,23 @@ def new_parser(tool: str, description: str | None, epilog: str | None = None) ->
     """
     is_written = any("\n" in text.strip() for text in (description or "", epilog or ""))
     formatter = argparse.RawDescriptionHelpFormatter if is_written else argparse.HelpFormatter
-    return argparse.ArgumentParser(
-        prog=tool_call(tool), description=description, epilog=epilog, formatter_class=formatter
-    )
+    return _Parser(prog=tool_call(tool), description=description, epilog=epilog, formatter_class=formatter)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses an empty word, mostly a shell variable that is not set: as a path it would be the working folder."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        words = list(sys.argv[1:] if args is None else args)
+        for place, word in enumerate(words):
+            before = words[place - 1] if place else ""
+            if not word and before not in _MAY_BE_EMPTY:
+                self.error(f"an argument is empty{before and f', behind {before}'}. Is a shell variable not set?")
+            if re.fullmatch(r"--?[a-zA-Z][\w-]*=", word) and word[:-1] not in _MAY_BE_EMPTY:
+                self.error(f"{word} is followed by nothing. Is a shell variable not set?")
+        return super().parse_known_args(words, namespace)
 
 
 # -- types of arguments ------------------------------------------------------------------------------------------------
@@ -60,7 +76,7 @@ def number(text: str, read: Callable[[str], Number], fits: Callable[[Number], bo
 
 def positive(text: str) -> int:
     """Read an argument that is a whole number, at least 1."""
-    return number(text, int, lambda value: value >= 1, "a whole number, at least 1")
+    return number(text, int, lambda value: 1 <= value <= INT_MAX, f"a whole number from 1 to {INT_MAX}")
 
 
 def batch_size(text: str) -> int:
@@ -70,7 +86,12 @@ def batch_size(text: str) -> int:
 
 def whole(text: str) -> int:
     """Read an argument that is a whole number, at least 0."""
-    return number(text, int, lambda value: value >= 0, "a whole number, at least 0")
+    return number(text, int, lambda value: 0 <= value <= INT_MAX, f"a whole number from 0 to {INT_MAX}")
+
+
+def level(text: str) -> int:
+    """Read an argument that is a NetState level."""
+    return number(text, int, lambda value: abs(value) <= INT_MAX, f"a whole number from -{INT_MAX} to {INT_MAX}")
 
 
 def tile(text: str) -> int:
@@ -89,8 +110,8 @@ def share(text: str) -> float:
 
 
 def finite(text: str) -> float:
-    """Read an argument that is a number, not NaN and not infinite."""
-    return number(text, float, isfinite, "a number")
+    """Read an argument that is a number, not NaN and not infinite, as a float32 neither."""
+    return number(text, float, lambda value: abs(value) <= FLOAT_MAX, f"a number up to {FLOAT_MAX:.2g}")
 
 
 def image_size(text: str) -> tuple[int, int]:
@@ -154,7 +175,7 @@ def add_crf_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--crf", action="store_true", help="refine")
     for name, text in _CRF_OPTIONS.items():
-        kind = positive if name == "iterations" else float
+        kind = positive if name == "iterations" else finite
         group.add_argument(f"--crf-{name.replace('_', '-')}", type=kind, metavar="N", help=text)
 
 
@@ -293,7 +314,7 @@ def make_faster(net: Net, arguments: argparse.Namespace) -> Net:
 
 def add_state_options(parser: argparse.ArgumentParser) -> None:
     """Add Caffe's `--level` and `--stage`; with one dash they are known too, as Caffe's users type them."""
-    parser.add_argument("-level", "--level", type=int, default=0, help="NetState level (default: 0)")
+    parser.add_argument("-level", "--level", type=level, default=0, help="NetState level (default: 0)")
     parser.add_argument(
         "-stage", "--stage", type=names, action="extend", default=[], help="NetState stages, separated by commas"
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import math
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fcn_caffe.commands._options import new_parser, number, positive, seed, whole
+from fcn_caffe.commands._options import FLOAT_MAX, Number, batch_size, new_parser, number, positive, seed, whole
 
 if TYPE_CHECKING:
     from fcn_caffe.models.own_task import Training
@@ -30,7 +30,9 @@ SOLVER_TYPES = ("SGD", "Nesterov", "Adam")
 FORMATS = ("coco", "labelme", "cvat", "cvat-masks", "cityscapes", "ade20k", "mapillary", "voc")
 
 _class_count = partial(number, read=int, fits=lambda given: 2 <= given <= 255, wanted="a whole number from 2 to 255")
-_rate = partial(number, read=float, fits=lambda given: 0 <= given < math.inf, wanted="a number from 0")
+_rate = partial(
+    number, read=float, fits=lambda given: 0 <= given <= FLOAT_MAX, wanted=f"a number from 0 to {FLOAT_MAX:.2g}"
+)
 _momentum = partial(number, read=float, fits=lambda given: 0 <= given < 1, wanted="a number from 0, below 1")
 
 
@@ -138,13 +140,8 @@ def _add_net_options(options: argparse.ArgumentParser) -> None:
 def _add_training_options(options: argparse.ArgumentParser) -> None:
     add = options.add_argument_group("training").add_argument
     for stage, (rate, iterations) in STAGES.items():
-        add(f"--base-lr-{stage}", type=_rate, default=rate, help=f"learning rate of {stage} (default: {rate:g})")
-        add(
-            f"--max-iter-{stage}",
-            type=positive,
-            default=iterations,
-            help=f"iterations of {stage} (default: {iterations})",
-        )
+        add(f"--base-lr-{stage}", type=_rate, help=f"learning rate of {stage} (default: --base-lr, or {rate:g})")
+        add(f"--max-iter-{stage}", type=positive, help=f"iterations of {stage} (default: --max-iter, or {iterations})")
     add("--base-lr", type=_rate, help="learning rate of every stage")
     add("--max-iter", type=positive, help="iterations of every stage")
     add("--solver-type", choices=SOLVER_TYPES, help="the update rule (default: SGD; Adam with --net unet-vgg16)")
@@ -167,7 +164,7 @@ def _add_batch_options(options: argparse.ArgumentParser) -> None:
     )
     add("--augment", metavar="LIST", help=augment)
     batch = "images a batch; smaller ones are filled up with the mean and void (default: %(default)s)"
-    add("--batch-size", type=positive, default=1, metavar="N", help=batch)
+    add("--batch-size", type=batch_size, default=1, metavar="N", help=batch)
     add("--buckets", action="store_true", help="put images of similar sizes into a batch")
     add("--workers", type=whole, default=0, metavar="N", help="processes that load images (default: 0, a thread)")
 
@@ -180,8 +177,8 @@ def training_settings(arguments: argparse.Namespace) -> Training:
     own = ("base_lr", "max_iter", "momentum", "weight_decay", "solver_type", "head_lr")
     given = {name for name in own if options[name] is not None}
     return Training(
-        base_lr={stage: options[f"base_lr_{stage}" if arguments.base_lr is None else "base_lr"] for stage in STAGES},
-        max_iter={stage: arguments.max_iter or options[f"max_iter_{stage}"] for stage in STAGES},
+        base_lr={stage: _of_stage(options, "base_lr", stage, rate) for stage, (rate, _) in STAGES.items()},
+        max_iter={stage: _of_stage(options, "max_iter", stage, count) for stage, (_, count) in STAGES.items()},
         momentum=Training.momentum if arguments.momentum is None else arguments.momentum,
         weight_decay=Training.weight_decay if arguments.weight_decay is None else arguments.weight_decay,
         solver_type=arguments.solver_type or Training.solver_type,
@@ -192,3 +189,9 @@ def training_settings(arguments: argparse.Namespace) -> Training:
         seed=arguments.seed,
         given=frozenset(given),
     )
+
+
+def _of_stage(options: Mapping[str, Any], name: str, stage: str, usual: Number) -> Number:
+    """Return what is given for a stage, else for all of them, else what is usual."""
+    given = (options[f"{name}_{stage}"], options[name], usual)
+    return next(value for value in given if value is not None)

@@ -15,6 +15,7 @@ from fcn_caffe.commands._options import (
     add_reading_options,
     finite,
     image_size,
+    level,
     names,
     net_or_solver,
     new_parser,
@@ -56,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     add("--input-size", type=image_size, metavar="HxW", help=size)
     add("--plain", action="store_true", help="run each layer as the net file has it: constant borders not only once")
     _add_input_options(options)
-    add("-level", "--level", type=int, default=0, help="NetState level (default: 0)")
+    add("-level", "--level", type=level, default=0, help="NetState level (default: 0)")
     stage = "NetState stages, separated by commas (default: deploy)"
     add("-stage", "--stage", type=names, action="extend", default=[], help=stage)
     add_reading_options(options)

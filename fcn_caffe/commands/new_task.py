@@ -45,7 +45,8 @@ def _refuse_dead_options(arguments: argparse.Namespace, net: str) -> None:
     from fcn_caffe.models.own_nets import OWN_NETS
 
     own = OWN_NETS.get(net)
-    dead = ["width"] if own is None else ["fc_kernel", "pad"]
+    stages = [f"{name}_{stage}" for name in ("base_lr", "max_iter") for stage in STAGES]
+    dead = ["width"] if own is None else ["trunk", "fc_kernel", "pad", *stages]
     if own is not None and not own.has_fc:
         dead.append("fc_width")
     if own is not None and own.head_lr is None:
@@ -66,8 +67,8 @@ def _class_weights(given: str | None, net: str, data: TaskData) -> tuple[float, 
     if own is not None and own.outlines:
         raise DataError(f"--class-weights is not for --net {net}, which learns outlines. Leave it out.")
     given = given or "median"
-    if median := re.fullmatch(r"median(?:=(1|0?\.\d+))?", given):
-        return tuple(median_frequency_weights(*data.count_classes(), float(median[1] or 1)))
+    if (median := re.fullmatch(r"median(?:=(1|0?\.\d+))?", given)) and (power := float(median[1] or 1)) > 0:
+        return tuple(median_frequency_weights(*data.count_classes(), power))
     if given.startswith("median=") and not Path(given).exists():
         raise DataError(f"--class-weights {given}: the power should be above 0 and at most 1, such as median=0.5.")
     names = data.names or [str(index) for index in range(data.plan.classes)]

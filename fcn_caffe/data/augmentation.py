@@ -27,6 +27,7 @@ Float32 = npt.NDArray[np.float32]
 TRIES = 10  # windows that are drawn for one with enough labelled pixels; then the best of them is taken
 CHUNK = 16384  # pixels whose colours are changed at once
 LUMA = np.array((0.114, 0.587, 0.299))  # of blue, green, red
+LONGEST = 2**16  # pixels of a window, or of a shift
 PAPER = "mirror,jitter=32"  # Long et al., section 4.3
 
 
@@ -296,13 +297,20 @@ def parse_augmentation(text: str) -> Augmentation:
         DataError: it says what a part should be.
     """
     options: dict[str, Any] = {}
+    said: set[str] = set()
     for part in text.split(","):
         if part.strip() == "paper":
             options |= parse_augmentation(PAPER).options()
             continue
         key, _, value = (piece.strip() for piece in part.partition("="))
+        if key in said:
+            raise DataError(f'--augment: has "{key}" twice. Say it once.')
+        said.add(key)
         options[key] = _value(key, value)
-    return Augmentation.read(options, "--augment")
+    wanted = Augmentation.read(options, "--augment")
+    if wanted.least and not wanted.crop:
+        raise DataError("--augment: least is of the window that crop cuts out. Give crop too, or leave least out.")
+    return wanted
 
 
 def _value(key: str, text: str) -> object:
@@ -330,12 +338,12 @@ def _is_pair(value: object, kind: Callable[[Any], bool]) -> bool:
 
 
 def _is_whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= LONGEST
 
 
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "mirror": (lambda value: isinstance(value, bool), "True or False"),
-    "jitter": (lambda value: _is_whole(value, 0), "a whole number of pixels"),
+    "jitter": (lambda value: _is_whole(value, 0), f"a whole number of pixels, at most {LONGEST}"),
     "scale": (
         lambda value: _is_pair(value, _is_number) and 0 < value[0] <= value[1] <= 16,
         "the least and the greatest factor, such as (0.5, 2)",
@@ -344,7 +352,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "colour": (lambda value: _is_number(value) and 0 <= value < 1, "a share from 0, below 1"),
     "crop": (
         lambda value: value is None or _is_pair(value, lambda part: _is_whole(part, 1)),
-        "the height and width of the window, such as (320, 320)",
+        f"the height and width of the window, such as (320, 320), at most {LONGEST}",
     ),
     "least": (lambda value: _is_number(value) and 0 <= value <= 1, "a share from 0 to 1"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
@@ -64,9 +65,13 @@ def batch_that_fits(net: Net, blob: str, image: Shape, most: int) -> int:
     """
     free = free_bytes(net.device)
     limit = WHOLE if free is None else min(WHOLE, free)
-    while most > 1 and forward_bytes(net, {blob: (most, *image)}) > limit:
-        most -= 1
-    return most
+
+    def need(count: int) -> int:
+        return forward_bytes(net, {blob: (count, *image)})
+
+    if need(most) <= limit:
+        return most
+    return max(1, bisect_right(range(1, most), limit, key=need))
 
 
 def refuse_batch(net: Net) -> None:

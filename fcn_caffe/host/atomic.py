@@ -145,6 +145,28 @@ def replace_together(target: Path, folder: Path, files: Mapping[str, Path], leav
         (old / _JOURNAL).unlink()
 
 
+def make_folders(folder: Path) -> list[Path]:
+    """Make a folder and those that it lies in; return what was made, which `remove_empty` takes away again.
+
+    Raises:
+        OSError: One cannot be made. None of them stays.
+    """
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        remove_empty(made)
+        raise
+    return made
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, innermost first, that nothing was put into."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
 def clear_leftovers(folder: str | os.PathLike[str]) -> None:
     """Take away what killed processes left unfinished in a folder, and put back what they were replacing.
 
@@ -293,7 +315,12 @@ def check_place(path: str | os.PathLike[str]) -> None:
 
 
 def _refuse_device(target: Path, path: str | os.PathLike[str]) -> None:
-    """Refuse a device or a pipe, which is called `path`: renamed onto, /dev/null would be a file from then on."""
+    """Refuse a device or a pipe, which is called `path`: renamed onto, /dev/null would be a file from then on.
+
+    Likewise a link that leads to itself, so that it leads to no file to replace.
+    """
+    if target.is_symlink():
+        raise DataError(f"{os.fspath(path)}: is a link that leads to itself. Remove it, or give another name.")
     if target.exists() and not target.is_file() and not target.is_dir():
         raise DataError(f"{os.fspath(path)}: is no file but a device or a pipe. Give the name of a file.")
 
@@ -305,6 +332,8 @@ def check_folder(path: str | os.PathLike[str]) -> None:
         DataError: It, or what it would be made in, is a file or cannot be written to, or it is a link to nothing.
     """
     place = Path(os.path.realpath(path))
+    if place.is_symlink():
+        raise DataError(f"{os.fspath(path)}: is a link that leads to itself. Remove it, or give another folder.")
     if os.path.islink(path) and not place.exists():
         raise DataError(f"{os.fspath(path)}: is a link to nothing. Make {place}, or give another folder.")
     while not place.exists():

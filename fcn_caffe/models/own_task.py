@@ -6,6 +6,7 @@ narrow, and no convolution needs the padding of 100 in front: small images would
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -154,24 +155,30 @@ class Task:
     def commands(self) -> str:
         """Return the commands to type next, as text."""
         finest, own = self.finest, self.own_net
+        place = f"./{self.out}" if str(self.out).startswith("-") else str(self.out)
+        to_folder = shlex.join(["cd", place])
+        net, solver, weights = (
+            shlex.quote(f"{folder}/{finest}.{ending}")
+            for folder, ending in (("nets", "prototxt"), ("solvers", "prototxt"), ("weights", "caffemodel"))
+        )
         stage = " --stage test" if self.splits.test else ""
         names = ("solve", "score", "infer", "train", "score_edges")
         solve, score, infer, train, edges = (tool_call(tool, from_elsewhere=True) for tool in names)
         if own is not None and own.outlines:
             last = f"snapshot/{finest}/train_iter_*.caffemodel"
             return (
-                f"\nnow train:\n  cd {self.out} && {train} --solver solvers/{finest}.prototxt\n"
+                f"\nnow train:\n  {to_folder} && {train} --solver {solver}\n"
                 f"then, there, score and look, with the last of {last}:\n"
-                f"  {edges} nets/{finest}.prototxt --weights WEIGHTS --save edges{stage}"
+                f"  {edges} {net} --weights WEIGHTS --save edges{stage}"
             )
         how = "now train all three stages, each starting from the one before" if own is None else "now train"
         blob = "" if own is None or own.scores == "score" else f" --score {own.scores}"
         return (
             f"\n{how}:\n"
-            f"  cd {self.out} && {solve} solvers/{finest}.prototxt\n"
+            f"  {to_folder} && {solve} {solver}\n"
             f"then, there, score and look:\n"
-            f"  {score} nets/{finest}.prototxt --weights weights/{finest}.caffemodel{stage}\n"
-            f"  {infer} IMAGE_OR_FOLDER --net nets/{finest}.prototxt --weights weights/{finest}.caffemodel{blob}"
+            f"  {score} {net} --weights {weights}{stage}\n"
+            f"  {infer} IMAGE_OR_FOLDER --net {net} --weights {weights}{blob}"
         )
 
 

@@ -521,7 +521,7 @@ def test_other_nets_are_augmented_too(folder, net):
 )
 def test_wrong_augmentation_leaves_no_task(folder, capsys, options, message):
     try:
-        status = run(folder, "--name", "task", "--trunk", "narrow", *options)
+        status = run(folder, "--name", "task", *options)
     except SystemExit as error:
         status = error.code
     assert status and message in capsys.readouterr().err

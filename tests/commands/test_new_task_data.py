@@ -1,6 +1,7 @@
 """new_task on people's own data: every format to a task that trains after it was moved, and every refusal's cure."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from fcn_caffe.errors import DataError
 from fcn_caffe.models import Start
 from fcn_caffe.models.class_weights import read_class_weights
 from fcn_caffe.models.own_start import choose_start
-from fcn_caffe.models.own_task import STAGES
+from fcn_caffe.models.own_task import STAGES, Training
 from fcn_caffe.proto import caffe_pb2, read_text
 from fcn_caffe.proto.blob_file import read_blob, write_blob
 from fcn_caffe.training.stage import start_from
@@ -525,10 +526,13 @@ def test_in_place(tmp_path, capsys):
         (("--images", "a"), "give --images and --labels, or --annotations"),
         (("--annotations", "a", "--labels", "b"), "--annotations takes the place of --labels"),
         (("--classes", "300"), "--classes: should be a whole number from 2 to 255, got 300"),
-        (("--void", "-1"), "--void: should be a whole number, at least 0, got -1"),
-        (("--max-iter", "0"), "--max-iter: should be a whole number, at least 1, got 0"),
-        (("--snapshot", "0"), "--snapshot: should be a whole number, at least 1, got 0"),
-        (("--base-lr-8s", "nan"), "--base-lr-8s: should be a number from 0, got nan"),
+        (("--void", "-1"), "--void: should be a whole number from 0 to 2147483647, got -1"),
+        (("--max-iter", "0"), "--max-iter: should be a whole number from 1 to 2147483647, got 0"),
+        (("--max-iter", "2147483648"), "--max-iter: should be a whole number from 1 to 2147483647, got 2147483648"),
+        (("--batch-size", "2000000"), "--batch-size: should be a whole number from 1 to 1048576"),
+        (("--snapshot", "0"), "--snapshot: should be a whole number from 1 to 2147483647, got 0"),
+        (("--base-lr-8s", "nan"), "--base-lr-8s: should be a number from 0 to 3.4e+38, got nan"),
+        (("--base-lr", "1e39"), "--base-lr: should be a number from 0 to 3.4e+38, got 1e39"),
         (("--momentum", "1"), "--momentum: should be a number from 0, below 1, got 1"),
         (("--seed", "-1"), "--seed: should be a whole number from 0"),
     ],
@@ -554,6 +558,8 @@ def test_names_that_are_no_file_names(tmp_path, capsys, name):
         ("--net", "unet", "--fc-width", 4),
         ("--net", "unet", "--head-lr", 4),
         ("--net", "deeplab-largefov", "--fc-kernel", 3),
+        ("--net", "unet", "--trunk", "narrow"),
+        ("--net", "segnet", "--max-iter-8s", 3),
     ],
 )
 def test_options_of_another_net_are_refused(tmp_path, capsys, options):
@@ -565,6 +571,40 @@ def test_options_of_another_net_are_refused(tmp_path, capsys, options):
 
 def test_a_rate_of_nothing_is_a_rate():
     assert set(training_settings(parser().parse_args(["--base-lr", "0"])).base_lr.values()) == {0}
+
+
+def test_what_is_said_of_a_stage_counts_before_what_is_said_of_all():
+    words = ["--base-lr", "1", "--base-lr-8s", "0", "--max-iter-16s", "7", "--max-iter", "5"]
+    settings = training_settings(parser().parse_args(words))
+    assert settings.base_lr == {"32s": 1, "16s": 1, "8s": 0} and settings.max_iter == {"32s": 5, "16s": 7, "8s": 5}
+    assert training_settings(parser().parse_args([])).max_iter == Training().max_iter
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--classes", 2), "labels out of range for 2 classes"),
+        (("--val-fraction", 0.7, "--test-fraction", 0.7), "--val-fraction 0.7 and --test-fraction 0.7 leave nothing"),
+        (("--class-weights", "median=0.0"), "the power should be above 0 and at most 1"),
+        (("--class-weights", "median=nan"), "the power should be above 0 and at most 1"),
+    ],
+)
+def test_a_refused_task_leaves_no_folder(tmp_path, monkeypatch, capsys, options, message):
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "some" / "tasks" / "mine"
+    assert run(*index_labels(tmp_path, [1, 2] * 2)[:4], "--out", place, "--name", "x", *QUICK, *options) == 1
+    assert message in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "labels"]
+
+
+def test_the_commands_to_type_next_are_quoted(tmp_path, capsys):
+    options = index_labels(tmp_path, [1] * 4)[:4]
+    assert run(*options, "--name", "it's mine", "--out", tmp_path / "a place", *QUICK) == 0
+    lines = capsys.readouterr().out.splitlines()
+    words = next(shlex.split(line) for line in lines if line.startswith("  cd "))
+    assert words[:3] == ["cd", str(tmp_path / "a place"), "&&"] and words[-1] == "solvers/it's mine-fcn8s.prototxt"
+    words = next(shlex.split(line) for line in lines if "fcn-caffe score" in line)
+    assert words[-3:] == ["nets/it's mine-fcn8s.prototxt", "--weights", "weights/it's mine-fcn8s.caffemodel"]
 
 
 @pytest.mark.parametrize("option", [("--void", 3), ("--classes", 3), ("--in-place",), ("--mapping", "a")])

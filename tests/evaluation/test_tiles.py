@@ -136,6 +136,20 @@ def test_labels_that_a_layer_makes_are_not_scored_in_parts(place):
     assert score_heads(net, heads={"score": "made"})["score"].loss
 
 
+@pytest.mark.parametrize(("most", "fitting"), [(1, 1), (99, 99), (2**20, 100)])
+def test_the_batch_that_fits_is_found_in_few_steps(most, fitting, monkeypatch):
+    asked = []
+
+    def forward_bytes(net, shapes):
+        asked.append(shapes["data"][0])
+        return shapes["data"][0] * tiles.WHOLE // 100
+
+    monkeypatch.setattr(tiles, "forward_bytes", forward_bytes)
+    monkeypatch.setattr(tiles, "free_bytes", lambda device: None)
+    net = make_net(input_layer("data", 1, 3, 4, 4))
+    assert tiles.batch_that_fits(net, "data", (3, 4, 4), most) == fitting and len(asked) < 30
+
+
 def test_tile_is_a_number_or_none(capsys):
     with pytest.raises(SystemExit):
         infer(["x.png", "--net", "n", "--weights", "w", "--tile", "-3"])

@@ -16,7 +16,16 @@ import pytest
 from places import ROOT
 
 from fcn_caffe.errors import DataError
-from fcn_caffe.host.atomic import atomic_files, atomic_write, check_folder, new_folder, replace_together
+from fcn_caffe.host.atomic import (
+    atomic_files,
+    atomic_write,
+    check_folder,
+    check_place,
+    make_folders,
+    new_folder,
+    remove_empty,
+    replace_together,
+)
 
 KILLED_IN_A_BLOCK = """
 import os, signal, sys
@@ -225,3 +234,24 @@ def test_a_link_to_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a link to nothing"):
         check_folder(tmp_path / "link")
     check_folder(tmp_path / "not" / "yet")
+
+
+def test_a_link_that_leads_to_itself_is_refused(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    for refused in (check_place, check_folder):
+        with pytest.raises(DataError, match=r"loop: is a link that leads to itself\. Remove it, or give another"):
+            refused(loop)
+    with pytest.raises(DataError, match="is a link that leads to itself"), atomic_write(loop) as file:
+        file.write(b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["loop"] and loop.is_symlink()
+
+
+def test_folders_that_were_made_for_nothing_go_again(tmp_path: Path) -> None:
+    made = make_folders(tmp_path / "a" / "b" / "c")
+    assert made == [tmp_path / "a" / "b" / "c", tmp_path / "a" / "b", tmp_path / "a"]
+    (tmp_path / "a" / "kept").touch()
+    remove_empty(made)
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["kept"]
+    with pytest.raises(NotADirectoryError):
+        make_folders(tmp_path / "a" / "kept" / "d")

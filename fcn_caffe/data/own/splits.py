@@ -100,6 +100,10 @@ def make_splits(
         DataError: for a listed name without image and label, names in two splits, or too few images to split.
     """
     known = {pair.name for pair in pairs}
+    if val_list is None and test_list is None and max(drawing.val, drawing.test) < 1 <= drawing.val + drawing.test:
+        raise DataError(
+            f"--val-fraction {drawing.val:g} and --test-fraction {drawing.test:g} leave nothing to train on. Give less."
+        )
     if train_list is None and (val_list is not None or test_list is not None):
         raise DataError("--val-list and --test-list need --train-list: give the list of images to train on too.")
     lists = _read_lists({"train": train_list, "val": val_list, "test": test_list}, known)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fcn_caffe.errors import DataError
-from fcn_caffe.host.atomic import clear_leftovers, is_beside, new_folder, replace_together
+from fcn_caffe.host.atomic import clear_leftovers, is_beside, make_folders, new_folder, remove_empty, replace_together
 
 __all__ = ["check_out", "staged"]
 
@@ -57,7 +57,7 @@ def staged(out: Path) -> Iterator[Path]:
     """
     folder = out.resolve()
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = make_folders(folder.parent)
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error.strerror}). Give another --out.") from error
     try:
@@ -69,6 +69,8 @@ def staged(out: Path) -> Iterator[Path]:
         if place == out or place.is_relative_to(folder) or is_beside(place, folder):
             raise DataError(f"{out}: cannot be written ({error.strerror}). Give another --out.") from error
         raise DataError(f"{place}: cannot be read ({error.strerror}). Correct its rights, or take it out.") from error
+    finally:
+        remove_empty(made)
 
 
 def _replace(folder: Path, fresh: Path) -> None:

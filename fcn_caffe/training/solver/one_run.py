@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fcn_caffe.errors import SolverError
-from fcn_caffe.host.atomic import clear_leftovers
+from fcn_caffe.host.atomic import clear_leftovers, make_folders, remove_empty
 
 try:
     import fcntl
@@ -65,9 +65,8 @@ def _take(key: tuple[int, Path], prefix: Path) -> None:
         if kept.descriptor >= 0:
             os.close(kept.descriptor)
             kept.descriptor = -1
-        kept.made = [folder for folder in path.parents if not folder.exists()]
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            kept.made = make_folders(path.parent)
             kept.descriptor = _lock(path, prefix)
         except OSError as error:
             raise SolverError(
@@ -126,9 +125,7 @@ def _give_up(key: tuple[int, Path]) -> None:
         del _kept[key]
         if kept.descriptor >= 0:
             _drop(path, kept.descriptor)
-        with suppress(OSError):  # a run that was refused, or came to no snapshot, leaves no folders
-            for folder in kept.made:
-                folder.rmdir()
+        remove_empty(kept.made)  # a run that was refused, or came to no snapshot, leaves no folders
 
 
 def _drop(path: Path, descriptor: int) -> None:
