@@ -32,3 +32,12 @@ def open_browser(height: int) -> Iterator[Any]:
         yield driver
     finally:
         driver.quit()
+
+
+def open_page(browser: Any, address: str) -> Iterator[Any]:
+    """Give a page, freshly opened; at the end the console must be silent. A fixture yields from it."""
+    browser.get("about:blank")
+    browser.get_log("browser")
+    browser.get(address)
+    yield browser
+    assert browser.get_log("browser") == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 import pytest
-from browser import NEEDS_BROWSER, open_browser
+from browser import NEEDS_BROWSER, open_browser, open_page
 from page_record import HOSTILE, small_record
 
 from fcn_caffe.paper.report.claims import anchor
@@ -30,12 +30,7 @@ def address(tmp_path_factory):
 
 @pytest.fixture
 def page(browser, address):
-    """The page, freshly opened; at the end the console must be silent."""
-    browser.get("about:blank")
-    browser.get_log("browser")
-    browser.get(address)
-    yield browser
-    assert browser.get_log("browser") == []
+    yield from open_page(browser, address)
     assert browser.title == "Is this the paper? An audit"  # a layer's name that is a script did nothing
 
 

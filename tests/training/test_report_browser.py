@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from browser import NEEDS_BROWSER, open_browser
+from browser import NEEDS_BROWSER, open_browser, open_page
 from small_stages import write_stages
 
 from fcn_caffe.commands import solve
@@ -36,12 +36,7 @@ def address(tmp_path_factory):
 
 @pytest.fixture
 def page(browser, address):
-    """The page, freshly opened; at the end the console must be silent."""
-    browser.get("about:blank")
-    browser.get_log("browser")
-    browser.get(address)
-    yield browser
-    assert browser.get_log("browser") == []
+    yield from open_page(browser, address)
 
 
 def resize(page, width: int) -> None:

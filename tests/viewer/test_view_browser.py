@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from browser import NEEDS_BROWSER, open_browser
+from browser import NEEDS_BROWSER, open_browser, open_page
 from helpers import input_layer, layer
 from layer_cases import CASES, build
 from places import ROOT
@@ -108,12 +108,7 @@ def address(tmp_path_factory):
 
 @pytest.fixture
 def page(browser, address):
-    """The page, freshly opened; at the end the console must be silent."""
-    browser.get("about:blank")
-    browser.get_log("browser")
-    browser.get(address)
-    yield browser
-    assert browser.get_log("browser") == []
+    yield from open_page(browser, address)
 
 
 def keys(page, *typed):
