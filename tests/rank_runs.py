@@ -284,11 +284,11 @@ def test_and_score(ranks: Ranks, text: bytes, passes: int) -> tuple[dict[str, An
 
 
 def command_in_ranks(
-    count: int, words: Sequence[str], folder: Path, interrupt_at: Path | None = None
+    count: int, words: Sequence[str], folder: Path, interrupt_at: Path | None = None, first: int = 0
 ) -> list[tuple[int, str, str]]:
     """Run `fcn-caffe WORDS` in `count` processes, as torchrun does; return status, stdout and stderr of each.
 
-    Once the file `interrupt_at` is there, every process gets SIGINT.
+    Once the file `interrupt_at` is there, every process from `first` on gets SIGINT.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -297,7 +297,7 @@ def command_in_ranks(
     def arguments(rank: int) -> tuple[object, ...]:
         variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1"}
         environment = {name: str(value) for name, value in {**variables, "MASTER_PORT": port}.items()}
-        return environment, list(words), str(folder), interrupt_at
+        return environment, list(words), str(folder), interrupt_at if rank >= first else None
 
     return _in_processes(count, _command, arguments)
 

@@ -112,7 +112,7 @@ def command(main: Main) -> Callable[..., int]:
             return 1
         except KeyboardInterrupt:
             number = interrupts.ended_by()
-            print(interrupts.message(number), file=sys.stderr)
+            print(f"{_who()}{interrupts.message(number)}", file=sys.stderr)
             return interrupts.exit_status(number)
         except BrokenPipeError:
             # Python flushes stdout once more at exit; give it somewhere to go.
@@ -132,7 +132,7 @@ def _cure(error: OSError) -> str:
 
 
 def _who() -> str:
-    """Say which process of several this is, as the beginning of an error."""
+    """Say which process of several this is, as the beginning of what it says last."""
     return f"rank {os.environ['RANK']}: " if os.environ.get("WORLD_SIZE", "1") != "1" and "RANK" in os.environ else ""
 
 

@@ -198,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             run.run(own)
         except KeyboardInterrupt:
             left = len(own) - run.done - len(run.failed)
-            far = f"{run.done} of {len(own)} files are done"
+            far = f"{run.done} of {len(own)} files{' of rank 0' if ranks.count > 1 else ''} are done"
             number = interrupts.ended_by()
             print(f"{interrupts.message(number)}: {far}. --skip-existing runs the other {left}.", file=sys.stderr)
             return interrupts.exit_status(number)

@@ -245,11 +245,14 @@ def _check_inputs(plan: Iterable[Planned], paths: Paths) -> None:
 def _run(plan: Plan, arguments: argparse.Namespace, words: Sequence[str], ranks: Ranks) -> int:
     """Run the stages of a plan; returns 0, or the signal that stopped one."""
     from fcn_caffe.host.progress import Screen
-    from fcn_caffe.training.solver.one_run import only_run
+    from fcn_caffe.training.solver.one_run import clear_killed_run, only_run
 
     # All at once: a later stage's old snapshots would pass for finished if this run is interrupted and resumed.
     with ranks.all_or_none():
-        for planned in plan.to_run if ranks.is_first else ():
+        for planned in plan.stages if ranks.is_first else ():
+            if planned.action == "keep":  # one that was killed at its very end
+                clear_killed_run(planned.stage.prefix)
+                continue
             with only_run(planned.stage.prefix):
                 if planned.action == "train":
                     planned.stage.forget_snapshots()

@@ -41,6 +41,8 @@ def _is_command() -> bool:
     if name == "-m":  # Python has not found the module yet, whose package this is
         return sys.orig_argv[sys.orig_argv.index("-m") + 1 :][:1] == ["fcn_caffe"]
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if name == "__main__.py":  # python -m fcn_caffe, as torchrun starts it
+        return folder == package
     return name in ("fcn-caffe", "fcn-caffe.exe") or folder == os.path.join(os.path.dirname(package), "tools")
 
 

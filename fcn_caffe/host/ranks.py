@@ -27,6 +27,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from fcn_caffe.errors import FcnCaffeError, RanksError
+from fcn_caffe.host.interrupts import ended_by, exit_status
 
 __all__ = ["ALONE", "Ranks", "Share", "explain_lost_ranks", "is_launched", "join_ranks", "joined_ranks"]
 
@@ -265,7 +266,8 @@ def explain_lost_ranks() -> Iterator[None]:
         # "[file:line] Read error [address]: Connection reset by peer. This is typically …"
         first = re.sub(r"^\[[^]]*\] ", "", str(error)).partition("\n")[0].partition(". ")[0]
         raise RanksError(
-            f"another process of this run is gone ({first}). Its own message says why; start again with --resume."
+            f"another process of this run is gone ({first}). Its own message says why; start again, solve and train "
+            "with --resume."
         ) from error
 
 
@@ -281,6 +283,8 @@ def is_launched() -> bool:
 def join_ranks(rank: int, count: int, meeting: str = "env://", local: int = 0) -> Iterator[Ranks]:
     """Meet the other processes of a run for the block; NCCL carries what is on GPUs, gloo the rest.
 
+    Of the processes that a signal ends, only the first raises KeyboardInterrupt, so that a person reads of it once.
+
     Args:
         rank: the number of this process.
         count: how many there are.
@@ -288,26 +292,38 @@ def join_ranks(rank: int, count: int, meeting: str = "env://", local: int = 0) -
         local: the number of this process on its machine.
     Raises:
         RanksError: the others do not come.
+        SystemExit: a signal ends this process, and another process says so.
     """
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     if torch.cuda.is_available() and local < torch.cuda.device_count():
         torch.cuda.set_device(local)
     try:
-        store, _, _ = next(rendezvous(meeting, rank, count, timeout=_PATIENCE))
-        dist.init_process_group(backend, store=_fresh(store), rank=rank, world_size=count, timeout=_PATIENCE)
+        meeting_store, _, _ = next(rendezvous(meeting, rank, count, timeout=_PATIENCE))
+        store = _fresh(meeting_store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise RanksError(f"the {count} processes of this run do not meet at {meeting} ({error}).") from error
     try:
         yield Ranks(rank, count, local)
-    except BaseException:
+    except BaseException as error:
         # The process ends. NCCL would wait here for the others, which wait for this one. At exit PyTorch aborts it,
         # which may hang too: then torchrun would not learn that this process has failed.
         if backend == "gloo":
             dist.destroy_process_group()
         else:
             atexit.register(signal.alarm, _SECONDS_TO_EXIT)
+        if isinstance(error, KeyboardInterrupt) and not _is_first_interrupted(store):
+            raise SystemExit(exit_status(ended_by())) from None
         raise
     dist.destroy_process_group()
+
+
+def _is_first_interrupted(store: Store) -> bool:
+    """Say whether no other process has asked this before; also where nobody can tell."""
+    try:
+        return store.add("interrupted", 1) == 1
+    except RuntimeError:  # the process that keeps the store is gone
+        return True
 
 
 def _fresh(store: Store) -> Store:

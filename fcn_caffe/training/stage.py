@@ -373,15 +373,15 @@ class Training:
 
     def _score(self) -> None:
         """Score every head on the first test net, write the table, and delete the snapshots that are not needed."""
-        net, at = self.solver.test_nets[0], self.solver.iter
+        net, at, passes = self.solver.test_nets[0], self.solver.iter, self.stage.param.test_iter[0]
         labels = heads(net) or {"score": "label"}
         samples = Samples(net, *next(iter(labels.items())), self._mean)
         self.solver.agree_on_statistics()
         with keep_random_state(net):
             scores_of = score_heads(
-                *(net, self.stage.param.test_iter[0], labels),
+                *(net, passes, labels),
                 leave_out_absent=is_scored_without_absent(net),
-                on_sample=self._until_stopped(samples),
+                on_sample=self._until_stopped(samples, passes),
                 ranks=self.ranks,
             )
         for head, scores in scores_of.items():
@@ -399,11 +399,12 @@ class Training:
                 self.scores.write()  # after them: a run that is killed before this scores again when it goes on
                 self._tidy(at)
 
-    def _until_stopped(self, call: OnSample) -> OnSample:
+    def _until_stopped(self, call: OnSample, passes: int) -> OnSample:
         """Return a function that calls another, or ends the scoring when a signal asks to stop."""
+        together_until = passes - passes % self.ranks.count  # as long as every process has a pass
 
         def sample(number: int, blobs: Mapping[str, Tensor], answers: Mapping[str, Tensor]) -> None:
-            if self.ranks.count == 1 and self.solver.stop_if_asked():  # several score different samples
+            if number < together_until and self.solver.stop_if_asked():
                 raise _Stopped
             call(number, blobs, answers)
 

@@ -108,6 +108,23 @@ def test_ctrl_c_makes_one_snapshot_and_says_how_to_go_on(folder):
     assert said.count(f"Snapshotting solver state to binary proto file snapshot/coarse/train_iter_{at}.solver") == 1
 
 
+def test_signals_while_scoring(folder):
+    """One that reaches a single rank stops solve before the scores are there; of several ranks one says it."""
+    solver, names = folder / "solvers/coarse.prototxt", folder / "val.txt"
+    names.write_text(names.read_text() * 5000)
+    solver.write_text(solver.read_text().replace("test_iter: 2", "test_iter: 10000"))
+    state = folder / "snapshot/coarse/train_iter_2.solverstate"
+    results = command_in_ranks(2, ["solve", str(solver)], folder, interrupt_at=state, first=1)
+    statuses, said = texts(results)
+    assert statuses == [130, 130] and said.count("stopped. To go on: ") == 1 and "Traceback" not in said
+    assert state.exists() and not (folder / "snapshot/coarse/scores.csv").exists()
+    weights = ["--weights", str(state.with_suffix(".caffemodel")), "--json", "scores.json"]
+    words = ["score", "nets/coarse.prototxt", *weights, "--iterations", "10000", "--save-predictions", "seen"]
+    statuses, said = texts(command_in_ranks(2, words, folder, interrupt_at=folder / "seen/4.png"))
+    assert statuses == [130, 130] and said in ("rank 0: interrupted\n", "rank 1: interrupted\n")
+    assert not (folder / "scores.json").exists() and not list((folder / "seen").glob(".*"))
+
+
 def test_errors_are_told_once_with_the_rank(folder):
     statuses, said = texts(command_in_ranks(2, ["solve", "solvers/none.prototxt"], folder))
     assert statuses == [1, 1] and said.count("error: rank 0: ") == 1 and "error: rank 1" not in said

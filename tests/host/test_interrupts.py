@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 COMMAND = """
 import hashlib, sys, time
@@ -67,6 +68,8 @@ def test_signals_after_the_first_add_nothing(tmp_path: Path) -> None:
     ("program", "before", "during"),
     [
         ("fcn-caffe", "signal.default_int_handler", "SIG_DFL"),
+        (str(ROOT / "fcn_caffe" / "__main__.py"), "signal.default_int_handler", "SIG_DFL"),
+        ("__main__.py", "signal.default_int_handler", "default_int_handler"),
         ("mine.py", "signal.default_int_handler", "default_int_handler"),
         ("fcn-caffe", "signal.SIG_IGN", "SIG_IGN"),
     ],

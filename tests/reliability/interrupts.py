@@ -2,7 +2,8 @@
 
     python tests/reliability/interrupts.py [--runs N] [--starts N] [--seed S] [TOOL ...]
 
-Most runs are children of a process that has imported everything, as in kills.py; some are begun with Python itself.
+Most runs are children of a process that has imported everything, as in kills.py; some are begun with Python itself,
+as `tools/NAME.py` or as `python -m fcn_caffe NAME`.
 Each has a fresh copy of a small folder. The instant is one of the run's own processor time, however busy the machine
 is. Half of the signals are SIGINT, the others SIGTERM; of every three runs one gets a second SIGINT a moment later.
 What must hold: the process ends within two seconds, in which the time does not count that its main thread was ready
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import os
 import random
 import shutil
@@ -24,6 +26,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -151,8 +154,21 @@ class Cold(Case):
 
     def run(self, words: tuple[str, ...]) -> int:
         """Become the tool."""
-        command = tool(self.tool, *words)
-        os.execve(command[0], command, {**os.environ, "TMPDIR": tempfile.gettempdir(), "OMP_NUM_THREADS": "1"})
+        own = {"TMPDIR": tempfile.gettempdir(), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        command = self.command(words)
+        os.execve(command[0], command, {**os.environ, **own})
+
+    def command(self, words: tuple[str, ...]) -> list[str]:
+        """Return the command that runs the tool."""
+        return tool(self.tool, *words)
+
+
+class ColdModule(Cold):
+    """A tool that Python is started for as torchrun starts it."""
+
+    def command(self, words: tuple[str, ...]) -> list[str]:
+        """Return the command that runs the tool."""
+        return [sys.executable, "-m", "fcn_caffe", self.tool, *words]
 
 
 def as_command(case: Case) -> None:
@@ -257,7 +273,8 @@ class Target:
     def interrupt(self, chance: random.Random, cold: bool) -> None:
         """Run the tool, cold: from Python's start on; interrupt it at a random instant, and note how it ended."""
         number, instant = chance.choice(SIGNALS), chance.uniform(0, self.seconds + START * cold)
-        child = self._begin(Cold(self.case.tool, self.case.words, self.case.prepare) if cold else self.case)
+        kind = chance.choice((Cold, ColdModule)) if cold else Case
+        child = self._begin(kind(self.case.tool, self.case.words, self.case.prepare))
         was_running = send_after(child, instant, number)
         began, without_core = time.monotonic(), waited(child)
         numbers = {number}
@@ -289,8 +306,17 @@ class Target:
         left = [path for path in found if is_left(path)]
         self.ends.left += bool(left or any((self.top / "temporary").iterdir()))
         for path, size in found.items():
-            if path not in left and size not in (self.before.get(path), self.whole.get(path)) and "_iter_" not in path:
+            if path not in left and not self._is_whole(path, size):
                 yield f"{path} has {size} bytes, {self.whole.get(path)} in a whole run"
+
+    def _is_whole(self, path: str, size: int) -> bool:
+        """Say whether a file is as it was, or as a whole run leaves it, or says itself that it is of a shorter one."""
+        if size in (self.before.get(path), self.whole.get(path)) or "_iter_" in path:
+            return True
+        if path == "audit.json":
+            with suppress(ValueError):
+                return json.loads((self.top / "work" / path).read_text()).get("interrupted") is True
+        return False
 
 
 def interrupt_tool(name: str, runs: int, starts: int, top: Path, chance: random.Random) -> Ends:

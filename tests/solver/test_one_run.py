@@ -23,7 +23,7 @@ from fcn_caffe import SolverError
 from fcn_caffe.commands.solve import main as solve
 from fcn_caffe.commands.train import main as train
 from fcn_caffe.training.plan import make_plan
-from fcn_caffe.training.solver.one_run import only_run
+from fcn_caffe.training.solver.one_run import clear_killed_run, only_run
 
 HOLDS = """
 import sys
@@ -76,6 +76,27 @@ def test_the_second_run_is_refused_and_a_killed_one_bars_none(
         assert (out / ".run.lock").exists()
         assert solve(["solvers/coarse.prototxt"]) == 0
     assert not list(out.glob(".*")), "the lock of the killed run is gone, too"
+
+
+@pytest.mark.needs_linux
+def test_what_a_run_left_that_was_killed_at_its_very_end(tmp_path: Path) -> None:
+    """Nobody trains with its prefix again: its stage is kept."""
+    lock, leftover = tmp_path / ".run.lock", tmp_path / ".run_iter_2.caffemodel.5f3a9c01.partial"
+    clear_killed_run(tmp_path / "gone" / "run")
+    assert list(tmp_path.iterdir()) == []
+    for path in (lock, leftover):
+        path.touch()
+    holds = (
+        "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.lockf(file, fcntl.LOCK_EX); print('here', flush=True)"
+    )
+    command = [sys.executable, "-c", f"{holds}; input()", str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        clear_killed_run(tmp_path / "run")
+        assert lock.exists(), "somebody runs"
+        process.kill()
+    clear_killed_run(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_solvers_of_one_process_may_have_one_prefix(tmp_path: Path) -> None:
@@ -141,6 +162,10 @@ def test_clocks_that_are_turned_back(tmp_path: Path, monkeypatch: pytest.MonkeyP
         os.utime(path, (1e9 - year * 3e7, 1e9 - year * 3e7))
     plan = make_plan("solvers/coarse.prototxt", resume=True, from_stage="coarse")
     assert [planned.action for planned in plan.stages] == ["keep"]
+    lock = stage.prefix.with_name(f".{stage.prefix.name}.lock")
+    lock.touch()
+    assert solve(["solvers/coarse.prototxt", "--resume"]) == 0
+    assert not lock.exists()
     stage.result.write_bytes(b"of an earlier run")  # the newest file of all
     plan = make_plan("solvers/coarse.prototxt", resume=True, from_stage="coarse")
     assert plan.stages[0].description == "resume from iteration 6 to iteration 6, scored every 2"

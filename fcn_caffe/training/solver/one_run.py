@@ -19,7 +19,7 @@ try:
 except ImportError:  # Windows has no such locks: there two runs are not told apart
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["only_run"]
+__all__ = ["clear_killed_run", "only_run"]
 
 
 @dataclass
@@ -47,8 +47,7 @@ def only_run(prefix: Path) -> Iterator[None]:
     Raises:
         SolverError: another process has it, or nothing can be written there.
     """
-    path = Path(os.path.realpath(prefix.with_name(f".{prefix.name}.lock")))
-    key = os.getpid(), path
+    key = os.getpid(), _lock_file(prefix)
     with _threads:
         _take(key, prefix)
     try:
@@ -56,6 +55,17 @@ def only_run(prefix: Path) -> Iterator[None]:
     finally:
         with _threads:
             _give_up(key)
+
+
+def clear_killed_run(prefix: Path) -> None:
+    """Take away what a killed run has left at a snapshot prefix, unless a run is there or it cannot be removed."""
+    if _lock_file(prefix).exists():
+        with suppress(SolverError), only_run(prefix):
+            pass
+
+
+def _lock_file(prefix: Path) -> Path:
+    return Path(os.path.realpath(prefix.with_name(f".{prefix.name}.lock")))
 
 
 def _take(key: tuple[int, Path], prefix: Path) -> None:

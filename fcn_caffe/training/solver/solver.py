@@ -415,7 +415,8 @@ class Solver:
         """Stop if a signal has asked for it, and return whether: for other work than steps, at a snapshot."""
         self._requests.agree()
         self.stopped_by = self._requests.stop
-        self._requests.serve_stop()
+        if self.stopped_by:  # else a signal that came after they agreed would be forgotten
+            self._requests.serve_stop()
         return self.stopped
 
     # -- testing ----------------------------------------------------------------------------------------------
