@@ -1,6 +1,6 @@
 """Interrupt every tool at random instants, its start-up too, and count how it ends.
 
-    python tests/reliability/interrupts.py [--runs N] [--starts N] [--seed S] [TOOL ...]
+    python tests/reliability/interrupts.py [--runs N] [--starts N] [--longest SECONDS] [--seed S] [TOOL ...]
 
 Most runs are children of a process that has imported everything, as in kills.py; some are begun with Python itself,
 as `tools/NAME.py` or as `python -m fcn_caffe NAME`.
@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import argparse
 import functools
+import gc
 import json
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -37,7 +37,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 from reliability.kill_cases import Case, write_archives  # noqa: E402
-from reliability.kills import is_left, send_after, spawn, warm_up  # noqa: E402
+from reliability.kills import is_left, run_here, send_after, spawn, warm_up  # noqa: E402
 from small_stages import write_stages  # noqa: E402
 
 from fcn_caffe import commands  # noqa: E402
@@ -45,7 +45,6 @@ from fcn_caffe.net.net import Net  # noqa: E402
 from fcn_caffe.weights.transfer import net_weights, save_weights  # noqa: E402
 
 SECONDS = 2.0
-LONGEST = 0.8  # seconds of a run that are shot at
 START = 2.0  # seconds in which Python starts and imports a tool
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STREAMS = ("log.txt", "scores.csv", "run.jsonl", ".log")  # grow line by line
@@ -136,11 +135,8 @@ def write_inputs(folder: Path) -> None:
     generator = np.random.default_rng(0)
     Image.fromarray(generator.integers(500, 3000, (40, 50)).astype(np.uint16)).save(folder / "depth.png")
     (folder / "list.txt").write_text("".join(f"images/{index}.png {index % 2}\n" for index in range(6)))
-    for words in (
-        ("solve", COARSE),
-        ("convert_imageset", "./", "list.txt", "ready_database"),
-    ):
-        subprocess.run(tool(*words), cwd=folder, check=True, capture_output=True)
+    for name, *words in (("solve", COARSE), ("convert_imageset", "./", "list.txt", "ready_database")):
+        run_here(Case(name, tuple(words), Path.iterdir), folder)
     shutil.copy(folder / "snapshot/coarse/train_iter_6.caffemodel", folder / "coarse.caffemodel")
 
 
@@ -236,9 +232,11 @@ class Target:
     Args:
         name: The tool.
         top: A folder with `template`, of which each run gets a copy.
+        longest: Seconds of a run that are shot at.
     """
 
-    def __init__(self, name: str, top: Path) -> None:
+    def __init__(self, name: str, top: Path, longest: float) -> None:
+        self.longest = longest
         self.case, self.top, self.ends = Case(name, CASES[name], shutil.copytree), top, Ends()
         self.before = files_of(top / "template")
         self.seconds, status = self._run_whole(self.case)
@@ -250,9 +248,9 @@ class Target:
             self.ends.failures.append(f"{name} ends with {status}: {self._told()}")
 
     def _run_whole(self, case: Case) -> tuple[float, int]:
-        """Run the tool, for `LONGEST` at most; return its processor time and its status."""
+        """Run the tool, for `longest` at most; return its processor time and its status."""
         child, started = self._begin(case), os.times()
-        send_after(child, LONGEST, signal.SIGINT)
+        send_after(child, self.longest, signal.SIGINT)
         status, ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), os.times()
         return sum(ended[2:4]) - sum(started[2:4]), status
 
@@ -319,13 +317,14 @@ class Target:
         return False
 
 
-def interrupt_tool(name: str, runs: int, starts: int, top: Path, chance: random.Random) -> Ends:
+def interrupt_tool(name: str, runs: int, starts: int, longest: float, top: Path, chance: random.Random) -> Ends:
     """Interrupt a tool so often while it works, and so often from the start of Python on."""
     shutil.rmtree(top / "warm", ignore_errors=True)
     words = WARM.get(name, CASES[name])
     copy = functools.partial(shutil.copytree, top / "template", dirs_exist_ok=True)
     warm_up(Case(name, words, copy), top / "warm")
-    target = Target(name, top)
+    gc.freeze()  # children would copy what a collection touches
+    target = Target(name, top, longest)
     for cold in [False] * runs + [True] * starts:
         target.interrupt(chance, cold)
     return target.ends
@@ -339,6 +338,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument(
         "--starts", type=int, default=4, help="of each tool with Python's start (default: %(default)s)"
     )
+    options.add_argument("--longest", type=float, default=0.8, help="seconds of a run shot at (default: %(default)s)")
     options.add_argument("--seed", type=int, default=0)
     arguments = options.parse_args(argv)
     unknown = (set(arguments.tools) or set(CASES)) ^ (set(arguments.tools or commands.names()))
@@ -355,7 +355,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_inputs(Path(folder, "template"))
         for name in arguments.tools or CASES:
             chance = random.Random(f"{arguments.seed} {name}")
-            ends = interrupt_tool(name, arguments.runs, arguments.starts, Path(folder), chance)
+            ends = interrupt_tool(name, arguments.runs, arguments.starts, arguments.longest, Path(folder), chance)
             total.add(ends)
             print(ends.row(name), flush=True)
     print(total.row("all"), *total.failures, sep="\n")

@@ -288,6 +288,11 @@ def warm_up(case: Case, folder: Path) -> None:
     """Run a tool once here, in a folder of its own, so that children find all that it imports."""
     folder.mkdir()
     case.prepare(folder)
+    run_here(case, folder)
+
+
+def run_here(case: Case, folder: Path) -> None:
+    """Run a tool in this process, in a folder, silently."""
     place, streams, silence = os.getcwd(), [os.dup(1), os.dup(2)], os.open(os.devnull, os.O_WRONLY)
     try:
         os.chdir(folder)

@@ -16,7 +16,8 @@ def test_interrupted_tools_end_in_order() -> None:
     tools = ("train", "score", "port_weights", "new_task")
     script = TESTS / "reliability" / "interrupts.py"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, script, *tools, "--runs", "5", "--starts", "0", "--seed", "17"]
+    shares = ("--runs", "5", "--starts", "0", "--longest", "0.3", "--seed", "17")
+    command = [sys.executable, script, *tools, *shares]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines()[2:]]
