@@ -153,6 +153,7 @@ def _exit(number: int) -> None:
     """End the process, without what Python does at exit."""
     with suppress(Exception):
         sys.stdout.flush()
-    with suppress(OSError):
-        os.write(2, f"{message(number)}\n".encode())
+    if os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK") == "0":  # of torchrun's processes one says it
+        with suppress(OSError):
+            os.write(2, f"{message(number)}\n".encode())
     os._exit(exit_status(number))

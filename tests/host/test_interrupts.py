@@ -57,6 +57,13 @@ def test_it_ends(work: str, tmp_path: Path) -> None:
     assert run(WORK[work], [number], tmp_path) == (status, out, word)
 
 
+def test_of_processes_that_have_not_met_rank_0_says_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, told in (("0", "interrupted\n"), ("1", "")):
+        monkeypatch.setenv("RANK", rank)
+        assert run(WORK["an import"], [signal.SIGINT], tmp_path) == (130, "", told)
+
+
 def test_signals_after_the_first_add_nothing(tmp_path: Path) -> None:
     numbers = [signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGINT]
     status, out, told = run(WORK["a block that cleans up"], numbers, tmp_path)
