@@ -30,7 +30,7 @@ Number = TypeVar("Number", int, float)
 PHASES = ("TEST", "TRAIN")
 INT_MAX = 2**31 - 1  # of an int32 of caffe.proto
 FLOAT_MAX = 3.4028234663852886e38  # of a float32
-_MAY_BE_EMPTY = ("--label-suffix", "--suffix", "--delimiter")
+_MAY_BE_EMPTY = ("--label-suffix", "--suffix", "--delimiter", "-encode_type", "--encode_type", "--encode-type")
 
 
 def new_parser(tool: str, description: str | None, epilog: str | None = None) -> argparse.ArgumentParser:
@@ -112,6 +112,11 @@ def share(text: str) -> float:
 def finite(text: str) -> float:
     """Read an argument that is a number, not NaN and not infinite, as a float32 neither."""
     return number(text, float, lambda value: abs(value) <= FLOAT_MAX, f"a number up to {FLOAT_MAX:.2g}")
+
+
+def side(text: str) -> int:
+    """Read an argument that is the height or width of an image in pixels; 0 for none."""
+    return number(text, int, lambda value: 0 <= value <= 65535, "a whole number from 0 to 65535")
 
 
 def image_size(text: str) -> tuple[int, int]:

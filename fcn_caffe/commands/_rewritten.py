@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fcn_caffe.errors import PrototxtError, WeightsError
-from fcn_caffe.host.atomic import atomic_write, check_place
+from fcn_caffe.errors import WeightsError
+from fcn_caffe.host.atomic import atomic_write, check_place, refuse_same
 
 if TYPE_CHECKING:
     from fcn_caffe.net.net import Net
@@ -32,21 +31,15 @@ class RewriteFiles:
         """Refuse early what would fail, or destroy the old net, in the end.
 
         Raises:
-            PrototxtError: A file is named twice.
-            DataError: No file can be written to a place.
+            DataError: A file is named twice, or no file can be written to a place.
             WeightsError: No form of weights has the ending.
         """
         from fcn_caffe.weights.formats import format_to_write
 
-        outputs = [name for name in (self.out, self.weights_out) if name]
-        inputs = [name for name in (self.source, self.weights) if name]
-        for output in outputs:
-            check_place(output)
-            for name in (*inputs, *(other for other in outputs if other is not output)):
-                if os.path.realpath(output) == os.path.realpath(name):
-                    raise PrototxtError(
-                        "is named twice and would be overwritten. Give the output its own name.", output
-                    )
+        refuse_same((self.out, self.weights_out), (self.source, self.weights))
+        for output in (self.out, self.weights_out):
+            if output is not None:
+                check_place(output)
         if self.weights_out:
             format_to_write(self.weights_out)
 

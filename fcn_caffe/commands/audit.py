@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import textwrap
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, TextIO
 from fcn_caffe.commands import command
 from fcn_caffe.commands._options import new_parser, seed, share
 from fcn_caffe.errors import DataError
-from fcn_caffe.host.atomic import atomic_write, check_place
+from fcn_caffe.host.atomic import atomic_write, check_place, refuse_same
 from fcn_caffe.host.paths import shipped
 from fcn_caffe.host.program import tool_call
 from fcn_caffe.host.tables import Table, print_tables
@@ -75,14 +74,9 @@ def _check_files(arguments: argparse.Namespace) -> None:
     for path in (arguments.json, arguments.html):
         if path is not None:
             check_place(path)
-    if arguments.json is not None and arguments.html is not None and _same(arguments.json, arguments.html):
-        raise DataError(f"{arguments.json}: is given for --json and --html. Give each its own file.")
+    refuse_same((arguments.json, arguments.html))
     if arguments.data is not None and not arguments.data.is_dir():
         raise DataError(f"--data {arguments.data}: no such folder.")
-
-
-def _same(one: Path, other: Path) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)
 
 
 class _Report:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import command
@@ -77,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if arguments.output_file:
         check_place(arguments.output_file)
+        if Path(arguments.output_file).resolve().is_relative_to(Path(arguments.input_db).resolve()):
+            raise DataError(f"{arguments.output_file}: lies in the database. Give another place.")
     mean = mean_image(arguments.input_db, arguments.backend)
     if arguments.output_file:
         print(f"Write to {arguments.output_file}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import new_parser
+from fcn_caffe.commands._options import new_parser, seed, side
 from fcn_caffe.commands.compute_image_mean import BACKENDS
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.text import show
@@ -32,9 +32,9 @@ def parser() -> argparse.ArgumentParser:
     add("-backend", "--backend", default="lmdb", choices=BACKENDS, help="(default: %(default)s)")
     add("--gray", action=switch, default=False, help="one channel")
     add("--shuffle", action=switch, default=False, help="in a random order")
-    add("--seed", type=int, help="of the random order (default: another one every time)")
-    add("-resize_width", "--resize_width", "--resize-width", type=int, default=0, help="with --resize_height")
-    add("-resize_height", "--resize_height", "--resize-height", type=int, default=0, help="with --resize_width")
+    add("--seed", type=seed, help="of --shuffle (default: another one every time)")
+    add("-resize_width", "--resize_width", "--resize-width", type=side, default=0, help="with --resize_height")
+    add("-resize_height", "--resize_height", "--resize-height", type=side, default=0, help="with --resize_width")
     check = "stop at an image of another size than the first's"
     add("--check_size", "--check-size", action=switch, default=False, help=check)
     add("--encoded", action=switch, default=False, help="keep the images compressed")
@@ -106,6 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(_without_gflags(sys.argv[1:] if argv is None else argv))
     if (arguments.resize_height > 0) != (arguments.resize_width > 0):
         raise DataError("--resize_height and --resize_width go together: give both or neither.")
+    if arguments.seed is not None and not arguments.shuffle:
+        raise DataError("--seed is of the random order: give --shuffle too, or leave --seed out.")
 
     from fcn_caffe.data.readers.databases import write_records
     from fcn_caffe.data.readers.image_list import read_image_list

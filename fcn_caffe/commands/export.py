@@ -21,7 +21,7 @@ from fcn_caffe.commands._options import (
     new_parser,
     use_reading_options,
 )
-from fcn_caffe.errors import WeightsError
+from fcn_caffe.errors import DataError, WeightsError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -82,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     arguments = parser().parse_args(argv)
     use_reading_options(arguments)
-    format_of(arguments.out)
+    if format_of(arguments.out) == "pt2" and arguments.opset is not None:
+        raise DataError(f"--opset is of ONNX, which {arguments.out} is not made of. Leave --opset out.")
     if not arguments.weights:
         raise WeightsError(f"{arguments.net}: a net file has no weights. Give them: --weights FILE.")
 

@@ -28,6 +28,7 @@ from fcn_caffe.commands._options import (
     use_reading_options,
 )
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.atomic import refuse_same
 
 FORMATS = ("lmdb", "leveldb", "h5", "npz")
 _ENDINGS = {f".{name}": name for name in FORMATS} | {".hdf5": "h5"}
@@ -66,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     arguments = parser().parse_args(argv)
     use_reading_options(arguments)
+    refuse_same(arguments.outputs, [arguments.net, *arguments.weights])
     formats = [arguments.type or _format(output) for output in arguments.outputs]
 
     from fcn_caffe.evaluation.features import extract_features

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import new_parser
+from fcn_caffe.commands._options import finite, new_parser
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.text import show
 
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     add("out", type=Path, help="PNG to write; a folder for a folder")
     add("--focal", type=float, nargs="+", metavar="PIXELS", help="focal length, or fx fy (default: NYUDv2's Kinect)")
     centre = "principal point, from 1 (default: the image's middle)"
-    add("--centre", type=float, nargs=2, metavar=("X", "Y"), help=centre)
+    add("--centre", type=finite, nargs=2, metavar=("X", "Y"), help=centre)
     units = "what a metre is in the image (default: 1000, or 10000 where that is far; of a folder, in any image)"
     add("--units-per-metre", type=float, help=units)
     return options

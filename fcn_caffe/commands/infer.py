@@ -229,7 +229,6 @@ def _prepare(arguments: argparse.Namespace, ranks: Ranks) -> tuple[AnswerRun, li
     with ranks.first_before_others():  # what --fast has measured is kept in a file
         segment = _segmenter(arguments, device, crf, average)
     outputs.names, outputs.colours = names_and_colours(arguments.net, arguments.weights, segment.classes)
-    outputs.make_folders()
     wanted = [file for file in files if not (arguments.skip_existing and outputs.is_done(file, segment.classes))]
     if len(wanted) < len(files):
         print(f"{len(files) - len(wanted)} of {len(files)} files are answered already")

@@ -211,14 +211,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from fcn_caffe.commands._parts.port_check import check
     from fcn_caffe.evaluation.net_inputs import net_preprocessing, refuse_differences
-    from fcn_caffe.host.atomic import check_place
+    from fcn_caffe.host.atomic import check_place, refuse_same
     from fcn_caffe.weights.formats import format_of, format_to_write
     from fcn_caffe.weights.record import record_path, recorded
     from fcn_caffe.weights.transfer import load_weights, save_weights
 
     source, target = arguments.source, arguments.target
+    refuse_same([target], [arguments.net, arguments.map, arguments.check or None])
     form, wanted = format_of(source), format_to_write(target)
     check_place(target)
+    if arguments.stage and not arguments.net:
+        raise DataError("--stage is of a net: give --net too, or leave --stage out.")
     for option in ("map", "check"):
         if getattr(arguments, option) is not None and not arguments.net:
             raise DataError(f"--{option} needs the net that the weights are for: --net NET.")

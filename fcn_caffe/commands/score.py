@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     server = f"write every answer as the VOC test server takes it: under DIR/{VOC_LAYOUT}"
     add("--voc-results", type=Path, help=server)
     add_crf_options(options)
-    add("--crf-image", default="data", metavar="BLOB", help="blob of the images that --crf looks at (default: data)")
+    add("--crf-image", metavar="BLOB", help="blob of the images that --crf looks at (default: data)")
     add_reading_options(options)
     return options
 
@@ -153,10 +153,12 @@ def _csv_columns(arguments: argparse.Namespace) -> list[str]:
 
 def _check_places(arguments: argparse.Namespace) -> None:
     """Refuse files that could not be written in the end. Raises: DataError."""
-    from fcn_caffe.host.atomic import check_place
+    from fcn_caffe.host.atomic import check_place, refuse_same
     from fcn_caffe.host.pictures import image_format
 
-    for path in (arguments.csv, arguments.json, arguments.per_class, arguments.confusion):
+    files = (arguments.csv, arguments.json, arguments.per_class, arguments.confusion)
+    refuse_same(files, (arguments.net, arguments.weights))
+    for path in files:
         if path is not None:
             check_place(path)
     if arguments.confusion is not None:
@@ -274,6 +276,8 @@ def _score(
     only = _only(arguments, net, heads)
     writers = _writers(arguments, net, heads, only)
     crf = requested_crf(arguments)
+    if arguments.crf_image is not None and crf is None:
+        raise DataError("--crf-image is of the CRF: give --crf too, or leave --crf-image out.")
 
     def write(iteration: int, classes: Mapping[str, Tensor]) -> None:
         for writer in writers:
@@ -288,7 +292,7 @@ def _score(
         only=only,
         on_answers=write if writers else None,
         tile=arguments.tile,
-        refine=None if crf is None else Refiner(crf, arguments.crf_image),
+        refine=None if crf is None else Refiner(crf, arguments.crf_image or "data"),
         details=Details(tuple(arguments.trimap), arguments.intervals, arguments.seed),
         ranks=ranks,
     )

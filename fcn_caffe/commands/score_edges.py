@@ -17,8 +17,9 @@ from fcn_caffe.commands._options import (
     paths_with_data,
     positive,
     use_reading_options,
+    whole,
 )
-from fcn_caffe.host.atomic import atomic_write
+from fcn_caffe.host.atomic import atomic_write, check_place, refuse_same
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     add("--data", type=Path, metavar="DIR", help=DATA_HELP)
     add("--score", default=SCORE, help="blob of scores, before the sigmoid (default: %(default)s, HED's)")
     add("--label", default="label", help="blob of labels, 1 on an edge (default: %(default)s)")
-    add("--tolerance", type=int, default=2, help="pixels beside an edge that count as on it (default: %(default)s)")
+    add("--tolerance", type=whole, default=2, help="pixels beside an edge that count as on it (default: %(default)s)")
     add("--iterations", type=positive, help="passes to run (default: once over the data layer's split)")
     add("--stage", action="append", default=[], help="NetState stage (repeatable)")
     add("--save", type=Path, metavar="DIR", help="write every edge map to this folder, as grey PNG: black is an edge")
@@ -65,6 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     arguments = parser().parse_args(argv)
     use_reading_options(arguments)
+    if arguments.json is not None:
+        refuse_same([arguments.json], [arguments.net, arguments.weights])
+        check_place(arguments.json)
     paths = paths_with_data(arguments.data)
 
     from fcn_caffe.evaluation.edges import score_edges

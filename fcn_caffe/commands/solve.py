@@ -111,8 +111,18 @@ def _print_scores(stages: Sequence[Stage]) -> None:
     print_tables(f"\n{markdown}\n", [table])
 
 
-def _train(planned: Planned, arguments: argparse.Namespace, words: Sequence[str], screen: Screen, ranks: Ranks) -> int:
-    """Run one stage with its log, its record and its bar; returns 0, or the signal that stopped it."""
+def _train(
+    planned: Planned,
+    arguments: argparse.Namespace,
+    words: Sequence[str],
+    screen: Screen,
+    ranks: Ranks,
+    older: Sequence[Stage],
+) -> int:
+    """Run one stage with its log, its record and its bar; returns 0, or the signal that stopped it.
+
+    Snapshots of `older` stages go once this one can begin.
+    """
     from fcn_caffe.host.progress import duration, logging_to, report
 
     stage = planned.stage
@@ -120,7 +130,7 @@ def _train(planned: Planned, arguments: argparse.Namespace, words: Sequence[str]
         started = time.monotonic()
         report(str(planned))
         with ranks.all_or_none():
-            training = _make_training(planned, arguments, ranks)
+            training = _make_training(planned, arguments, ranks, older)
         if ranks.is_first:
             bar = screen.start(stage.name, stage.last)
             training.solver.on_step.append(lambda solver: bar.update(solver.iter, solver.smoothed_loss, solver.rate))
@@ -132,7 +142,7 @@ def _train(planned: Planned, arguments: argparse.Namespace, words: Sequence[str]
     return training.solver.stopped_by
 
 
-def _make_training(planned: Planned, arguments: argparse.Namespace, ranks: Ranks) -> Training:
+def _make_training(planned: Planned, arguments: argparse.Namespace, ranks: Ranks, older: Sequence[Stage]) -> Training:
     from fcn_caffe.training.stage import Training
 
     return Training(
@@ -140,6 +150,7 @@ def _make_training(planned: Planned, arguments: argparse.Namespace, ranks: Ranks
         arguments.device,
         resume=planned.action == "resume",
         patience=arguments.patience,
+        older=older,
         **training_choices(arguments, ranks),
     )
 
@@ -247,20 +258,22 @@ def _run(plan: Plan, arguments: argparse.Namespace, words: Sequence[str], ranks:
     from fcn_caffe.host.progress import Screen
     from fcn_caffe.training.solver.one_run import clear_killed_run, only_run
 
-    # All at once: a later stage's old snapshots would pass for finished if this run is interrupted and resumed.
     with ranks.all_or_none():
         for planned in plan.stages if ranks.is_first else ():
             if planned.action == "keep":  # one that was killed at its very end
                 clear_killed_run(planned.stage.prefix)
                 continue
             with only_run(planned.stage.prefix):
-                if planned.action == "train":
-                    planned.stage.forget_snapshots()
+                pass  # no other run has it
+    # All go when the first stage begins: a later one's old snapshots would pass for finished if this run is interrupted
+    # and resumed.
+    older = [planned.stage for planned in plan.to_run[1:] if planned.action == "train"]
     screen, stages = Screen(), {planned.stage.result: planned.stage for planned in plan.stages}
     for planned in plan.stages:
         if planned.action != "keep":
-            if stopped_by := _train(planned, arguments, words, screen, ranks):
+            if stopped_by := _train(planned, arguments, words, screen, ranks, older):
                 return stopped_by
+            older = []
         elif not arguments.gate:
             continue  # a gate is not opened by running the command once more
         with ranks.all_or_none():

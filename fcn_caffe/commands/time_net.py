@@ -25,7 +25,7 @@ from fcn_caffe.commands._options import (
     positive,
     use_reading_options,
 )
-from fcn_caffe.host.atomic import atomic_write, check_place
+from fcn_caffe.host.atomic import atomic_write, check_place, refuse_same
 from fcn_caffe.host.tables import Table, print_tables
 from fcn_caffe.host.text import show
 
@@ -136,6 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.error("give the net once, as NET or --model NET.")
     path = arguments.model if arguments.net is None else arguments.net
     if arguments.csv:
+        refuse_same([arguments.csv], [path, *arguments.weights])
         check_place(arguments.csv)
 
     from fcn_caffe.host.devices import torch_device

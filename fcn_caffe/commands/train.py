@@ -34,6 +34,7 @@ from fcn_caffe.commands._options import (
     use_reading_options,
 )
 from fcn_caffe.errors import SolverError
+from fcn_caffe.host.atomic import refuse_same
 from fcn_caffe.host.interrupts import exit_status
 from fcn_caffe.host.program import tool_words
 
@@ -162,6 +163,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise SolverError("give --snapshot to go on with training or --weights to start from, not both.")
     if arguments.snapshot and not Path(arguments.snapshot).is_file():
         raise SolverError(f"{arguments.snapshot}: no such solver state. Check the path.")
+    if arguments.log is not None:
+        refuse_same([arguments.log], [arguments.solver, arguments.snapshot, *arguments.weights])
     if arguments.resume and arguments.snapshot:
         raise SolverError("give --snapshot to go on from one snapshot or --resume to go on from the newest, not both.")
 

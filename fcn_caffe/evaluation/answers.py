@@ -215,11 +215,6 @@ class AnswerFiles:
             if path.parent in filled:
                 raise _clash(source, filled[path.parent], path)
 
-    def make_folders(self) -> None:
-        """Make the folders that answers are written to."""
-        for folder in self._folders():
-            folder.mkdir(parents=True, exist_ok=True)
-
     def _folders(self) -> list[Path]:
         return [folder for folder in (self.folder, self.voc_folder) if folder is not None]
 
@@ -268,7 +263,8 @@ class AnswerFiles:
             in_film: whether its overlay goes into a film, see `open_film`, and not into a file of its own.
         """
         base = self.folder / picture.name
-        base.parent.mkdir(parents=True, exist_ok=True)
+        for folder in self._folders():
+            (folder / picture.name).parent.mkdir(parents=True, exist_ok=True)
         if answer.probabilities is not None and self.probabilities == "npz":
             _save_npz(base.with_name(f"{base.name}_probabilities.npz"), answer.probabilities)
         elif answer.probabilities is not None and self.probabilities == "png":

@@ -14,6 +14,8 @@ from fcn_caffe.layers.forks.mean_field import mean_field
 from fcn_caffe.layers.forks.permutohedral import PixelFilter, bilateral_features, position_features
 from fcn_caffe.net.net import Net
 
+MOST = 1e6  # of its numbers: what comes of them is float32
+
 __all__ = ["DenseCrf", "Refiner", "refuse_tile"]
 
 
@@ -47,9 +49,9 @@ class DenseCrf:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            least = "0 or more" if field.name.endswith("_w") else "above 0"
-            if not (value >= 0 if field.name.endswith("_w") else value > 0):
-                raise DataError(f"CRF: {field.name} is {value:g}: give a number {least}.")
+            least = 0 if field.name.endswith("_w") else 1e-3 if field.name.endswith("_std") else 1
+            if not least <= value <= MOST:
+                raise DataError(f"CRF: {field.name} is {value:g}: give a number from {least:g} to {MOST:g}.")
 
     @torch.no_grad()
     def __call__(self, scores: Tensor, images: Tensor) -> Tensor:

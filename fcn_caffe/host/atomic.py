@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -312,6 +312,26 @@ def check_place(path: str | os.PathLike[str]) -> None:
         raise DataError(f"{os.fspath(path)}: there is no folder {target.parent} to write it to. Make it first.")
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise DataError(f"{os.fspath(path)}: {target.parent} cannot be written to. Check who owns it.")
+
+
+def refuse_same(
+    outputs: Iterable[str | os.PathLike[str] | None], inputs: Iterable[str | os.PathLike[str] | None] = ()
+) -> None:
+    """Refuse an output that is another output, or a file that is read: it would be overwritten.
+
+    Raises:
+        DataError: Names it.
+    """
+    taken = {os.path.realpath(path) for path in inputs if path is not None}
+    for path in outputs:
+        if path is None:
+            continue
+        real = os.path.realpath(path)
+        if real in taken:
+            raise DataError(
+                f"{os.fspath(path)}: is named twice and would be overwritten. Give the output its own name."
+            )
+        taken.add(real)
 
 
 def _refuse_device(target: Path, path: str | os.PathLike[str]) -> None:

@@ -31,6 +31,7 @@ from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.training.plan import Stage, classifier_of
 from fcn_caffe.training.solver import Solver
+from fcn_caffe.training.solver.one_run import only_run
 from fcn_caffe.weights.blobs import Fit, fit
 from fcn_caffe.weights.record import recorded, remove_weights
 from fcn_caffe.weights.surgery import interp, transplant, upsampling_layers, widen
@@ -247,6 +248,7 @@ class Training:
         normalize_over_ranks: as Solver takes it.
         shard_history: as Solver takes it.
         patience: end the stage early, when it was scored so many times without a better mean IU; never where None.
+        older: other stages whose snapshots go once this one can begin.
     Attributes:
         on_scores: functions to call after each scoring; on rank 0.
         is_done: whether `run` came to the stage's end.
@@ -270,8 +272,9 @@ class Training:
         normalize_over_ranks: bool = False,
         shard_history: bool = False,
         patience: int | None = None,
+        older: Sequence[Stage] = (),
     ) -> None:
-        self.stage, self.ranks, self.patience = stage, ranks, patience
+        self.stage, self.ranks, self.patience, self.older = stage, ranks, patience, older
         self.on_scores, self.is_done = list[OnScores](), False
         param = caffe_pb2.SolverParameter()
         param.CopyFrom(stage.param)
@@ -314,6 +317,7 @@ class Training:
         """Start from the newest of the snapshots, else as the stage says; return the files of weights."""
         stage = self.stage
         if iterations:
+            self._forget(self.older)
             self.solver.restore(stage.snapshot(iterations[-1], ".solverstate"))
             self.scores = ScoreTable.read(self.scores.path)
             self.scores.forget_after(self.solver.iter)
@@ -322,10 +326,15 @@ class Training:
             return [*stage.sources, stage.snapshot(iterations[-1])]
         with self.ranks.first_before_others():  # it may write weights that others then read
             start_from(self.solver.net, stage.starts)
+        self._forget([*self.older, stage])  # only now: weights that do not fit destroy no older run
         if self.ranks.is_first:
-            stage.forget_snapshots()
             self.scores.path.unlink(missing_ok=True)  # an earlier run's rows would pass for this one's, if it resumes
         return stage.sources
+
+    def _forget(self, stages: Sequence[Stage]) -> None:
+        for stage in stages if self.ranks.is_first else ():
+            with only_run(stage.prefix):
+                stage.forget_snapshots()
 
     def run(self) -> bool:
         """Train to the stage's last iteration, or until patience ends, and copy the best snapshot to the result.

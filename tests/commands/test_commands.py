@@ -358,6 +358,15 @@ def test_training_again_forgets_the_old_snapshots(task):
     assert [row.iteration for row in ScoreTable.read(task / "snapshot/coarse/scores.csv").rows] == [2]
 
 
+def test_weights_that_do_not_fit_destroy_no_older_run(task, capsys):
+    assert solve.main(["solvers/coarse.prototxt"]) == 0
+    before = {path: path.read_bytes() for path in (task / "snapshot/coarse").glob("train_iter*")}
+    save_weights("other.npz", {"conv": [np.zeros((1, 1, 1, 1), np.float32)]})
+    assert before and solve.main(["solvers/coarse.prototxt", "--from", "other.npz"]) == 1
+    assert "layer 'conv' has 1 blob, the net wants 2" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (task / "snapshot/coarse").glob("train_iter*")} == before
+
+
 def test_a_damaged_table_of_scores(tmp_path):
     path = tmp_path / "scores.csv"
     path.write_text("iteration,head\n4000,score\n")

@@ -120,6 +120,7 @@ def test_images_that_cannot_be_read_are_left_out_and_told(tmp_path: Path, capsys
         ("", "db: exists already. Remove it, or give another name."),
         ("--check_size", "1.png: the image is 6x5x3, the first 4x5x3. Give --resize_height and _width."),
         ("--resize_height 4", "--resize_height and --resize_width go together: give both or neither."),
+        ("--seed 1", "--seed is of the random order: give --shuffle too, or leave --seed out."),
         ("--encode_type doc", "error: --encode_type: images cannot be encoded as 'doc'. Use png or jpg."),
     ],
 )

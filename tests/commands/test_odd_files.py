@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fcn_caffe.commands import WRONG_USAGE, infer, new_task
+from fcn_caffe.commands import WRONG_USAGE, compute_image_mean, infer, new_task
 
 ZERO = "/dev/zero"
 
@@ -59,6 +59,47 @@ def test_an_empty_word_is_refused(
     said = capsys.readouterr().err
     assert message in said and "Is a shell variable not set?" in said
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "score NET --weights W --json ./NET",
+        "score NET --weights W --confusion W",
+        "score NET --weights W --csv A --per-class A",
+        "score_edges NET --weights W --json W",
+        "time_net NET --csv NET",
+        "time_net NET --weights W --csv W",
+        "extract_features W NET data NET 1 npz",
+        "port_weights W OUT.npz --net OUT.npz",
+        "port_weights W OUT.npz --net NET --map OUT.npz",
+        "convolutionalize NET W OUT OUT",
+        "train --solver NET --log NET",
+        "train --solver S --weights NET --log NET",
+    ],
+)
+def test_an_output_is_no_file_that_is_read(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("NET", "W", "S"):
+        Path(name).write_text("mine")
+    name, *words = line.split()
+    assert importlib.import_module(f"fcn_caffe.commands.{name}").main(words) == 1
+    assert "is named twice and would be overwritten. Give the output its own name." in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(("NET", "W", "S"), "mine")
+
+
+@pytest.mark.parametrize("out", ["db/data.mdb", "db/mean.binaryproto"])
+def test_a_mean_is_not_written_into_the_database(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("db").mkdir()
+    Path("db/data.mdb").write_text("mine")
+    assert compute_image_mean.main(["db", out]) == 1
+    assert f"{out}: lies in the database. Give another place." in capsys.readouterr().err
+    assert Path("db/data.mdb").read_text() == "mine"
 
 
 def test_a_text_may_be_empty() -> None:

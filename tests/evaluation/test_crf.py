@@ -81,8 +81,10 @@ def test_score_refines_the_answers_and_leaves_the_loss(place: Path, capsys: pyte
     ("options", "words"),
     [
         (["--crf", "--tile", "32"], "needs images whole"),
-        (["--crf-bi-rgb-std", "0"], "bi_rgb_std is 0: give a number above 0"),
-        (["--crf-pos-w", "-1"], "pos_w is -1: give a number 0 or more"),
+        (["--crf-bi-rgb-std", "0"], "bi_rgb_std is 0: give a number from 0.001 to 1e+06"),
+        (["--crf-pos-w", "-1"], "pos_w is -1: give a number from 0 to 1e+06"),
+        (["--crf-pos-xy-std", "1e-300"], "pos_xy_std is 1e-300: give a number from 0.001"),
+        (["--crf-bi-w", "1e30"], "bi_w is 1e+30: give a number from 0 to 1e+06"),
     ],
 )
 def test_refusals_of_both_commands(
@@ -100,6 +102,8 @@ def test_score_names_the_images_blob(place: Path, capsys: pytest.CaptureFixture[
     assert score.main([*command, "hha"]) == 1
     assert "has no blob 'hha' that a CRF could look at" in capsys.readouterr().err
     assert score.main([*command, "label"]) == 0  # any image of that size
+    assert score.main([*command[:3], "--crf-image", "label"]) == 1
+    assert "--crf-image is of the CRF: give --crf too" in capsys.readouterr().err
 
 
 def test_help_says_the_defaults() -> None:

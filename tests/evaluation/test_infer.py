@@ -198,6 +198,12 @@ def test_segmenter_refuses_nets_without_deploy_form(place, tmp_path):
         smaller(np.zeros((6, 9, 3), np.uint8))
 
 
+def test_images_without_an_answer_leave_no_folder(place, capsys):
+    (place / "torn.png").write_bytes(b"no image")
+    assert run(place, place / "torn.png", out=place / "a" / "b") == 1
+    assert "1 of 1 files have no answer" in capsys.readouterr().err and not (place / "a").exists()
+
+
 def test_find_files_sorts_and_skips_others(tmp_path):
     for name in ("b.JPG", "a.png", "notes.txt"):
         (tmp_path / name).write_bytes(b"")

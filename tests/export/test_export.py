@@ -347,7 +347,7 @@ GREY = (input_layer("data", 1, 1, 8, 8), conv("score", "data", 1, "kernel_size: 
         (FCN, "a.tflite", (), "a.tflite: no format has the ending '.tflite'. Known: .onnx (ONNX)"),
         (FCN, "a", (), "no format has the ending ''"),
         (FCN, "none/a.onnx", (), "there is no folder"),
-        (FCN, "a.onnx", ("--weights", ""), "a net file has no weights. Give them: --weights FILE."),
+        (FCN, "a.pt2", ("--opset", "18"), "is not made of. Leave --opset out."),
         (FCN, "a.onnx", ("--weights", "gone.caffemodel"), "gone.caffemodel"),
         (FCN, "a.onnx", ("--outputs", "scores"), "has no blob 'scores'. Its outputs: score."),
         (FCN, "a.onnx", ("--mean", "0"), "was made for other inputs"),
@@ -370,6 +370,12 @@ def test_what_is_refused_leaves_nothing(
     said = capsys.readouterr().err
     assert message in said and said.startswith("error: ") and said.count("\n") == 1
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_net_without_weights_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path, *FCN)
+    assert commands.main(["export", str(tmp_path / "net.prototxt"), str(tmp_path / "a.onnx")]) == 1
+    assert "a net file has no weights. Give them: --weights FILE." in capsys.readouterr().err
 
 
 def test_a_python_layer_is_refused_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

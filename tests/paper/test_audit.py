@@ -252,7 +252,7 @@ def test_only_says_what_is_missing(checks, capsys):
         (["--root", "nowhere"], "nowhere: no folders nets and solvers there"),
         (["--json", "nowhere/a.json"], "there is no folder"),
         (["--html", "."], "is a folder"),
-        (["--json", "a", "--html", "./a"], "is given for --json and --html"),
+        (["--json", "a", "--html", "./a"], "is named twice and would be overwritten"),
         (["--data", "nowhere"], "--data nowhere: no such folder"),
         (["--scale", "0"], "should be a number above 0"),
         (["--seed", "-1"], "should be a whole number from 0 to 4294967295, got -1"),
