@@ -21,7 +21,7 @@ class Heap:
     """Blocks as glibc's malloc hands them out.
 
     A block takes the freed one that fits best, else room at the end. There a large one is mapped, and is given back to
-    the system as soon as it is freed; large is what is as large as the largest mapped block that was freed, at most 32
+    the system as soon as it is freed; large is what is larger than the largest mapped block that was freed, at most 32
     MiB. What else is freed stays with the process, unless there is much of it at the end.
 
     >>> heap = Heap()
@@ -58,7 +58,7 @@ class Heap:
             del self._free[start]
             if free > size:
                 self._free[start + size] = free - size
-        elif size >= self._large and self._end - tail < size:
+        elif size > self._large and self._end - tail < size:
             self._maps += 1
             self._mapped += size
             start = -self._maps

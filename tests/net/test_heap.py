@@ -43,6 +43,14 @@ def test_large_blocks_are_given_back_and_what_is_large_grows():
     assert heap.bytes > 4 * MB
 
 
+def test_a_block_as_large_as_the_largest_given_back_stays_with_the_process():
+    heap = Heap()
+    heap.give(heap.take(5 * MB))
+    block = heap.take(5 * MB)
+    heap.give(block)
+    assert block.start == 0 and heap.bytes == 5 * MB  # a second is above what is given back at the end
+
+
 def test_much_that_is_free_at_the_end_is_given_back():
     heap = Heap()
     heap.give(heap.take(1 * MB))
