@@ -255,6 +255,7 @@ def _check_inputs(plan: Iterable[Planned], paths: Paths) -> None:
 
 def _run(plan: Plan, arguments: argparse.Namespace, words: Sequence[str], ranks: Ranks) -> int:
     """Run the stages of a plan; returns 0, or the signal that stopped one."""
+    from fcn_caffe.host.atomic import clear_leftovers
     from fcn_caffe.host.progress import Screen
     from fcn_caffe.training.solver.one_run import clear_killed_run, only_run
 
@@ -262,6 +263,7 @@ def _run(plan: Plan, arguments: argparse.Namespace, words: Sequence[str], ranks:
         for planned in plan.stages if ranks.is_first else ():
             if planned.action == "keep":  # one that was killed at its very end
                 clear_killed_run(planned.stage.prefix)
+                clear_leftovers(planned.stage.result.parent)
                 continue
             with only_run(planned.stage.prefix):
                 pass  # no other run has it

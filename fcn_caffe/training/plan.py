@@ -9,6 +9,7 @@ root of the stage's Paths.
 from __future__ import annotations
 
 import filecmp
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -101,10 +102,20 @@ class Stage:
 
     def forget_snapshots(self) -> None:
         """Delete the snapshots on disk. The result in weights/ stays."""
-        for iteration in self.snapshots():
-            for suffix in (".solverstate", ".rngstate"):
-                self.snapshot(iteration, suffix).unlink(missing_ok=True)
+        iterations = self.snapshots()
+        self.remove_states()
+        for iteration in iterations:
             remove_weights(self.snapshot(iteration))
+
+    def remove_states(self, before: float = math.inf) -> None:
+        """Delete the solver states and random states on disk, those of earlier iterations than `before`.
+
+        Solver states go first: without its own a snapshot counts no more, and a kill may come in between.
+        """
+        for suffix in (".solverstate", ".rngstate"):
+            for iteration in self._iterations(suffix):
+                if iteration < before:
+                    self.snapshot(iteration, suffix).unlink(missing_ok=True)
 
     @property
     def scores(self) -> Path:
@@ -113,9 +124,12 @@ class Stage:
 
     def snapshots(self) -> list[int]:
         """List the iterations of the complete snapshots on disk, in order."""
-        ending = self._ending(".solverstate")  # written last: where it is there, the other files are
-        states = self.folder.glob(f"{self.prefix.name}{ITERATION}*{ending}")
-        numbers = (path.name[len(self.prefix.name + ITERATION) : -len(ending)] for path in states)
+        return self._iterations(".solverstate")  # written last: where it is there, the other files are
+
+    def _iterations(self, suffix: str) -> list[int]:
+        ending = self._ending(suffix)
+        files = self.folder.glob(f"{self.prefix.name}{ITERATION}*{ending}")
+        numbers = (path.name[len(self.prefix.name + ITERATION) : -len(ending)] for path in files)
         return sorted(int(number) for number in numbers if number.isdecimal())
 
 

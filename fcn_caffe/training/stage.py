@@ -422,9 +422,7 @@ class Training:
     def _tidy(self, at: int) -> None:
         """Delete the snapshots but the newest, at iteration `at`, and the weights of the best."""
         best = self.scores.best()
-        for iteration in self.stage.snapshots():
-            if iteration < at:
-                self._remove(iteration, ".solverstate", ".rngstate")
+        self.stage.remove_states(before=at)
         for path in self.stage.weights():
             if path not in (self.stage.snapshot(at), self.stage.snapshot(best or at)):
                 remove_weights(path)
@@ -436,7 +434,3 @@ class Training:
         with recorded(self.stage.result, self.preprocessing) as place:
             shutil.copyfile(self.stage.snapshot(best), place)
         report(f"{self.stage.name}: best at iteration {best}, copied to {self.stage.result}")
-
-    def _remove(self, iteration: int, *suffixes: str) -> None:
-        for suffix in suffixes:
-            self.stage.snapshot(iteration, suffix).unlink(missing_ok=True)

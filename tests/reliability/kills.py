@@ -1,6 +1,7 @@
 """Kill runs of the tools at random instants; what was there is whole, and the next run ends as if none was killed.
 
     python tests/reliability/kills.py --kills 1000 --seed 1        (also `make kills`; outside CI, which takes a share)
+    python tests/reliability/kills.py --every                      (before every change of the file system, in turn)
 
 Half of the kills come at a random moment of processor time, from outside; half before a random change of the file
 system (a file opened for writing, a rename, a removal, a folder), since chance would not meet the moments between two
@@ -169,17 +170,24 @@ class Killer:
         return Reference(files_in(self.template), after, renamed, len(lines), ended - started)
 
     def kill(self, chance: random.Random) -> None:
-        """Kill one run, look at what it leaves, run the tool again and look at what that leaves."""
-        self._fresh()
+        """Kill one run at a random instant: before a change of the file system, or after some processor time."""
         if self.tally.kills % 2:
-            number = chance.randrange(self.reference.changes)
-            instant = f"before change {number}"
-            child = spawn(self.case, self.case.words, self.top, lambda: _die_at(number))
-        else:
-            moment = chance.uniform(0, self.reference.seconds)
-            instant = f"after {moment:.4f} s"
-            child = spawn(self.case, self.case.words, self.top)
-            send_after(child, moment)
+            self.kill_before(chance.randrange(self.reference.changes))
+            return
+        self._fresh()
+        moment = chance.uniform(0, self.reference.seconds)
+        child = spawn(self.case, self.case.words, self.top)
+        send_after(child, moment)
+        self._look(child, f"after {moment:.4f} s")
+
+    def kill_before(self, number: int) -> None:
+        """Kill one run before its change of this number."""
+        self._fresh()
+        child = spawn(self.case, self.case.words, self.top, lambda: _die_at(number))
+        self._look(child, f"before change {number}")
+
+    def _look(self, child: int, instant: str) -> None:
+        """Wait for the end of a run, look at what it leaves, run the tool again and look at what that leaves."""
         status = os.waitpid(child, 0)[1]
         self.tally.kills += 1
         self.tally.late += not os.WIFSIGNALED(status)
@@ -252,11 +260,13 @@ def send_after(child: int, seconds: float, number: int = signal.SIGKILL) -> bool
     return False
 
 
-def run_kills(kills: int, seed: int, names: list[str], report: Callable[[str], object] = print) -> dict[str, Tally]:
-    """Kill runs of each tool, in shares by the tools' weights.
+def run_kills(
+    kills: int | None, seed: int, names: list[str], report: Callable[[str], object] = print
+) -> dict[str, Tally]:
+    """Kill runs of each tool.
 
     Args:
-        kills: how many, of all tools.
+        kills: how many, of all tools, in shares by the tools' weights; None: one before every change.
         seed: of the instants.
         names: the tools.
         report: gets a line for each tool.
@@ -270,8 +280,12 @@ def run_kills(kills: int, seed: int, names: list[str], report: Callable[[str], o
             gc.freeze()  # children would copy what a collection touches
             Path(folder, "top").mkdir()
             killer = Killer(CASES[name], Path(folder, "top"))
-            for _ in range(max(1, round(kills * weights[name] / sum(weights.values())))):
-                killer.kill(chance)
+            if kills is None:
+                for number in range(killer.reference.changes):
+                    killer.kill_before(number)
+            else:
+                for _ in range(max(1, round(kills * weights[name] / sum(weights.values())))):
+                    killer.kill(chance)
         tally = tallies[name] = killer.tally
         used = sum(os.times()[:4]) - sum(started[:4])
         kinds = Counter(failure.partition(": ")[2] for failure in tally.failures)
@@ -312,10 +326,16 @@ def main() -> int:
     """Run the command; 1 when a kill did harm."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--kills", type=int, default=1000)
+    options.add_argument("--every", action="store_true", help="one kill before every change of the file system")
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--tools", nargs="+", choices=[*CASES], default=[*CASES])
     arguments = options.parse_args()
-    tallies = run_kills(arguments.kills, arguments.seed, arguments.tools, lambda line: print(line, flush=True))
+    tallies = run_kills(
+        None if arguments.every else arguments.kills,
+        arguments.seed,
+        arguments.tools,
+        lambda line: print(line, flush=True),
+    )
     failures = sum(len(tally.failures) for tally in tallies.values())
     print(f"{sum(tally.kills for tally in tallies.values())} kills, {failures} failures")
     return int(failures > 0)

@@ -335,9 +335,16 @@ def is_deleted(name: str, number: int):
         (RunRecord, "add_scores", is_call(3)),
         (ScoreTable, "write", is_call(3)),
         (Path, "unlink", is_deleted("iter_4.solverstate", 1)),
+        (Path, "unlink", is_deleted("iter_4.rngstate", 1)),
         (Path, "unlink", is_deleted(".caffemodel", 2)),
     ],
-    ids=["before the images", "before the table", "before the deletions", "between weights and record"],
+    ids=[
+        "before the images",
+        "before the table",
+        "before the deletions",
+        "between two states",
+        "between weights and record",
+    ],
 )
 def test_a_run_that_was_killed_while_it_kept_a_scoring(tmp_path, monkeypatch, owner, name, is_then):
     def run(folder: Path, *words: str) -> dict[str, bytes]:
