@@ -175,7 +175,7 @@ def _check_csv(path: Path, columns: list[str]) -> None:
     except FileNotFoundError:
         return
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as a table of scores ({error}).") from None
+        raise DataError(f"{path}: cannot be read as a table of scores ({error}). Remove it, or name another.") from None
     if found != columns:
         raise DataError(
             f"{path}: has columns {', '.join(found)}; these scores have {', '.join(columns)}. "

@@ -395,4 +395,6 @@ def check_indices(layer: Layer, index: Tensor, size: int, what: str) -> None:
     if index.numel() and not index.is_meta and not torch.compiler.is_compiling():  # a compiled graph checks nothing
         least, most = (int(bound) for bound in torch.aminmax(index))
         if least < 0 or most >= size:
-            raise layer.error(f"index {least if least < 0 else most} is outside {what}, 0 to {size - 1}.")
+            raise layer.error(
+                f"index {least if least < 0 else most} is outside {what}, 0 to {size - 1}. Correct the indices."
+            )

@@ -57,7 +57,9 @@ class _WindowLayer(Layer):
             if values:
                 raise self.error(f"give {field} or {h} and {w}, not both.")
             if self.spatial_axes != 2:
-                raise self.error(f"{h} and {w} are for two spatial axes, this bottom has {self.spatial_axes}.")
+                raise self.error(
+                    f"{h} and {w} are for two spatial axes, this bottom has {self.spatial_axes}. Give the list instead."
+                )
             return getattr(options, h), getattr(options, w)
         if not values:
             if default is None and self.spatial_axes:
@@ -76,7 +78,7 @@ class _WindowLayer(Layer):
         if bottom.shape[self.channel_axis] != self.channels:
             raise self.error(
                 f"bottom of shape {show(bottom.shape)} has {bottom.shape[self.channel_axis]} channels, "
-                f"the layer was built for {self.channels}."
+                f"the layer was built for {self.channels}. Give it as many."
             )
         return self.output_sizes(bottom, self.channel_axis + 1)
 

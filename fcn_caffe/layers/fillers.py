@@ -98,7 +98,7 @@ def check_filler(filler: caffe_pb2.FillerParameter | None) -> None:
     if filler.type == "gaussian" and filler.std <= 0:
         raise LayerError(f"a gaussian filler's std must be above 0, got {filler.std:g}: for one value use constant.")
     if filler.type == "uniform" and filler.min > filler.max:
-        raise LayerError(f"a uniform filler's min {filler.min:g} is above its max {filler.max:g}.")
+        raise LayerError(f"a uniform filler's min {filler.min:g} is above its max {filler.max:g}. Swap them.")
 
 
 def fill(blob: Tensor, filler: caffe_pb2.FillerParameter | None) -> None:

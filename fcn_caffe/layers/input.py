@@ -29,7 +29,7 @@ class Input(Layer):
         return tuple(torch.empty(shape, device="meta") for shape in self.shapes)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        raise self.error("was not given its blobs.")  # the net puts them in and never calls this
+        raise self.error("was not given its blobs. Give them to the net.")  # the net puts them in and never calls this
 
 
 @register("Parameter", bottoms=0)

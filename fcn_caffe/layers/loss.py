@@ -224,7 +224,7 @@ class Accuracy(Layer):
         self.top_k: int = options.top_k
         self.ignore_label: int | None = options.ignore_label if options.HasField("ignore_label") else None
         if self.top_k > bottoms[0].shape[self.dim]:
-            raise self.error(f"top_k {self.top_k} is more than the {bottoms[0].shape[self.dim]} classes.")
+            raise self.error(f"top_k {self.top_k} is more than the {bottoms[0].shape[self.dim]} classes. Lower it.")
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         label_places(self, bottoms[0], bottoms[1], self.dim)

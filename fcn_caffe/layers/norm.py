@@ -153,7 +153,8 @@ class BatchNorm(OverRanks, SameShapeLayer):
         channels = bottom.shape[1] if bottom.ndim > 1 else 1
         if channels != self.mean.shape[0]:
             raise self.error(
-                f"bottom {show(bottom.shape)} has {channels} channels, the blobs hold {self.mean.shape[0]}."
+                f"bottom {show(bottom.shape)} has {channels} channels, the blobs hold {self.mean.shape[0]}. "
+                "Give it as many."
             )
         shaped = bottom if bottom.ndim > 1 else bottom[:, None]
         if self._uses_global_stats:

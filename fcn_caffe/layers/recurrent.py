@@ -47,7 +47,9 @@ class _RecurrentLayer(Layer):
                 f"x_static if there is one{''.join(f', {name}_0' for name in self.states[:exposed])}."
             )
         if len(param.top) != 1 + exposed:
-            raise self.error(f"has {1 + exposed} tops{' with expose_hidden' if exposed else ''}, got {len(param.top)}.")
+            raise self.error(
+                f"has {1 + exposed} tops{' with expose_hidden' if exposed else ''}, got {len(param.top)}. Name as many."
+            )
         self.static = len(bottoms) == 3 + exposed
         self.inputs = self._check(bottoms)
         self.static_inputs = prod(bottoms[2].shape[1:]) if self.static else 0
@@ -109,7 +111,9 @@ class _RecurrentLayer(Layer):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         if (inputs := self._check(bottoms)) != self.inputs:
-            raise self.error(f"bottom 0 {show(bottoms[0].shape)} has {inputs} values a step, not {self.inputs}.")
+            raise self.error(
+                f"bottom 0 {show(bottoms[0].shape)} has {inputs} values a step, not {self.inputs}. Give it as many."
+            )
         x, cont = bottoms[:2]
         steps, streams = x.shape[:2]
         transformed = F.linear(x.reshape(steps, streams, inputs), self.weight_input, self.bias_input)

@@ -133,7 +133,9 @@ class BatchReindex(Layer):
 
     def _check(self, bottom: Tensor, index: Tensor) -> None:
         if index.ndim != 1 or bottom.ndim < 1:
-            raise self.error(f"bottom 1 holds one index per item, so it has one axis; got {show(index.shape)}.")
+            raise self.error(
+                f"bottom 1 holds one index per item, so it has one axis; got {show(index.shape)}. Flatten it before."
+            )
 
     def forward(self, bottom: Tensor, index: Tensor) -> Tensor:
         self._check(bottom, index)

@@ -71,7 +71,7 @@ class Flatten(Layer):
         self.start = self.axis(param.flatten_param.axis, bottoms[0])
         self.end = self.axis(param.flatten_param.end_axis, bottoms[0])
         if self.end < self.start - 1:
-            raise self.error(f"end_axis {self.end} comes before axis {self.start}.")
+            raise self.error(f"end_axis {self.end} comes before axis {self.start}. Swap them.")
 
     def forward(self, bottom: Tensor) -> Tensor:
         if self.end < self.start:
@@ -105,9 +105,9 @@ class Reshape(Layer):
         if self.end > axes:
             raise self.error(f"axis {self.start} and num_axes {options.num_axes} pass the end of a {axes}-D bottom.")
         if self.wanted.count(-1) > 1:
-            raise self.error(f"shape {self.wanted} has more than one -1.")
+            raise self.error(f"shape {self.wanted} has more than one -1. Keep one.")
         if min(self.wanted, default=0) < -1:
-            raise self.error(f"shape {self.wanted} has a size below -1.")
+            raise self.error(f"shape {self.wanted} has a size below -1. Correct it.")
 
     def forward(self, bottom: Tensor) -> Tensor:
         lead, middle, tail = bottom.shape[: self.start], bottom.shape[self.start : self.end], bottom.shape[self.end :]
@@ -126,7 +126,10 @@ class Reshape(Layer):
                 raise self.error(f"cannot infer -1 in {self.wanted}: {prod(middle)} values do not divide by {known}.")
             sizes[sizes.index(-1)] = prod(middle) // known
         if prod(sizes) != prod(middle):
-            raise self.error(f"shape {show(sizes)} does not hold the {prod(middle)} values of {show(middle)}.")
+            raise self.error(
+                f"shape {show(sizes)} does not hold the {prod(middle)} values of {show(middle)}. "
+                "Correct a size, or set one to -1."
+            )
         return bottom.reshape((*lead, *sizes, *tail))
 
 

@@ -44,7 +44,9 @@ def read_class_weights(path: Path, names: Sequence[str]) -> list[float]:
     if path.suffix == ".binaryproto":
         matrix = read_blob(path)
         if matrix.size != len(names) ** 2:
-            raise DataError(f"{path}: H has {matrix.size} numbers, {len(names)} classes have {len(names) ** 2}.")
+            raise DataError(
+                f"{path}: H has {matrix.size} numbers, {len(names)} classes have {len(names) ** 2}. Make another."
+            )
         square = matrix.reshape(len(names), len(names))
         if np.count_nonzero(square - np.diag(np.diag(square))):
             raise DataError(f"{path}: H is not diagonal: name it in the net by hand, infogain_loss_param {{ source }}.")

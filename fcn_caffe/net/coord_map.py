@@ -194,7 +194,7 @@ def _graph(net: caffe_pb2.NetParameter | Graph) -> Graph:
 def _maker(graph: Graph, blob: str) -> int:
     makers = [node.index for node in graph.nodes if blob in node.tops]
     if not makers:
-        raise GraphError(f"net '{graph.name}' has no blob '{blob}'.")
+        raise GraphError(f"net '{graph.name}' has no blob '{blob}'. Correct the name.")
     return makers[-1]
 
 
@@ -233,7 +233,8 @@ def _meet(graph: Graph, blob_from: str, blob_to: str) -> _Meeting:
         stops = sorted(below_from.stops | below_to.stops)
         met = f" The way is blocked by {', '.join(str(graph.nodes[index]) for index in stops)}." if stops else ""
         raise GraphError(
-            f"blobs '{blob_from}' and '{blob_to}' have no common ancestor that coordinate maps reach.{met}"
+            f"blobs '{blob_from}' and '{blob_to}' have no common ancestor that coordinate maps reach.{met} "
+            "Name blobs of one image."
         )
     # Both are maps of the common layer's coordinates.
     result = below_to.maps[common].after(below_from.maps[common].inverse())

@@ -159,7 +159,9 @@ class Net(nn.Module):
             except FcnCaffeError as error:
                 raise self._shapeless_input(node, error) or error from error.__cause__
             if len(tops) < len(node.tops):
-                raise layer.error(f"makes {len(tops)} tops, {len(node.tops)} are named: {', '.join(node.tops)}.")
+                raise layer.error(
+                    f"makes {len(tops)} tops, {len(node.tops)} are named: {', '.join(node.tops)}. Name as many."
+                )
             blobs.update(zip(node.tops, tops, strict=False))
             self.blob_shapes.update((name, tuple(blobs[name].shape)) for name in node.tops)
             self._add(node, layer)

@@ -45,7 +45,9 @@ def array_of_blob(blob: caffe_pb2.BlobProto, name: str | os.PathLike[str] = "<bl
     try:
         return values.reshape(shape)
     except ValueError as error:  # an extent beyond memory beside a 0
-        raise DataError(f"{os.fspath(name)}: the blob's shape is one no array can have ({error}).") from error
+        raise DataError(
+            f"{os.fspath(name)}: the blob's shape is one no array can have ({error}). Write the file again."
+        ) from error
 
 
 def _raw_values(blob: caffe_pb2.BlobProto, name: str | os.PathLike[str]) -> Float32:
@@ -59,7 +61,10 @@ def _raw_values(blob: caffe_pb2.BlobProto, name: str | os.PathLike[str]) -> Floa
     if not data:
         return np.zeros(0, np.float32)
     if dtype is None or len(data) % np.dtype(dtype).itemsize:
-        raise DataError(f"{os.fspath(name)}: the blob's raw data is not of doubles, floats or float16s. It is damaged.")
+        raise DataError(
+            f"{os.fspath(name)}: the blob's raw data is not of doubles, floats or float16s. It is damaged. "
+            "Copy it again."
+        )
     return np.frombuffer(data, dtype).astype(np.float32)
 
 
@@ -98,13 +103,13 @@ def read_blob(path: str | os.PathLike[str], surroundings: Surroundings | None = 
     try:
         data = place.read_bytes()
     except OSError as error:
-        raise DataError(f"{place}: cannot be read ({error.strerror}).") from error
+        raise DataError(f"{place}: cannot be read ({error.strerror}). Give a file that can be read.") from error
     if problem := wrong_file(data[:HEAD]):
         raise DataError(f"{place}: {problem}")
     try:
         blob = caffe_pb2.BlobProto.FromString(data)
     except Exception as error:  # each protobuf runtime has its own DecodeError
-        raise DataError(f"{place}: not a binary BlobProto ({error}). The file is damaged.") from error
+        raise DataError(f"{place}: not a binary BlobProto ({error}). The file is damaged. Copy it again.") from error
     return array_of_blob(blob, place)
 
 

@@ -42,7 +42,7 @@ def read_message(path: str | os.PathLike[str], message_class: type[M], *, keep_f
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise PrototxtError(f"cannot be read: {error.strerror}.", path) from None
+        raise PrototxtError(f"cannot be read: {error.strerror}. Give a file that can be read.", path) from None
     if data.translate(None, _TEXT) and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return _parsed(data, message_class, path), True
     try:

@@ -76,7 +76,7 @@ def read_text(
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise PrototxtError(f"cannot be read: {error.strerror}.", path) from None
+        raise PrototxtError(f"cannot be read: {error.strerror}. Give a file that can be read.", path) from None
     title = describe(message_class.DESCRIPTOR).title
     if problem := wrong_file(data[:HEAD]):
         raise PrototxtError(problem, path)

@@ -130,11 +130,13 @@ class _Reader:
         try:
             with open(path, "rb") as file:
                 if os.fstat(file.fileno()).st_size == 0:
-                    raise WeightsError(f"{self.path}: the file is empty.")
+                    raise WeightsError(f"{self.path}: the file is empty. Copy it again.")
                 # A private writable mapping: torch wraps it without a copy and without a warning.
                 self.bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         except OSError as error:
-            raise WeightsError(f"{self.path}: cannot be read: {error.strerror}.") from None
+            raise WeightsError(
+                f"{self.path}: cannot be read: {error.strerror}. Give a file that can be read."
+            ) from None
 
     def corrupt(self, position: int, what: str) -> NoReturn:
         head = self.bytes[:64]

@@ -148,7 +148,9 @@ def read_pairs(path: PathLike, layers: Sequence[NetLayer]) -> Pairs:
         with open(path, "rb") as file:
             lines = decode_text(file.read()).splitlines()
     except OSError as error:
-        raise WeightsError(f"{os.fspath(path)}: cannot be read: {error.strerror}.") from None
+        raise WeightsError(
+            f"{os.fspath(path)}: cannot be read: {error.strerror}. Give a file that can be read."
+        ) from None
     pairs = Pairs(os.fspath(path))
     known = {layer.name: layer for layer in layers}
     blobs = {name: (layer.name, blob) for layer in layers for blob in layer.wanted for name in _own_names(layer, blob)}
@@ -228,14 +230,19 @@ class _Work:
         for ours, theirs in pairs.layers.items():
             fitting = [layer for layer in self._layers_named(theirs) if _fits(by_name[ours], layer, self.every)]
             if not fitting:
-                raise WeightsError(f"{pairs.path}: {_words(by_name[ours])} does not fit '{theirs}' of {self.source}.")
+                raise WeightsError(
+                    f"{pairs.path}: {_words(by_name[ours])} does not fit '{theirs}' of {self.source}. Correct the pair."
+                )
             self._take(by_name[ours], fitting[0])
         for (name, blob), theirs in pairs.blobs.items():
             layer = by_name[name]
             wanted = layer.as_pytorch(blob)
             if theirs not in self.every or not _fits_shape(self.every[theirs].shape, wanted):
                 has = show(self.every[theirs].shape) if theirs in self.every else "a layer"
-                raise WeightsError(f"{pairs.path}: {name}.{blob} is {show(wanted)}, '{theirs}' of {self.source} {has}.")
+                raise WeightsError(
+                    f"{pairs.path}: {name}.{blob} is {show(wanted)}, '{theirs}' of {self.source} {has}. "
+                    "Correct the pair."
+                )
             self._set(layer, blob, self.every[theirs])
             self._use(layer, [theirs])
         self.used |= pairs.dropped

@@ -265,7 +265,9 @@ def checksum_of(path: PathLike, kind: str) -> str:
             while piece := file.read(2**20):
                 digest.update(piece)
     except OSError as error:
-        raise WeightsError(f"{os.fspath(path)}: cannot be read: {error.strerror}.") from None
+        raise WeightsError(
+            f"{os.fspath(path)}: cannot be read: {error.strerror}. Give a file that can be read."
+        ) from None
     return digest.hexdigest()
 
 

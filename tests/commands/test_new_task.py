@@ -251,7 +251,7 @@ def spoil(folder, what):
             "labels are colour-coded (8 colours): which is which class is yours to say. A mapping to check is in",
         ),
         ("mixed", "1 labels are colour-coded (such as "),
-        ("jpeg", "photo3.png: has 1600 different colours: no label image. Was it saved as JPEG"),
+        ("jpeg", "photo3.png: has more than 1024 different colours: no label image. Was it saved as JPEG"),
         ("masks", "labels are masks of 0 and 255: which is which class is yours to say."),
         ("size", "photo3.png: the label is 24x20, its image "),
         ("unreadable", "photo3.png: "),

@@ -5,24 +5,32 @@ from __future__ import annotations
 import json
 import struct
 import tarfile
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+import scipy.io  # type: ignore[import-untyped]
+import scipy.sparse  # type: ignore[import-untyped]
 from helpers import make_net
+from own_trees import write_voc
 from PIL import EpsImagePlugin, Image
 
 from fcn_caffe import DataError, FcnCaffeError
 from fcn_caffe.data.layers.hdf5_data import read_data_sets
+from fcn_caffe.data.own import label_check
 from fcn_caffe.data.own.classes import read_class_file
 from fcn_caffe.data.own.formats import read_source
+from fcn_caffe.data.own.formats.label_files import by_value
 from fcn_caffe.data.own.formats.source import Reading
 from fcn_caffe.data.own.label_check import Pair, look
 from fcn_caffe.data.prepare.archives import unpack
+from fcn_caffe.data.readers import labels
 from fcn_caffe.data.readers.frames import read_pages
 from fcn_caffe.data.readers.image_files import image_size, read_image, read_index_image
 from fcn_caffe.data.readers.image_list import read_image_list
@@ -80,7 +88,27 @@ def test_a_label_beside_an_image_of_too_many_pixels(tmp_path: Path) -> None:
 def test_a_data_set_that_would_unfold_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("data", (2**30,), "f4", chunks=(1024,), compression="gzip")
-    with pytest.raises(DataError, match=r"a\.h5: data set 'data' declares 4,294,967,296 bytes, the file has"):
+    with pytest.raises(DataError, match=r"a\.h5: data set 'data' declares 4,294,967,296 bytes, 0 of it are stored"):
+        read_data_sets(tmp_path / "a.h5", ["data"])
+
+
+@pytest.mark.parametrize("way", ["unwritten", "virtual", "storage"])
+def test_a_data_set_of_which_little_is_stored(tmp_path: Path, way: str) -> None:
+    """5 million numbers of which there are none, or four, and as many zeros that are there, packed."""
+    count = 5_000_000
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("zeros", (count,), "f4", data=np.zeros(count, "f4"), compression="gzip")
+        if way == "virtual":
+            layout = h5py.VirtualLayout((2**31,), "f4")
+            layout[:4] = h5py.VirtualSource(".", "zeros", shape=(count,))[:4]
+            file.create_virtual_dataset("data", layout)
+        elif way == "storage":
+            np.arange(4, dtype="<f4").tofile(tmp_path / "a.bin")
+            file.create_dataset("data", (count,), "f4", external=[(str(tmp_path / "a.bin"), 0, 4 * count)])
+        else:
+            file.create_dataset("data", (count,), "f4")
+    assert not read_data_sets(tmp_path / "a.h5", ["zeros"])[0].any()
+    with pytest.raises(DataError, match=r"a\.h5: data set 'data' declares [\d,]+ bytes, [\d,]+ of it are stored"):
         read_data_sets(tmp_path / "a.h5", ["data"])
 
 
@@ -125,12 +153,12 @@ def mat_element(kind: int, body: bytes) -> bytes:
 
 
 def mat_matrix(kind: int, height: int, width: int, content: bytes) -> bytes:
-    """Write the variable S of a .mat file: a matrix of MATLAB's class `kind`."""
+    """Write the variable S of a .mat file: a matrix of MATLAB's class `kind`, with flags in its higher bits."""
     flags, sizes = struct.pack("<II", kind, 0), struct.pack("<II", height, width)
     return mat_element(14, mat_element(6, flags) + mat_element(5, sizes) + mat_element(1, b"S") + content)
 
 
-CELL, CHARACTERS, BYTES = 1, 4, 9
+CELL, STRUCT, CHARACTERS, BYTES, COMPLEX = 1, 2, 4, 9, 1 << 11
 
 
 @pytest.mark.parametrize(
@@ -141,14 +169,49 @@ CELL, CHARACTERS, BYTES = 1, 4, 9
         (lambda: mat_matrix(CHARACTERS, 50000, 50000, b""), r"declares 2,500,000,000 elements in \d+ bytes"),
         # scipy reads cells within cells until the stack is full, and dies.
         (lambda: mat_matrix(CELL, 1, 1, b"")[:56] * 1001, r"holds more than 1,000 cells and structs"),
+        # Each empty matrix is an array, each character of 64 bits with copies, each complex byte 16.
+        (lambda: mat_matrix(CELL, 1000, 1000, mat_element(14, b"") * 1_000_000), r"unfolds to more than 67,108,864"),
+        (lambda: mat_matrix(CHARACTERS, 3000, 3000, mat_element(16, bytes(9_000_000))), r"unfolds to more than"),
+        (
+            lambda: mat_matrix(BYTES | COMPLEX, 3000, 3000, mat_element(2, bytes(9_000_000)) * 2),
+            r"unfolds to more than",
+        ),
+        (lambda: mat_matrix(BYTES, 2, 2, mat_element(19, bytes(4))), r"no element of numbers is of type 19"),
+        (lambda: mat_matrix(BYTES, 2, 2, struct.pack("<II", 2 | 5 << 16, 0)), r"a short element has 5 bytes"),
+        (lambda: mat_matrix(BYTES, 2, 2, b"")[:-8], r"ends before its last element"),
+        (lambda: mat_matrix(BYTES, 2, 2, struct.pack("<II", 2, 64)), r"ends before its last element"),
+        (lambda: mat_matrix(19, 2, 2, b""), r"no class of matrices is 19"),
+        (lambda: mat_matrix(CELL, 1, 1, mat_element(2, b"a")), r"expected a matrix, got an element of type 2"),
+        (
+            lambda: mat_matrix(STRUCT, 1, 1, mat_element(5, bytes(4)) + mat_element(1, b"a")),
+            r"a struct's names of fields have no length",
+        ),
+        (lambda: mat_element(14, mat_element(6, bytes(8)) + mat_element(5, bytes(33 * 4))), r"a matrix has 33 axes"),
     ],
 )
-def test_a_mat_file_that_unfolds_is_refused(tmp_path: Path, variable: Callable[[], bytes], words: str) -> None:
+def test_a_mat_file_that_scipy_would_not_survive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: Callable[[], bytes], words: str
+) -> None:
+    monkeypatch.setattr(scipy.io, "loadmat", lambda *_: pytest.fail("scipy was let read it"))
     packed = zlib.compress(variable())
     path = tmp_path / "a.mat"
     path.write_bytes(b"MATLAB".ljust(124) + b"\0\1IM" + struct.pack("<II", 15, len(packed)) + packed)
     with pytest.raises(DataError, match=rf"a\.mat: cannot be read as a MATLAB file \({words}"):
         read_mat(path, "S")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_matlab_writes_is_no_bad_file(tmp_path: Path, packed: bool) -> None:
+    """Labels beside and within all that the walk through a file knows."""
+    inner = {
+        "S": np.eye(3, dtype="u1"),
+        "text": "cat",
+        "edges": scipy.sparse.eye(900).tocsc(),
+        "z": np.array([[1 + 2j]]),
+    }
+    others = {"cells": np.array([[1, "x"]], object), "edges": inner["edges"] * 1j, "empty": np.zeros((0, 0))}
+    scipy.io.savemat(tmp_path / "a.mat", {**others, "GT": inner}, do_compression=packed)
+    assert read_mat(tmp_path / "a.mat", "GT", "S").tolist() == np.eye(3).tolist()
 
 
 def test_an_archive_member_without_its_bytes_is_still_damaged(tmp_path: Path) -> None:
@@ -266,3 +329,115 @@ def test_a_class_beyond_16_bits(tmp_path: Path) -> None:
     path.write_text(f"0: {1 << 64}\n")
     with pytest.raises(DataError, match=r"map\.txt:1: expected `VALUE: CLASS`"):
         LabelMap.read(path)
+
+
+def flat(path: Path, width: int, height: int, **options: Any) -> Path:
+    """Write an image of one colour."""
+    Image.new(options.pop("mode", "L"), (width, height)).save(path, **options)
+    return path
+
+
+def test_what_a_picture_may_declare_depends_on_how_it_is_read(tmp_path: Path) -> None:
+    """A label of a byte takes three a pixel while it is read, a photograph up to fourteen."""
+    label = flat(tmp_path / "a.tif", 7000, 6000, mode="1", compression="group4")
+    assert read_index_image(label).shape == (6000, 7000)
+    for read in (read_image, read_image_bgr, lambda path: next(read_pages(path))):
+        with pytest.raises(DataError, match=r"a\.tif: .*declares 7000x6000 pixels in a file of 1,\d+ bytes"):
+            read(label)
+
+
+def test_a_format_that_packs_little_declares_little(tmp_path: Path) -> None:
+    """Where deflate packs 1032 to 1, TGA packs 102 to 1."""
+    path = flat(tmp_path / "a.tga", 9, 7)
+    data = path.read_bytes()
+    path.write_bytes(data[:12] + struct.pack("<HH", 9000, 9000) + data[16:] + bytes(200_000))
+    with pytest.raises(DataError, match=r"a\.tga: cannot be read \(declares 9000x9000 pixels in a file of 200,"):
+        read_index_image(path)
+
+
+def test_what_deflate_packs_is_read(tmp_path: Path) -> None:
+    """The largest flat pictures there are in files of their size."""
+    path = flat(tmp_path / "a.png", 4500, 3000)
+    assert path.stat().st_size < 20_000
+    assert read_image(path).shape == (3000, 4500, 3)
+
+
+def test_a_label_takes_no_copies_of_64_bits(tmp_path: Path) -> None:
+    path = flat(tmp_path / "a.png", 4000, 2000)
+    tracemalloc.start()
+    try:
+        report = look(Pair("a", path, path))
+        LabelMap({0: 1}).apply(np.zeros((2000, 4000), np.uint8), path)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert report.counts == {0: 8_000_000}
+    assert most < 12 * 8_000_000
+
+
+def test_values_are_counted_and_mapped_in_strips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    label = np.random.default_rng(0).integers(0, 5, (31, 7), np.uint8)
+    Image.fromarray(label).save(tmp_path / "a.png")
+    monkeypatch.setattr(label_check, "_STRIP", 20)
+    monkeypatch.setattr(labels, "_STRIP", 20)
+    counts = look(Pair("a", tmp_path / "a.png", tmp_path / "a.png")).counts
+    assert list(counts.items()) == list(enumerate(np.bincount(label.ravel()).tolist()))
+    assert (LabelMap({value: 9 - value for value in range(5)}).apply(label, "a.png") == 9 - label.astype(int)).all()
+    with pytest.raises(DataError, match=rf"a\.png: value 4 \({counts[4]} pixels\) has no rule"):
+        LabelMap({value: value for value in range(4)}).apply(label, "a.png")
+
+
+def test_a_label_of_two_thousand_million(tmp_path: Path) -> None:
+    """No table is made as long as the largest value in a picture."""
+    Image.fromarray(np.array([[0, 2**31 - 1]], np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=r"a\.tif: value 2147483647 \(1 pixels\) is none of the data set's"):
+        by_value(tmp_path / "a.tif", {0: 0, 255: -1})
+    Image.fromarray(np.array([[0, -1]], np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=r"a\.tif: value -1 \(1 pixels\) is none of the data set's"):
+        by_value(tmp_path / "a.tif", {0: 0, 255: -1})
+
+
+def test_a_palette_of_more_transparency_than_colours(tmp_path: Path) -> None:
+    """Pillow notices when it converts the image, long after it opened it."""
+    image = Image.new("P", (3, 2))
+    image.putpalette([1, 2, 3])
+    image.save(tmp_path / "a.png", transparency=bytes(4))
+    path = tmp_path / "a.png"
+    data = path.read_bytes()
+    chunk = b"tRNS" + bytes(600)
+    at = data.index(b"tRNS") - 4
+    end = at + 12 + struct.unpack(">I", data[at : at + 4])[0]
+    path.write_bytes(data[:at] + struct.pack(">I", 600) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[end:])
+    with pytest.raises(DataError, match=r"a\.png: cannot be decoded \(palette index out of range\)"):
+        read_image_bgr(path, "native")
+
+
+@pytest.mark.parametrize("orientation", [3, 9])
+def test_an_orientation_that_is_none(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    flat(tmp_path / "a.jpg", 3, 2, exif=exif)
+    assert image_size(tmp_path / "a.jpg") == read_image(tmp_path / "a.jpg").shape[:2] == (2, 3)
+
+
+def test_a_list_that_names_a_device(tmp_path: Path) -> None:
+    write_voc(tmp_path)
+    path = tmp_path / "ImageSets" / "Segmentation" / "train.txt"
+    path.write_text(path.read_text() + "\n/dev/zero\n")
+    with pytest.raises(DataError, match=rf"train\.txt:{len(path.read_text().splitlines())}: /dev/zero: no image of"):
+        read_source(tmp_path, "voc", Reading())
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ("dim: 5 dim: 1", r"does not hold the 6 values of 2x3\. Correct a size"),
+        ("dim: -1 dim: -1", r"has more than one -1\. Keep one"),
+        ("dim: -2", r"a size below -1\. Correct it"),
+    ],
+)
+def test_a_shape_that_does_not_fit_says_what_to_do(shape: str, words: str) -> None:
+    layers = 'layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 2 dim: 3 } } }'
+    reshape = f'layer {{ name: "r" type: "Reshape" bottom: "d" top: "r" reshape_param {{ shape {{ {shape} }} }} }}'
+    with pytest.raises(FcnCaffeError, match=rf"layer 'r' \(Reshape\): .*{words}"):
+        make_net(layers + reshape)

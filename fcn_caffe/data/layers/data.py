@@ -93,7 +93,7 @@ class DatumSource:
                     empty = False
                     yield key, f"{self.path}: record '{key.decode(errors='replace')}'", value
             if empty:
-                raise DataError(f"{self.path}: the database is empty.")
+                raise DataError(f"{self.path}: the database is empty. Write it again.")
             after = None
 
     def _image(self, value: bytes, name: str, random: np.random.Generator) -> tuple[npt.NDArray[np.float32], int]:

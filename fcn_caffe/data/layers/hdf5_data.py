@@ -19,7 +19,7 @@ from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.host.ranks import Share
 from fcn_caffe.host.text import show
-from fcn_caffe.host.unfolding import most_bytes
+from fcn_caffe.host.unfolding import MOST_TIMES
 from fcn_caffe.layers.base import Layer, register
 from fcn_caffe.proto import caffe_pb2
 
@@ -73,7 +73,7 @@ class HDF5Data(Layer):
                 if top.shape[1:] != array.shape[1:]:
                     raise DataError(
                         f"{self._file(self.load)}: rows of '{name}' are {show(array.shape[1:])}, in the file before "
-                        f"{show(top.shape[1:])}. A batch holds rows of one shape."
+                        f"{show(top.shape[1:])}. A batch holds rows of one shape. Write the file again."
                     )
                 top[filled : filled + len(inside)] = array[inside]
             filled += len(inside)
@@ -122,8 +122,11 @@ class HDF5Data(Layer):
     def load_data_state(self, state: dict[str, Any]) -> None:
         try:
             seed, load, row, files = (int(state[key]) for key in ("seed", "load", "row", "files"))
-        except (KeyError, TypeError, ValueError) as error:
-            raise self.error(f"the snapshot's data order is not one of this layer ({error!r}).") from error
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise self.error(
+                f"the snapshot's data order is not one of this layer ({error!r}). "
+                "Give the snapshot of this net and data."
+            ) from error
         if files != len(self.files):
             raise self.error(
                 f"the snapshot's data order is for a list of {files} files, this one has {len(self.files)}. "
@@ -164,6 +167,7 @@ def read_data_sets(path: Path, names: list[str]) -> list[npt.NDArray[np.float32]
     return arrays
 
 
+_FREE_BYTES = 1 << 24  # what any data set may take
 SUFFIXES = (".h5", ".hdf5", ".hdf")  # of files that HDF5Output writes
 
 
@@ -179,12 +183,7 @@ def _refuse_links_out(file: h5py.File, name: str, path: Path) -> None:
             break
     data_set = None if names else file.get(name)
     if isinstance(data_set, h5py.Dataset):
-        storage = data_set.id.get_create_plist()
-        # HDF5 starts from the working directory here, and from this file's folder elsewhere.
-        files = (os.fsdecode(storage.get_external(index)[0]) for index in range(storage.get_external_count()))
-        names += [os.path.abspath(name) for name in files]
-        if data_set.is_virtual:
-            names += [source.file_name for source in data_set.virtual_sources()]
+        names += _other_files(data_set)
     for other in names:
         if not (folder / other).resolve().is_relative_to(folder):
             raise DataError(
@@ -193,13 +192,24 @@ def _refuse_links_out(file: h5py.File, name: str, path: Path) -> None:
             )
 
 
+def _other_files(data_set: h5py.Dataset) -> list[str]:
+    """Return the files that a data set names for its numbers."""
+    storage = data_set.id.get_create_plist()
+    # HDF5 starts from the working directory here, and from this file's folder elsewhere.
+    files = (os.fsdecode(storage.get_external(index)[0]) for index in range(storage.get_external_count()))
+    names = [os.path.abspath(name) for name in files]
+    return names + ([source.file_name for source in data_set.virtual_sources()] if data_set.is_virtual else [])
+
+
 def _refuse_unfolding(data_set: h5py.Dataset, name: str, path: Path) -> None:
-    """Refuse a data set that declares far more than a file of this size holds. Raises: DataError."""
-    stored = max(path.stat().st_size, data_set.id.get_storage_size())
-    if data_set.nbytes > most_bytes(stored) and not data_set.is_virtual:
+    """Refuse a data set that declares far more than is stored of it. Raises: DataError."""
+    files = {path if name == "." else path.parent / name for name in _other_files(data_set)}
+    stored = sum(file.stat().st_size for file in files if file.is_file()) or data_set.id.get_storage_size()
+    taken = 4 * data_set.size + (0 if data_set.dtype == np.float32 else data_set.nbytes)
+    if taken > _FREE_BYTES and data_set.nbytes > MOST_TIMES * stored:
         raise DataError(
-            f"{path}: data set '{name}' declares {data_set.nbytes:,} bytes, the file has {stored:,}. It is damaged: "
-            "write it again."
+            f"{path}: data set '{name}' declares {data_set.nbytes:,} bytes, {stored:,} of it are stored. "
+            "It is damaged: write it again."
         )
 
 
@@ -237,7 +247,7 @@ class HDF5Output(Layer):
         data, label = bottoms
         for bottom in bottoms:
             if bottom.ndim > 4:
-                raise self.error(f"writes blobs of at most 4 axes, got {show(bottom.shape)}.")
+                raise self.error(f"writes blobs of at most 4 axes, got {show(bottom.shape)}. Reshape it before.")
         if data.shape[:1] != label.shape[:1]:
             raise self.error(f"data is {show(data.shape)}, label {show(label.shape)}: give both the same batch size.")
         return ()
@@ -254,6 +264,8 @@ class HDF5Output(Layer):
                     array = bottom.detach().cpu().float().numpy()
                     file[name] = array.reshape(array.shape + (1,) * (4 - array.ndim))
         except OSError as error:
-            raise DataError(f"{os.fspath(self.path)}: cannot be written ({error}).") from error
+            raise DataError(
+                f"{os.fspath(self.path)}: cannot be written ({error}). Name another file, or make room."
+            ) from error
         self.written = True
         return ()

@@ -74,7 +74,9 @@ class ImageSegSource(LabelPictureSource):
             sides = np.array(picture.shape[:2], np.float32) * factor
         if not (sides.min() >= 1 and sides.max() <= _LONGEST):
             shown = show(picture.shape[:2])
-            raise DataError(f"scale_factors {factor:g} makes a picture of {shown} too small or too large.")
+            raise DataError(
+                f"scale_factors {factor:g} makes a picture of {shown} too small or too large. Give other factors."
+            )
         height, width = (int(side) for side in sides)
         return resize(picture, height, width), resize_nearest(label, height, width)
 
@@ -122,7 +124,9 @@ def _check_label(place: str, words: list[str], options: _Options) -> None:
             "Write label_type: PIXEL if it is a label picture."
         ) from None
     if not 0 <= label <= _BYTE:
-        raise DataError(f"{place}: label {label} is not in 0 to {_BYTE}, the bytes that a label picture can hold.")
+        raise DataError(
+            f"{place}: label {label} is not in 0 to {_BYTE}, the bytes that a label picture can hold. Correct the list."
+        )
 
 
 @register("ImageSegData", bottoms=0, tops=3, forks="DeepLab, PSPNet, DeconvNet")

@@ -154,6 +154,9 @@ class MemoryData(Layer):
     def load_data_state(self, state: dict[str, Any]) -> None:
         try:
             self.seed, self.added, position = (int(state[key]) for key in ("seed", "added", "position"))
-        except (KeyError, TypeError, ValueError) as error:
-            raise self.error(f"the snapshot's data order is not one of this layer ({error!r}).") from error
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise self.error(
+                f"the snapshot's data order is not one of this layer ({error!r}). "
+                "Give the snapshot of this net and data."
+            ) from error
         self.position = position if self.data is not None and position < len(self.data) else 0

@@ -94,8 +94,11 @@ class PrefetchedLayer(Layer):
             checked = self.source.read_state(state)
         except DataError as error:
             raise error.named(f"layer '{self.name}' ({self.layer_type})") from error.__cause__
-        except (KeyError, TypeError, ValueError) as error:
-            raise self.error(f"the snapshot's data order is not one of this layer ({error!r}).") from error
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise self.error(
+                f"the snapshot's data order is not one of this layer ({error!r}). "
+                "Give the snapshot of this net and data."
+            ) from error
         self.stop()
         self._state = checked
 

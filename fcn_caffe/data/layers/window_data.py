@@ -120,7 +120,9 @@ class WindowSource:
         path, cached = self._path(index), self.cache.get(index)
         image = read_image_bgr(path) if cached is None else decode_image(cached, str(path))
         if image.shape[2] != self.windows.channels:
-            raise DataError(f"{path}: has 3 channels, the window file says {self.windows.channels}.")
+            raise DataError(
+                f"{path}: has 3 channels, the window file says {self.windows.channels}. Correct the window file."
+            )
         return image
 
     def _path(self, index: int) -> Path:
@@ -131,7 +133,10 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}), but the window file names it.") from error
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}), but the window file names it. "
+            "Put the image there, or correct the window file."
+        ) from error
 
 
 @register("WindowData", bottoms=0, tops=2)

@@ -6,6 +6,7 @@ Each file is read on its own (`look`), in threads: decoding releases Python's lo
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fcn_caffe.data.readers.image_files import image_size, read_image, read_index_image
+from fcn_caffe.data.readers.image_files import Integers, image_size, read_image, read_index_image
 from fcn_caffe.data.readers.labels import LabelMap
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.pictures import VOID_COLOUR, palette
 
 __all__ = ["FileReport", "LabelReport", "Pair", "bgr_mean", "check_folder", "look", "suggest_mapping"]
 
+_STRIP = 1 << 20  # pixels whose values are counted at once
 MOST_COLOURS = 256  # an image with more colours is no label image: JPEG, or smoothed edges
 
 
@@ -111,15 +113,7 @@ def look(pair: Pair, mapping: LabelMap | None = None) -> FileReport:
     if mapping is not None:
         label = mapping.apply(label, pair.label)
     coloured = label.ndim == 3
-    code = label.astype(np.int64)
-    if coloured:
-        code = (code[:, :, 0] << 16) | (code[:, :, 1] << 8) | code[:, :, 2]
-    values, counts = np.unique(code, return_counts=True)
-    if len(values) > 4 * MOST_COLOURS:
-        raise DataError(
-            f"{pair.label}: has {len(values)} different {'colours' if coloured else 'values'}: no label image. "
-            "Was it saved as JPEG, or is it a photograph? Labels must be lossless, one value per class."
-        )
+    counts = _count_values(label, pair.label)
     height, width = image_size(pair.image)
     if label.shape[:2] != (height, width):
         raise DataError(
@@ -127,7 +121,31 @@ def look(pair: Pair, mapping: LabelMap | None = None) -> FileReport:
             f"its image {pair.image} is {width}x{height} (after EXIF orientation). "
             "They should be of one size."
         )
-    return FileReport(pair.label, dict(zip(values.tolist(), counts.tolist(), strict=True)), coloured, (height, width))
+    return FileReport(pair.label, counts, coloured, (height, width))
+
+
+def _count_values(label: Integers, path: Path) -> dict[int, int]:
+    """Count the pixels of each value, or 24-bit colour.
+
+    Raises:
+        DataError: it has too many of them for a label image.
+    """
+    found: Counter[int] = Counter()
+    coloured = label.ndim == 3
+    rows = max(1, _STRIP // max(1, label.shape[1]))
+    for top in range(0, label.shape[0], rows):
+        code = label[top : top + rows].astype(np.int32)
+        if coloured:
+            code = (code[:, :, 0] << 16) | (code[:, :, 1] << 8) | code[:, :, 2]
+        values, counts = np.unique(code, return_counts=True)
+        if len(values) <= 4 * MOST_COLOURS:
+            found.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+        if max(len(values), len(found)) > 4 * MOST_COLOURS:
+            raise DataError(
+                f"{path}: has more than {4 * MOST_COLOURS} different {'colours' if coloured else 'values'}: no label "
+                "image. Was it saved as JPEG, or is it a photograph? Labels must be lossless, one value per class."
+            )
+    return dict(sorted(found.items()))
 
 
 def check_folder(pairs: Sequence[Pair], mapping: LabelMap | None = None) -> LabelReport:

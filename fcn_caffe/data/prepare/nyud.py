@@ -129,7 +129,7 @@ def convert(labeled: Path, splits: Path, mapping: Path, root: Path, job: Job) ->
             if images.shape[1] != 3 or not depths.shape == labels.shape == (count, width, height):
                 raise DataError(
                     f"{labeled}: images are {show(images.shape)}, depths {show(depths.shape)}, "
-                    f"labels {show(labels.shape)}."
+                    f"labels {show(labels.shape)}. Download it again."
                 )
             for index in range(count):
                 if index % REPORT_EVERY == 0:
@@ -141,7 +141,9 @@ def convert(labeled: Path, splits: Path, mapping: Path, root: Path, job: Job) ->
         raise DataError(f"{labeled}: cannot be read as NYU's HDF5 file ({error}). Download it again.") from error
     for split, numbers in lists.items():
         if numbers.min(initial=1) < 1 or numbers.max(initial=1) > count:
-            raise DataError(f"{splits}: numbers images to {numbers.max()}, {labeled.name} holds {count}.")
+            raise DataError(
+                f"{splits}: numbers images to {numbers.max()}, {labeled.name} holds {count}. Download the files again."
+            )
         write_split(root / f"{split}.txt", (str(FIRST - 1 + int(number)) for number in numbers))
 
 
@@ -156,10 +158,13 @@ def _write(
 ) -> None:
     """One image out of HDF5, whose axes are MATLAB's in reverse: (3, W, H), (W, H), (W, H). Depth is in metres."""
     if label.max(initial=0) >= len(to_class):
-        raise DataError(f"{source}: {name} has label {label.max()}, the mapping ends at {len(to_class) - 1}.")
+        raise DataError(
+            f"{source}: {name} has label {label.max()}, the mapping ends at {len(to_class) - 1}. "
+            "Download the files again."
+        )
     millimetres = np.round(np.asarray(depth, np.float64).T * 1000)
     if not np.isfinite(millimetres).all() or millimetres.min() < 1 or millimetres.max() > 65535:
-        raise DataError(f"{source}: {name} has depths that are not metres from 0.001 to 65.")
+        raise DataError(f"{source}: {name} has depths that are not metres from 0.001 to 65. Download it again.")
     pictures = {
         root / "data" / "images" / f"{name}.png": np.ascontiguousarray(image.transpose(2, 1, 0)),
         root / "data" / "depth" / f"{name}.png": millimetres.astype(np.uint16),

@@ -93,7 +93,9 @@ def read_records(
                 database = stack.enter_context(_private_leveldb(package, place))
                 yield from _leveldb_records(database, after)
         except (package.Error, OSError) as error:
-            raise DataError(f"{place}: cannot be read as {backend.upper()} ({error}).") from error
+            raise DataError(
+                f"{place}: cannot be read as {backend.upper()} ({error}). Copy it again, or name the other backend."
+            ) from error
 
 
 def write_records(path: str | os.PathLike[str], backend: str, records: Iterator[tuple[bytes, bytes]]) -> int:
@@ -115,7 +117,9 @@ def write_records(path: str | os.PathLike[str], backend: str, records: Iterator[
             count = (_write_lmdb if backend == "lmdb" else _write_leveldb)(package, folder, records)
             os.rename(folder, place)
     except (package.Error, OSError) as error:
-        raise DataError(f"{place}: cannot be written ({error}). Nothing was left there.") from error
+        raise DataError(
+            f"{place}: cannot be written ({error}). Nothing was left there. Name another folder, or make room."
+        ) from error
     return count
 
 
@@ -134,7 +138,7 @@ def _import(backend: str) -> ModuleType:
 def _check(place: Path, backend: str) -> Path:
     """Return the place of a database; raise DataError for one of another backend, or none."""
     if not place.exists():
-        raise DataError(f"{place}: no such database (looked from {os.getcwd()}).")
+        raise DataError(f"{place}: no such database (looked from {os.getcwd()}). Correct the path.")
     kinds = {"lmdb": place.is_dir() and (place / "data.mdb").is_file(), "leveldb": (place / "CURRENT").is_file()}
     if backend == "lmdb" and place.is_file():
         return place  # an environment opened without a folder

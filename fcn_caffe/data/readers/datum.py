@@ -24,7 +24,7 @@ def parse_datum(data: bytes, name: str) -> caffe_pb2.Datum:
     try:
         return caffe_pb2.Datum.FromString(data)
     except Exception as error:  # each protobuf runtime has its own DecodeError
-        raise DataError(f"{name}: not a Datum ({error}). Which program wrote the database?") from error
+        raise DataError(f"{name}: not a Datum ({error}). Which program wrote the database? Write it again.") from error
 
 
 def array_of_datum(datum: caffe_pb2.Datum, name: str, colour: Colour = "native") -> npt.NDArray[Any]:

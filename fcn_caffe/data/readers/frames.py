@@ -78,7 +78,7 @@ def _opened_film(path: str | os.PathLike[str]) -> Iterator[tuple[Any, Any]]:
             film.streams.video[0].thread_type = "AUTO"
             yield film, film.streams.video[0]
     except FileNotFoundError as error:
-        raise DataError(f"{os.fspath(path)}: no such file.") from error
+        raise DataError(f"{os.fspath(path)}: no such file. Correct the path.") from error
     except UnicodeDecodeError as error:  # PyAV reads a film's notes as UTF-8
         raise DataError(
             f"{os.fspath(path)}: cannot be read as a film ({error.reason}). Convert it, or copy it again."

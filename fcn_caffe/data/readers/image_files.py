@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from fcn_caffe.errors import DataError
-from fcn_caffe.host.unfolding import most_bytes
+from fcn_caffe.host.unfolding import MOST_TIMES
 
 __all__ = [
     "DAMAGE",
@@ -36,6 +36,7 @@ __all__ = [
     "read_index_image",
     "read_split",
     "refuse_unfolding",
+    "upright",
 ]
 
 VGG_MEAN = (104.00699, 116.66877, 122.67892)  # BGR; what the VGG-16 classifier was trained with
@@ -62,13 +63,24 @@ DAMAGE = (
 
 _DRAWN_BY_PROGRAMS = ("EPS",)  # Pillow runs Ghostscript, which runs what the file says
 
+# What any picture may take while it is read. Pillow has a pixel in 1, 2 or 4 bytes, and three of it while it makes an
+# array; a photograph has its three colours twice more meanwhile.
+_FREE_BYTES = 1 << 27
+_COPIES, _COLOUR_BYTES = 3, 10
+_FAR_PACKED = ("AVIF", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "TIFF", "WEBP")
+_OTHER_TIMES = 256  # runs of TGA, PCX, SGI and QOI pack less
+
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.integer[Any]]
 
 
-def identify(file: IO[bytes]) -> Image.Image:
+def identify(file: IO[bytes], *, in_colours: bool = False) -> Image.Image:
     """Open an image by its first bytes, as `Image.open` does; nothing is decoded yet.
+
+    Args:
+        file: The image.
+        in_colours: Whether it will be read in colours, whatever it has.
 
     Raises:
         UnidentifiedImageError: it is no image, or of a kind that another program would have to draw, as EPS is.
@@ -77,43 +89,46 @@ def identify(file: IO[bytes]) -> Image.Image:
     image = Image.open(file)
     if image.format in _DRAWN_BY_PROGRAMS:
         raise UnidentifiedImageError(f"{image.format} is a program that draws")
-    refuse_unfolding(image, file.seek(0, os.SEEK_END))
+    refuse_unfolding(image, file.seek(0, os.SEEK_END), in_colours=in_colours)
     return image
 
 
-def refuse_unfolding(image: Image.Image, size: int) -> None:
-    """Refuse an open image that declares far more than its file's `size` bytes can hold.
+def refuse_unfolding(image: Image.Image, size: int, *, in_colours: bool = True) -> None:
+    """Refuse an open image that declares far more than its file's `size` bytes can hold, see `identify`.
 
     Raises:
         ValueError: it does.
     """
     deep = 4 if image.mode in ("I", "F") else 2 if image.mode.startswith("I;") else 1
-    declared = image.width * image.height * len(image.getbands()) * deep
-    if declared > most_bytes(size):
+    bands, pixels = len(image.getbands()), image.width * image.height
+    stored = deep if bands == 1 else 4
+    taken = pixels * (stored + _COLOUR_BYTES if in_colours else stored * _COPIES)
+    times = MOST_TIMES if image.format in _FAR_PACKED else _OTHER_TIMES
+    if taken > _FREE_BYTES and pixels * bands * deep > times * size:
         raise ValueError(f"declares {image.width}x{image.height} pixels in a file of {size:,} bytes")
 
 
 @contextmanager
-def opened_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """Open an image for the block; raise DataError, naming the file, for what goes wrong in it."""
+def opened_image(path: str | os.PathLike[str], *, in_colours: bool = False) -> Iterator[Image.Image]:
+    """Open an image for the block, see `identify`; raise DataError, naming the file, for what goes wrong in it."""
     try:
         with open(path, "rb") as file:
-            yield identify(file)
+            yield identify(file, in_colours=in_colours)
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file.") from error
+        raise DataError(f"{path}: no such file. Correct the path.") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: not an image Pillow can read. Convert it, or take it out of the list.") from error
     except DAMAGE as error:
         raise DataError(f"{path}: cannot be read ({error}). The file looks damaged: copy it again.") from error
 
 
-def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Open and decode an image.
+def open_image(path: str | os.PathLike[str], *, in_colours: bool = False) -> Image.Image:
+    """Open and decode an image, see `identify`.
 
     Raises:
         DataError: for a file that is missing, is not an image, or ends early.
     """
-    with opened_image(path) as image:
+    with opened_image(path, in_colours=in_colours) as image:
         image.load()
     return image
 
@@ -128,7 +143,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         width, height = image.size
         # Pillow decodes a PNG to look behind its pixels, too.
         has_exif = image.format != "PNG" or "exif" in image.info or _ends_with_notes(path)
-        is_turned = has_exif and image.getexif().get(ExifTags.Base.Orientation, 1) > 4
+        is_turned = has_exif and image.getexif().get(ExifTags.Base.Orientation) in range(5, 9)
     return (width, height) if is_turned else (height, width)
 
 
@@ -156,7 +171,8 @@ def read_image(path: str | os.PathLike[str], *, apply_orientation: bool = True) 
     Raises:
         DataError: naming the file.
     """
-    return photograph(open_image(path), path, apply_orientation=apply_orientation)
+    with opened_image(path, in_colours=True) as image:
+        return photograph(image, path, apply_orientation=apply_orientation)
 
 
 def photograph(image: Image.Image, path: str | os.PathLike[str], *, apply_orientation: bool = True) -> UInt8:
@@ -166,15 +182,23 @@ def photograph(image: Image.Image, path: str | os.PathLike[str], *, apply_orient
         DataError: the pixels are floating-point numbers.
     """
     if apply_orientation:
-        # Pillow returns None only with in_place=True.
-        image = ImageOps.exif_transpose(image)
+        image = upright(image)
+    image.load()
     if image.mode.startswith("I"):
-        deep = np.asarray(image).astype(np.int64)
+        deep = np.asarray(image)
         grey = (deep >> 8 if deep.max(initial=0) > 255 else deep).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode == "F":
         raise DataError(f"{path}: holds floating-point pixels. Convert it to 8-bit RGB.")
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Return an image as its EXIF orientation says that it is shown; the same one where it says nothing."""
+    image.load()
+    turned = image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
+    # Pillow returns None only with in_place=True, and a copy where it turns nothing.
+    return ImageOps.exif_transpose(image) if turned else image
 
 
 def read_index_image(path: str | os.PathLike[str], *, colours: bool = False) -> Integers:
@@ -186,14 +210,14 @@ def read_index_image(path: str | os.PathLike[str], *, colours: bool = False) -> 
     Raises:
         DataError: naming the file.
     """
-    image = open_image(path)
-    if image.mode in ("P", "PA") and colours:
-        image = image.convert("RGB")
-    if image.mode in ("RGBA", "CMYK", "YCbCr", "HSV", "LAB"):
-        image = image.convert("RGB")
-    if image.mode in ("LA", "PA"):
-        image = image.getchannel(0) if image.mode == "LA" else image.convert("P")
-    array = np.asarray(image)
+    with opened_image(path, in_colours=colours) as image:
+        image.load()
+        if image.mode in ("RGBA", "CMYK", "YCbCr", "HSV", "LAB") or (colours and image.mode in ("P", "PA")):
+            array = np.asarray(image.convert("RGB"))
+        elif image.mode in ("LA", "PA"):
+            array = np.asarray(image.getchannel(0) if image.mode == "LA" else image.convert("P"))
+        else:
+            array = np.asarray(image)
     if array.dtype == np.bool_:
         array = array.astype(np.uint8)
     if array.dtype.kind not in "iu":
@@ -251,7 +275,7 @@ class FolderIndex:
         self.what = what
         self.suffixes = tuple(suffixes)
         if not self.folder.is_dir():
-            raise DataError(f"{folder}: no such folder of {what}s (looked from {os.getcwd()}).")
+            raise DataError(f"{folder}: no such folder of {what}s (looked from {os.getcwd()}). Correct the path.")
         rank = {suffix: place for place, suffix in enumerate(self.suffixes)}
         self.files: dict[str, Path] = {}
         for directory, subfolders, files in os.walk(self.folder, followlinks=True):

@@ -23,7 +23,9 @@ def read_lines(path: str | os.PathLike[str], what: str) -> list[tuple[int, str]]
         # File names are bytes: those that are not UTF-8 must reach open() unchanged.
         text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
     except OSError as error:
-        raise DataError(f"{os.fspath(path)}: the {what} cannot be read ({error.strerror}).") from error
+        raise DataError(
+            f"{os.fspath(path)}: the {what} cannot be read ({error.strerror}). Give a file that can be read."
+        ) from error
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise DataError(f"{os.fspath(path)}: the {what} is empty. Fill it, or name another.")

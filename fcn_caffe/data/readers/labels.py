@@ -27,6 +27,7 @@ __all__ = [
     "read_rules",
 ]
 
+_STRIP = 1 << 20  # pixels that are mapped at once
 _WITHOUT_RULE = "has no rule in the label mapping. Add one, to a class or to the void."
 
 
@@ -57,7 +58,7 @@ class LabelMap:
             raise DataError("a label mapping needs rules of one kind: `VALUE: CLASS`, or `RED GREEN BLUE: CLASS`.")
         sources = self.values or {(r << 16) | (g << 8) | b: to for (r, g, b), to in self.colours.items()}
         self._from = np.array(sorted(sources), dtype=np.int64)
-        self._to: Integers = np.array([sources[int(code)] for code in self._from], dtype=np.int64)
+        self._to = np.array([sources[int(code)] for code in self._from], dtype=np.int32)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> LabelMap:
@@ -112,18 +113,28 @@ class LabelMap:
         """
         if label.ndim == 3 and not self.colours:
             raise DataError(f"{path}: is colour-coded, and the mapping has rules for grey values only.")
+        mapped = np.empty(label.shape[:2], np.int32)
+        rows = max(1, _STRIP // max(1, label.shape[1]))
+        worst, pixels = 0, 0  # the first value without a rule, and how many pixels have none
+        for top in range(0, label.shape[0], rows):
+            code = self._codes(label[top : top + rows])
+            place = np.searchsorted(self._from, code).clip(max=len(self._from) - 1)
+            unknown = self._from[place] != code
+            if unknown.any():
+                worst = worst if pixels else int(code[unknown][0])
+                pixels += int(unknown.sum())
+            mapped[top : top + rows] = self._to[place]
+        if pixels:
+            shown = f"colour {worst >> 16} {(worst >> 8) & 255} {worst & 255}" if self.colours else f"value {worst}"
+            raise DataError(f"{path}: {shown} ({pixels} pixels) {unknown_is}")
+        return mapped
+
+    def _codes(self, label: Integers) -> Integers:
+        """Return values or 24-bit colours, (H, W)."""
         code = label.astype(np.int64)
         if label.ndim == 3:
-            code = (code[:, :, 0] << 16) | (code[:, :, 1] << 8) | code[:, :, 2]
-        elif self.colours:
-            code = code * 0x010101  # a grey image among colour-coded ones
-        place = np.searchsorted(self._from, code).clip(max=len(self._from) - 1)
-        unknown = self._from[place] != code
-        if unknown.any():
-            worst = int(code[unknown][0])
-            shown = f"colour {worst >> 16} {(worst >> 8) & 255} {worst & 255}" if self.colours else f"value {worst}"
-            raise DataError(f"{path}: {shown} ({int(unknown.sum())} pixels) {unknown_is}")
-        return np.asarray(self._to[place])
+            return (code[:, :, 0] << 16) | (code[:, :, 1] << 8) | code[:, :, 2]
+        return code * 0x010101 if self.colours else code  # a grey image among colour-coded ones
 
 
 def read_label(path: str | os.PathLike[str], mapping: LabelMap | None = None) -> Integers:

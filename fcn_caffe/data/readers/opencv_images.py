@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from fcn_caffe.data.readers.image_files import identify
+from fcn_caffe.data.readers.image_files import identify, upright
 from fcn_caffe.data.readers.resize import resize
 from fcn_caffe.errors import DataError
 
@@ -37,7 +37,9 @@ def read_image_bgr(path: str | os.PathLike[str], colour: Colour = "color", heigh
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise DataError(f"{os.fspath(path)}: cannot be read ({error.strerror}).") from error
+        raise DataError(
+            f"{os.fspath(path)}: cannot be read ({error.strerror}). Correct the path, or make the file readable."
+        ) from error
     image = decode_image(data, os.fspath(path), colour)
     return resize(image, height, width) if height > 0 and width > 0 else image
 
@@ -52,26 +54,33 @@ def decode_image(data: bytes, name: str, colour: Colour = "color") -> UInt8:
         DataError: where Pillow cannot decode it; for floating-point and 32-bit pixels; "native" for 16-bit ones.
     """
     try:
-        image: Image.Image = identify(io.BytesIO(data))
-        from_jpeg, from_png = image.format == "JPEG", image.format == "PNG"
-        if colour == "gray" and from_jpeg and image.mode in ("RGB", "YCbCr"):
-            image.draft("L", None)  # grey of a JPEG is the luma it stores, as in OpenCV
-        image.load()
-        if colour != "native":
-            image = ImageOps.exif_transpose(image)
+        image = identify(io.BytesIO(data), in_colours=True)
+        has_16_bits = image.format == "PNG" and data[_PNG_DEPTH] == 16
+        return _decode(image, name, colour, has_16_bits)
     except UnidentifiedImageError as error:
         raise DataError(f"{name}: not an image Pillow can read. Convert it to PNG or JPEG.") from error
+    except DataError:
+        raise
     except Exception as error:  # each of Pillow's decoders fails in its own way
         raise DataError(f"{name}: cannot be decoded ({error}). The image looks damaged: copy it again.") from error
+
+
+def _decode(image: Image.Image, name: str, colour: Colour, has_16_bits: bool) -> UInt8:
+    from_png = image.format == "PNG"
+    if colour == "gray" and image.format == "JPEG" and image.mode in ("RGB", "YCbCr"):
+        image.draft("L", None)  # grey of a JPEG is the luma it stores, as in OpenCV
+    image.load()
+    if colour != "native":
+        image = upright(image)
     deep = image.mode == "F" or image.mode.startswith("I")
-    if colour == "native" and (deep or (from_png and data[_PNG_DEPTH] == 16)):
+    if colour == "native" and (deep or has_16_bits):
         raise DataError(f"{name}: holds more than 8 bits. Set force_color or force_gray, or convert it to 8 bits.")
     if deep:
         return _deep(image, name, colour)
     if colour == "native":
         return _native(image)
     if image.mode in ("1", "L", "LA"):
-        grey = np.asarray(image.convert("L"))[:, :, None]
+        grey = np.asarray(_in_mode(image, "L"))[:, :, None]
         return grey.copy() if colour == "gray" else np.repeat(grey, 3, axis=2)
     rgb = _rgb(image)
     return _grey(rgb, _PNG_GREY if from_png else _OTHER_GREY) if colour == "gray" else _bgr(rgb)
@@ -108,23 +117,32 @@ def _bgr(rgb: UInt8) -> UInt8:
 
 def _rgb(image: Image.Image) -> UInt8:
     if image.mode != "CMYK":
-        return np.asarray(image.convert("RGB"))
-    inks = np.asarray(image).astype(np.int32)
-    white = 255 - inks[:, :, 3:]
-    rgb: UInt8 = (white - (inks[:, :, :3] * white >> 8)).astype(np.uint8)
+        return np.asarray(_in_mode(image, "RGB"))
+    inks = np.asarray(image)
+    white = 255 - inks[:, :, 3]
+    rgb = np.empty((*white.shape, 3), np.uint8)
+    for channel in range(3):  # one by one, for they take twice their bytes
+        rgb[:, :, channel] = white - (inks[:, :, channel] * white.astype(np.uint16) >> 8)
     return rgb
 
 
 def _grey(rgb: UInt8, weights: tuple[int, int, int, int, int]) -> UInt8:
     *channels, half, bits = weights
-    total = rgb.astype(np.int32) @ np.array(channels, np.int32)
-    grey: UInt8 = ((total + half) >> bits).astype(np.uint8)
-    return np.expand_dims(grey, 2)
+    total = np.full(rgb.shape[:2], half, np.int32)
+    for channel, weight in enumerate(channels):
+        total += rgb[:, :, channel] * np.int32(weight)
+    total >>= bits
+    return total.astype(np.uint8)[:, :, None]
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Convert an image, but one that has the mode, of which Pillow makes a copy."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _native(image: Image.Image) -> UInt8:
     if image.mode in ("1", "L"):
-        return np.array(image.convert("L"))[:, :, None]
+        return np.array(_in_mode(image, "L"))[:, :, None]
     if image.mode in ("LA", "RGBA", "PA") or (image.mode == "P" and "transparency" in image.info):
         return np.ascontiguousarray(np.asarray(image.convert("RGBA"))[:, :, [2, 1, 0, 3]])
     return _bgr(_rgb(image))

@@ -70,7 +70,7 @@ def read_windows(path: str | os.PathLike[str], fg_threshold: float, bg_threshold
             x1, y1, x2, y2 = (words.take(int, name) for name in ("x1", "y1", "x2", "y2"))
             if overlap >= np.float32(fg_threshold):
                 if label < 1:
-                    words.wrong(f"a foreground window has class {label}; classes count from 1, 0 is the background")
+                    words.wrong(f"a foreground window has class {label}; classes count from 1: correct it")
                 windows.foreground.append(Window(number, label, (x1, y1, x2, y2)))
             elif overlap < np.float32(bg_threshold):
                 windows.background.append(Window(number, 0, (x1, y1, x2, y2)))

@@ -251,7 +251,9 @@ class Augment(_RandomChange):
             listed = ", ".join(map(show, shapes))
             raise DataError(f"{self.who}: images and label should be (N, C, H, W) of one N, H and W, got {listed}.")
         if self.augmentation.colour and shapes[0][1] != 3:
-            raise DataError(f"{self.who}: colour is for images of 3 channels, the first has {shapes[0][1]}.")
+            raise DataError(
+                f"{self.who}: colour is for images of 3 channels, the first has {shapes[0][1]}. Take colour out."
+            )
         for shape, target in zip(shapes, top, strict=True):
             target.reshape(*shape[:2], *(self.window(shape[2:]) if self.phase != TEST else shape[2:]))
 

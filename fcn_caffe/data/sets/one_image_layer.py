@@ -159,7 +159,8 @@ class OneImageLayer(PythonLayer):
             raise DataError(f"{self.who}: takes no bottoms, the net gives {len(bottom)}. It is a data layer.")
         if len(top) != len(self.top_names):
             raise DataError(
-                f"{self.who}: gives {len(self.top_names)} tops ({', '.join(self.top_names)}), the net has {len(top)}."
+                f"{self.who}: gives {len(self.top_names)} tops ({', '.join(self.top_names)}), the net has {len(top)}. "
+                "Give the layer as many."
             )
         self.split, self.seed = str(self.options["split"]), self.options["seed"]
         self.samples = SampleOptions.read(self.options, self.who)
@@ -243,7 +244,10 @@ class OneImageLayer(PythonLayer):
             return arrays
         sizes = {np.shape(array)[-2:] for array in arrays}
         if len(sizes) > 1:
-            raise DataError(f"{self.who}: image {name!r} and its label are of several sizes: {sorted(sizes)} (H, W).")
+            raise DataError(
+                f"{self.who}: image {name!r} and its label are of several sizes: {sorted(sizes)} (H, W). "
+                "Make them of one size."
+            )
         return self._changed(arrays, place, turn) if self.augments else arrays
 
     def _changed(self, arrays: Sequence[Array], place: int, turn: int) -> Sequence[Array]:

@@ -63,7 +63,7 @@ def read_mean(value: Iterable[SupportsFloat], who: str, channels: int = 3) -> tu
     """
     try:
         mean = tuple(float(part) for part in value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         mean = ()
     if len(mean) != channels:
         raise DataError(f"{who}: mean should be {channels} numbers, blue green red, got {value!r}.")

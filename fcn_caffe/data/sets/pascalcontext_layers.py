@@ -47,7 +47,9 @@ class PASCALContextSegDataLayer(ReferenceLayer, complete=True):
         self.labels_59 = [spelt[name] if spelt.get(name) in self.labels_400 else name for name in self.labels_59]
         for name in self.labels_59:
             if name not in self.labels_400:
-                raise DataError(f"{self.context_dir}/59_labels.txt: class {name!r} is not in labels.txt.")
+                raise DataError(
+                    f"{self.context_dir}/59_labels.txt: class {name!r} is not in labels.txt. Correct one of the two."
+                )
         return self.split_names(Path(self.voc_dir, "ImageSets", "Main", f"{self.split}.txt"))
 
     def _names(self, file: str) -> list[str]:

@@ -30,7 +30,7 @@ def read_mat(path: Path, *keys: str) -> npt.NDArray[Any]:
         DataError: for a file that cannot be read, or has no such key; it names what the file holds.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such label file.")
+        raise DataError(f"{path}: no such label file. Put it there, or take the name out of the split.")
     value: Any = read_variables(path)
     for depth, key in enumerate(keys):
         known = list(value.dtype.names or ()) if depth else list(value)

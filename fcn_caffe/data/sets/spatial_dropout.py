@@ -35,7 +35,7 @@ class SpatialDropoutLayer(PythonLayer):
             raise DataError(f"{who}: takes one blob and gives one; the net has {len(bottom)} and {len(top)}.")
         try:
             self.p = float(options["p"])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             self.p = 0.0
         if not 0 < self.p < 1:
             raise DataError(f"{who}: p should be above 0 and below 1, got {options['p']!r}.")

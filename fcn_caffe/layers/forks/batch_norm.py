@@ -42,7 +42,9 @@ class _ChannelNorm(OverRanks, SameShapeLayer):
     def check(self, bottom: Tensor) -> None:
         """Raise LayerError for a bottom of other channels than the blobs have."""
         if bottom.ndim != 4 or bottom.shape[1] != self.channels:
-            raise self.error(f"bottom is {show(bottom.shape)}, the blobs are for N x {self.channels} x H x W.")
+            raise self.error(
+                f"bottom is {show(bottom.shape)}, the blobs are for N x {self.channels} x H x W. Give it such a bottom."
+            )
 
 
 def normalise_batch(
@@ -246,7 +248,9 @@ class NvidiaBatchNorm(OverRanks, SameShapeLayer):
     def forward(self, bottom: Tensor) -> Tensor:
         shaped = bottom if bottom.ndim > 1 else bottom[:, None]
         if shaped.shape[1] != self.channels:
-            raise self.error(f"bottom is {show(bottom.shape)}, the blobs are for {self.channels} channels.")
+            raise self.error(
+                f"bottom is {show(bottom.shape)}, the blobs are for {self.channels} channels. Give it such a bottom."
+            )
         scale, bias = (self.scale, self.bias) if self.affine else (None, None)
         if self.training:
             shared = self.shared_statistics(shaped)

@@ -87,6 +87,7 @@ class Padding(Layer):
     def forward(self, bottom: Tensor) -> Tensor:
         if bottom.ndim != 4 or min(size + sum(self.pads) for size in bottom.shape[2:]) < 1:
             raise self.error(
-                f"a bottom {show(bottom.shape)} cannot have pads {show(self.pads)}: N x C x H x W, larger."
+                f"a bottom {show(bottom.shape)} cannot have pads {show(self.pads)}: N x C x H x W, larger. "
+                "Make the pads smaller."
             )
         return F.pad(bottom, self.pads * 2)

@@ -43,7 +43,9 @@ class Permute(Layer):
 
     def forward(self, bottom: Tensor) -> Tensor:
         if bottom.ndim != len(self.order):
-            raise self.error(f"bottom is {show(bottom.shape)}, the net was built for {len(self.order)} axes.")
+            raise self.error(
+                f"bottom is {show(bottom.shape)}, the net was built for {len(self.order)} axes. Give it such a bottom."
+            )
         return bottom.permute(self.order).contiguous()
 
 

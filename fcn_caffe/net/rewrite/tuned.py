@@ -404,7 +404,7 @@ def _fingerprint(net: Net) -> str:
 
 def _read_cache(place: Path, key: Mapping[str, Any]) -> tuple[list[Choice] | None, dict[str, _Check]]:
     """What is known; nothing, where the file is not there, cannot be read or is of something else."""
-    with suppress(OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+    with suppress(OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
         found = json.loads(place.read_text(encoding="utf-8"))
         if found["for"] == key:
             choices = [Choice(**choice) for choice in found["choices"]]

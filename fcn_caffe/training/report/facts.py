@@ -172,13 +172,13 @@ def _read_stage(folder: Path) -> StageRun:
     if events:
         try:
             _take_events(stage, events)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(f"{folder / RECORD}: not as `solve` writes it ({error!r}). Move it away.") from error
     else:
         stage.tests = _tests_of_table(ScoreTable.read(folder / SCORES))
     try:
         stage.images = _checked_images(read_images(folder / IMAGES))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{folder / IMAGES}: not as `solve` writes it ({error!r}). Move it away.") from error
     if (folder / LOG).is_file():
         _take_log(stage, folder / LOG)

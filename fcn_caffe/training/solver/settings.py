@@ -127,7 +127,9 @@ class Settings:
         folder = self.snapshot_prefix.absolute().parent
         nearest = next(parent for parent in (folder, *folder.parents) if os.path.exists(parent))
         if not nearest.is_dir():
-            raise self.error(f"snapshot_prefix '{self.snapshot_prefix}' lies under {nearest}, which is a file.")
+            raise self.error(
+                f"snapshot_prefix '{self.snapshot_prefix}' lies under {nearest}, which is a file. Set another."
+            )
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise self.error(f"snapshot_prefix '{self.snapshot_prefix}': {nearest} cannot be written. Set another.")
 
@@ -145,7 +147,7 @@ class Settings:
         path = find_file(name, self.path, self.paths)
         if path is None:
             tried = ", ".join(map(str, candidate_paths(name, self.path, self.paths)))
-            raise self.error(f"{what} '{name}' is not there. Looked for {tried}.")
+            raise self.error(f"{what} '{name}' is not there. Looked for {tried}. Correct the name.")
         return path
 
     @property

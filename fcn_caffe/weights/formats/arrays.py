@@ -48,7 +48,9 @@ def as_float32(array: Array, what: str) -> Array:
     if array.dtype.itemsize > 4 and np.isinf(converted).any():
         beyond = np.isinf(converted) & np.isfinite(array)
         if beyond.any():
-            raise WeightsError(f"{what} holds {array[beyond].flat[0]:g}, which is beyond float32.")
+            raise WeightsError(
+                f"{what} holds {array[beyond].flat[0]:g}, which is beyond float32. Scale the weights, or correct them."
+            )
     return converted
 
 
@@ -101,7 +103,9 @@ def from_blobs(by_layer: Mapping[str, Mapping[int, Array]], path: PathLike) -> W
     weights: Weights = {}
     for layer, blobs in by_layer.items():
         if blobs and max(blobs) >= _MOST_BLOBS:
-            raise WeightsError(f"{os.fspath(path)}: layer '{layer}' has a blob {max(blobs)}: no layer has that many.")
+            raise WeightsError(
+                f"{os.fspath(path)}: layer '{layer}' has a blob {max(blobs)}: no layer has that many. Correct the file."
+            )
         if blobs:
             weights[layer] = [blobs.get(index, ABSENT) for index in range(max(blobs) + 1)]
     return weights
@@ -185,7 +189,7 @@ def reading(path: PathLike, what: str) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno not in (None, errno.EINVAL) and error.strerror:  # EINVAL: a place that the file does not have
-            raise WeightsError(f"{name}: cannot be read: {error.strerror}.") from None
+            raise WeightsError(f"{name}: cannot be read: {error.strerror}. Give a file that can be read.") from None
         raise WeightsError(_damaged(name, what, error)) from None
     except Exception as error:
         raise WeightsError(_damaged(name, what, error)) from None

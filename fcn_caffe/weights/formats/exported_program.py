@@ -53,8 +53,8 @@ def read_named(path: PathLike) -> Named:
         reader = _Tensors(archive, members, path)
         arrays = {name: reader.read(name, payload) for name, payload in payloads.items()}
         used = _order(json.loads(archive.read(members[f"models/{configs[0][1]}.json"])))
-    ordered = sorted(arrays, key=lambda name: used.get(name, len(used)))
-    is_weight = {name: payloads[name]["is_param"] or ".running_" in name for name in ordered}
+        ordered = sorted(arrays, key=lambda name: used.get(name, len(used)))
+        is_weight = {name: payloads[name]["is_param"] or ".running_" in name for name in ordered}
     return Named(
         {name: arrays[name] for name in ordered if is_weight[name]},
         {name: arrays[name] for name in ordered if not is_weight[name]},

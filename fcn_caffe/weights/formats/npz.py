@@ -77,7 +77,7 @@ def _read_array(file: IO[bytes], size: int, what: str) -> Array:
         taken += count
     file.read(1)  # the end, where zipfile compares the checksum
     if taken < declared:
-        raise WeightsError(f"{what} ends after {taken:,} of {declared:,} bytes. The file is truncated.")
+        raise WeightsError(f"{what} ends after {taken:,} of {declared:,} bytes. The file is truncated. Copy it again.")
     array = np.frombuffer(values, dtype).reshape(shape, order="F" if fortran else "C")
     return as_float32(array, what)
 

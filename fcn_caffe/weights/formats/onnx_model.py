@@ -184,13 +184,18 @@ class _Graph:
         folder = Path(self.path).resolve().parent
         file = (folder / entries["location"]).resolve()
         if not file.is_relative_to(folder):
-            raise WeightsError(f"{what} is in {entries['location']!r}, which is not beside the file. It is not read.")
+            raise WeightsError(
+                f"{what} is in {entries['location']!r}, which is not beside the file. It is not read. "
+                "Put that file beside the model."
+            )
         dtype = np.dtype(self.library.helper.tensor_dtype_to_np_dtype(tensor.data_type))
         offset, size = int(entries.get("offset", 0)), prod(tensor.dims) * dtype.itemsize
         if not file.is_file():
             raise WeightsError(f"{what} is in {file.name}, which is not there. Put that file beside the model.")
         if offset < 0 or offset + size > file.stat().st_size or int(entries.get("length", size)) != size:
-            raise WeightsError(f"{what} is not whole in {file.name}. The file is truncated, or of another model.")
+            raise WeightsError(
+                f"{what} is not whole in {file.name}. The file is truncated, or of another model. Copy it again."
+            )
         values = np.memmap(file, np.uint8, "c", offset, (size,)) if size else np.zeros(0, np.uint8)
         array = np.frombuffer(values, dtype).reshape(tuple(tensor.dims))
         return array if array.dtype.kind in "fiu" else array.astype(np.float32)

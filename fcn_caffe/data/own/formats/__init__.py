@@ -32,7 +32,7 @@ def _format_of_file(path: Path) -> str | None:
         with open(path, "rb") as file:
             head = file.read(_HEAD)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}). Give a file that can be read.") from error
     if b'"shapes"' in head or b'"imagePath"' in head:
         return "labelme"
     is_coco = any(key in head for key in (b'"images"', b'"annotations"', b'"categories"'))
@@ -67,7 +67,7 @@ def detect_format(place: Path) -> str:
         DataError: There is no such file or folder, or it is of no known format.
     """
     if not place.exists():
-        raise DataError(f"{place}: no such file or folder of annotations.")
+        raise DataError(f"{place}: no such file or folder of annotations. Correct the path.")
     name = _format_of_folder(place) if place.is_dir() else _format_of_file(place)
     if name is None:
         raise DataError(
@@ -84,7 +84,7 @@ def read_source(place: Path, name: str | None, reading: Reading) -> Source:
         DataError: Naming the file and the entry that is wrong.
     """
     if not place.exists():
-        raise DataError(f"{place}: no such file or folder of annotations.")
+        raise DataError(f"{place}: no such file or folder of annotations. Correct the path.")
     source = FORMATS[name or detect_format(place)](place, reading)
     if not source.samples:
         raise DataError(f"{place}: {source.format} has no image with a label there. {' '.join(source.notes)}".rstrip())

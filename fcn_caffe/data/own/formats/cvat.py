@@ -83,7 +83,7 @@ def _parse(path: Path) -> ElementTree.Element:
         refuse_pipe(path)
         data = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}). Give a file that can be read.") from error
     if re.search(rb"<!\s*(DOCTYPE|ENTITY)", data[:4096], re.IGNORECASE):
         raise DataError(f"{path}: declares a document type, which CVAT does not. Export the annotations again.")
     try:

@@ -25,11 +25,12 @@ def by_value(path: Path, table: Mapping[int, int]) -> Label:
     values = read_index_image(path)
     if values.ndim != 2:
         raise DataError(f"{path}: is colour-coded, expected one value a pixel. Take the files of label values.")
-    top = int(values.max(initial=0))
-    lookup = np.full(max(top, *table) + 1, VOID - 1, np.int32)
+    beyond = max(table) + 1  # what values that are larger become, and what is negative finds from the end
+    lookup = np.full(beyond + 1, VOID - 1, np.int32)
     for value, index in table.items():
-        lookup[value] = index
-    label: Label = lookup[values]
+        if value >= 0:
+            lookup[value] = index
+    label: Label = lookup[values.astype(np.int32).clip(-1, beyond)]
     unknown = label < VOID
     if unknown.any():
         raise DataError(

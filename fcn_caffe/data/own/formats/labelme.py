@@ -55,7 +55,7 @@ def read(place: Path, reading: Reading) -> Source:
     folder = place if place.is_dir() else place.parent
     files = files_below(place, ".json") if place.is_dir() else [place]
     if not files:
-        raise DataError(f"{place}: has no .json of labelme.")
+        raise DataError(f"{place}: has no .json of labelme. Give the folder that labelme saved into.")
     skipped: Counter[str] = Counter()
     shapes = {}
     samples = []

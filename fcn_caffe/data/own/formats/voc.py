@@ -52,7 +52,7 @@ def read(place: Path, reading: Reading) -> Source:
         source = Source("voc", names, [])
         draw = partial(by_value, table={**{index: index for index in range(len(names))}, 255: VOID})
     index = FolderIndex(photographs, IMAGE_SUFFIXES)
-    images = [(index.path(name), split) for name, split in _lists(place, labels).items()]
+    images = [(_photograph(index, name, place), split) for name, split in _lists(place, labels).items()]
     add_pairs(
         source,
         photographs,
@@ -62,6 +62,18 @@ def read(place: Path, reading: Reading) -> Source:
         reading,
     )
     return source
+
+
+def _photograph(index: FolderIndex, name: str, place: Path) -> Path:
+    """Return the image of a name; an error says which list has the name, and where."""
+    try:
+        return index.path(name)
+    except DataError as error:
+        for path in sorted((place / "ImageSets" / "Segmentation").glob("*.txt")):
+            names = [line.strip() for line in read_lines(path)]
+            if name in names:
+                raise error.named(f"{path}:{names.index(name) + 1}") from None
+        raise
 
 
 def _lists(place: Path, labels: Path) -> dict[str, str]:
