@@ -25,9 +25,15 @@ def run_module(*command: str) -> subprocess.CompletedProcess[str]:
 
 def process(*command: str) -> subprocess.Popen[str]:
     """Start a module of the tests."""
+    return process_of("-m", *command)
+
+
+def process_of(*command: str) -> subprocess.Popen[str]:
+    """Start a Python that finds the tests."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(TESTS)))}
-    command = (sys.executable, "-m", *command)
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        (sys.executable, *command), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 @pytest.mark.slow
@@ -71,6 +77,40 @@ def test_a_stopped_campaign_keeps_its_report(tmp_path: Path, number: signal.Sign
     assert campaign.returncode == 0, words
     assert 0 < report["inputs"] < report["wanted"] == 100_000_000
     assert f"{report['inputs']:,} inputs, seed 0" in words
+
+
+def test_the_folder_of_a_killed_campaign_is_cleared(tmp_path: Path) -> None:
+    import fcntl  # of Linux, as the campaign
+
+    from campaign.run import clear_dead
+
+    for name in ("dead", "alive", "other"):
+        (tmp_path / f"campaign-{name}").mkdir()
+        if name != "other":
+            (tmp_path / f"campaign-{name}" / "lock").touch()
+    with open(tmp_path / "campaign-alive" / "lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        clear_dead(tmp_path)
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["campaign-alive", "campaign-other"]
+
+
+def test_what_a_file_leaves_is_not_counted_for_the_next(tmp_path: Path) -> None:
+    """In a process of its own, for a watch cannot be taken off."""
+    words = """if True:
+        import sys, tempfile
+        from pathlib import Path
+        from campaign.guards import Watch, try_file
+        from campaign.misdeeds import MISDEEDS, _prepare
+        from campaign.readers import Reader
+        folder = Path(sys.argv[1])
+        path = _prepare(folder)
+        reads = iter([MISDEEDS["leaves"], len])
+        watch = Watch(folder, Reader("x", _prepare, lambda path: next(reads)(str(path)), ()))
+        print([[failure.kind for failure in try_file(watch, path, 9)[1]] for _ in range(2)])
+    """
+    with process_of("-c", words, str(tmp_path)) as started:
+        found, errors = started.communicate()
+    assert found == "[['leaves'], []]\n", errors
 
 
 def test_reports_are_added_by_reader(tmp_path: Path) -> None:

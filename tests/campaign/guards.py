@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+import shutil
 import signal
 import sys
 import sysconfig
@@ -159,6 +160,8 @@ def try_file(watch: Watch, path: Path, size: int) -> tuple[str, list[Failure]]:
     failures += watch.found
     if left := os.listdir(watch.temporary):
         failures.append(Failure("leaves", watch.reader.name, f"left {left} in the temporary folder"))
+        shutil.rmtree(watch.temporary)  # so that the next file is not blamed for it
+        watch.temporary.mkdir()
     return outcome, failures
 
 

@@ -10,7 +10,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache, partial
 from io import BytesIO
@@ -31,20 +31,21 @@ from mutations import Mutation
 from oracle import FOLDER
 from PIL import Image
 
-from campaign import structures
+from campaign import oddities, structures
 from fcn_caffe import TEST, TRAIN, Net, read_net
 from fcn_caffe.commands.score import _check_csv
 from fcn_caffe.data.layers.hdf5_data import read_data_sets
 from fcn_caffe.data.own.classes import read_changes, read_class_file
 from fcn_caffe.data.own.formats import detect_format, read_source
-from fcn_caffe.data.own.formats.source import Reading
+from fcn_caffe.data.own.formats.label_files import by_value
+from fcn_caffe.data.own.formats.source import VOID, Reading
 from fcn_caffe.data.own.label_check import Pair, look
 from fcn_caffe.data.prepare.archives import unpack
 from fcn_caffe.data.readers.datum import array_of_datum, datum_of_encoded, datum_of_image, parse_datum
 from fcn_caffe.data.readers.frames import count_pages, film_rate, read_film, read_pages
 from fcn_caffe.data.readers.image_files import image_size, read_image, read_index_image, read_split
 from fcn_caffe.data.readers.image_list import read_image_list, read_picture_pairs
-from fcn_caffe.data.readers.labels import LabelMap, read_classes, read_colors, read_palette
+from fcn_caffe.data.readers.labels import LabelMap, read_classes, read_colors, read_label, read_palette
 from fcn_caffe.data.readers.mean_image import read_mean_image
 from fcn_caffe.data.readers.opencv_images import Colour, read_image_bgr
 from fcn_caffe.data.readers.window_list import read_windows
@@ -409,6 +410,13 @@ def _picture(ending: str) -> Callable[[Path], Path]:
     return prepare
 
 
+WAYS_OF_PICTURES: dict[str, tuple[Mutation, ...]] = {
+    "png": (*structures.PNG, *[oddities.png_in_a_nutshell] * 3),
+    "tif": (*structures.IMAGE, *[oddities.tiff_entry_changed] * 8),
+    "gif": (*structures.IMAGE, *[oddities.gif_of_many] * 4),
+}
+
+
 def _picture_readers() -> list[Reader]:
     photographs = _all(
         read_image,
@@ -417,10 +425,14 @@ def _picture_readers() -> list[Reader]:
         lambda path: list(read_pages(path)),
         *(_read_bgr(colour) for colour in ("color", "gray", "native")),
     )
-    labels = _all(read_index_image, partial(read_index_image, colours=True), _read_label, _look_at_photograph)
+    mapping = LabelMap(colours={(0, 0, 0): 0, (1, 2, 3): 1})
+    labels = _all(
+        *(read_index_image, partial(read_index_image, colours=True), _read_label, _look_at_photograph),
+        *(partial(by_value, table={0: 0, 255: VOID}), partial(read_label, mapping=mapping)),
+    )
     found = []
     for ending, makers in PICTURES.items():
-        ways = structures.PNG if ending == "png" else structures.IMAGE
+        ways = WAYS_OF_PICTURES.get(ending, structures.IMAGE)
 
         def seeds(path: Path, makers: Sequence[Callable[[], bytes]] = makers) -> list[bytes]:
             return _written(makers)
@@ -612,48 +624,78 @@ def readers() -> list[Reader]:
     """Every reader whose packages are here."""
     nets, solvers = _golden(fuzz_seeds.nets, 6000), _golden(fuzz_seeds.solvers, 6000)
     caffemodels = _golden(lambda: fuzz_seeds.weights("caffemodel"))
-    wire, hdf5 = binary_mutations.WIRE, (*binary_mutations.HDF5, *[structures.hdf5_changed] * 12)
+    wire = (*binary_mutations.WIRE, *[oddities.wire_written_oddly] * 2)
+    hdf5 = (*binary_mutations.HDF5, *[structures.hdf5_changed] * 12, *[oddities.hdf5_of_odd_objects] * 6)
+    json_tree = (*structures.JSON_TREE, *[oddities.json_of_many] * 3, oddities.encoded_otherwise)
+    nets_ways, solvers_ways = (*mutations.NETS, *oddities.TEXTS), (*mutations.SOLVERS, *oddities.TEXTS)
+    mats = (*structures.MAT, *[oddities.mat_element_changed] * 8)
     states_h5 = _golden(lambda: fuzz_seeds.states("solverstate.h5"))
-    zipped = binary_mutations.ZIP
+    zipped = (*binary_mutations.ZIP, *[oddities.zip_written_oddly] * 3)
+    arrays, pickles = (*zipped, *[_NPY_MEMBER] * 4), (*zipped, *[oddities.pickle_replaced] * 4)
+    odd_archives = [oddities.tar_written_oddly, oddities.zip_written_oddly]
+    archives = (*structures.TAR, *[_MEMBER] * 8, *odd_archives * 3)
 
     def solver_file(folder: Path) -> Path:
         (folder / "fixed.prototxt").write_bytes(fuzz_seeds.golden_text("solvers", "adam", "net"))
         return _file("solver.prototxt", next(iter(fuzz_seeds.solvers().values())))(folder)
 
     plain_net = _file("net.prototxt", NET)
-    mean, lists = (FOLDER / "formats" / "mean.binaryproto").read_bytes(), structures.LISTS
+    mean, lists = (FOLDER / "formats" / "mean.binaryproto").read_bytes(), (*structures.LISTS, *oddities.TEXTS)
     table = [
-        Reader("net: text", plain_net, _read_net, mutations.NETS, nets, 25),
-        Reader("net: built", plain_net, _build_net, mutations.NETS, nets, 5, 64, names_files=True),
-        Reader("solver: text", solver_file, read_solver, mutations.SOLVERS, solvers, 15),
-        Reader("solver: built", solver_file, _build_solver, mutations.SOLVERS, solvers, 3, 64, names_files=True),
-        Reader("solver: doctor", solver_file, read_subject, mutations.SOLVERS, solvers, 3, 64, names_files=True),
+        Reader("net: text", plain_net, _read_net, nets_ways, nets, 25),
+        Reader("net: built", plain_net, _build_net, nets_ways, nets, 5, 64, names_files=True),
+        Reader("solver: text", solver_file, read_solver, solvers_ways, solvers, 15),
+        Reader("solver: built", solver_file, _build_solver, solvers_ways, solvers, 3, 64, names_files=True),
+        Reader("solver: doctor", solver_file, read_subject, solvers_ways, solvers, 3, 64, names_files=True),
         Reader("net: binary", _file("net.binaryproto", mean), _read_binary_net, wire, _golden(_binary_nets), 15, 96),
         Reader("weights: caffemodel", _weights_in("caffemodel"), _read_weights, wire, caffemodels, 25),
         Reader("weights: h5", _weights_in("h5"), _read_weights, hdf5, _golden(lambda: fuzz_seeds.weights("h5")), 12),
         Reader("weights: safetensors", _weights_in("safetensors"), _all(_read_weights, _read_named), SAFE, _safe, 12),
-        Reader("weights: npz", _weights_in("npz"), _all(_read_weights, _read_named), zipped, _npz, 10),
-        Reader("weights: pth", _weights_in("pth"), _all(_read_weights, _read_named), zipped, _old_torch, 10, 48),
+        Reader(
+            "weights: npz",
+            _weights_in("npz"),
+            _all(_read_weights, _read_named),
+            arrays,
+            _npz,
+            10,
+        ),
+        Reader(
+            "weights: pth",
+            _weights_in("pth"),
+            _all(_read_weights, _read_named),
+            pickles,
+            _old_torch,
+            10,
+            48,
+        ),
         Reader("weights: onnx", _onnx, _read_named, wire, needs="onnx"),
         Reader("weights: pt2", _pt2, _read_named, (*zipped, *[_JSON_MEMBER] * 20)),
         Reader(
             "weights: pairs", _file("pairs.txt", "conv1 first\nconv1/0 a.weight # x\nip -\n- b\n"), _read_pairs, lists
         ),
-        Reader("weights: record", _record, _read_record, structures.JSON_TREE, share=15),
+        Reader("weights: record", _record, _read_record, json_tree, share=15),
         Reader("weights: mean field", _mean_field, _build_beside, lists, share=2),
         Reader("weights: of classes", _weighted, _build_beside, lists, share=2),
         Reader("state: solverstate", _state_beside("solverstate"), _restore, wire, _states, 12),
         Reader("state: h5", _state_beside("solverstate.h5"), _restore, hdf5, states_h5),
         Reader("state: weights", _state_beside("caffemodel"), _restore, wire, share=6),
-        Reader("state: rngstate", _state_beside("rngstate"), _restore, structures.JSON_TREE),
+        Reader("state: rngstate", _state_beside("rngstate"), _restore, json_tree),
         *_picture_readers(),
         Reader("datum", _file("datum", next(iter(_datum(Path())))), _read_datum, wire, _datum, 20, PIXELS),
         Reader("mean file", _file("mean.binaryproto", mean), read_mean_image, wire, share=20),
         Reader("data: hdf5", _hdf5_data, lambda path: read_data_sets(path, ["data", "label"]), hdf5),
-        Reader("label: mat SBD", _mat(GTcls={"Segmentation": _SMALL[:, :, 0]}), _mat_keys, structures.MAT),
-        Reader("label: mat", _mat(S=_SMALL[:, :, 0]), lambda path: read_mat(path, "S"), structures.MAT),
+        Reader("label: mat SBD", _mat(GTcls={"Segmentation": _SMALL[:, :, 0]}), _mat_keys, mats),
+        Reader("label: mat", _mat(S=_SMALL[:, :, 0]), lambda path: read_mat(path, "S"), mats),
         Reader("film: mp4", _film, _all(film_rate, _film_frames), structures.IMAGE, share=2, memory=PIXELS, needs="av"),
-        Reader("archive", _archive, _unpack, (*structures.TAR, *[_MEMBER] * 8), _zip, share=6, target="target"),
+        Reader(
+            "archive",
+            _archive,
+            _unpack,
+            archives,
+            _zip,
+            share=6,
+            target="target",
+        ),
         Reader("list: images", _file("list.txt", "0.png 0\na b.png 10\n\nc\t7\n"), read_image_list, lists, share=20),
         Reader("list: pairs", _file("list.txt", "0.png a.png\n1.png b.png\n"), read_picture_pairs, lists),
         Reader("list: split", _file("val.txt", "a\nb/c\n\n d \n"), read_split, lists),
@@ -675,7 +717,7 @@ def readers() -> list[Reader]:
             "annotations: COCO",
             _in(own_trees.write_coco, ""),
             _drawn("coco", 2),
-            structures.JSON_TREE,
+            json_tree,
             share=12,
             memory=PIXELS,
         ),
@@ -683,7 +725,7 @@ def readers() -> list[Reader]:
             "annotations: labelme",
             _in(own_trees.write_labelme, "0.json"),
             _drawn("labelme"),
-            structures.JSON_TREE,
+            json_tree,
             share=12,
             memory=PIXELS,
         ),
@@ -691,7 +733,7 @@ def readers() -> list[Reader]:
             "annotations: CVAT",
             _in(own_trees.write_cvat, "annotations.xml"),
             _drawn("cvat"),
-            structures.XML,
+            (*structures.XML, *[oddities.xml_written_oddly] * 4),
             share=12,
             memory=PIXELS,
         ),
@@ -702,14 +744,12 @@ def readers() -> list[Reader]:
             lists,
             share=6,
         ),
-        Reader(
-            "annotations: Cityscapes", _polygons, _drawn("cityscapes", 4), structures.JSON_TREE, share=6, memory=PIXELS
-        ),
+        Reader("annotations: Cityscapes", _polygons, _drawn("cityscapes", 4), json_tree, share=6, memory=PIXELS),
         Reader(
             "annotations: Mapillary",
             _in(own_trees.write_mapillary, "config.json"),
             _drawn("mapillary"),
-            structures.JSON_TREE,
+            json_tree,
             share=6,
         ),
         Reader("annotations: ADE20K", _ade, _drawn("ade20k"), lists, share=6),
@@ -722,9 +762,9 @@ def readers() -> list[Reader]:
         ),
         Reader("run: log", _file("train.log", LOG), parse_log, lists, share=20),
         Reader("run: record", _run(RECORD), _write_page, structures.JSON_LINES, share=4, memory=48),
-        Reader("run: images", _run(IMAGES), _write_page, structures.JSON_TREE, share=4, memory=48),
+        Reader("run: images", _run(IMAGES), _write_page, json_tree, share=4, memory=48),
         Reader("run: scores", _run("scores.csv"), _read_scores, lists, share=4, memory=48),
-        Reader("run: tuned ways", _file("ways.json", _TUNED), _read_tuned, structures.JSON_TREE),
+        Reader("run: tuned ways", _file("ways.json", _TUNED), _read_tuned, json_tree),
     ]
     return [reader for reader in table if not reader.needs or importlib.util.find_spec(reader.needs)]
 
@@ -732,6 +772,7 @@ def readers() -> list[Reader]:
 CARD = "0: background # 0 0 0\n1: cat  # 128 0 0\n2: dog # 0 128 0\n"
 SAFE: tuple[Mutation, ...] = (*binary_mutations.SAFETENSORS, structures.json_name_doubled, structures.word_replaced)
 _MEMBER = binary_mutations._of_member((mutations.set_byte, structures.number_changed))
+_NPY_MEMBER = binary_mutations._of_member((oddities.npy_header_replaced,))
 _JSON_MEMBER = binary_mutations._of_member((structures.json_changed,))
 
 
@@ -782,4 +823,12 @@ def make_readers(folder: Path) -> list[tuple[Reader, Path, Path, list[bytes]]]:
         path = reader.prepare(place)
         seeds = list(dict.fromkeys((path.read_bytes(), *reader.seeds(path))))
         found.append((reader, place, path, seeds))
-    return found
+    return [_with_all_kinds(*parts, [seeds[0] for *_, seeds in found]) for parts in found]
+
+
+def _with_all_kinds(
+    reader: Reader, place: Path, path: Path, seeds: list[bytes], kinds: list[bytes]
+) -> tuple[Reader, Path, Path, list[bytes]]:
+    """Let a reader have the files of the others, too, under its own file's name."""
+    pool = tuple(data for data in kinds if len(data) < 2**17)
+    return replace(reader, ways=(*reader.ways, oddities.another_kind(pool))), place, path, seeds

@@ -14,10 +14,12 @@ other seeds or of other readers. Linux only.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import logging
 import mmap
 import os
+import shutil
 import signal
 import struct
 import sys
@@ -43,6 +45,7 @@ TELL = 30.0  # seconds between reports
 STOP = 30.0  # seconds that processes have to write what they found when the campaign is stopped
 TRACED = 3  # one file in so many is traced
 Made = tuple[Reader, Path, Path, list[bytes]]
+_PREFIX, _LOCK = "campaign-", "lock"  # of the folder that all is read in
 KEPT = 500  # files in a reader's corpus, beyond those it began with
 
 
@@ -376,6 +379,17 @@ def _table(told: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def clear_dead(place: Path) -> None:
+    """Remove the folders of campaigns that were killed: no process holds their locks any more."""
+    for folder in place.glob(f"{_PREFIX}*"):
+        try:
+            with open(folder / _LOCK) as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
+        except OSError:  # a living one's, another user's, or none of a campaign
+            continue
+
+
 def main() -> int:
     """Run the campaign, or add reports; return 1 where something failed."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -395,8 +409,10 @@ def main() -> int:
     logging.disable()  # every odd rate and every restored state says so
     warnings.simplefilter("ignore")
     # Memory where there is a folder in memory: a million files are written.
-    place = "/dev/shm" if Path("/dev/shm").is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="campaign-", dir=place) as folder:
+    place = Path("/dev/shm" if Path("/dev/shm").is_dir() else tempfile.gettempdir())
+    clear_dead(place)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=place) as folder, open(Path(folder, _LOCK), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until this process, and those that it forks, are gone
         made = [parts for parts in make_readers(Path(folder)) if arguments.only in parts[0].name]
         campaign = Campaign(made, Path(folder), arguments.out, arguments.inputs, arguments.seed)
         signal.signal(signal.SIGINT, campaign.stop)

@@ -245,7 +245,8 @@ def _png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
     return chunks
 
 
-def _png_of(chunks: list[tuple[bytes, bytes]]) -> bytes:
+def png_of(chunks: list[tuple[bytes, bytes]]) -> bytes:
+    """The bytes of these chunks, lengths and checksums right."""
     packed = [
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
     ]
@@ -288,7 +289,7 @@ def png_chunk_changed(random: Random, data: bytes, other: bytes) -> bytes:
     else:
         ways = (*BYTES, number_changed)
         chunks[at] = name, random.choice(ways)(random, body, body)
-    return _png_of(chunks)
+    return png_of(chunks)
 
 
 def _packed_again(random: Random, body: bytes) -> bytes:
