@@ -25,6 +25,7 @@ from fcn_caffe.host.unfolding import MOST_TIMES, most_bytes
 __all__ = ["Archive", "check_md5", "find", "new_file", "unpack"]
 
 CHUNK = 1 << 22
+_NOT_TRUSTED = "Do not trust it: download it from another place."
 
 
 @dataclass(frozen=True)
@@ -115,10 +116,7 @@ def _zip_members(path: Path) -> Iterator[_Member]:
 def _safe(name: str, path: Path) -> PurePosixPath:
     plain = PurePosixPath(name.replace("\\", "/"))
     if plain.is_absolute() or ".." in plain.parts or (plain.parts and plain.parts[0].endswith(":")):
-        raise DataError(
-            f"{path}: holds {name!r}, which lies outside the folder it is unpacked to. Do not trust it: "
-            "download it from another place."
-        )
+        raise DataError(f"{path}: holds {name!r}, which lies outside the folder it is unpacked to. {_NOT_TRUSTED}")
     return plain
 
 
@@ -147,10 +145,7 @@ def unpack(path: Path, target: Path, place: Callable[[Sequence[str]], str | None
                 continue
             goal = target / _safe(wanted, path)
             if member.kind:
-                raise DataError(
-                    f"{path}: {member.name!r} is {member.kind}, expected plain files. Do not trust it: "
-                    "download it from another place."
-                )
+                raise DataError(f"{path}: {member.name!r} is {member.kind}, expected plain files. {_NOT_TRUSTED}")
             if not goal.resolve().is_relative_to(target.resolve()):
                 raise DataError(f"{goal}: a link leads out of {target}. Remove it.")
             if goal == target or goal.is_dir() or _is_in_a_file(goal, target):
