@@ -162,14 +162,14 @@ def stop(number: int, frame: FrameType | None) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table; 1 where two runs of one kind differ."""
+    """Print the table; 1 where two runs of one kind differ, or a case takes too long."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("types", nargs="*", metavar="TYPE", help="types of layers (default: all)")
     options.add_argument("--deterministic", action="store_true", help="ask PyTorch for deterministic ways")
     arguments = options.parse_args(argv)
     torch.use_deterministic_algorithms(arguments.deterministic)
     signal.signal(signal.SIGPROF, stop)
-    count, unequal, types = 0, 0, set()
+    count, unequal, late, types = 0, 0, 0, set()
     print("| layer | options | two runs differ in | 1 and 2 threads differ in | operation |\n|---|---|---|---|---|")
     for case in cases(arguments.types):
         count += 1
@@ -177,15 +177,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.setitimer(signal.ITIMER_PROF, LIMIT)
         try:
             again, apart, operations = compare(case)
+            signal.setitimer(signal.ITIMER_PROF, 0)
         except TimeoutError:
             again, apart, operations = [], [f"not compared: more than {LIMIT} s"], []
-        signal.setitimer(signal.ITIMER_PROF, 0)
+            late += 1
         unequal += any(again)
         if apart or again:
             cells = (", ".join(cell) or "–" for cell in (again, apart, operations))
             print(f"| {case[0]} | {case[2][:60]} | {' | '.join(cells)} |", flush=True)
-    print(f"\n{count} cases of {len(types)} types, PyTorch {torch.__version__}; two runs differ in {unequal}.")
-    return 1 if unequal else 0
+    print(f"\n{count} cases of {len(types)} types, PyTorch {torch.__version__}.")
+    print(f"Two runs differ in {unequal}, {late} took too long.")
+    return 1 if unequal or late else 0
 
 
 if __name__ == "__main__":
