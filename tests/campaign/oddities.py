@@ -230,7 +230,7 @@ def zip_written_oddly(random: Random, data: bytes, other: bytes) -> bytes:
         archive.comment = random.choice((b"", b"PK\5\6" + bytes(30)))
     packed = bytearray(space.getvalue())
     if kind >= 3:  # flags, method, checksum and sizes of the directory or of a member
-        heads = [match.start() for match in re.finditer(rb"PK\1\2|PK\3\4", bytes(packed))] or [0]
+        heads = [match.start() for match in re.finditer(b"PK\1\2|PK\3\4", bytes(packed))] or [0]
         at = random.choice(heads)
         start = at + (8 if packed[at + 2 : at + 3] == b"\1" else 6)
         offset, size = random.choice(((0, 2), (2, 2), (8, 4), (12, 4), (16, 4), (20, 2), (22, 2), (34, 4)))

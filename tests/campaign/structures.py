@@ -124,7 +124,7 @@ def json_changed(random: Random, data: bytes, other: bytes) -> bytes:
         _change_place(random, *random.choice(places), others)
     try:
         text = json.dumps(value, ensure_ascii=random.random() < 0.5)
-    except (ValueError, RecursionError):  # a value that came to hold itself, or a number of too many digits
+    except (ValueError, RecursionError, MemoryError):  # a value that holds itself, or has too many digits or copies
         return flip_bits(random, data, other)
     return text.encode("utf-8", "surrogatepass")
 

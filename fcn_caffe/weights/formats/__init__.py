@@ -60,7 +60,7 @@ class Format:
         if self in PROGRAMS:
             raise WeightsError(
                 f"{os.fspath(path)}: is a whole net ({self.name}), whose weights are fitted to a net of Caffe's first: "
-                "`fcn-caffe port_weights IN OUT.caffemodel --net NET`."
+                "run `fcn-caffe port_weights IN OUT.caffemodel --net NET`."
             )
         weights: Weights = getattr(self._module(), f"read_{self.kind}")(path)
         return weights
