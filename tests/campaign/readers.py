@@ -684,8 +684,8 @@ def readers() -> list[Reader]:
         Reader("datum", _file("datum", next(iter(_datum(Path())))), _read_datum, wire, _datum, 20, PIXELS),
         Reader("mean file", _file("mean.binaryproto", mean), read_mean_image, wire, share=20),
         Reader("data: hdf5", _hdf5_data, lambda path: read_data_sets(path, ["data", "label"]), hdf5),
-        Reader("label: mat SBD", _mat(GTcls={"Segmentation": _SMALL[:, :, 0]}), _mat_keys, mats),
-        Reader("label: mat", _mat(S=_SMALL[:, :, 0]), lambda path: read_mat(path, "S"), mats),
+        Reader("label: mat SBD", _mat(GTcls={"Segmentation": _SMALL[:, :, 0]}), _mat_keys, mats, memory=96),
+        Reader("label: mat", _mat(S=_SMALL[:, :, 0]), lambda path: read_mat(path, "S"), mats, memory=96),
         Reader("film: mp4", _film, _all(film_rate, _film_frames), structures.IMAGE, share=2, memory=PIXELS, needs="av"),
         Reader(
             "archive",
