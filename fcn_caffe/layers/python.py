@@ -160,7 +160,10 @@ def find_module(name: str, folder: Path | None) -> ModuleType:
     except FcnCaffeError:
         raise
     except (Exception, SystemExit) as error:  # a script without a main guard may call exit
-        raise LayerError(f"module '{name}' does not import: {type(error).__name__}: {error}") from error
+        raise LayerError(
+            f"module '{name}' does not import: {type(error).__name__}: {error}. "
+            "Correct the module, or install what it needs."
+        ) from error
     if module is not None:
         return module
     looked = f"beside the net ({folder}), " if folder else ""
@@ -260,7 +263,8 @@ class Python(Layer):
         methods = ("setup", "reshape", "forward")
         if not isinstance(cls, type) or not all(callable(getattr(cls, name, None)) for name in methods):
             raise self.error(
-                f"module '{options.module}' has no layer class '{options.layer}' with {', '.join(methods)}."
+                f"module '{options.module}' has no layer class '{options.layer}' with {', '.join(methods)}. "
+                "Correct python_param."
             )
         user: Any = object.__new__(cls)  # pycaffe sets the attributes before __init__ runs
         user.param_str, user.phase, user.blobs = options.param_str, param.phase, BlobVector()

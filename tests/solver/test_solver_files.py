@@ -96,7 +96,8 @@ def test_a_net_that_is_nowhere_is_looked_for_everywhere(task: Path) -> None:
     with pytest.raises(SolverError) as caught:
         Solver(task / FINE)
     tried = f"nets/fine.prototxt, {task}/solvers/nets/fine.prototxt, {task}/nets/fine.prototxt."
-    assert str(caught.value).endswith(f"net file 'nets/fine.prototxt' is not there. Looked for {tried}")
+    words = f"net file 'nets/fine.prototxt' is not there. Looked for {tried} Correct the name."
+    assert str(caught.value).endswith(words)
 
 
 def test_a_solver_of_another_root(task: Path, monkeypatch: pytest.MonkeyPatch) -> None:
