@@ -140,8 +140,8 @@ def serve(layer: dict[str, Any]) -> None:
     """Load samples for another process: requests come on standard input, arrays go out where standard output was.
 
     Args:
-        layer: `module` and `layer` of python_param, `param_str`, `phase`, `tops`, and where files are: `folder` of the
-            net, `root` and `data`.
+        layer: `module` and `layer` of python_param, `param_str`, `phase`, `tops`, where files are, `folder` of the
+            net, `root` and `data`, and whether the module may be one beside the net: `allowed`.
     """
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a layer prints must not come among the arrays
@@ -181,8 +181,11 @@ def _text(error: Exception, image: str = "") -> str:
 def _make_reader(layer: dict[str, Any]) -> Any:  # noqa: ANN401 (a method of the user's class)
     import fcn_caffe.data.sets  # noqa: F401 (its layers may be named without the package)
     from fcn_caffe.host.paths import Paths, Surroundings
+    from fcn_caffe.host.trust import allow_python
     from fcn_caffe.layers.python import Blob, BlobVector, find_module
 
+    if layer["allowed"]:
+        allow_python()
     folder = None if layer["folder"] is None else Path(layer["folder"])
     data = None if layer["data"] is None else Path(layer["data"])
     cls = getattr(find_module(layer["module"], folder), layer["layer"])

@@ -25,7 +25,7 @@ def may_run_python_of(folder: Path) -> bool:
     Args:
         folder: The folder of a net's file.
     """
-    if _allowed.get() or os.environ.get(ALLOW_PYTHON_VARIABLE, "") not in ("", "0"):
+    if _allowed.get() or os.environ.get(ALLOW_PYTHON_VARIABLE) == "1":
         return True
     # "" is the working directory, where Python itself looks for modules in an interactive session.
     return any(folder.resolve() == Path(place).resolve() for place in sys.path)

@@ -144,7 +144,7 @@ class _ClassLoss(Layer):
         check_first_axes(self, score, label)
         items = score.shape[0]
         self.check_label_count(items, label)
-        rows, labels = score.reshape(items, -1), label.reshape(-1)[:items, None].long()
+        rows, labels = score.reshape(items, prod(score.shape[1:])), label.reshape(-1)[:items, None].long()
         if not labels.is_meta:
             check_labels(self, labels, rows.shape[1])
         return rows, labels

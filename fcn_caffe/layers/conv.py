@@ -73,14 +73,21 @@ class _WindowLayer(Layer):
         """Return the top's spatial sizes.
 
         Raises:
-            LayerError: for other channels than the layer was built for, or a bottom that is too small.
+            LayerError: for other axes or channels than the layer was built for, or a bottom that is too small.
         """
+        self.check_axes(bottom)
         if bottom.shape[self.channel_axis] != self.channels:
             raise self.error(
                 f"bottom of shape {show(bottom.shape)} has {bottom.shape[self.channel_axis]} channels, "
                 f"the layer was built for {self.channels}. Give it as many."
             )
         return self.output_sizes(bottom, self.channel_axis + 1)
+
+    def check_axes(self, bottom: Tensor) -> None:
+        """Raise LayerError for another number of axes than the layer was built for; PyTorch takes C x H x W, too."""
+        axes = self.channel_axis + 1 + self.spatial_axes
+        if bottom.ndim != axes:
+            raise self.error(f"bottom {show(bottom.shape)} has {bottom.ndim} axes, the layer was built for {axes}.")
 
     def output_sizes(self, bottom: Tensor, first: int) -> list[int]:
         """Return the top's sizes for the bottom's axes from `first` on; raise LayerError where one would be below 1."""
@@ -194,6 +201,7 @@ class _ConvolutionBase(_WindowLayer):
             self.check_equal(bottoms)
         tops = []
         for bottom in bottoms:
+            self.check_axes(bottom)
             if self.channel_axis == 1:
                 tops.append(self.compute(bottom))
             else:
@@ -227,10 +235,12 @@ class Convolution(_ConvolutionBase):
             for dilation, kernel, size in zip(self.dilation, self.kernel, pad, strict=True)
         ]
         self.holds_any = all(size <= 1 for size in self.least)
+        self.axes = 2 + self.spatial_axes
         self.is_plain = self.holds_any and not self.by_taps and self.channel_axis == 1
 
     def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
-        if self.is_plain and len(bottoms) == 1 and not self.blob_views:  # nearly always: calls show in small nets
+        # Nearly always: calls show in small nets.
+        if self.is_plain and len(bottoms) == 1 and bottoms[0].ndim == self.axes and not self.blob_views:
             assert self.convolve is not None
             blobs = self._parameters  # an attribute that is a parameter costs a call
             bias = blobs["bias"] if len(blobs) > 1 else None

@@ -93,6 +93,9 @@ def check_filler(filler: caffe_pb2.FillerParameter | None) -> None:
         return
     if filler.type not in FILLERS:
         raise LayerError(f"filler type {filler.type!r} is unknown. Known: {', '.join(sorted(FILLERS))}.")
+    for field, value in filler.ListFields():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise LayerError(f"a filler's {field.name} must be a finite number, got {value:g}.")
     if filler.type != "gaussian" and filler.sparse != -1:
         raise LayerError(f"filler type {filler.type!r} cannot be sparse, only gaussian can: take `sparse` out.")
     if filler.type == "gaussian" and filler.std <= 0:

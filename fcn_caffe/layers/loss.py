@@ -197,10 +197,13 @@ def check_labels(layer: Layer, labels: Tensor, classes: int) -> None:
     least, most = (int(bound) for bound in torch.aminmax(labels))
     if most >= classes or least < 0:
         worst = most if most >= classes else least
-        raise layer.error(
-            f"label {worst} is outside the {classes} classes (0 to {classes - 1}). Check the label images; "
-            f"give loss_param {{ ignore_label: {worst} }} if it means void."
-        )
+        cure = "Check the labels"
+        if abs(worst) >= 1 << 31:  # what PyTorch makes of NaN and infinity is beyond, too
+            raise layer.error(f"a label is NaN, infinite or beyond 32 bits, wanted 0 to {classes - 1}. {cure}.")
+        if hasattr(layer, "ignore_label"):
+            field = "accuracy_param" if layer.layer_type == "Accuracy" else "loss_param"
+            cure += f"; give {field} {{ ignore_label: {worst} }} if it means void"
+        raise layer.error(f"label {worst} is outside the {classes} classes (0 to {classes - 1}). {cure}.")
 
 
 @register("Accuracy", bottoms=2, tops=(1, 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
@@ -216,7 +217,7 @@ class MVN(Layer):
     def forward(self, bottom: Tensor) -> Tensor:
         bottom = bottom.reshape(self._sizes(bottom))
         lead = bottom.shape[: self.kept_axes]
-        flat = bottom.reshape(*lead, -1)
+        flat = bottom.reshape(*lead, prod(bottom.shape[self.kept_axes :]))
         centred = flat - flat.mean(-1, keepdim=True)
         if self.variance:
             square = centred.square().mean(-1, keepdim=True)

@@ -81,8 +81,8 @@ class ContrastiveLoss(Layer):
 
     def forward(self, first: Tensor, second: Tensor, similar: Tensor) -> Tensor:
         self._check(first, second, similar)
-        pairs = first.shape[0]
-        square = (first.reshape(pairs, -1) - second.reshape(pairs, -1)).square().sum(1)
+        pairs, size = first.shape[0], prod(first.shape[1:])
+        square = (first.reshape(pairs, size) - second.reshape(pairs, size)).square().sum(1)
         if self.legacy:
             apart = F.relu(self.margin - square)  # no slope at the margin itself
         else:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fcn_caffe.errors import FcnCaffeError, LayerError
 from fcn_caffe.host.paths import Surroundings
 from fcn_caffe.host.ranks import Share
+from fcn_caffe.host.text import show
 from fcn_caffe.host.trust import ALLOW_PYTHON_VARIABLE, may_run_python_of
 from fcn_caffe.layers.base import Layer, register
 from fcn_caffe.proto import caffe_pb2
@@ -46,6 +47,8 @@ class Blob:
 
     @diff.setter
     def diff(self, value: Array) -> None:
+        if np.shape(value) != self.data.shape:  # else the next reader would find zeros
+            raise ValueError(f"diff is {show(np.shape(value))}, data {show(self.data.shape)}: they are of one shape.")
         self._diff = value
 
     def reshape(self, *shape: int) -> None:
@@ -87,7 +90,10 @@ class Blob:
 
 
 class BlobVector(list[Blob]):
-    """A Python layer's own blobs."""
+    """Blobs of a Python layer: its bottoms, its tops, or its own."""
+
+    def __setitem__(self, index: Any, blob: Any) -> None:  # noqa: ANN401 (as list has it)
+        raise TypeError("a layer's blobs cannot be replaced. Write into their arrays: top[0].data[...] = array.")
 
     def add_blob(self, *shape: int) -> Blob:
         """Add a parameter blob of zeros; setup calls this."""
@@ -230,7 +236,7 @@ class _Run(torch.autograd.Function):
     def forward(ctx: _Context, layer: Python, *tensors: Tensor) -> tuple[Tensor, ...]:
         bottoms = layer.run_forward(tensors)
         ctx.layer, ctx.bottoms, ctx.device = layer, bottoms, tensors[0].device
-        return tuple(torch.tensor(top.data, device=ctx.device) for top in layer.top_blobs)
+        return layer.top_tensors(ctx.device)
 
     @staticmethod
     def backward(ctx: _Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -271,8 +277,8 @@ class Python(Layer):
         user.surroundings = self.surroundings
         self.user = user
         self.call_user(user.__init__)
-        self.top_blobs = [Blob() for _ in param.top]
-        bottom_blobs = [Blob(tuple(bottom.shape)) for bottom in bottoms]
+        self.top_blobs = BlobVector(Blob() for _ in param.top)
+        bottom_blobs = BlobVector(Blob(tuple(bottom.shape)) for bottom in bottoms)
         self._place_tops(bottom_blobs)
         self.call_user(user.setup, bottom_blobs, self.top_blobs)
         self.call_user(user.reshape, bottom_blobs, self.top_blobs)
@@ -286,9 +292,10 @@ class Python(Layer):
     def _place_tops(self, bottoms: list[Blob]) -> None:
         """Let a top that is named as a bottom be that bottom's Blob, as in Caffe."""
         names = list(self.param.bottom)
-        for position, top in enumerate(self.param.top):
-            if top in names:
-                self.top_blobs[position] = bottoms[names.index(top)]
+        self.top_blobs = BlobVector(
+            bottoms[names.index(name)] if name in names else blob
+            for name, blob in zip(self.param.top, self.top_blobs, strict=True)
+        )
 
     def call_user(self, method: Callable[..., Result], *arguments: object) -> Result:
         """Call a method of the user's class.
@@ -304,13 +311,41 @@ class Python(Layer):
             where = f"{type(self.user).__name__}.{method.__name__}"
             raise self.error(f"{where} raised {type(error).__name__}: {error}") from error
 
+    def method(self, name: str) -> Callable[..., Any]:
+        """Return a method of the user's class. Raises: LayerError: it has none."""
+        found = getattr(self.user, name, None)
+        if not callable(found):
+            raise self.error(f"{type(self.user).__name__} has no {name}. Write one; a layer without a gradient passes.")
+        return found  # type: ignore[no-any-return]
+
+    def check_own_blobs(self) -> None:
+        """Raise LayerError where the user's class has added a blob after its setup: nothing would learn or keep it."""
+        if len(self.user.blobs) != len(self.blob_names):
+            raise self.error(
+                f"{type(self.user).__name__} has {len(self.user.blobs)} blobs, {len(self.blob_names)} behind setup. "
+                "Call add_blob in setup alone."
+            )
+
+    def top_tensors(self, device: torch.device | str) -> tuple[Tensor, ...]:
+        """Return what the user's class has left in its tops. Raises: LayerError: it is no array of numbers."""
+        tensors = []
+        for name, top in zip(self.param.top, self.top_blobs, strict=True):
+            if not isinstance(top.data, np.ndarray) or top.data.dtype.kind not in "biuf":
+                kind = top.data.dtype if isinstance(top.data, np.ndarray) else type(top.data).__name__
+                raise self.error(
+                    f"{type(self.user).__name__} put {kind} into top '{name}', wanted an array of numbers. Write "
+                    "top[0].data[...] = array."
+                )
+            tensors.append(torch.tensor(top.data, dtype=torch.float32, device=device))
+        return tuple(tensors)
+
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return tuple(torch.empty(top.shape, device="meta") for top in self.top_blobs)
 
     def run_forward(self, tensors: tuple[Tensor, ...]) -> list[Blob]:
         """Run reshape and forward of the user's class, and return the bottoms it got."""
         count = len(self.param.bottom)
-        bottoms = [Blob(data=_array(tensor)) for tensor in tensors[:count]]
+        bottoms = BlobVector(Blob(data=_array(tensor)) for tensor in tensors[:count])
         for bottom, name in zip(bottoms, self.param.bottom, strict=True):
             if name in self.param.top:
                 bottom.data = bottom.data.copy()  # the layer overwrites it, and it belongs to another layer
@@ -324,6 +359,7 @@ class Python(Layer):
     def _run_user(self, bottoms: list[Blob]) -> None:
         self.call_user(self.user.reshape, bottoms, self.top_blobs)
         self.call_user(self.user.forward, bottoms, self.top_blobs)
+        self.check_own_blobs()
 
     def _keep_own(self) -> None:
         """Run a data layer that knows of no processes for the others, too, after it ran for the first of them."""
@@ -359,7 +395,7 @@ class Python(Layer):
         self._use_own_blobs(self.blobs)
         for blob in self.user.blobs:
             blob.diff[...] = 0
-        self.call_user(self.user.backward, self.top_blobs, list(down), bottoms)
+        self.call_user(self.method("backward"), self.top_blobs, list(down), bottoms)
         return [blob.diff for blob in (*bottoms, *self.user.blobs)]
 
     def _use_own_blobs(self, tensors: Sequence[Tensor]) -> None:
@@ -373,7 +409,7 @@ class Python(Layer):
         if not tensors or not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in tensors):
             self.run_forward(tensors)
             device = tensors[0].device if tensors else "cpu"
-            return tuple(torch.tensor(top.data, device=device) for top in self.top_blobs)
+            return self.top_tensors(device)
         return _Run.apply(self, *tensors)  # type: ignore[no-any-return, no-untyped-call]
 
     def data_state(self) -> dict[str, Any] | None:

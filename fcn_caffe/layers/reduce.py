@@ -39,7 +39,7 @@ class Reduction(Layer):
 
     def forward(self, bottom: Tensor) -> Tensor:
         modes = caffe_pb2.ReductionParameter
-        flat = bottom.reshape(*bottom.shape[: self.first], -1)
+        flat = bottom.reshape(*bottom.shape[: self.first], prod(bottom.shape[self.first :]))
         if self.operation == modes.ASUM:
             flat = flat.abs()
         elif self.operation == modes.SUMSQ:
@@ -88,7 +88,9 @@ class ArgMax(Layer):
 
     def forward(self, bottom: Tensor) -> Tensor:
         self._check(bottom)
-        searched, dim = (bottom.reshape(bottom.shape[0], -1), 1) if self.dim is None else (bottom, self.dim)
+        searched, dim = (
+            (bottom.reshape(bottom.shape[0], prod(bottom.shape[1:])), 1) if self.dim is None else (bottom, self.dim)
+        )
         # Reversed, so that of equal values the last wins.
         reverse = searched.flip(dim)
         if self.top_k == 1:

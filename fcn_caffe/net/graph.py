@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fcn_caffe.errors import GraphError, PrototxtError
@@ -19,7 +19,7 @@ from fcn_caffe.proto.upgrade import CROP_TO_DERIVE, upgrade_net
 def read_net(
     path: str | os.PathLike[str],
     phase: int = TEST,
-    stages: Sequence[str] = (),
+    stages: str | Sequence[str] = (),
     level: int = 0,
     *,
     fork: str = "",
@@ -54,7 +54,7 @@ def read_net(
 
 
 def filter_net(
-    param: caffe_pb2.NetParameter, phase: int = TEST, stages: Sequence[str] = (), level: int = 0
+    param: caffe_pb2.NetParameter, phase: int = TEST, stages: str | Sequence[str] = (), level: int = 0
 ) -> caffe_pb2.NetParameter:
     """Copy an upgraded NetParameter, with the layers whose rules the state meets; each gets its `phase`.
 
@@ -67,11 +67,12 @@ def filter_net(
     coordinate map gives; `hole` becomes dilation; each layer gets its `fork`, as `choose_forks` says.
 
     Raises:
-        GraphError: a layer has include and exclude rules, or a V1 CROP has no offset.
+        GraphError: a layer has include and exclude rules, or a V1 CROP has no offset; or the phase,
+            a stage or the level is none.
 
     Source: Caffe Net::Net, Net::FilterNet; longjon's CropLayer.
     """
-    state = caffe_pb2.NetState(phase=phase, level=level, stage=dict.fromkeys((*param.state.stage, *stages)))
+    state = _make_state(param.state, phase, [stages] if isinstance(stages, str) else stages, level)
     filtered = caffe_pb2.NetParameter()
     filtered.CopyFrom(param)
     filtered.ClearField("layer")
@@ -92,6 +93,15 @@ def filter_net(
     choose_forks(filtered)
     _derive_offsets(filtered)
     return filtered
+
+
+def _make_state(own: caffe_pb2.NetState, phase: int, stages: Iterable[str], level: int) -> caffe_pb2.NetState:
+    if phase not in (TRAIN, TEST):
+        raise GraphError(f"a net's phase is TRAIN (0) or TEST (1), not {phase!r}.")
+    try:
+        return caffe_pb2.NetState(phase=phase, level=level, stage=dict.fromkeys((*own.stage, *stages)))
+    except (TypeError, ValueError) as error:
+        raise GraphError(f"stages {stages!r} should be names, level {level!r} a whole number ({error}).") from error
 
 
 def upgrade_whole_net(net: caffe_pb2.NetParameter, path: str | os.PathLike[str] = "<net>") -> caffe_pb2.NetParameter:

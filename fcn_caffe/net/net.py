@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fcn_caffe.errors import FcnCaffeError, GraphError, LayerError
+from fcn_caffe.host.devices import torch_device
 from fcn_caffe.host.paths import PathLike, Paths, Surroundings
 from fcn_caffe.host.ranks import Share
 from fcn_caffe.host.text import show
@@ -62,7 +63,7 @@ class Net(nn.Module):
     Args:
         source: a net file, or a NetParameter, which is copied.
         phase: TRAIN or TEST. With stages and level it is Caffe's NetState, which decides what layers are in.
-        stages: names that layers' rules ask for.
+        stages: names that layers' rules ask for, or one name.
         level: the number that layers' rules compare.
         device: where the parameters are.
         input_shapes: shapes of blobs that come from outside. A layer whose tops are all named here becomes an Input
@@ -92,7 +93,7 @@ class Net(nn.Module):
         source: PathLike | caffe_pb2.NetParameter,
         phase: int = TEST,
         *,
-        stages: Sequence[str] = (),
+        stages: str | Sequence[str] = (),
         level: int = 0,
         device: str | torch.device = "cpu",
         input_shapes: Mapping[str, Sequence[int]] | None = None,
@@ -109,6 +110,8 @@ class Net(nn.Module):
             self.path = paths.from_root(source)
             param = read_net(self.path, phase, stages, level, fork=fork, strict=strict, blob_counts=blob_counts)
         else:
+            if not isinstance(source, caffe_pb2.NetParameter):
+                raise GraphError(f"a net is made from a net file or a NetParameter, not from {type(source).__name__}.")
             mine = caffe_pb2.NetParameter()
             mine.CopyFrom(source)
             upgrade_net(mine, f"net '{mine.name}'")
@@ -121,17 +124,17 @@ class Net(nn.Module):
         self.name: str = param.name
         self.phase = phase
         self.graph = Graph.from_param(self.param)
-        self.layers = nn.ModuleDict()
+        self.layers: nn.ModuleDict = Layers()
         self.layers_in_order: list[Layer] = []  # `layers` has keys that PyTorch allows
         self._layers_by_name: dict[str, Layer] = {}  # the last of each name
         self.inputs: dict[str, Tensor] = {}  # what Input layers give when forward() is not handed them
         self.blob_shapes: dict[str, Shape] = {}
         self.loss_weights: dict[str, float] = {}
-        self.learnable_params: list[LearnableParam] = []
-        self._device = torch.device(device)
+        self._learnable: list[LearnableParam] = []
+        self._device = _checked_device(device)
         with torch.no_grad():
             self._build(Surroundings(paths, self.path.parent if self.path else None))
-            self.learnable_params = create_params(self.graph.nodes, self.layers_in_order, self._device)
+            self._learnable = create_params(self.graph.nodes, self.layers_in_order, self._device)
         if phase == TRAIN:
             check_gradients(self.param, self.graph, self.layers_in_order)
         self.steps: tuple[Step, ...] = make_steps(self.graph, self.layers_in_order, param.force_backward)
@@ -279,7 +282,18 @@ class Net(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the parameters are. Inputs and data layers' tops are moved there."""
-        return self.learnable_params[0].blob.device if self.learnable_params else self._device
+        if not self._learnable:
+            return self._device
+        first = self._learnable[0]
+        return self.layers_in_order[first.node].blobs[first.index].device
+
+    @property
+    def learnable_params(self) -> list[LearnableParam]:
+        """The parameter blobs in file order, each with its owner layer and multipliers; see `create_params`.
+
+        They are those that the layers have now: PyTorch may put others in, as `load_state_dict(assign=True)` does.
+        """
+        return [replace(item, blob=self.layers_in_order[item.node].blobs[item.index]) for item in self._learnable]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Net:
         result: Net = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -314,9 +328,6 @@ class Net(nn.Module):
             for blob_name, blob in zip(layer.blob_names, theirs, strict=True):
                 if blob_name not in layer.blob_views:
                     setattr(layer, blob_name, blob)
-        self.learnable_params = [
-            replace(item, blob=self.layers_in_order[item.node].blobs[item.index]) for item in self.learnable_params
-        ]
 
     def with_steps(self, steps: Sequence[Step], late_steps: Mapping[str, Step] | None = None) -> Net:
         """Return a net that runs other steps over the same blobs: what a rewrite that runs faster gives.
@@ -334,10 +345,9 @@ class Net(nn.Module):
         copies = {id(layer): copy.copy(layer) if layer.bottoms else layer for layer in self.layers_in_order}
         by_name = {name: copies[id(layer)] for name, layer in self._layers_by_name.items()}
         twin.__dict__.update(_modules=dict(self._modules), _layers_by_name=by_name)
-        twin.layers = nn.ModuleDict({key: copies[id(layer)] for key, layer in self.layers.items()})
+        twin.layers = Layers({key: copies[id(layer)] for key, layer in self.layers.items()})
         twin.layers_in_order = [copies[id(layer)] for layer in self.layers_in_order]
         twin.inputs = dict(self.inputs)
-        twin.learnable_params = list(self.learnable_params)
         used = [replace(step, layer=copies.get(id(step.layer), step.layer)) for step in steps]
         twin.steps = free_early(used, self.graph.outputs)
         twin.late_steps = dict(self.late_steps if late_steps is None else late_steps)
@@ -483,7 +493,9 @@ class Net(nn.Module):
         """
         if not self.loss_weights:
             raise GraphError(f"net '{self.name}' has no loss: add a loss layer, or loss_weight to a top.")
-        kept = self.runner().run(inputs or {}, frozenset(keep) | self.loss_weights.keys())
+        kept = self.runner().run(
+            inputs or {}, frozenset([keep] if isinstance(keep, str) else keep) | self.loss_weights.keys()
+        )
         sums = [(kept[top].sum() if kept[top].ndim else kept[top], weight) for top, weight in self.loss_weights.items()]
         parts = [total if weight == 1 else total * weight for total, weight in sums]
         loss = parts[0]
@@ -494,6 +506,32 @@ class Net(nn.Module):
     def runner(self) -> Runner:
         """Return a runner for one pass over this net: of `make_runner`; where the net has `debug`, one that logs."""
         return self.make_runner(self) if self.debug is None else DebugRunner(self, self.debug)
+
+
+class Layers(nn.ModuleDict):
+    """The layers of a net by their keys. Which they are is settled when the net is built: its steps run those."""
+
+    def __setitem__(self, key: str, module: nn.Module) -> None:
+        if key in self:
+            raise self._settled(key)
+        super().__setitem__(key, module)
+
+    def __delitem__(self, key: str) -> None:
+        raise self._settled(key)
+
+    @staticmethod
+    def _settled(key: str) -> GraphError:
+        return GraphError(
+            f"layer '{key}' of a net cannot be replaced or taken out: the net would run the old one. Change the net's "
+            "file or NetParameter and build it again; weights go over by copy_weights or share_with."
+        )
+
+
+def _checked_device(device: str | torch.device) -> torch.device:
+    """Return a device that blobs can be on. Raises: FcnCaffeError, see `torch_device`."""
+    if str(device) not in ("cpu", "meta"):
+        torch_device(str(device))
+    return torch.device(device)
 
 
 def _warn_of_crops(graph: Graph) -> None:

@@ -111,6 +111,7 @@ class _Writer:
     def write(self, last: Function) -> None:
         # No recursion: nets are deeper than Python's stack allows.
         waiting = [last]
+        open_ = set[Function]()  # those whose inputs are being written
         while waiting:
             fn = waiting[-1]
             below = [top.fn for top in reversed(fn.inputs) if top.fn not in self.layers]
@@ -118,7 +119,10 @@ class _Writer:
                 self.layers[fn] = self._layer(fn)
             if fn in self.layers:
                 waiting.pop()
+            elif fn in open_:
+                raise GraphError(f"{fn.type_name}: its inputs are made of its own top. A net has no loops.")
             else:
+                open_.add(fn)
                 waiting += below
 
     def blob(self, top: Top) -> str:

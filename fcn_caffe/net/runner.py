@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,14 @@ Blob = Tensor | npt.NDArray[np.generic]
 
 # What torch, NumPy and Python raise when shapes, numbers or sizes do not fit. The runner adds the layer's name.
 FAILURES = (RuntimeError, ValueError, IndexError, TypeError, ArithmeticError, MemoryError)
-_SPACE = re.compile("memory|overflow|too large|too big")  # in what they say of sizes that nothing holds
+# By what PyTorch says: what to do.
+_CURES = (
+    (
+        re.compile("type .*be the same|same d|not implemented for '|expected scalar type|output dtype|Type promo"),
+        "Give inputs of the net's own type: x.float(), or net.to(x.dtype)",
+    ),
+    (re.compile(r"\bmemory\b(?! format)|overflow|too large|too big"), "Make the layer's sizes smaller"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,10 +236,26 @@ class Runner:
 
     def _tensor(self, name: str, blob: object) -> Tensor:
         if isinstance(blob, np.ndarray):
-            blob = torch.from_numpy(np.ascontiguousarray(blob))
+            blob = _tensor_of(name, blob)
         if not isinstance(blob, Tensor):
             raise GraphError(f"blob '{name}' was given as {type(blob).__name__}, wanted a tensor or an array.")
+        if blob.is_meta and self.device.type != "meta":
+            raise GraphError(
+                f"blob '{name}' was given on the meta device, which has no numbers. Give a tensor with some."
+            )
         return blob.to(self.device)
+
+
+def _tensor_of(name: str, array: npt.NDArray[Any]) -> Tensor:
+    """Return an array as a tensor, over the same memory where PyTorch can use it."""
+    native = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])  # PyTorch warns of what is read-only
+    try:
+        return torch.from_numpy(native)
+    except TypeError:
+        raise GraphError(
+            f"blob '{name}' was given as an array of {array.dtype}, which PyTorch does not have. Give numbers: "
+            "array.astype('float32')."
+        ) from None
 
 
 def _cause(error: Exception) -> BaseException | None:
@@ -255,8 +278,9 @@ def name_failure(node: Node, shapes: Sequence[Sequence[int]], error: Exception) 
         return error.named(str(node))
     listed = ", ".join(f"{name} {show(shape)}" for name, shape in zip(node.bottoms, shapes, strict=True))
     text = str(error).rstrip().rstrip(".")
-    too_large = _SPACE.search(text)
-    cure = "Make the layer's sizes smaller" if too_large else "Check the layer's options and its bottoms' shapes"
+    cure = next(
+        (cure for pattern, cure in _CURES if pattern.search(text)), "Check the layer's options and its bottoms' shapes"
+    )
     return LayerError(f"failed on {listed or 'no bottoms'}: {text}. {cure}.", node.name, node.type)
 
 

@@ -54,11 +54,17 @@ def net_arguments(
             f"Net: network_file must be a path and phase caffe.TRAIN or caffe.TEST, got "
             f"{values['network_file']!r} and {values['phase']!r}."
         )
+    level, stages = values.get("level", 0), values.get("stages") or ()
+    if not isinstance(level, int) or isinstance(stages, str):
+        raise TypeError(
+            f"Net: level must be a whole number and stages a list of names, got {level!r} and {stages!r}. Weights go "
+            "third from (network_file, weights, phase), or by name: weights=…."
+        )
     return (
         os.fspath(values["network_file"]),
         int(values["phase"]),
-        int(values.get("level", 0)),
-        list(values.get("stages") or ()),
+        int(level),
+        list(stages),
         values.get("weights"),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from math import prod
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 
 from fcn_caffe.host.text import show
 from fcn_caffe.pycaffe.memory import Array, Memory, Shape, SharedMemory
+
+INT_MAX = 2**31 - 1  # the most that Caffe's Blob::Reshape allows
 
 
 class Vec(list[Any]):
@@ -22,6 +25,21 @@ class Vec(list[Any]):
         return not self == other
 
     __hash__ = None
+
+    def __setitem__(self, index: Any, value: Any) -> None:  # noqa: ANN401 (as list has it)
+        raise TypeError("an item cannot be replaced. Write into a blob's array: net.blobs['data'].data[...] = array.")
+
+
+class Named(OrderedDict[str, Any]):
+    """A net's blobs or parameters by name. What a name stands for stays."""
+
+    def __setitem__(self, name: str, value: Any) -> None:  # noqa: ANN401 (as dict has it)
+        if name in self and self[name] is not value:
+            raise TypeError(
+                f"'{name}' cannot be replaced: the net would not see it. Write into a blob's array: "
+                "net.blobs['data'].data[...] = array."
+            )
+        super().__setitem__(name, value)
 
 
 class Blob:
@@ -80,13 +98,15 @@ class Blob:
 
         Raises:
             RuntimeError: there are keyword arguments.
-            ValueError: a size is negative, or the blob is a parameter of another shape.
+            ValueError: a size is negative, they are too large, or the blob is a parameter of another shape.
         """
         if options:
             raise RuntimeError(f"Blob.reshape takes sizes only, got {', '.join(options)}.")
         sizes = tuple(int(size) for size in shape)
         if any(size < 0 for size in sizes):
             raise ValueError(f"Blob.reshape: sizes must not be negative, got {show(sizes)}.")
+        if prod(sizes) > INT_MAX:
+            raise ValueError(f"Blob.reshape: {show(sizes)} is {prod(sizes)} numbers, a blob has at most {INT_MAX}.")
         self._data.reshape(sizes)
         self._diff.reshape(sizes)
 

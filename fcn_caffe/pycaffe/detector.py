@@ -125,6 +125,11 @@ class Detector(Net):
         self.context_pad = context_pad
         if not context_pad:
             return
+        size = self.blobs[in_].width
+        if 2 * context_pad >= size:
+            raise InputError(
+                f"context_pad {context_pad} leaves no pixel of inputs of {size}: give less than half of that."
+            )
         mean = self.transformer.mean.get(in_)
         if mean is None:
             self.crop_mean: Array = np.zeros(tuple(self.crop_dims), np.float32)

@@ -26,7 +26,7 @@ def raise_as_raised() -> Iterator[None]:
 def of_both_classes(error: LayerError, raised: Exception) -> LayerError:
     """Return the error as one whose class is also that of `raised`; as it is where Python cannot join the two."""
     kind = type(raised)
-    if isinstance(error, kind):
+    if isinstance(error, kind) or kind is StopIteration:  # which no block may raise
         return error
     try:
         both = type(kind.__name__, (LayerError, kind), {"__str__": Exception.__str__, "__init__": Exception.__init__})

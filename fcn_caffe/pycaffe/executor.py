@@ -287,7 +287,8 @@ class Executor:
         layer = step.layer
         assert isinstance(layer, Python)
         layer.user.blobs = step.blobs
-        layer.call_user(getattr(layer.user, method), *arguments)
+        layer.call_user(layer.method(method), *arguments)
+        layer.check_own_blobs()
         if method != "backward":
             for top in step.tops:
                 top.fit_diff()

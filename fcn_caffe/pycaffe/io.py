@@ -263,6 +263,9 @@ def resize_image(im: Array, new_dims: Sizes, interp_order: int = 1) -> Float32:
 
     Shapes: (H, W, C) -> (*new_dims, C), float32. Source: pycaffe's resize_image.
     """
+    if np.ndim(im) != 3 or not np.size(im):
+        what = show(np.shape(im)) if isinstance(im, np.ndarray) else type(im).__name__
+        raise InputError(f"an image is an array of height x width x channels, not {what}. Give a list of such.")
     height, width = (int(size) for size in new_dims)
     if im.shape[-1] not in (1, 3):
         scale = tuple(np.array(new_dims, dtype=float) / np.array(im.shape[:2]))
@@ -293,6 +296,8 @@ def oversample(images: Sequence[Array] | Array, crop_dims: Sizes) -> Float32:
 
     Shapes: N of (H, W, C), all of one size -> (10 N, *crop_dims, C), float32.
     """
+    if not len(images) or np.ndim(images[0]) != 3:
+        raise InputError("oversample takes a list of images, each an array of height x width x channels.")
     height, width, channels = images[0].shape
     rows, columns = (int(size) for size in crop_dims)
     if rows > height or columns > width:

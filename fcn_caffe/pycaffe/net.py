@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from fcn_caffe.net.turns import Turn, training_alone
 from fcn_caffe.pycaffe import modes
 from fcn_caffe.pycaffe.arguments import PathLike, check_file, list_names, net_arguments
 from fcn_caffe.pycaffe.before import old_net_name
-from fcn_caffe.pycaffe.blob import Blob, BlobVec, Vec
+from fcn_caffe.pycaffe.blob import Blob, BlobVec, Named, Vec
 from fcn_caffe.pycaffe.errors import raise_as_raised
 from fcn_caffe.pycaffe.executor import Executor, Step
 from fcn_caffe.pycaffe.install import find_caffe
@@ -95,10 +96,10 @@ class Net:
         self._blob_names = Vec(self._face_name(name) for name in self._executor.blobs)
         self._blobs = BlobVec(self._executor.blobs.values())
         self.layers = Vec(layer_of(step) for step in steps)
-        self.blobs: OrderedDict[str, Blob] = OrderedDict(zip(self._blob_names, self._blobs, strict=True))
+        self.blobs: OrderedDict[str, Blob] = Named(OrderedDict(zip(self._blob_names, self._blobs, strict=True)))
         self.layer_dict: OrderedDict[str, Any] = OrderedDict(zip(self._layer_names, self.layers, strict=True))
-        self.params: OrderedDict[str, BlobVec] = OrderedDict(
-            (step.node.name, step.blobs) for step in steps if step.blobs
+        self.params: OrderedDict[str, BlobVec] = Named(
+            OrderedDict((step.node.name, step.blobs) for step in steps if step.blobs)
         )
         self.inputs = list(self._executor.graph.inputs)
         self.outputs = list(self._executor.outputs)
@@ -129,6 +130,18 @@ class Net:
     def __getattr__(self, name: str) -> object:
         hint = old_net_name(name)
         raise AttributeError(f"'{type(self).__name__}' object has no attribute {name!r}.{hint and f' {hint}'}")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Net:
+        net = type(self).__new__(type(self))
+        memo[id(self)] = net
+        net.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return net
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:  # noqa: ANN401 (as object has it)
+        raise TypeError(
+            "a caffe.Net cannot be pickled, as in pycaffe. Save its weights, net.save(path), and make it where it is "
+            "needed, also in another process: caffe.Net(file, path, caffe.TEST)."
+        )
 
     # -- names of pycaffe's own code -------------------------------------------------------------------------------
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from contextvars import copy_context
 from pathlib import Path
 
 import pytest
 from helpers import layer
+from PIL import Image
 
 from fcn_caffe import Net, commands
 from fcn_caffe.errors import LayerError
+from fcn_caffe.host.trust import allow_python
 
 MODULE = """
 from pathlib import Path
@@ -34,7 +37,7 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / "net.prototxt"
 
 
-@pytest.mark.parametrize("value", [None, "", "0"])
+@pytest.mark.parametrize("value", [None, "", "0", "no", "false"])
 def test_a_strangers_module_is_refused_and_not_run(
     net: Path, value: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,3 +86,30 @@ def test_the_option_allows_it_for_one_command(net: Path, capsys: pytest.CaptureF
     assert commands.main(command) == 1
     assert "If you trust it, give --allow-python" in capsys.readouterr().err
     assert not net.with_name("ran").exists()
+
+
+def test_loading_processes_run_what_their_net_may(net: Path) -> None:
+    """A second Python makes the layer again: what the command allowed counts there, too."""
+    net.with_name("strange_layers.py").write_text(
+        "from fcn_caffe.data.sets.folder_layers import FolderSegData\n"
+        "class Number(FolderSegData, complete=True):\n"
+        "    def load_image(self, idx): return super().load_image(idx) * 0 + 7\n"
+    )
+    for folder in ("images", "labels"):
+        net.with_name(folder).mkdir()
+        Image.new("RGB" if folder == "images" else "L", (2, 2)).save(net.parent / folder / "a.png")
+    net.with_name("val.txt").write_text("a\n")
+    options = {"images": "images", "labels": "labels", "split": "val.txt", "base": ".", "workers": 1}
+    net.write_text(
+        'layer { name: "d" type: "Python" top: "data" top: "label" python_param { module: "strange_layers" '
+        f'layer: "Number" param_str: "{options}" }} }}'
+    )
+
+    def run() -> float:
+        allow_python()
+        reader = Net(net)
+        for _ in range(2):  # the first image is this process's own
+            data = reader()["data"]
+        return float(data.max())
+
+    assert copy_context().run(run) == 7

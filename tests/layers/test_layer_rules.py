@@ -439,3 +439,41 @@ def test_an_automatic_top_cannot_be_read() -> None:
     text = [input_layer("x", 2, 3), layer("loss", "EuclideanLoss", "x x", ""), layer("r", "ReLU", "loss", "r")]
     with pytest.raises(GraphError, match="bottom 'loss' is not produced"):
         make_net(*text)
+
+
+@pytest.mark.parametrize(
+    ("type", "shapes", "top"),
+    [
+        ("ArgMax", [(0, 3, 2)], (0, 1, 1)),
+        ("MVN", [(0, 3, 2, 2)], (0, 3, 2, 2)),
+        ("Reduction", [(0, 3)], ()),
+        ("HingeLoss", [(0, 3), (0, 1)], ()),
+        ("MultinomialLogisticLoss", [(0, 3), (0, 1)], ()),
+        ("ContrastiveLoss", [(0, 3), (0, 3), (0, 1)], ()),
+    ],
+)
+def test_a_batch_of_nothing_runs(type: str, shapes: list[tuple[int, ...]], top: tuple[int, ...]) -> None:
+    assert give(one_layer(type, *shapes), *(torch.zeros(shape) for shape in shapes)).shape == top
+
+
+@pytest.mark.parametrize(
+    ("type", "value", "message"),
+    [
+        ("SoftmaxWithLoss", 7, r"label 7 is outside the 3 classes .* give loss_param \{ ignore_label: 7 \} if it"),
+        ("Accuracy", -1, r"label -1 is outside the 3 classes .* give accuracy_param \{ ignore_label: -1 \} if it"),
+        ("HingeLoss", 7, r"label 7 is outside the 3 classes \(0 to 2\)\. Check the labels\.$"),
+        ("SoftmaxWithLoss", float("nan"), r"a label is NaN, infinite or beyond 32 bits, wanted 0 to 2\. Check"),
+        ("Accuracy", float("inf"), "a label is NaN, infinite or beyond 32 bits"),
+    ],
+)
+def test_a_bad_label_is_told_with_the_cure_that_the_layer_knows(type: str, value: float, message: str) -> None:
+    with pytest.raises(LayerError, match=message):
+        give(one_layer(type, (2, 3), (2, 1)), torch.zeros(2, 3), torch.full((2, 1), value))
+
+
+@pytest.mark.parametrize("filler", ["gaussian std: nan", "uniform min: -inf", "constant value: inf"])
+def test_fillers_of_no_number(filler: str) -> None:
+    kind, field = filler.split(" ", 1)
+    options = f'inner_product_param {{ num_output: 1 weight_filler {{ type: "{kind}" {field} }} }}'
+    with pytest.raises(LayerError, match=r"a filler's (std|min|value) must be a finite number"):
+        one_layer("InnerProduct", (1, 2), options=options)

@@ -72,6 +72,29 @@ class Breaks(Gain):
     def forward(self, bottom, top):
         raise KeyError("gone")
 
+class Late(Gain):
+    def forward(self, bottom, top):
+        self.blobs.add_blob(1)
+
+class Replaces(Gain):
+    def forward(self, bottom, top):
+        top[0] = bottom[0].data
+
+class GivesList(Gain):
+    def forward(self, bottom, top):
+        top[0].data = [1, 2]
+
+class GivesDouble(Gain):
+    def forward(self, bottom, top):
+        top[0].data = bottom[0].data.astype(float)
+
+class OtherDiff(Gain):
+    def backward(self, top, propagate_down, bottom):
+        bottom[0].diff = np.ones((7, 7))
+
+class NoBackward(Gain):
+    backward = None
+
 class NoImage(Gain):
     def forward(self, bottom, top):
         raise DataError("image 7.jpg is unreadable")
@@ -180,3 +203,27 @@ def test_the_module_beside_the_net_is_the_one_that_counts(tmp_path: Path) -> Non
         (place / "my_layers.py").write_text(MODULE.replace('["setup"], 0', f'["setup"], {step * 10}'))
         nets.append(make_net(python("d", "Count", param_str="2,5"), path=place / "net.prototxt"))
     assert [float(net()["d"].max()) for net in nets] == [10, 20]
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        ("Late", r"Late has 2 blobs, 1 behind setup\. Call add_blob in setup alone"),
+        (
+            "Replaces",
+            r"Replaces\.forward raised TypeError: a layer's blobs cannot be replaced\. Write into their arrays",
+        ),
+        ("GivesList", "GivesList put list into top 'l', wanted an array of numbers"),
+        ("OtherDiff", r"OtherDiff\.backward raised ValueError: diff is 7x7, data 2x3: they are of one shape"),
+        ("NoBackward", "NoBackward has no backward"),
+    ],
+)
+def test_what_a_class_does_wrong_with_its_blobs(cls: str, message: str, folder: Path) -> None:
+    net = make_net(input_layer("x", 2, 3), python("l", cls, "x"), phase=TRAIN, path=folder / "net.prototxt")
+    with pytest.raises(LayerError, match=rf"^layer 'l' \(Python\): {message}"):
+        net(x=torch.ones(2, 3, requires_grad=True))["l"].sum().backward()
+
+
+def test_tops_are_float32_whatever_the_class_puts_in(folder: Path) -> None:
+    net = make_net(input_layer("x", 2, 3), python("l", "GivesDouble", "x"), path=folder / "net.prototxt")
+    assert net(x=torch.ones(2, 3))["l"].dtype is torch.float32

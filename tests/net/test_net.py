@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import copy
 import re
+import warnings
 import weakref
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers import input_layer, layer, make_net, randomise
 
-from fcn_caffe import TEST, TRAIN, GraphError, LayerError, Net
+from fcn_caffe import TEST, TRAIN, FcnCaffeError, GraphError, LayerError, Net
 from fcn_caffe.net.coord_map import crop_offset, receptive_field
+from fcn_caffe.proto import caffe_pb2
 
 DATA = input_layer("data", 1, 3, 8, 8)
 CONV = "convolution_param { num_output: 2 kernel_size: 3 pad: 1 %s }"
@@ -340,3 +344,79 @@ def test_memory_that_a_forward_does_not_get_names_the_layer() -> None:
     net = make_net(layer("d", "DummyData", more=filler))
     with pytest.raises(LayerError, match=r"layer 'd' \(DummyData\): failed on no bottoms: .*memory.*Make the layer's"):
         net()
+
+
+NUMBERS = np.arange(192, dtype=np.float32).reshape(1, 3, 8, 8)
+
+
+@pytest.mark.parametrize("kind", [">f4", "read-only"])
+def test_arrays_that_pytorch_does_not_take_as_they_are(kind: str) -> None:
+    net = make_net(DATA, conv("a", "data", options='weight_filler { type: "xavier" }'))
+    given = NUMBERS.copy() if kind == "read-only" else NUMBERS.astype(kind)
+    given.flags.writeable = kind != "read-only"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(net(data=given)["a"], net(data=NUMBERS)["a"])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (NUMBERS.astype(str), r"blob 'data' was given as an array of <U\d+, which PyTorch does not have"),
+        (torch.zeros(1, 3, 8, 8, device="meta"), "blob 'data' was given on the meta device"),
+        (NUMBERS.astype(int), r"should be the same\. Give inputs of the net's own type: x\.float\(\)"),
+        (torch.zeros(3, 8, 8), "layer 'a' .*: bottom 3x8x8 has 3 axes, the layer was built for 4"),
+    ],
+)
+def test_inputs_that_do_not_fit(given: Any, message: str) -> None:
+    with pytest.raises(FcnCaffeError, match=message):
+        make_net(DATA, conv("a", "data"))(data=given)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "cuda:99"}, "device 'cuda:99'"),
+        ({"device": "gpu0"}, "device 'gpu0' is unknown"),
+        ({"phase": "TRAIN"}, r"a net's phase is TRAIN \(0\) or TEST \(1\), not 'TRAIN'"),
+        ({"level": 1 << 40}, "level 1099511627776 a whole number"),
+        ({"stages": [3]}, r"stages \[3\] should be names"),
+    ],
+)
+def test_arguments_that_make_no_net(options: Any, message: str) -> None:
+    with pytest.raises(FcnCaffeError, match=message):
+        make_net(DATA, **options)
+
+
+def test_a_net_is_made_from_nothing_but_a_net() -> None:
+    with pytest.raises(GraphError, match="a net file or a NetParameter, not from SolverParameter"):
+        Net(caffe_pb2.SolverParameter())  # type: ignore[arg-type]
+
+
+def test_one_stage_may_be_a_name() -> None:
+    staged = conv("a", "data", more='include { stage: "deploy" }')
+    assert "a" in make_net(DATA, staged, stages="deploy").blob_shapes
+    assert "a" not in make_net(DATA, staged, stages="deplo").blob_shapes
+
+
+def test_a_layer_is_not_replaced_behind_the_nets_back() -> None:
+    net = make_net(DATA, conv("a", "data"))
+    with pytest.raises(GraphError, match="layer 'a' of a net cannot be replaced"):
+        net.layers["a"] = torch.nn.Identity()
+    with pytest.raises(GraphError, match="layer 'a' of a net cannot be replaced"):
+        del net.layers["a"]
+
+
+def test_blobs_that_pytorch_puts_in_are_the_nets() -> None:
+    """A net on the meta device runs on the CPU once it has weights there."""
+    full = make_net(DATA, conv("a", "data", options='weight_filler { type: "xavier" }'))
+    net = make_net(DATA, conv("a", "data"), device="meta")
+    net.load_state_dict(full.state_dict(), assign=True)
+    x = torch.randn(1, 3, 8, 8)
+    assert torch.equal(net(data=x)["a"], full(data=x)["a"])
+    assert [item.blob.device.type for item in net.learnable_params] == ["cpu", "cpu"]
+
+
+def test_one_blob_to_keep_may_be_a_name() -> None:
+    net = make_net(DATA, conv("a", "data"), layer("n", "Reduction", "a", more="loss_weight: 1"))
+    assert "a" in net.forward_loss({"data": torch.zeros(1, 3, 8, 8)}, keep="a")[1]

@@ -133,3 +133,10 @@ def test_unknown_enum_values():
         _ = P.Pooling.MAXX
     with pytest.raises(AttributeError, match="no PolingParameter"):
         _ = P.Poling
+
+
+def test_a_loop_is_refused():
+    top = L.ReLU(data())
+    top.fn.inputs = (top,)
+    with pytest.raises(GraphError, match="ReLU: its inputs are made of its own top"):
+        to_proto(top)

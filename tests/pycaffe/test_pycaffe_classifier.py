@@ -126,3 +126,22 @@ def test_what_the_detector_refuses(files):
         net.detect_windows([])
     with pytest.raises(ValueError, match="has no pixel"):
         net.crop(image(), [2, 2, 2, 2])
+
+
+@pytest.mark.parametrize(
+    ("images", "what"), [(image(), "4x3"), ([image()[:, :, 0]], "4x4"), (["photo.jpg"], "str"), ([image(0)], "0x4x3")]
+)
+def test_what_is_no_image_is_told(files, images, what):
+    with pytest.raises(FcnCaffeError, match=f"an image is an array of height x width x channels, not {what}"):
+        caffe.Classifier(*files).predict(images)
+
+
+def test_crops_of_nothing_are_told():
+    for images in ([], [image()[:, :, 0]]):
+        with pytest.raises(FcnCaffeError, match="oversample takes a list of images"):
+            caffe.io.oversample(images, (2, 2))
+
+
+def test_context_that_leaves_no_pixel_is_told(wide_files):
+    with pytest.raises(FcnCaffeError, match="context_pad 9 leaves no pixel of inputs of"):
+        caffe.Detector(*wide_files, context_pad=9)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections import OrderedDict
 from pathlib import Path
 
@@ -700,3 +702,34 @@ def test_the_fork_is_said_or_seen_in_the_weights(tmp_path: Path) -> None:
     assert len(caffe.Net(str(file), caffe.TEST, weights=str(tmp_path / "w.caffemodel")).params["b"]) == 4
     with pytest.raises(GraphError, match="fork 'psp' is not known"):
         caffe.Net(str(file), caffe.TEST, fork="psp")
+
+
+def test_blobs_are_written_into_and_not_replaced(deep: caffe.Net) -> None:
+    array, layer_name = np.zeros((1, 3, 8, 8)), next(iter(deep.params))
+    for replace in (
+        lambda: deep.blobs.__setitem__("data", array),
+        lambda: deep.params.__setitem__(layer_name, [array]),
+        lambda: deep.params[layer_name].__setitem__(0, array),
+    ):
+        with pytest.raises(TypeError, match=r"cannot be replaced.* net\.blobs\['data'\]\.data\[\.\.\.\] = array"):
+            replace()
+
+
+def test_a_blob_holds_no_more_than_caffes(deep: caffe.Net) -> None:
+    with pytest.raises(ValueError, match="65536x32768 is 2147483648 numbers, a blob has at most 2147483647"):
+        deep.blobs["data"].reshape(1 << 16, 1 << 15)
+
+
+def test_a_net_is_copied_and_not_pickled(deep: caffe.Net) -> None:
+    with pytest.raises(TypeError, match=r"cannot be pickled, as in pycaffe\. Save its weights"):
+        pickle.dumps(deep)
+    held = deep.blobs["data"].data
+    held[...] = 1
+    twin = copy.deepcopy(deep)
+    twin.blobs["data"].data[...] = 2
+    assert (held == 1).all() and (deep.blobs["data"].data == 1).all()
+
+
+def test_weights_in_the_place_of_a_level_are_told(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"level must be a whole number .* got 'w\.caffemodel'"):
+        caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST, "w.caffemodel")

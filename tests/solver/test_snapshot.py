@@ -496,3 +496,17 @@ def test_weights_given_for_the_state_beside_them(solver: Solver, ending: str, tm
     (tmp_path / f"x_iter_5.solverstate{ending}").touch()
     with pytest.raises(SolverError, match=rf"Beside it is x_iter_5\.solverstate{ending}\. To start from weights use"):
         solver.restore(tmp_path / f"x_iter_5.caffemodel{ending}")
+
+
+def test_a_state_of_a_net_with_other_layers_is_refused(tmp_path: Path) -> None:
+    """Its histories fit by their shapes, and the weights would go nowhere."""
+    solver = training_run.solver(tmp_path)
+    solver.step(1)
+    state = solver.snapshot()
+    weights = load_weights(state.with_suffix(".caffemodel"))
+    renamed = {f"other_{name}": blobs for name, blobs in weights.items()}
+    save_weights(state.with_suffix(".caffemodel"), renamed)
+    before = everything(solver)
+    with pytest.raises(SolverError, match=r"is of another net: .* has nothing for layer "):
+        solver.restore(state)
+    assert equal(everything(solver), before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import signal
@@ -131,6 +132,9 @@ def test_paths_are_looked_for_beside_the_solver_too(tmp_path: Path, monkeypatch:
         ("average_loss: 0", "net_param", "average_loss is 0, wanted 1 or more."),
         ("display: -1", "net_param", "display is -1, wanted 0 or more."),
         ('weights: "none.caffemodel"', "net_param", "weights 'none.caffemodel' is not there. Looked for "),
+        ("momentum: nan", "net_param", "momentum is nan, wanted a finite number."),
+        ("clip_gradients: inf", "net_param", "clip_gradients is inf, wanted a finite number."),
+        ('weights: ","', "net_param", "weights names no file. Name one, or take it out."),
         ('regularization_type: "L0"', "net_param", "regularization_type 'L0' is unknown. Known: L1, L2."),
     ],
 )
@@ -318,3 +322,27 @@ def test_other_threads_train_without_signals(tmp_path: Path) -> None:
     thread.start()
     thread.join()
     assert solver.iter == 2 and signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_solver_is_made_from_nothing_but_a_solver() -> None:
+    with pytest.raises(SolverError, match="a solver file or a SolverParameter, not from NetParameter"):
+        Solver(caffe_pb2.NetParameter())  # type: ignore[arg-type]
+
+
+def test_a_blob_that_was_replaced_is_not_trained_in_silence(tmp_path: Path) -> None:
+    solver = training_run.solver(tmp_path)
+    owner = solver.net.learnable_params[0]
+    layer = solver.net.layer(owner.layer)
+    setattr(layer, layer.blob_names[owner.index], torch.nn.Parameter(torch.zeros_like(owner.blob)))
+    with pytest.raises(SolverError, match=f"blob 0 of layer '{owner.layer}' was replaced after the solver was made"):
+        solver.step(1)
+
+
+def test_a_copy_of_a_solver_trains_on_alone(tmp_path: Path) -> None:
+    solver = training_run.solver(tmp_path)
+    solver.step(1)
+    twin = copy.deepcopy(solver)
+    before = [item.blob.detach().clone() for item in solver.net.learnable_params]
+    twin.step(1)
+    assert twin.optimizer.clip_gradients == solver.optimizer.clip_gradients
+    assert all(map(torch.equal, before, (item.blob for item in solver.net.learnable_params)))

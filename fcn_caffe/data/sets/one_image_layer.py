@@ -21,6 +21,7 @@ from fcn_caffe.data.sets.sample_options import SampleOptions
 from fcn_caffe.data.sets.sampling import Draws, Epochs, Order
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.ranks import Share
+from fcn_caffe.host.trust import may_run_python_of
 from fcn_caffe.layers.python import Blob, PythonLayer
 from fcn_caffe.proto.phases import TEST, TRAIN
 
@@ -390,6 +391,7 @@ class OneImageLayer(PythonLayer):
             "phase": getattr(self, "phase", TRAIN),
             "tops": len(self.top_names),
             "folder": None if place.folder is None else str(place.folder.absolute()),
+            "allowed": place.folder is not None and may_run_python_of(place.folder),
             "root": str(place.paths.root.absolute()),
             "data": None if place.paths.data is None else str(place.paths.data),
         }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from fcn_caffe.host.ranks import Ranks
 from fcn_caffe.host.text import did_you_mean, show
 from fcn_caffe.net.demand import Demand, training_demand
 from fcn_caffe.net.net import Net
+from fcn_caffe.net.parameters import LearnableParam
 from fcn_caffe.net.training_runner import Segment, Thrift, cut_segments
 from fcn_caffe.proto import caffe_pb2, read_text
 from fcn_caffe.proto.phases import TEST, TRAIN
@@ -98,6 +100,9 @@ class Settings:
         else:
             self.path = None if path is None else self.paths.from_root(path)
             self.param = caffe_pb2.SolverParameter()
+            if not isinstance(source, caffe_pb2.SolverParameter):
+                kind = type(source).__name__
+                raise SolverError(f"a solver is made from a solver file or a SolverParameter, not from {kind}.")
             self.param.CopyFrom(source)
             upgrade_solver(self.param)
         self.place = str(self.path) if self.path else "solver"
@@ -115,6 +120,11 @@ class Settings:
         for name, least in (("iter_size", 1), ("average_loss", 1), ("max_iter", 0), ("display", 0), ("snapshot", 0)):
             if getattr(param, name) < least:
                 raise self.error(f"{name} is {getattr(param, name)}, wanted {least} or more.")
+        for field, value in param.ListFields():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise self.error(f"{field.name} is {value:g}, wanted a finite number.")
+        if param.weights and not weight_names(param):
+            raise self.error("weights names no file. Name one, or take it out.")
         if param.snapshot or param.snapshot_after_train:
             self._check_prefix()
 
@@ -300,6 +310,16 @@ class Settings:
             )
         except SolverError as error:
             raise error.named(self.place) from None
+
+    def refuse_replaced(self, learnable: Iterable[LearnableParam], rule: UpdateRule) -> None:
+        """Raise SolverError where a blob of the net is not the one that the rule was made for: it would not learn."""
+        known = {id(param) for param in rule.parameters()}
+        for item in learnable:
+            if item.lr_mult and id(item.blob) not in known:
+                raise self.error(
+                    f"blob {item.index} of layer '{item.layer}' was replaced after the solver was made, which trains "
+                    "the old one. Write into the blob (with torch.no_grad(): blob.copy_(…)), or make the solver anew."
+                )
 
     def share_history(self, rule: UpdateRule, ranks: Ranks) -> SharedHistory:
         """Share the histories of a rule out over the processes; say how much each keeps.

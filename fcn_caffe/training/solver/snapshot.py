@@ -352,12 +352,18 @@ def read(path: Path, net: Net, rule: UpdateRule, paths: Paths | None = None) -> 
                 f"the net wants {show(item.blob.shape)}. It belongs to another net."
             )
     weights_path = _find_weights(path, state.learned_net, paths or Paths())
+    weights = load_weights(weights_path) if weights_path else {}
+    if weights_path and (missing := [layer for layer in net.params if layer not in weights]):
+        raise SolverError(
+            f"{path}: is of another net: {weights_path} has nothing for layer '{missing[0]}'. Give a state of this "
+            "net; to start from the weights alone use `weights:` in the solver, or --weights."
+        )
     rng = _beside(path, ".rngstate")
     return Snapshot(
         path,
         state,
         weights_path,
-        load_weights(weights_path) if weights_path else {},
+        weights,
         _read_random_states(rng, state.iter) if rng.is_file() else None,
     )
 

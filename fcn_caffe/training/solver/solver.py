@@ -284,7 +284,9 @@ class Solver:
     def _step(self, count: int) -> deque[float]:
         self.choose_ways()
         self._join()
-        with training_alone((item.blob for item in self.net.learnable_params), self.net.name):
+        learnable = self.net.learnable_params
+        self._settings.refuse_replaced(learnable, self.optimizer)
+        with training_alone((item.blob for item in learnable), self.net.name):
             return self._step_alone(count)
 
     def _step_alone(self, count: int) -> deque[float]:

@@ -86,6 +86,11 @@ class UpdateRule(torch.optim.Optimizer):
         }
         super().__init__(params, defaults)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles are made from: PyTorch knows of no more than groups and histories."""
+        own = ("regularization_type", "clip_gradients", "iter_size")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
+
     def history(self, param: Tensor) -> Tensors:
         """Return the histories of a parameter, in Caffe's order; they are zero until its first step."""
         state = self.state[param]
