@@ -112,7 +112,7 @@ def _check_transplant(layer: str, arrays: Sequence[Array], targets: Sequence[Ten
             )
 
 
-def interp(net: SurgeryNet, layer_names: Iterable[str] | None = None) -> list[str]:
+def interp(net: SurgeryNet, layer_names: str | Iterable[str] | None = None) -> list[str]:
     """Set deconvolutions to bilinear upsampling of each channel onto itself.
 
     A weight of C x C x k x k gets the kernel on its diagonal and zero elsewhere, a grouped one of C x 1 x k x k gets
@@ -120,7 +120,7 @@ def interp(net: SurgeryNet, layer_names: Iterable[str] | None = None) -> list[st
 
     Args:
         net: The net that is changed.
-        layer_names: Which layers; None for every Deconvolution with `up` in its name.
+        layer_names: Which layers, or the name of one; None for every Deconvolution with `up` in its name.
 
     Returns:
         The names of the layers that were set.
@@ -131,6 +131,8 @@ def interp(net: SurgeryNet, layer_names: Iterable[str] | None = None) -> list[st
     Source: the reference's surgery.interp.
     """
     known = {node.name: node for node in net.graph.nodes if node.type == "Deconvolution"}
+    if isinstance(layer_names, str):
+        layer_names = [layer_names]
     names = upsampling_layers(net) if layer_names is None else list(layer_names)
     weights: list[tuple[Tensor, bool]] = []
     for name in names:

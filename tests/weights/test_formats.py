@@ -182,6 +182,7 @@ def test_other_dtypes_become_float32(tmp_path: Path, ending: str, dtype: Any) ->
         (np.array([1.0, 1e300]), r"net\.\S+: layer 'a' blob 0 holds 1e\+300, which is beyond float32\."),
         (np.array([1j]), "layer 'a' blob 0 holds complex128, wanted float32 or what becomes it."),
         (np.array(["x"], object), "layer 'a' blob 0 holds object"),
+        (torch.ones(1), "layer 'a' blob 0 is Tensor, wanted a NumPy array"),
     ],
 )
 def test_what_float32_cannot_hold(tmp_path: Path, ending: str, array: np.ndarray, message: str) -> None:

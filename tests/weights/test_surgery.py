@@ -100,7 +100,7 @@ def test_interp_interpolates_each_channel(more):
 def test_interp_of_named_layers():
     net = deconvolution("refined")
     assert interp(net) == []
-    assert interp(net, ["refined"]) == ["refined"]
+    assert interp(net, ["refined"]) == interp(net, "refined") == ["refined"]
     assert net.params["refined"][0][1, 1].detach().numpy() == pytest.approx(upsample_filter(4))
     with pytest.raises(
         WeightsError, match=r"layer 'missing' is not a Deconvolution of the net\. It has refine, refined"

@@ -39,6 +39,9 @@ def as_float32(array: Array, what: str) -> Array:
     Raises:
         WeightsError: It holds no real numbers, or numbers beyond float32.
     """
+    if not isinstance(array, np.ndarray):
+        kind = type(array).__name__
+        raise WeightsError(f"{what} is {kind}, wanted a NumPy array. net_weights(net) gives those of a net.")
     if array.dtype == np.float32:
         return array
     if array.dtype.kind not in "fiu":
