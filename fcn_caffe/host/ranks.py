@@ -294,6 +294,10 @@ def join_ranks(rank: int, count: int, meeting: str = "env://", local: int = 0) -
         RanksError: the others do not come.
         SystemExit: a signal ends this process, and another process says so.
     """
+    # Its functions hold the group that is there when they are imported, by a default argument (torch 2.13). Optimizers
+    # import it: then the group would outlive its destruction, and its threads would run on while Python ends.
+    import torch.distributed.nn.functional
+
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     if torch.cuda.is_available() and local < torch.cuda.device_count():
         torch.cuda.set_device(local)

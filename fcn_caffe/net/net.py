@@ -110,12 +110,7 @@ class Net(nn.Module):
             self.path = paths.from_root(source)
             param = read_net(self.path, phase, stages, level, fork=fork, strict=strict, blob_counts=blob_counts)
         else:
-            if not isinstance(source, caffe_pb2.NetParameter):
-                raise GraphError(f"a net is made from a net file or a NetParameter, not from {type(source).__name__}.")
-            mine = caffe_pb2.NetParameter()
-            mine.CopyFrom(source)
-            upgrade_net(mine, f"net '{mine.name}'")
-            param = filter_net(with_fork(mine, fork, blob_counts), phase, stages, level)
+            param = filter_net(with_fork(_upgraded_copy(source), fork, blob_counts), phase, stages, level)
         _use_inputs(param, input_shapes or {})
         refuse_foreign_layers(param.layer, dialect().strict if strict is None else strict)
         _name_automatic_tops(param)
@@ -525,6 +520,15 @@ class Layers(nn.ModuleDict):
             f"layer '{key}' of a net cannot be replaced or taken out: the net would run the old one. Change the net's "
             "file or NetParameter and build it again; weights go over by copy_weights or share_with."
         )
+
+
+def _upgraded_copy(source: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
+    if not isinstance(source, caffe_pb2.NetParameter):
+        raise GraphError(f"a net is made from a net file or a NetParameter, not from {type(source).__name__}.")
+    copied = caffe_pb2.NetParameter()
+    copied.CopyFrom(source)
+    upgrade_net(copied, f"net '{copied.name}'")
+    return copied
 
 
 def _checked_device(device: str | torch.device) -> torch.device:

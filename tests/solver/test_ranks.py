@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -298,3 +300,15 @@ def test_outputs_of_several_shapes_have_no_mean(folder):
     net = Solver(solver_of(folder), device="cpu").net
     with pytest.raises(SolverError, match="output 'score'"):
         together.add_outputs(Two(0, 2), {"score": torch.zeros(1, 3)}, net)
+
+
+def test_nothing_holds_the_group_past_its_end(tmp_path):
+    """PyTorch's optimizers import what would: its threads then ran on while Python ended, which may abort."""
+    program = (
+        "from fcn_caffe.host.ranks import join_ranks\n"
+        f"with join_ranks(0, 1, 'file://{tmp_path}/meeting'):\n"
+        "    import torch.distributed.nn.functional as functional\n"
+        "    print(functional.all_reduce.__defaults__[-1], functional.group.WORLD is not None)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert done.stdout == "None True\n", done.stderr

@@ -352,20 +352,26 @@ def read(path: Path, net: Net, rule: UpdateRule, paths: Paths | None = None) -> 
                 f"the net wants {show(item.blob.shape)}. It belongs to another net."
             )
     weights_path = _find_weights(path, state.learned_net, paths or Paths())
-    weights = load_weights(weights_path) if weights_path else {}
-    if weights_path and (missing := [layer for layer in net.params if layer not in weights]):
-        raise SolverError(
-            f"{path}: is of another net: {weights_path} has nothing for layer '{missing[0]}'. Give a state of this "
-            "net; to start from the weights alone use `weights:` in the solver, or --weights."
-        )
     rng = _beside(path, ".rngstate")
     return Snapshot(
         path,
         state,
         weights_path,
-        weights,
+        _load_whole(weights_path, net, path) if weights_path else {},
         _read_random_states(rng, state.iter) if rng.is_file() else None,
     )
+
+
+def _load_whole(weights_path: Path, net: Net, path: Path) -> Weights:
+    """Load a snapshot's weights, of every layer of the net; path: the solver state. Raises: SolverError: some lack."""
+    weights = load_weights(weights_path)
+    for layer in net.params:
+        if layer not in weights:
+            raise SolverError(
+                f"{path}: is of another net: {weights_path} has nothing for layer '{layer}'. Give a state of this net; "
+                "to start from the weights alone use `weights:` in the solver, or --weights."
+            )
+    return weights
 
 
 def _read_state(path: Path) -> BinaryState:
