@@ -99,13 +99,13 @@ def command(main: Main) -> Callable[..., int]:
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
+        _open_closed_streams()
         if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
             sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text, or not the terminal's
         try:
             with interrupts.listening():
                 status: int = contextvars.copy_context().run(main, argv)
-                if sys.stdout is not None:  # closed before we came
-                    sys.stdout.flush()
+                sys.stdout.flush()
                 return status
         except FcnCaffeError as error:
             print(f"error: {_who()}{error}", file=sys.stderr)
@@ -124,6 +124,13 @@ def command(main: Main) -> Callable[..., int]:
             return 1
 
     return run
+
+
+def _open_closed_streams() -> None:
+    """Lead streams that were closed before we came to nowhere, so that no file gets their number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (as long as the process)
 
 
 def _cure(error: OSError) -> str:

@@ -63,7 +63,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", *, flush: bool 
                     os.fsync(file.fileno())
             _put(temporary, target)
     except OSError as error:
-        if error.filename is not None and is_beside(Path(os.fspath(error.filename)), target):
+        if error.filename is None or is_beside(Path(os.fspath(error.filename)), target):
             error.filename = os.fspath(path)  # what was asked for
         raise
     if flush:

@@ -36,7 +36,9 @@ def end_silently() -> None:
 
 
 def _is_command() -> bool:
-    program = os.path.abspath(sys.argv[0]) if getattr(sys, "argv", None) else ""
+    program = sys.argv[0] if getattr(sys, "argv", None) else ""
+    with suppress(FileNotFoundError):  # the working folder was removed
+        program = os.path.abspath(program) if program else ""
     folder, name = os.path.split(program)
     if name == "-m":  # Python has not found the module yet, whose package this is
         return sys.orig_argv[sys.orig_argv.index("-m") + 1 :][:1] == ["fcn_caffe"]

@@ -266,6 +266,30 @@ def test_stdout_that_cannot_take_a_name_or_is_closed(tmp_path):
     assert (closed.returncode, closed.stderr) == (0, "")
 
 
+def test_streams_that_were_closed_lead_to_nowhere(monkeypatch):
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+
+    @commands.command
+    def main(argv):
+        print("said")
+        print("told", file=sys.stderr)
+        return int(sys.stderr.isatty() or len(sys.stdin.read()))
+
+    assert main([]) == 0
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        stream.close()
+
+
+def test_a_working_folder_that_was_removed(tmp_path):
+    """What needs none goes on without it."""
+    (tmp_path / "gone").mkdir()
+    line = 'cd "$0" && rmdir "$0" && exec "$@" -c "import sys; sys.argv = [\'x\']; import fcn_caffe"'
+    run = ["sh", "-c", line, str(tmp_path / "gone"), sys.executable]
+    done = subprocess.run(run, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(("error", "cure"), [(errno.ENOSPC, "Make room on the disk."), (errno.EROFS, "Give a place")])
 def test_what_the_system_refuses_has_a_cure(error, cure, capsys):
     @commands.command

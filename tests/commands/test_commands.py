@@ -358,6 +358,13 @@ def test_training_again_forgets_the_old_snapshots(task):
     assert [row.iteration for row in ScoreTable.read(task / "snapshot/coarse/scores.csv").rows] == [2]
 
 
+def test_weights_without_their_run_need_no_picture(task):
+    assert solve.main(["solvers/coarse.prototxt", "--max-iter", "2"]) == 0
+    shutil.rmtree("snapshot")
+    assert solve.main(["solvers/coarse.prototxt", "--max-iter", "2"]) == 0
+    assert not (task / "snapshot").exists()
+
+
 def test_weights_that_do_not_fit_destroy_no_older_run(task, capsys):
     assert solve.main(["solvers/coarse.prototxt"]) == 0
     before = {path: path.read_bytes() for path in (task / "snapshot/coarse").glob("train_iter*")}

@@ -543,6 +543,14 @@ def test_command_lines_that_say_too_little_or_too_much(options, message, capsys)
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["a\nb", " a", "a\t", "a\u2028b", b"\xff".decode("utf-8", "surrogateescape")])
+def test_images_whose_names_no_list_can_hold(name):
+    pairs = [Pair(each, Path("x"), Path("x")) for each in ("b", name)]
+    with pytest.raises(DataError, match="is no name that a list of images can hold") as error:
+        make_splits(pairs, Drawing())
+    assert str(error.value).startswith(repr(name)) and str(error.value).isprintable()
+
+
 @pytest.mark.parametrize("name", ["../x", "a/b", "a\\b", ".x", "a\nb", "x" * 101])
 def test_names_that_are_no_file_names(tmp_path, capsys, name):
     assert run(*index_labels(tmp_path, [1] * 4), *QUICK, f"--name={name}") == 1
@@ -659,7 +667,7 @@ def test_class_weights_train_by_infogain_and_score_as_before(tmp_path):
 
 
 def test_class_weights_of_a_file(tmp_path, capsys):
-    options = (*index_labels(tmp_path, [1] * 4), *QUICK, "--name", "x")
+    options = (*index_labels(tmp_path, [1] * 4), "--max-iter", "1", "--name", "x")
     (tmp_path / "weights.txt").write_text("0: 0.5  # the ground\n1: 2\n")
     assert run(*options, "--net", "unet", "--width", "2", "--class-weights", tmp_path / "weights.txt") == 0
     assert np.diag(read_blob(tmp_path / "task/nets/x-class-weights.binaryproto").reshape(2, 2)).tolist() == [0.5, 2]

@@ -97,9 +97,16 @@ def make_splits(
         given: The data set's split of each name, "" where it says none.
 
     Raises:
-        DataError: for a listed name without image and label, names in two splits, or too few images to split.
+        DataError: for a listed name without image and label, names in two splits, a name that no list can
+            hold, or too few images to split.
     """
     known = {pair.name for pair in pairs}
+    for name in sorted(known):
+        if not _fits_a_list(name):
+            raise DataError(
+                f"{name!r}: is no name that a list of images can hold: one line of text in UTF-8 without blanks at its "
+                "ends. Rename the image and its label."
+            )
     if val_list is None and test_list is None and max(drawing.val, drawing.test) < 1 <= drawing.val + drawing.test:
         raise DataError(
             f"--val-fraction {drawing.val:g} and --test-fraction {drawing.test:g} leave nothing to train on. Give less."
@@ -118,6 +125,15 @@ def make_splits(
     if val is None:
         train, val = _draw(train, drawing.val, total, drawing, "--val-fraction")
     return Splits(train, val, test)
+
+
+def _fits_a_list(name: str) -> bool:
+    """Say whether `read_split` gives a name back from a list."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # its bytes are of another encoding
+        return False
+    return [line.strip() for line in name.splitlines()] == [name]
 
 
 def _read_lists(paths: Mapping[str, str | Path | None], known: set[str]) -> dict[str, list[str]]:

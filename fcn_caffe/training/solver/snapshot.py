@@ -106,7 +106,8 @@ def write(
             files = {file.name: file for file in (*record, model, rng, state)}
             replace_together(targets[-1], prefix.parent, files, [record_path(model).name])  # no older record stays
     except (OSError, WeightsError) as error:
-        why = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+        cause = error.__cause__ if isinstance(error, WeightsError) else error  # which names no temporary place
+        why = str(cause.strerror if isinstance(cause, OSError) and cause.strerror else error).rstrip(".")
         raise SolverError(
             f"{targets[-1]}: the snapshot cannot be written: {why}. Earlier snapshots are whole; "
             f"make room or set snapshot_prefix, then snapshot again."
