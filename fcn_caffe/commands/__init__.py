@@ -13,6 +13,7 @@ import functools
 import importlib
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -108,7 +109,7 @@ def command(main: Main) -> Callable[..., int]:
                 sys.stdout.flush()
                 return status
         except FcnCaffeError as error:
-            print(f"error: {_who()}{error}", file=sys.stderr)
+            print(f"error: {_who()}{_printable(str(error))}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             number = interrupts.ended_by()
@@ -120,7 +121,8 @@ def command(main: Main) -> Callable[..., int]:
             return 0
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
-            print(f"error: {_who()}{place}{error.strerror or error}. {_cure(error)}".rstrip(), file=sys.stderr)
+            said = _printable(f"{place}{error.strerror or error}. {_cure(error)}").rstrip()
+            print(f"error: {_who()}{said}", file=sys.stderr)
             return 1
 
     return run
@@ -131,6 +133,11 @@ def _open_closed_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (as long as the process)
+
+
+def _printable(text: str) -> str:
+    """Return a text that does nothing to a terminal: a name in a stranger's file may be made to."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda match: ascii(match[0])[1:-1], text)
 
 
 def _cure(error: OSError) -> str:

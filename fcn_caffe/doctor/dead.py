@@ -94,7 +94,7 @@ def dead_layers(net: Net, start: StartState, trusted: bool) -> Iterator[Finding]
         while _learn(net, blobs):
             pass
     for node in net.graph.nodes:
-        if node.name not in blobs:
+        if node.name not in blobs or not net.layer(node).blob_fillers:  # a name may be several layers'
             continue
         yield from _diverged(node, start.arrays.get(node.name, []))
         weight, where = blobs[node.name][0], str(node)

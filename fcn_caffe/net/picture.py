@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from html import escape
@@ -55,7 +56,7 @@ def to_svg(net: caffe_pb2.NetParameter, shapes: Mapping[str, Sequence[int]] | No
     title = f"{net.name or 'net'}: {len(layers)} layers"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {layout.width} {layout.height}" {size} role="img">',
-        f"<title>{escape(title)}</title>",
+        f"<title>{_as_text(title)}</title>",
         f"<style>{_STYLE}{_kind_styles()}</style>",
         f'<rect class="paper" {size}/>',
         *(_frame(frame, titles[frame.stage]) for frame in layout.frames if stages.count(frame.stage) > 1),
@@ -74,7 +75,7 @@ def _kind_styles() -> str:
 
 def _frame(frame: Frame, title: str) -> str:
     x, y, width, height = frame[1:]
-    text = escape(shorten(title, width - 20, between=" … "))
+    text = _as_text(shorten(title, width - 20, between=" … "))
     return (
         f'<rect class="frame" x="{x}" y="{y}" width="{width}" height="{height}" rx="8"/>'
         f'<text x="{x + 10}" y="{y + 16}">{text}</text>'
@@ -105,12 +106,17 @@ def _boxes(
         )
         texts = (
             f'<text class="{name}" x="{x + 9}" y="{y + 17 + 16 * at}">'
-            f"{escape(shorten(text, width - 14, size, between))}</text>"
+            f"{_as_text(shorten(text, width - 14, size, between))}</text>"
             for at, (name, text, size, between) in enumerate(lines)
             if text
         )
         rectangle = f'<rect class="box {kind(first)}" x="{x}" y="{y}" width="{width}" height="{height}" rx="6"/>'
-        yield f"<g><title>{escape(names)}</title>{rectangle}{''.join(texts)}</g>"
+        yield f"<g><title>{_as_text(names)}</title>{rectangle}{''.join(texts)}</g>"
+
+
+def _as_text(text: str) -> str:
+    """Escape a text; XML holds no control characters."""
+    return escape(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "\ufffd", text))
 
 
 def shorten(text: str, width: float, size: float = WORDS, between: str = "") -> str:

@@ -19,6 +19,7 @@ import fcn_caffe
 from fcn_caffe import commands
 from fcn_caffe.commands import _completion, draw_net, extract_features, get_data, infer, new_task, port_weights
 from fcn_caffe.commands import compute_image_mean as mean_command
+from fcn_caffe.errors import DataError
 from fcn_caffe.host.program import tool_call, tool_words
 
 HEAVY = ("torch", "numpy", "scipy", "h5py", "matplotlib", "PIL", "google.protobuf", "rich", "jinja2")
@@ -264,6 +265,15 @@ def test_stdout_that_cannot_take_a_name_or_is_closed(tmp_path):
         assert done.returncode == 0 and r"\udce9" in done.stdout, done.stderr
     closed = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *run], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert (closed.returncode, closed.stderr) == (0, "")
+
+
+def test_names_in_errors_do_nothing_to_the_terminal(capsys):
+    @commands.command
+    def main(argv):
+        raise DataError("layer '\x1b[2Jx\r\x9b' é\n\tis wrong")
+
+    assert main([]) == 1
+    assert capsys.readouterr().err == "error: layer '\\x1b[2Jx\\r\\x9b' é\n\tis wrong\n"
 
 
 def test_streams_that_were_closed_lead_to_nowhere(monkeypatch):

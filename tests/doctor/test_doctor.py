@@ -184,6 +184,13 @@ def test_a_rectified_score_names_the_rectifier(at):
     assert "give them as --weights" in found(examination, NOTE, "weights")[0]
 
 
+def test_a_layer_of_a_linear_layers_name(at):
+    text = net_text().replace(
+        'layer { name: "loss"', layer("score_fr", "ReLU", "score", "score") + 'layer { name: "loss"'
+    )
+    assert "layer 'score_fr'" in str(at(text, solver_text()))  # it is examined, whichever the name means
+
+
 def test_unset_interpolation(at):
     fixed = at(net_text(up=upsampling("deconv", "score_fr").replace('top: "deconv"', 'top: "upscore"')), solver_text())
     frozen, starved = sorted(found(fixed, ERROR, "dead layers"))

@@ -176,6 +176,8 @@ def test_names_are_escaped_in_the_picture():
 
     svg = to_svg(parse_text(TEXT, caffe_pb2.NetParameter), {"c": (1, 8, 9, 9)})
     texts = [element.text for element in ElementTree.fromstring(svg).iter()]
+    named = parse_text(TEXT.replace('"c"', '"c\\033"'), caffe_pb2.NetParameter)
+    assert "c\ufffd (Convolution)" in "".join(ElementTree.fromstring(to_svg(named)).itertext())
     assert "a <b>&amp;: 13 layers" in texts and "c (Convolution), bn (BatchNorm), r</title> (ReLU)" in texts
 
 

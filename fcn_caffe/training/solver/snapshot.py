@@ -106,13 +106,17 @@ def write(
             files = {file.name: file for file in (*record, model, rng, state)}
             replace_together(targets[-1], prefix.parent, files, [record_path(model).name])  # no older record stays
     except (OSError, WeightsError) as error:
-        cause = error.__cause__ if isinstance(error, WeightsError) else error  # which names no temporary place
-        why = str(cause.strerror if isinstance(cause, OSError) and cause.strerror else error).rstrip(".")
         raise SolverError(
-            f"{targets[-1]}: the snapshot cannot be written: {why}. Earlier snapshots are whole; "
+            f"{targets[-1]}: the snapshot cannot be written: {_why(error)}. Earlier snapshots are whole; "
             f"make room or set snapshot_prefix, then snapshot again."
         ) from error
     return targets[-1]
+
+
+def _why(error: OSError | WeightsError) -> str:
+    """Say why a file could not be written, without its temporary place."""
+    cause = error.__cause__ if isinstance(error, WeightsError) else error
+    return (isinstance(cause, OSError) and cause.strerror) or str(error).rstrip(".")
 
 
 def _write_state(path: Path, learned_net: str, net: Net, rule: UpdateRule, progress: Progress) -> None:
