@@ -180,7 +180,8 @@ def _nudged(random: Random, words: list[bytes], place: int) -> bytes:
         value = int(words[place])
     except ValueError:
         return b"0"
-    return str(random.choice((value + 1, value - 1, value * 2, value // 2, -value, value + 0.5))).encode()
+    half = value + 0.5 if abs(value) < 10**300 else value
+    return str(random.choice((value + 1, value - 1, value * 2, value // 2, -value, half))).encode()
 
 
 def _alike(wanted: Callable[[bytes], Any]) -> Mutation:

@@ -90,7 +90,7 @@ def _change_place(random: Random, holder: Any, key: Any, others: list[Any]) -> N
     if kind == 0:
         del holder[key]
     elif kind == 1 and isinstance(holder, list):
-        holder[key:key] = [value] * random.choice((1, 2, 100))
+        holder[key:key] = [value] * random.choice((1, 2, 2 if isinstance(value, (list, dict)) else 100))
     elif kind == 1:
         holder[random.choice(("", "x", *[str(other)[:50] for other in holder]))] = value
     elif kind == 2:

@@ -220,11 +220,33 @@ def test_a_page_has_its_ending(task, capsys):
     assert "page.pdf: the page is HTML" in capsys.readouterr().err
 
 
+IMAGES_OF = json.dumps(
+    {
+        "iteration": 1,
+        "best": [{**dict.fromkeys(("name", "image", "truth", "answer"), ""), "mean_iu": 0.5, "size": [3, 4]}],
+        "worst": [],
+    }
+)
+
+
+def test_pixels_are_not_negative(task, capsys):
+    record = task / "snapshot/fine/run.jsonl"
+    record.write_text(re.sub(r'"confusion": \[\[\d+', '"confusion": [[-1', record.read_text()))
+    assert report.main([str(record.parent)]) == 1
+    assert "run.jsonl: not as `solve` writes it (ValueError('-1 pixels'))" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("run.jsonl", "nonsense\n", "run.jsonl:1: no event of a run"),
         ("run.jsonl", '{"event": "start", "iteration": 0}\n', "run.jsonl: not as `solve` writes it (KeyError('time'))"),
+        (
+            "images.json",
+            IMAGES_OF.replace("0.5", "1" + "0" * 400),
+            "images.json: not as `solve` writes it (OverflowErr",
+        ),
+        ("images.json", IMAGES_OF.replace("[3", "[Infinity"), "images.json: not as `solve` writes it (OverflowError"),
         ("images.json", "{}", "images.json: not the images of a run"),
         ("images.json", '{"iteration": 1, "best": [1], "worst": []}', "images.json: not as `solve` writes it"),
         ("scores.csv", "a,b\n1,2\n", "scores.csv: not a table of scores"),

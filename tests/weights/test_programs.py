@@ -315,6 +315,10 @@ def repeat_much(config: dict[str, Any]) -> None:
     meta["sizes"], meta["strides"] = [{"as_int": 2**40}], [{"as_int": 0}]
 
 
+def forget_kind(config: dict[str, Any]) -> None:
+    del config["first.weight"]["is_param"]
+
+
 def forget_sizes(config: dict[str, Any]) -> None:
     del config["first.weight"]["tensor_meta"]["sizes"]
 
@@ -327,6 +331,7 @@ def forget_sizes(config: dict[str, Any]) -> None:
         (step_back, "first.weight is larger than its storage. The file is corrupt."),
         (make_complex, "first.weight holds complex or other numbers, wanted float32 or what becomes it."),
         (repeat_much, "with first.weight it declares"),
+        (forget_kind, "cannot be read as a program of torch.export (KeyError: 'is_param')"),
         (forget_sizes, "cannot be read as a program of torch.export (KeyError: 'sizes')"),
     ],
 )

@@ -224,8 +224,14 @@ def _head(scores: Mapping[str, Any]) -> Head:
         [_value(value) for value in scores["class_iu"]],
         [_value(value) for value in scores["class_accuracy"]],
         None if classes is None else [str(name) for name in classes],
-        None if confusion is None else [[int(count) for count in row] for row in confusion],
+        None if confusion is None else [[_count(count) for count in row] for row in confusion],
     )
+
+
+def _count(value: float) -> int:
+    if int(value) < 0:
+        raise ValueError(f"{value} pixels")
+    return int(value)
 
 
 def _value(value: float | None) -> float | None:
