@@ -109,9 +109,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.plain,
     )
     made = export(subject, arguments.out, options, print)
-    for kind, blobs in (("takes", made.program.inputs), ("gives", made.program.outputs)):
-        for name, sizes in blobs.items():
-            print(f"{kind} {name}, {' x '.join(map(str, sizes))}, {made.program.types[name]}")
+    program = made.program
+    for kind, blobs, called in (
+        ("takes", program.inputs, list(program.inputs)),
+        ("gives", program.outputs, program.output_names()),
+    ):
+        for sizes, name in zip(blobs.values(), called, strict=True):
+            print(f"{kind} {name}, {' x '.join(map(str, sizes)) or 'one number'}, {program.types[name]}")
     print(made.proof)
     for file in made.files:
         print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")

@@ -11,7 +11,7 @@ import numpy as np
 
 import fcn_caffe
 from fcn_caffe.errors import GraphError
-from fcn_caffe.export.engines import Array, Engine
+from fcn_caffe.export.engines import Array, Engine, reason_of
 from fcn_caffe.export.program import Program
 from fcn_caffe.export.quiet import quiet
 
@@ -40,7 +40,7 @@ def write_onnx(program: Program, path: Path, facts: Mapping[str, str], opset: in
     """
     import onnx_ir
 
-    made = make_onnx(program.exported, list(program.inputs), list(program.outputs), opset)
+    made = make_onnx(program.exported, list(program.inputs), program.output_names(), opset)
     model = made.model
     found = model.opset_imports.get("")
     if found != opset:
@@ -86,8 +86,7 @@ def make_onnx(program: torch.export.ExportedProgram, inputs: Sequence[str], outp
             _keep_constants(made.model)
             made.optimize()
     except Exception as error:  # of many classes
-        reason = str(error).strip().partition("\n")[0]
-        raise GraphError(f"PyTorch's exporter to ONNX fails: {reason} Please report this net.") from error
+        raise GraphError(f"PyTorch's exporter to ONNX fails: {reason_of(error)} Please report this net.") from error
     return made
 
 
@@ -156,9 +155,10 @@ def _name_sizes(value: Any, program: Program) -> None:  # noqa: ANN401 (onnx_ir'
     import onnx_ir
 
     value.metadata_props.clear()
-    for axis, size in enumerate(value.shape or ()):
-        if not isinstance(size, int) and size.value is not None:
-            value.shape[axis] = onnx_ir.SymbolicDim(program.rename(size.value))
+    if value.shape is not None:  # a new one: the optimiser makes some that cannot be changed
+        value.shape = onnx_ir.Shape(
+            size if isinstance(size, int) or size.value is None else program.rename(size.value) for size in value.shape
+        )
 
 
 def open_onnx(path: Path) -> Engine:

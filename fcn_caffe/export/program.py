@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from fcn_caffe.errors import FcnCaffeError, GraphError
 from fcn_caffe.export.quiet import quiet
@@ -28,7 +30,8 @@ _AXES = {4: "NCHW", 5: "NCDHW"}
 class Program:
     """A traced net.
 
-    exported: torch.export's program. inputs, outputs: the sizes of each, by blob. types: those of both, "float32".
+    exported: torch.export's program. inputs, outputs: the sizes of each, by blob. types: "float32", of inputs by blob,
+    of outputs by their name in the file.
     letters: the letter or name of each free size, by its symbol in `exported`. parameters: the Caffe name of each
     parameter, `layer.blob`, by its name in `exported`.
     """
@@ -43,6 +46,14 @@ class Program:
     def rename(self, size: str) -> str:
         """Return a size of `exported` with letters in place of its symbols."""
         return re.sub(r"\w+", lambda word: self.letters.get(word[0], word[0]), size)
+
+    def output_names(self) -> list[str]:
+        """Return what the outputs are called in a file: one that has an input's name gets another."""
+        taken = [*self.inputs, *self.outputs]
+        for place, name in enumerate(self.outputs, len(self.inputs)):
+            while taken.count(name) > 1:
+                name = taken[place] = f"{name}_out"
+        return taken[len(self.inputs) :]
 
     def sizes(self, shape: Sequence[Any]) -> Sizes:
         """Return the sizes of a blob of `exported`."""
@@ -67,9 +78,11 @@ def trace(
         GraphError: PyTorch cannot trace the net.
     """
     module = net.as_module(outputs).eval()
+    module.layers = nn.ModuleDict(_layers_by_identifier(net))
     declared = [net.blob_shapes[name] for name in module.input_names]
     shapes = declared if taken is None else [taken.traced[name] for name in module.input_names]
-    axes = [set() if taken is None else _free_axes(shape, taken) for shape in declared]
+    images = next((shape[0] for shape in declared if len(shape) == 4), None)
+    axes = [set() if taken is None else _free_axes(shape, taken, images) for shape in declared]
     kinds = [types.get(name, torch.float32) for name in module.input_names]
     exported = _export(net.name, module, shapes, kinds, axes)
     found = [node.meta["val"].shape for node in exported.graph.nodes if node.op == "placeholder"][-len(shapes) :]
@@ -93,8 +106,12 @@ def _export(
     try:
         with quiet(), torch.no_grad():
             return torch.export.export(module, samples, dynamic_shapes=free, strict=False)
-    except FcnCaffeError:
-        raise
+    except FcnCaffeError as error:
+        if not any(axes):
+            raise
+        raise GraphError(
+            f"net '{name}' cannot be traced for every size: {error} Try the declared sizes alone, with --fixed."
+        ) from error
     except Exception as error:  # of many classes
         reason = str(error).strip().partition("\n")[0]
         raise GraphError(
@@ -102,11 +119,16 @@ def _export(
         ) from error
 
 
-def _free_axes(shape: Shape, taken: TakenSizes) -> set[int]:
-    """Return the axes of an input that may be free; PyTorch finds out of those of no image which are."""
+def _free_axes(shape: Shape, taken: TakenSizes, images: int | None) -> set[int]:
+    """Return the axes of an input that may be free; PyTorch finds out of those of no image which are.
+
+    Of images another number than the first input's, `images`, is a table's own: it stays.
+    """
     if len(shape) not in _AXES:
         return set(range(len(shape)))
-    return ({0} if taken.batches else set()) | ({2, 3} if len(shape) == 4 and len(taken.pairs) == 2 else set())
+    return ({0} if taken.batches and images in (None, shape[0]) else set()) | (
+        {2, 3} if len(shape) == 4 and len(taken.pairs) == 2 else set()
+    )
 
 
 def _program(
@@ -125,17 +147,28 @@ def _program(
                 count = net.blob_shapes[name][axis]
                 # Inputs of one size change together: `find_sizes` did so, and a layer may want them equal.
                 letters[str(size)] = letter if declared.setdefault(letter, count) == count else f"{name}_{axis}"
-    types = {name: str(blob.dtype).removeprefix("torch.") for name, blob in (given | made).items()}
-    program = Program(exported, {}, {}, types, letters, _parameter_names(net))
+    program = Program(exported, {}, {}, {}, letters, _parameter_names(net))
     program.inputs.update((name, program.sizes(blob.shape)) for name, blob in given.items())
     program.outputs.update((name, program.sizes(blob.shape)) for name, blob in made.items())
+    for name, blob in zip((*given, *program.output_names()), (*given.values(), *made.values()), strict=True):
+        program.types[name] = str(blob.dtype).removeprefix("torch.")
     return program
+
+
+def _layers_by_identifier(net: Net) -> dict[str, Layer]:
+    """Return the layers by their names in a traced module: PyTorch writes code with them, and none may be `class`."""
+    layers: dict[str, Layer] = {}
+    for key, layer in net.layers.items():
+        assert isinstance(layer, Layer)
+        while keyword.iskeyword(key) or key in layers:
+            key += "_"
+        layers[key] = layer
+    return layers
 
 
 def _parameter_names(net: Net) -> dict[str, str]:
     """Return `layer.blob` of each parameter, by its name in the module."""
     names: dict[str, str] = {}
-    for key, layer in net.layers.items():
-        assert isinstance(layer, Layer)
+    for key, layer in _layers_by_identifier(net).items():
         names.update((f"layers.{key}.{blob}", f"{layer.name}.{blob}") for blob in layer.blob_names)
     return names

@@ -195,7 +195,7 @@ def _inputs(net: Net, shapes: Mapping[str, Shape], seed: int, photographs: bool)
             inputs[name] = np.zeros(shape, np.float32)
         else:
             spread = _SPREAD if shape[1:2] == (3,) else 1.0
-            inputs[name] = numbers.standard_normal(shape, np.float32) * np.float32(spread)
+            inputs[name] = np.asarray(numbers.standard_normal(shape, np.float32) * np.float32(spread))
     return inputs
 
 

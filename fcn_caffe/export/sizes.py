@@ -21,8 +21,8 @@ _STEPS = (16, 32, 64)  # from the declared sizes, where a net takes none of thes
 class TakenSizes:
     """What a net takes.
 
-    batches: whether it takes more images than declared. pairs: two heights and widths other than the declared; fewer
-    where it takes no others. traced: by input, what to trace the net at.
+    batches: whether it takes one image, and more than declared. pairs: two heights and widths other than the declared;
+    fewer where it takes no others. traced: by input, what to trace the net at.
     """
 
     batches: bool
@@ -39,11 +39,11 @@ def find_sizes(net: Net, inputs: Sequence[str]) -> TakenSizes:
     """
     declared = {name: net.blob_shapes[name] for name in inputs}
     first = next((shape for shape in declared.values() if len(shape) == 4), next(iter(declared.values())))
-    more = {name: (shape[0] + 1, *shape[1:]) if shape[:1] == first[:1] else shape for name, shape in declared.items()}
-    batches = _takes(net, more)
+    more, one = (_with_images(declared, first, count) for count in (first[0] + 1 if first else 1, 1))
+    batches = _takes(net, more) and (one == declared or _takes(net, one))
     pairs: list[tuple[int, int]] = []
     # PyTorch takes a size of 1 as fixed, of any blob: a net is traced where few have it, at two images, and larger.
-    traced = {name: (2, *shape[1:]) if batches and shape[0] == 1 else shape for name, shape in declared.items()}
+    traced = more if batches and first[:1] == (1,) else declared
     if len(first) == 4:
         stepped = [(first[2] + step, first[3] + 2 * step) for step in _STEPS]
         for pair in (*_SIZES, *stepped):
@@ -53,6 +53,11 @@ def find_sizes(net: Net, inputs: Sequence[str]) -> TakenSizes:
             larger = (_resize(traced, first, pair) for pair in reversed(stepped))
             traced = next((shapes for shapes in larger if _takes(net, shapes)), traced)
     return TakenSizes(batches, tuple(pairs), traced)
+
+
+def _with_images(shapes: Mapping[str, Shape], first: Shape, count: int) -> dict[str, Shape]:
+    """Give inputs of the first one's number of images another."""
+    return {name: (count, *shape[1:]) if shape[:1] == first[:1] != () else shape for name, shape in shapes.items()}
 
 
 def _resize(shapes: Mapping[str, Shape], first: Shape, pair: tuple[int, int]) -> dict[str, Shape]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fcn_caffe.errors import WeightsError
+from fcn_caffe.errors import GraphError, WeightsError
 from fcn_caffe.evaluation.net_inputs import check_preprocessing, known_preprocessing, net_preprocessing
 from fcn_caffe.host.pictures import palette
 from fcn_caffe.layers.base import REGISTRY
@@ -114,7 +114,20 @@ def read_subject(
             "Use weights trained with this net, or the net they were trained with."
         )
     made_by = _made_by(path, file, mean, channel_order)
-    return Subject(net, file, made_by, tuple(outputs) or net.graph.outputs)
+    computed = _computed_outputs(net)  # (of a net that ends at `outputs`, too)
+    return Subject(net, file, made_by, tuple(outputs) or computed)
+
+
+def _computed_outputs(net: Net) -> tuple[str, ...]:
+    """Return the outputs without the inputs that no layer reads; raise where none is left."""
+    makers = {top: step.node.type for step in net.steps for top in step.tops}
+    outputs = tuple(name for name in net.graph.outputs if makers[name] != "Input")
+    if not outputs:
+        raise GraphError(
+            f"net '{net.name}' computes nothing: its outputs, {', '.join(net.graph.outputs)}, are its inputs. "
+            "Export a net with layers."
+        )
+    return outputs
 
 
 def _made_by(path: PathLike, weights: Path, mean: Sequence[float] | None, channel_order: str | None) -> Preprocessing:

@@ -102,6 +102,7 @@ def export(
         LayerError: the net has layers that the format cannot hold.
         GraphError: the net cannot be traced, or the file's numbers are off. Nothing is left of it then.
     """
+    from fcn_caffe.export.engines import engine_errors
     from fcn_caffe.export.places import mask_blobs
     from fcn_caffe.export.portable import refuse_unexportable
     from fcn_caffe.export.program import trace
@@ -114,15 +115,16 @@ def export(
     net, types = _prepare(subject, options, format, report)
     taken = None if options.fixed else find_sizes(subject.net, net.as_module(subject.outputs).input_names)
     program = trace(net, subject.outputs, types, taken)
+    plain = subject.net.as_module(subject.outputs).net  # without inputs that no layer reads
     facts = subject.facts() | ({"input": "RGB photographs, uint8"} if options.preprocess else {})
-    with atomic_files(target) as place:
+    with engine_errors(subject.net.name), atomic_files(target) as place:
         engine = _write(program, place, facts, options, format)
         witness = None
-        if masks := mask_blobs(subject.net):  # with masks a rounding may move values: see `places`
+        if masks := mask_blobs(plain):  # with masks a rounding may move values: see `places`
             with tempfile.TemporaryDirectory(dir=place.parent) as folder:
                 witness = _write(trace(net, masks, types, taken), Path(folder) / place.name, {}, options, format)
         proof = prove(
-            subject.net,
+            plain,
             program,
             engine,
             taken,

@@ -155,7 +155,7 @@ class Slice(Layer):
                 raise self.error(
                     f"axis {self.dim} of size {size} does not cut evenly into {self.top_count} tops; give slice_point."
                 )
-            return torch.split(bottom, size // self.top_count, self.dim)
+            return torch.split(bottom, [size // self.top_count] * self.top_count, self.dim)
         edges = [0, *self.points, size]
         sizes = [edges[i + 1] - edges[i] for i in range(len(edges) - 1)]
         if min(sizes) < 1:

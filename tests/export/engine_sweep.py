@@ -1,6 +1,7 @@
-"""Sends the golden cases through ONNX into ONNX Runtime and says which part from the net by more than 1e-5.
+"""Sends the golden cases through ONNX into an engine and says which part from the net by more than 1e-5.
 
-    python tests/export/engine_sweep.py [RANDOM] [--every 3] [--start 0] [--only forks cases layers random]
+    python tests/export/engine_sweep.py [RANDOM] [--every 3] [--start 0] [--only forks cases layers random nets]
+        [--engine onnxruntime]
 
 Not in CI: it takes minutes. The cases are those of tests/golden (layers, cases, forks) and, given the folder of random
 cases with its replay.py, every third of these, from the START-th on. Each is compared, at its own size, with this
@@ -16,7 +17,7 @@ import importlib.util
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,19 +27,27 @@ from torch import Tensor, nn
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from engine_runs import answer, difference, open_onnxruntime
+from engine_runs import Run, answer, difference, open_onnxruntime, open_opencv, open_openvino
 from fork_cases import ForkCase, case_names
 from oracle import arrays, cases, load
 from places import GOLDEN
 
 from fcn_caffe import TEST, FcnCaffeError, Net
+from fcn_caffe.export.onnx_file import make_onnx
 from fcn_caffe.export.portable import make_portable, why_not
 from fcn_caffe.export.quiet import quiet
+from fcn_caffe.export.write import OPSET
 from fcn_caffe.layers.base import REGISTRY
 from fcn_caffe.proto import caffe_pb2, parse_text
 
 TOGETHER = 30
-SETS = ("forks", "cases", "layers", "random")
+SETS = ("forks", "cases", "layers", "random", "nets")
+Open = Callable[[bytes, Sequence[str]], Run]  # takes an ONNX file and its outputs
+ENGINES: dict[str, Open] = {
+    "onnxruntime": lambda file, _: open_onnxruntime(file),
+    "openvino": lambda file, _: open_openvino(file),
+    "opencv": open_opencv,
+}
 Cases = Iterator[tuple[str, Net, dict[str, np.ndarray]]]  # name, net, inputs
 
 
@@ -100,16 +109,17 @@ def fork_layers() -> Cases:
         yield name, case.net(), {key: value.numpy() for key, value in case.arrays("inputs").items()}
 
 
-def random_layers(folder: Path, every: int, start: int = 0) -> Cases:
+def random_cases(folder: Path, every: int, start: int = 0, name: str = "random_layers") -> Cases:
     spec = importlib.util.spec_from_file_location("replay", folder / "replay.py")
     assert spec and spec.loader
     replay = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(replay)
-    for place, (case, outcome, _, _) in enumerate(replay.load("random_layers")):
+    for place, (case, outcome, _, _) in enumerate(replay.load(name)):
         if place % every != start or outcome != "ok" or case["kind"] != "net":
             continue
         try:
-            net = Net(parse_text(case["prototxt"], caffe_pb2.NetParameter), TEST)
+            param = parse_text(case["prototxt"], caffe_pb2.NetParameter)
+            net = Net(param, TEST, stages=case.get("stages", ()), level=case.get("level", 0))
         except FcnCaffeError:
             continue
         params = dict(case.get("params", {}))
@@ -135,8 +145,11 @@ def make_subject(name: str, net: Net, inputs: dict[str, np.ndarray]) -> Subject 
         return "refused"
     if any(REGISTRY[kind.layer_type].loss or kind.layer_type == "Accuracy" for kind in kinds if kind.layer_type):
         return "a loss"
-    outputs = [top for step in net.steps if step.bottoms for top in step.tops]
-    outputs = [top for top in dict.fromkeys(outputs) if top in net.graph.outputs and top not in net.graph.inputs]
+    made = {top: step.node.name for step in net.steps if step.bottoms for top in step.tops}
+    # The random layer is called l; its top goes on into a sum, which would hide much.
+    outputs = [
+        top for top, layer in made.items() if (layer == "l" or top in net.graph.outputs) and top not in net.graph.inputs
+    ]
     if not outputs or not net.graph.inputs:
         return "no input or output"
     module_inputs = net.as_module(outputs).input_names
@@ -148,23 +161,21 @@ def make_subject(name: str, net: Net, inputs: dict[str, np.ndarray]) -> Subject 
     return subject if all(np.isfinite(top).all() and top.size for top in wanted) else "not finite, or empty"
 
 
-def run(subjects: Sequence[Subject]) -> dict[str, str]:
+def run(subjects: Sequence[Subject], engine: str = "onnxruntime") -> dict[str, str]:
     """Return what is wrong, by name; empty where nothing is."""
     blobs = [blob for it in subjects for blob in it.inputs.values()]
     try:
         with quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.export.export(Many(subjects), tuple(blobs), strict=False)
-            names = {
-                "input_names": [f"i{place}" for place in range(len(blobs))],
-                "output_names": [f"o{place}" for place in range(sum(len(it.outputs) for it in subjects))],
-            }
-            made = torch.onnx.export(program, (), dynamo=True, verbose=False, **names)
-        session = open_onnxruntime(made.model_proto.SerializeToString())
-        tops = session({f"i{place}": blob.numpy() for place, blob in enumerate(blobs)})
+        inputs = [f"i{place}" for place in range(len(blobs))]
+        outputs = [f"o{place}" for place in range(sum(len(it.outputs) for it in subjects))]
+        made = make_onnx(program, inputs, outputs, OPSET)
+        session = ENGINES[engine](made.model_proto.SerializeToString(), outputs)
+        tops = session(dict(zip(inputs, (blob.numpy() for blob in blobs), strict=True)))
     except Exception as error:  # of many classes
         if len(subjects) > 1:
-            return {name: problem for it in subjects for name, problem in run([it]).items()}
+            return {name: problem for it in subjects for name, problem in run([it], engine).items()}
         return {subjects[0].name: f"{type(error).__name__}: {str(error)[:300]}"}
     found = {}
     for it in subjects:
@@ -173,7 +184,7 @@ def run(subjects: Sequence[Subject]) -> dict[str, str]:
     return found
 
 
-def sweep(what: str, nets: Cases) -> None:
+def sweep(what: str, nets: Cases, engine: str) -> None:
     left, subjects = Counter[str](), list[Subject]()
     for each in nets:
         made = make_subject(*each)
@@ -183,7 +194,7 @@ def sweep(what: str, nets: Cases) -> None:
             left[made] += 1
     found: dict[str, str] = {}
     for start in range(0, len(subjects), TOGETHER):
-        part = run(subjects[start : start + TOGETHER])
+        part = run(subjects[start : start + TOGETHER], engine)
         for name, problem in part.items():
             if problem:
                 print(f"  {name}: {problem}", flush=True)
@@ -199,9 +210,12 @@ if __name__ == "__main__":
     parser.add_argument("--every", type=int, default=3)
     parser.add_argument("--start", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--engine", choices=ENGINES, default="onnxruntime")
     args = parser.parse_args()
     sets = (fork_layers(), golden_cases(), golden_layers())
-    sets += (random_layers(args.random, args.every, args.start),) if args.random else ()
+    if args.random:
+        names = ("random_layers", "random_nets")
+        sets += tuple(random_cases(args.random, args.every, args.start, name) for name in names)
     for what, nets in zip(SETS, sets, strict=False):
         if what in args.only:
-            sweep(what, nets)
+            sweep(what, nets, args.engine)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 
 import pytest
-from engine_sweep import Cases, Subject, fork_layers, golden_cases, golden_layers, make_subject, random_layers, run
+from engine_sweep import Cases, Subject, fork_layers, golden_cases, golden_layers, make_subject, random_cases, run
 from needs import needs_data
 
 pytestmark = [pytest.mark.needs_package(name) for name in ("onnxscript", "onnxruntime")]
@@ -29,4 +29,4 @@ def test_golden_cases() -> None:
 
 
 def test_random_cases() -> None:
-    assert agree(random_layers(needs_data("oracle/random"), EVERY_RANDOM, START)) > 4
+    assert agree(random_cases(needs_data("oracle/random"), EVERY_RANDOM, START)) > 4

@@ -29,8 +29,9 @@ SMALLEST = (
     layer("half", "Pooling", "x", more="pooling_param { kernel_size: 2 stride: 2 }"),
     layer("up", "Deconvolution", "half", more="convolution_param { num_output: 2 kernel_size: 2 stride: 2 }"),
     layer("crop", "Crop", "up x"),
+    layer("tiles", "Tile", "x", more="tile_param { axis: 0 tiles: 2 }"),
 )
-OUTPUTS = ("max", "mean", "expected", "places", "mask", "pyramid", "border", "crop")
+OUTPUTS = ("tiles", "max", "mean", "expected", "places", "mask", "pyramid", "border", "crop")
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +71,25 @@ def test_a_program_of_pytorch_takes_any_size_without_a_word(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_an_axis_that_a_layer_fixes_has_the_declared_size(tmp_path: Path, steps: int) -> None:
-    options = "recurrent_param { num_output: 5 weight_filler { type: 'xavier' } }"
-    net = make_net(
-        input_layer("data", steps, 2, 4), input_layer("cont", steps, 2), layer("l", "LSTM", "data cont", more=options)
-    )
-    program = trace(make_portable(net), ["l"], {}, find_sizes(net, ["data", "cont"]))
-    assert program.inputs == {"data": (steps, "data_1", 4), "cont": (steps, "data_1")}
-    data, cont = torch.randn(steps, 3, 4), torch.ones(steps, 3)
+    options = "recurrent_param { num_output: 5 expose_hidden: true weight_filler { type: 'xavier' } }"
+    shapes = {"data": (steps, 2, 4), "cont": (steps, 2), "h": (1, 2, 5)}
+    inputs = (input_layer(name, *shape) for name, shape in shapes.items())
+    net = make_net(*inputs, layer("l", "RNN", "data cont h", "l last", options))
+    program = trace(make_portable(net), ["l", "last"], {}, find_sizes(net, [*shapes]))
+    assert program.inputs == {"data": (steps, "data_1", 4), "cont": (steps, "data_1"), "h": (1, "data_1", 5)}
+    blobs = {"data": torch.randn(steps, 3, 4), "cont": torch.ones(steps, 3), "h": torch.randn(1, 3, 5)}
     write_program(program, tmp_path / "a.pt2", "{}")
-    (found,) = open_program(tmp_path / "a.pt2").run({"data": data.numpy(), "cont": cont.numpy()})
-    torch.testing.assert_close(torch.from_numpy(found), net({"data": data, "cont": cont})["l"].detach())
+    found = open_program(tmp_path / "a.pt2").run({name: blob.numpy() for name, blob in blobs.items()})
+    wanted = net(blobs)
+    for top, expected in zip(found, (wanted["l"], wanted["last"]), strict=True):
+        torch.testing.assert_close(torch.from_numpy(top), expected.detach())
+
+
+@pytest.mark.parametrize("images, named", [(3, (3, 1)), (1, ("N", "N"))])
+def test_images_that_a_layer_counts_are_not_free(images: int, named: tuple[int | str, int | str]) -> None:
+    crop = layer(
+        "crop", "Crop", "x y", more=f"crop_param {{ axis: 0 offset: {images - 1} offset: 0 offset: 0 offset: 1 }}"
+    )
+    net = make_net(input_layer("x", images, 2, 9, 9), input_layer("y", 1, 2, 4, 5), crop)
+    found = trace(make_portable(net), ["crop"], {}, find_sizes(net, ["x", "y"])).inputs
+    assert found == {"x": (named[0], 2, "H", "W"), "y": (named[1], 2, "y_2", "y_3")}

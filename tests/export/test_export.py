@@ -190,6 +190,28 @@ def test_outputs_come_in_the_order_asked_for(tmp_path: Path, capsys: pytest.Capt
     assert "gives score, N x 4 x H - 2 x W - 2, float32\ngives conv, N x 4 x H x W" in capsys.readouterr().out
 
 
+def test_names_that_python_has_and_outputs_that_are_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = save(
+        tmp_path,
+        *(input_layer("self", 1, 3, 8, 8), input_layer("unread", 2, 4), input_layer("x", 1, 3, 8, 8)),
+        layer("relu", "ReLU", "x", "x"),
+        layer("class", "Convolution", "self", "größe/1", "convolution_param { num_output: 2 kernel_size: 3 }"),
+        layer("sum", "Reduction", "größe/1"),
+        record=None,
+    )
+    assert export(tmp_path, "a.onnx") == 0
+    said = capsys.readouterr().out
+    assert "takes self, N x 3 x H x W, float32\ntakes x, N x 3 x H x W, float32\n" in said
+    assert "gives sum, one number, float32\ngives x_out, N x 3 x H x W" in said
+    blob = numbers(2, 3, 9, 8)
+    top, rectified = open_onnx(tmp_path / "a.onnx").run({"self": blob, "x": blob})
+    wanted = net.as_module("größe/1")(torch.from_numpy(blob)).sum()
+    close(top, wanted)
+    np.testing.assert_array_equal(rectified, np.maximum(blob, 0))
+    assert export(tmp_path, "a.onnx", "--outputs", "unread") == 1
+    assert "net 'small' computes nothing: its outputs, unread, are its inputs." in capsys.readouterr().err
+
+
 def test_weights_keep_caffes_names_also_beside_the_file_of_a_large_net(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -442,6 +464,25 @@ def test_a_file_whose_numbers_are_off_is_not_left(
     monkeypatch.setattr(program_file, "open_program", shift)
     assert export(tmp_path, "a.pt2", "--argmax") == 1
     assert "0.0000% of the classes are the same" in capsys.readouterr().err
+
+
+def test_what_an_engine_raises_is_told_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, *GREY)
+    before = sorted(tmp_path.iterdir())
+
+    def fail(path: Path) -> Engine:
+        try:
+            raise ValueError("\x1b[96mno such operator\x1b[0m.\nAnd so on")
+        except ValueError as error:
+            raise RuntimeError("The engine is lost") from error
+
+    monkeypatch.setattr(program_file, "open_program", fail)
+    assert export(tmp_path, "a.pt2") == 1
+    said = capsys.readouterr().err
+    assert "the engine fails on the file, and nothing was written: ValueError: no such operator. Try" in said
+    assert said.count("\n") == 1 and sorted(tmp_path.iterdir()) == before
 
 
 CANCELLING = (

@@ -35,6 +35,11 @@ def test_any_input_size_without_rebuilding() -> None:
         assert top.shape == (2, 2, (height + 1) // 2, (width + 1) // 2)
 
 
+def test_an_array_without_axes_has_none_in_the_net() -> None:
+    net = make_net(input_layer("scale"), layer("twice", "Power", "scale", more="power_param { scale: 2 }"))
+    assert net(scale=np.array(3, np.float32))["twice"].shape == ()
+
+
 def test_keep_and_inputs() -> None:
     net = make_net(DATA, conv("a", "data"), layer("r", "ReLU", "a", "a"), conv("b", "a"))
     randomise(net)
