@@ -114,20 +114,19 @@ def read_subject(
             "Use weights trained with this net, or the net they were trained with."
         )
     made_by = _made_by(path, file, mean, channel_order)
-    computed = _computed_outputs(net)  # (of a net that ends at `outputs`, too)
-    return Subject(net, file, made_by, tuple(outputs) or computed)
+    return Subject(net, file, made_by, _outputs(net, outputs))
 
 
-def _computed_outputs(net: Net) -> tuple[str, ...]:
-    """Return the outputs without the inputs that no layer reads; raise where none is left."""
+def _outputs(net: Net, wanted: Sequence[str]) -> tuple[str, ...]:
+    """Return the outputs to give: the wanted ones, by default all but inputs that no layer reads."""
     makers = {top: step.node.type for step in net.steps for top in step.tops}
-    outputs = tuple(name for name in net.graph.outputs if makers[name] != "Input")
-    if not outputs:
+    computed = tuple(name for name in net.graph.outputs if makers[name] != "Input")
+    if not computed:
         raise GraphError(
             f"net '{net.name}' computes nothing: its outputs, {', '.join(net.graph.outputs)}, are its inputs. "
             "Export a net with layers."
         )
-    return outputs
+    return tuple(wanted) or computed
 
 
 def _made_by(path: PathLike, weights: Path, mean: Sequence[float] | None, channel_order: str | None) -> Preprocessing:

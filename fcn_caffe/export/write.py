@@ -123,16 +123,8 @@ def export(
         if masks := mask_blobs(plain):  # with masks a rounding may move values: see `places`
             with tempfile.TemporaryDirectory(dir=place.parent) as folder:
                 witness = _write(trace(net, masks, types, taken), Path(folder) / place.name, {}, options, format)
-        proof = prove(
-            plain,
-            program,
-            engine,
-            taken,
-            made_by,
-            classes=options.argmax,
-            half=options.half,
-            witness=witness,
-        )
+        kinds = {"classes": options.argmax, "half": options.half}
+        proof = prove(plain, program, engine, taken, made_by, witness=witness, **kinds)
         files = [target.with_name(file.name) for file in sorted(place.parent.iterdir(), key=lambda file: file != place)]
     return Exported(files, program, proof)
 

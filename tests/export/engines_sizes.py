@@ -6,55 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_runs import ENGINES, compare, open_onnx_everywhere
-from helpers import input_layer, layer, make_net, narrow_net, randomise
+from helpers import input_layer, layer, make_net, narrow_net
 
 from fcn_caffe import Net
-from fcn_caffe.export.onnx_file import write_onnx
 from fcn_caffe.export.portable import make_portable
 from fcn_caffe.export.program import trace
 from fcn_caffe.export.program_file import open_program, write_program
 from fcn_caffe.export.sizes import find_sizes
 from fcn_caffe.net.rewrite.deploy_form import deploy_form
-
-# Declared so that every pool has one window, that the crop cuts nothing, and nothing is between the two copied rows.
-SMALLEST = (
-    input_layer("x", 1, 4, 2, 2),
-    layer("max", "Pooling", "x", more="pooling_param { kernel_size: 2 stride: 1 }"),
-    layer("mean", "Pooling", "x", more="pooling_param { pool: AVE kernel_size: 2 stride: 1 }"),
-    layer("expected", "Pooling", "x", more="pooling_param { pool: STOCHASTIC kernel_size: 2 stride: 1 }"),
-    layer("places", "Pooling", "x", "places mask", "pooling_param { kernel_size: 2 stride: 1 }"),
-    layer("pyramid", "SPP", "x", more="spp_param { pyramid_height: 2 }"),
-    layer("border", "BorderCopy", "x", more="border_copy_param { start: 0 end: 0 copies: 3 copies: 2 }"),
-    layer("half", "Pooling", "x", more="pooling_param { kernel_size: 2 stride: 2 }"),
-    layer("up", "Deconvolution", "half", more="convolution_param { num_output: 2 kernel_size: 2 stride: 2 }"),
-    layer("crop", "Crop", "up x"),
-    layer("tiles", "Tile", "x", more="tile_param { axis: 0 tiles: 2 }"),
-)
-OUTPUTS = ("tiles", "max", "mean", "expected", "places", "mask", "pyramid", "border", "crop")
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    net, folder = make_net(*SMALLEST), tmp_path_factory.mktemp("files")
-    randomise(net)
-    program = trace(make_portable(net), OUTPUTS, {}, find_sizes(net, ["x"]))
-    write_program(program, folder / "a.pt2", "{}")
-    write_onnx(program, folder / "a.onnx", {}, 18)
-    others = open_onnx_everywhere((folder / "a.onnx").read_bytes(), OUTPUTS)
-    return net, {ENGINES[0]: open_program(folder / "a.pt2").run, **others}
-
-
-@pytest.mark.needs_package("onnxscript")
-@pytest.mark.needs_package("onnxruntime")
-@pytest.mark.needs_package("openvino")
-@pytest.mark.needs_package("cv2")
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("size", [(1, 4, 2, 2), (2, 4, 2, 5), (1, 4, 6, 3), (3, 4, 7, 8)], ids=str)
-def test_each_engine_from_the_smallest_size_on(runs, engine, size):
-    net, engines = runs
-    x = torch.rand(size, generator=torch.Generator().manual_seed(0)) + 0.1
-    assert compare(net, {engine: engines[engine]}, {"x": x}, OUTPUTS) == {engine: ""}
 
 
 def test_a_program_of_pytorch_takes_any_size_without_a_word(tmp_path: Path) -> None:
