@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -117,6 +118,8 @@ def export(
     program = trace(net, subject.outputs, types, taken)
     plain = subject.net.as_module(subject.outputs).net  # without inputs that no layer reads
     facts = subject.facts() | ({"input": "RGB photographs, uint8"} if options.preprocess else {})
+    for package in FORMATS[target.suffix.lower()][1]:
+        importlib.import_module(package)  # now: a signal during an import ends at once, and would leave the folder
     with engine_errors(subject.net.name), atomic_files(target) as place:
         engine = _write(program, place, facts, options, format)
         witness = None
