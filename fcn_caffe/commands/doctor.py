@@ -16,6 +16,7 @@ from fcn_caffe.commands._options import (
     positive,
     use_reading_options,
 )
+from fcn_caffe.errors import DataError
 
 IMAGES = 4  # whose labels are looked at
 
@@ -43,7 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fcn_caffe.doctor import ERROR, examine
     from fcn_caffe.doctor.fix import fix_crops
     from fcn_caffe.doctor.structure import CROP_OFFSET
+    from fcn_caffe.doctor.subject import read_subject
 
+    if arguments.fix and read_subject(arguments.file).settings is not None:
+        raise DataError(f"--fix writes a net, and {arguments.file} is a solver. Give its net.")
     examination = examine(arguments.file, arguments.weights, size=arguments.size, images=arguments.images)
     print(json.dumps(examination.record(), indent=2, ensure_ascii=False) if arguments.json else examination)
     if not arguments.fix:

@@ -220,6 +220,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     refuse_same([target], [arguments.net, arguments.map, arguments.check or None])
     form, wanted = format_of(source), format_to_write(target)
     check_place(target)
+    if arguments.scale is not None and arguments.scale <= 0:
+        raise DataError(f"--scale {arguments.scale:g}: all inputs would be 0, or turned round. Give a number above 0.")
     if arguments.stage and not arguments.net:
         raise DataError("--stage is of a net: give --net too, or leave --stage out.")
     for option in ("map", "check"):

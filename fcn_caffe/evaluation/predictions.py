@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from fcn_caffe.data.readers.image_files import FolderIndex
 from fcn_caffe.errors import DataError
 from fcn_caffe.evaluation.score import data_layer
 from fcn_caffe.host import pictures
@@ -33,7 +34,8 @@ class PredictionWriter:
         folder: where to write.
         only: the classes to choose from, see score_heads.
     Raises:
-        DataError: a head has more classes than a palette, or a name leads out of the folder.
+        DataError: a head has more classes than a palette, a name leads out of the folder, or the net reads its images
+            or labels there.
     """
 
     def __init__(
@@ -43,6 +45,10 @@ class PredictionWriter:
         self.folders = {head: Path(folder, head) if len(heads) > 1 else Path(folder) for head in heads}
         self.source: Any = data_layer(net)
         self.written = 0
+        taken = {os.path.realpath(path) for path in self.folders.values()}
+        for index in getattr(self.source, "__dict__", {}).values():
+            if isinstance(index, FolderIndex) and os.path.realpath(index.folder) in taken:
+                raise DataError(f"{index.folder}: has the {index.what}s that the net reads. Give another folder.")
         for head in heads:
             if net.blob_shapes[head][1] > MOST_CLASSES:
                 raise DataError(f"score blob '{head}' has {net.blob_shapes[head][1]} classes: a palette PNG holds 255.")

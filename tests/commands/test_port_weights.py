@@ -134,6 +134,8 @@ def test_over_the_input(tmp_path: Path) -> None:
         ("b.npz", ["--net", "none.prototxt"], "none of its layers is in none.prototxt."),
         ("b.npz", ["--mean", "1", "b"], "--mean 1 b: wanted numbers, or one mean file."),
         ("b.npz", ["--mean", "none.binaryproto"], "none.binaryproto"),
+        ("b.npz", ["--scale", "0"], "--scale 0: all inputs would be 0, or turned round. Give a number above 0."),
+        ("b.npz", ["--stage", "deploy"], "--stage is of a net: give --net too, or leave --stage out."),
     ],
 )
 def test_refusals_write_nothing(

@@ -85,3 +85,12 @@ def test_what_it_refuses(tmp_path: Path) -> None:
     with pytest.raises(PrototxtError):
         fix_crops(source, target)
     assert not target.exists()
+
+
+def test_a_solver_is_no_net_to_fix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net, solver = tmp_path / "net.prototxt", tmp_path / "solver.prototxt"
+    net.write_text(UP % "")
+    solver.write_text(f'net: "{net}" base_lr: 1 lr_policy: "fixed"')
+    assert main([str(solver), "--fix", str(tmp_path / "out")]) == 1
+    assert f"--fix writes a net, and {solver} is a solver. Give its net." in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

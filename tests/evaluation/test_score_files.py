@@ -2,6 +2,7 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ from PIL import Image
 
 from fcn_caffe import TEST, Net
 from fcn_caffe.commands.score import main
+from fcn_caffe.data.readers.image_files import FolderIndex
 from fcn_caffe.data.sets.shapes_scenes import CLASSES
 from fcn_caffe.data.sets.siftflow_layers import SCENES
 from fcn_caffe.errors import DataError
+from fcn_caffe.evaluation import predictions
 from fcn_caffe.evaluation.confusion_picture import ABSENT, LEAST, MOST, draw_confusion
 from fcn_caffe.evaluation.metrics import ConfusionMatrix
-from fcn_caffe.evaluation.predictions import VOC_LAYOUT
+from fcn_caffe.evaluation.predictions import VOC_LAYOUT, PredictionWriter
 from fcn_caffe.evaluation.score import score_heads, score_net
 from fcn_caffe.weights.transfer import net_weights, save_weights
 
@@ -245,3 +248,15 @@ def test_some_classes_as_a_task_of_their_own(shapes, tmp_path, capsys):
     for wrong in ([6], [1, 1], []):
         with pytest.raises(DataError, match="classes to score alone"):
             score_heads(net, only=wrong)
+
+
+def test_answers_do_not_replace_the_labels(tmp_path, monkeypatch):
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "link").symlink_to("labels")
+    source = SimpleNamespace(labels=FolderIndex(tmp_path / "labels", what="label"))
+    monkeypatch.setattr(predictions, "data_layer", lambda net: source)
+    net = SimpleNamespace(blob_shapes={"score": (1, 3, 4, 4)})
+    for place in ("labels", "link"):
+        with pytest.raises(DataError, match=r"labels: has the labels that the net reads\."):
+            PredictionWriter(net, ["score"], tmp_path / place)
+    assert PredictionWriter(net, ["score"], tmp_path / "answers").written == 0
