@@ -8,6 +8,7 @@ import tarfile
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ from PIL import EpsImagePlugin, Image
 
 from fcn_caffe import DataError, FcnCaffeError
 from fcn_caffe.data.layers.hdf5_data import read_data_sets
-from fcn_caffe.data.own import label_check
 from fcn_caffe.data.own.classes import read_class_file
 from fcn_caffe.data.own.formats import read_source
 from fcn_caffe.data.own.formats.label_files import by_value
@@ -34,7 +34,7 @@ from fcn_caffe.data.readers import labels
 from fcn_caffe.data.readers.frames import read_pages
 from fcn_caffe.data.readers.image_files import image_size, read_image, read_index_image
 from fcn_caffe.data.readers.image_list import read_image_list
-from fcn_caffe.data.readers.labels import LabelMap, read_classes, read_colors
+from fcn_caffe.data.readers.labels import LabelMap, read_classes, read_colors, read_label
 from fcn_caffe.data.readers.opencv_images import read_image_bgr
 from fcn_caffe.data.sets.pascalcontext_layers import read_names
 from fcn_caffe.data.sets.reference_layer import read_mat
@@ -341,7 +341,8 @@ def test_what_a_picture_may_declare_depends_on_how_it_is_read(tmp_path: Path) ->
     """A label of a byte takes three a pixel while it is read, a photograph up to fourteen."""
     label = flat(tmp_path / "a.tif", 7000, 6000, mode="1", compression="group4")
     assert read_index_image(label).shape == (6000, 7000)
-    for read in (read_image, read_image_bgr, lambda path: next(read_pages(path))):
+    mapped = partial(read_label, mapping=LabelMap({0: 1})), partial(by_value, table={0: 1})
+    for read in (read_image, read_image_bgr, lambda path: next(read_pages(path)), *mapped):
         with pytest.raises(DataError, match=r"a\.tif: .*declares 7000x6000 pixels in a file of 1,\d+ bytes"):
             read(label)
 
@@ -378,7 +379,6 @@ def test_a_label_takes_no_copies_of_64_bits(tmp_path: Path) -> None:
 def test_values_are_counted_and_mapped_in_strips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     label = np.random.default_rng(0).integers(0, 5, (31, 7), np.uint8)
     Image.fromarray(label).save(tmp_path / "a.png")
-    monkeypatch.setattr(label_check, "_STRIP", 20)
     monkeypatch.setattr(labels, "_STRIP", 20)
     counts = look(Pair("a", tmp_path / "a.png", tmp_path / "a.png")).counts
     assert list(counts.items()) == list(enumerate(np.bincount(label.ravel()).tolist()))

@@ -16,13 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fcn_caffe.data.readers.image_files import Integers, image_size, read_image, read_index_image
-from fcn_caffe.data.readers.labels import LabelMap
+from fcn_caffe.data.readers.labels import LabelMap, strips
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.pictures import VOID_COLOUR, palette
 
 __all__ = ["FileReport", "LabelReport", "Pair", "bgr_mean", "check_folder", "look", "suggest_mapping"]
 
-_STRIP = 1 << 20  # pixels whose values are counted at once
 MOST_COLOURS = 256  # an image with more colours is no label image: JPEG, or smoothed edges
 
 
@@ -109,7 +108,7 @@ def look(pair: Pair, mapping: LabelMap | None = None) -> FileReport:
     Raises:
         DataError: naming the file, also for a size that differs.
     """
-    label = read_index_image(pair.label, colours=bool(mapping and mapping.colours))
+    label = read_index_image(pair.label, colours=bool(mapping and mapping.colours), mapped=mapping is not None)
     if mapping is not None:
         label = mapping.apply(label, pair.label)
     coloured = label.ndim == 3
@@ -132,9 +131,8 @@ def _count_values(label: Integers, path: Path) -> dict[int, int]:
     """
     found: Counter[int] = Counter()
     coloured = label.ndim == 3
-    rows = max(1, _STRIP // max(1, label.shape[1]))
-    for top in range(0, label.shape[0], rows):
-        code = label[top : top + rows].astype(np.int32)
+    for rows in strips(label):
+        code = label[rows].astype(np.int32)
         if coloured:
             code = (code[:, :, 0] << 16) | (code[:, :, 1] << 8) | code[:, :, 2]
         values, counts = np.unique(code, return_counts=True)

@@ -201,16 +201,21 @@ def upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image) if turned else image
 
 
-def read_index_image(path: str | os.PathLike[str], *, colours: bool = False) -> Integers:
+def read_index_image(path: str | os.PathLike[str], *, colours: bool = False, mapped: bool = False) -> Integers:
     """Read a label image without changing its numbers.
 
     Shapes: (H, W) of class indices for palette, grey (8 or 16 bits) and 1-bit images; (H, W, 3) uint8 for RGB, which is
-    colour-coded and needs a mapping. With `colours`, palette images come as their colours too.
+    colour-coded and needs a mapping.
+
+    Args:
+        path: The file.
+        colours: Whether palette images come as their colours too.
+        mapped: Whether the numbers become others, which take as much memory as colours.
 
     Raises:
         DataError: naming the file.
     """
-    with opened_image(path, in_colours=colours) as image:
+    with opened_image(path, in_colours=colours or mapped) as image:
         image.load()
         if image.mode in ("RGBA", "CMYK", "YCbCr", "HSV", "LAB") or (colours and image.mode in ("P", "PA")):
             array = np.asarray(image.convert("RGB"))

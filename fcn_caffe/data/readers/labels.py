@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -25,9 +26,10 @@ __all__ = [
     "read_label",
     "read_palette",
     "read_rules",
+    "strips",
 ]
 
-_STRIP = 1 << 20  # pixels that are mapped at once
+_STRIP = 1 << 20  # pixels
 _WITHOUT_RULE = "has no rule in the label mapping. Add one, to a class or to the void."
 
 
@@ -46,6 +48,13 @@ def noted_color(line: str) -> tuple[int, int, int] | None:
     """Return the three numbers that a line of a class card has behind `#`; None where something else is there."""
     match = re.fullmatch(r"[^#]*#\s*(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3})\s*", line)
     return None if match is None else (int(match[1]), int(match[2]), int(match[3]))
+
+
+def strips(label: Integers) -> Iterator[slice]:
+    """Yield the rows of a label image, some at a time, so that what is made of them meanwhile stays small."""
+    count = max(1, _STRIP // max(1, label.shape[1]))
+    for top in range(0, label.shape[0], count):
+        yield slice(top, top + count)
 
 
 class LabelMap:
@@ -114,16 +123,15 @@ class LabelMap:
         if label.ndim == 3 and not self.colours:
             raise DataError(f"{path}: is colour-coded, and the mapping has rules for grey values only.")
         mapped = np.empty(label.shape[:2], np.int32)
-        rows = max(1, _STRIP // max(1, label.shape[1]))
         worst, pixels = 0, 0  # the first value without a rule, and how many pixels have none
-        for top in range(0, label.shape[0], rows):
-            code = self._codes(label[top : top + rows])
+        for rows in strips(label):
+            code = self._codes(label[rows])
             place = np.searchsorted(self._from, code).clip(max=len(self._from) - 1)
             unknown = self._from[place] != code
             if unknown.any():
                 worst = worst if pixels else int(code[unknown][0])
                 pixels += int(unknown.sum())
-            mapped[top : top + rows] = self._to[place]
+            mapped[rows] = self._to[place]
         if pixels:
             shown = f"colour {worst >> 16} {(worst >> 8) & 255} {worst & 255}" if self.colours else f"value {worst}"
             raise DataError(f"{path}: {shown} ({pixels} pixels) {unknown_is}")
@@ -143,7 +151,7 @@ def read_label(path: str | os.PathLike[str], mapping: LabelMap | None = None) ->
     Raises:
         DataError: naming the file, for a colour-coded image without a mapping too.
     """
-    label = read_index_image(path, colours=bool(mapping and mapping.colours))
+    label = read_index_image(path, colours=bool(mapping and mapping.colours), mapped=mapping is not None)
     if mapping is not None:
         return mapping.apply(label, path)
     if label.ndim != 2:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fcn_caffe.data.own.formats.source import VOID, Colour, Label, Reading, Sample, Source
 from fcn_caffe.data.readers.image_files import read_index_image
-from fcn_caffe.data.readers.labels import LabelMap
+from fcn_caffe.data.readers.labels import LabelMap, strips
 from fcn_caffe.errors import DataError
 
 __all__ = ["add_pairs", "by_colour", "by_value"]
@@ -22,7 +22,7 @@ def by_value(path: Path, table: Mapping[int, int]) -> Label:
     Raises:
         DataError: It has colours, or a value that the table lacks.
     """
-    values = read_index_image(path)
+    values = read_index_image(path, mapped=True)
     if values.ndim != 2:
         raise DataError(f"{path}: is colour-coded, expected one value a pixel. Take the files of label values.")
     beyond = max(table) + 1  # what values that are larger become, and what is negative finds from the end
@@ -30,7 +30,9 @@ def by_value(path: Path, table: Mapping[int, int]) -> Label:
     for value, index in table.items():
         if value >= 0:
             lookup[value] = index
-    label: Label = lookup[values.astype(np.int32).clip(-1, beyond)]
+    label: Label = np.empty(values.shape, np.int32)
+    for rows in strips(values):
+        label[rows] = lookup[values[rows].astype(np.int32).clip(-1, beyond)]
     unknown = label < VOID
     if unknown.any():
         raise DataError(
