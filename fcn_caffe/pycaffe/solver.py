@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -82,6 +82,7 @@ class _FaceSolver(CoreSolver):
 
     def apply_update(self) -> None:
         """Change the weights by their diffs, at the rate of this iteration; the diffs then are what was taken away."""
+        self._follow_net()
         self.rate = self.learning_rate(self.iter)
         self._apply_update()
 
@@ -212,6 +213,12 @@ class Solver:
         assert callable(on_start)
         self._core.on_start.append(on_start)
         self._core.on_gradients.append(on_gradients_ready)
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:  # noqa: ANN401 (as object has it)
+        raise TypeError(
+            "a caffe solver is neither copied nor pickled, as in pycaffe. Write a snapshot, solver.snapshot(), and "
+            "restore it in another solver."
+        )
 
     def share_weights(self, net: Net) -> None:
         """Let another net use this solver's parameters in the layers of the same name."""

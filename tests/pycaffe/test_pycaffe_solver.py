@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -247,3 +248,14 @@ def test_display_lines_come_from_the_blobs(tmp_path: Path, caplog: pytest.LogCap
     lines = [record.getMessage() for record in caplog.records]
     assert sum("Train net output #0: loss = " in line for line in lines) == 2
     assert lines[-1] == "Optimization Done." and lines[-2].startswith("Iteration 4, loss = ")
+
+
+def test_solvers_that_share_weights_train_one_set(tmp_path: Path) -> None:
+    first, second = make(tmp_path), make(tmp_path)
+    second.share_weights(first.net)
+    before = second.net.params["ip"][0].data.copy()
+    first.step(1)
+    assert np.array_equal(first.net.params["ip"][0].data, second.net.params["ip"][0].data)
+    assert not np.array_equal(before, second.net.params["ip"][0].data)
+    with pytest.raises(TypeError, match="a caffe solver is neither copied nor pickled"):
+        copy.deepcopy(first)

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import torch
 import training_run
+from torch import Tensor
 
 from fcn_caffe import FcnCaffeError, LayerError, SolverError
+from fcn_caffe.net import LearnableParam
 from fcn_caffe.proto import caffe_pb2, parse_text
-from fcn_caffe.training.solver import Solver, read_solver
+from fcn_caffe.training.solver import Solver, read_solver, snapshot
 from fcn_caffe.weights.transfer import save_weights
 
 # -- states and sources ------------------------------------------------------------------------------------------
@@ -329,12 +331,32 @@ def test_a_solver_is_made_from_nothing_but_a_solver() -> None:
         Solver(caffe_pb2.NetParameter())  # type: ignore[arg-type]
 
 
-def test_a_blob_that_was_replaced_is_not_trained_in_silence(tmp_path: Path) -> None:
-    solver = training_run.solver(tmp_path)
+def replace_blob(solver: Solver, value: Tensor | None = None) -> LearnableParam:
+    """Put another blob in the place of the first; return that as it was."""
     owner = solver.net.learnable_params[0]
     layer = solver.net.layer(owner.layer)
-    setattr(layer, layer.blob_names[owner.index], torch.nn.Parameter(torch.zeros_like(owner.blob)))
-    with pytest.raises(SolverError, match=f"blob 0 of layer '{owner.layer}' was replaced after the solver was made"):
+    blob = owner.blob.detach().clone() if value is None else value
+    setattr(layer, layer.blob_names[owner.index], torch.nn.Parameter(blob))
+    return owner
+
+
+def test_a_blob_that_was_replaced_is_trained_with_its_history(tmp_path: Path) -> None:
+    plain, solver = training_run.solver(tmp_path), training_run.solver(tmp_path)
+    solver.net.load_state_dict(plain.net.state_dict())
+    for one in (plain, solver):
+        snapshot.seed(1)
+        one.step(1)
+        old = replace_blob(one) if one is solver else None
+        one.step(1)
+    pairs = zip(plain.net.learnable_params, solver.net.learnable_params, strict=True)
+    assert all(torch.equal(one.blob, other.blob) for one, other in pairs)
+    assert old is not None and solver.net.learnable_params[0].blob is not old.blob
+
+
+def test_a_blob_of_another_shape_is_not_trained(tmp_path: Path) -> None:
+    solver = training_run.solver(tmp_path)
+    replace_blob(solver, torch.zeros(7))
+    with pytest.raises(SolverError, match="was replaced by one of 7: make a new solver"):
         solver.step(1)
 
 

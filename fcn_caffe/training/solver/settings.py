@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -18,7 +18,6 @@ from fcn_caffe.host.ranks import Ranks
 from fcn_caffe.host.text import did_you_mean, show
 from fcn_caffe.net.demand import Demand, training_demand
 from fcn_caffe.net.net import Net
-from fcn_caffe.net.parameters import LearnableParam
 from fcn_caffe.net.training_runner import Segment, Thrift, cut_segments
 from fcn_caffe.proto import caffe_pb2, read_text
 from fcn_caffe.proto.phases import TEST, TRAIN
@@ -310,16 +309,6 @@ class Settings:
             )
         except SolverError as error:
             raise error.named(self.place) from None
-
-    def refuse_replaced(self, learnable: Iterable[LearnableParam], rule: UpdateRule) -> None:
-        """Raise SolverError where a blob of the net is not the one that the rule was made for: it would not learn."""
-        known = {id(param) for param in rule.parameters()}
-        for item in learnable:
-            if item.lr_mult and id(item.blob) not in known:
-                raise self.error(
-                    f"blob {item.index} of layer '{item.layer}' was replaced after the solver was made, which trains "
-                    "the old one. Write into the blob (with torch.no_grad(): blob.copy_(…)), or make the solver anew."
-                )
 
     def share_history(self, rule: UpdateRule, ranks: Ranks) -> SharedHistory:
         """Share the histories of a rule out over the processes; say how much each keeps.

@@ -20,6 +20,7 @@ from fcn_caffe.host.paths import PathLike, Paths
 from fcn_caffe.host.ranks import ALONE, Ranks
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.own_passes import in_order, own_passes
+from fcn_caffe.net.parameters import LearnableParam
 from fcn_caffe.net.rewrite.ready import tuned_net
 from fcn_caffe.net.turns import training_alone
 from fcn_caffe.proto import caffe_pb2
@@ -133,6 +134,7 @@ class Solver:
         self._checkpoint, self._is_fast = checkpoint, fast
         self._be_thrifty(amp)
         self.optimizer = settings.update_rule(self.net)
+        self._trained = self.net.learnable_params
         self._shared = settings.share_history(self.optimizer, ranks) if shard_history else None
         self.test_nets: list[Net] = [rewrite(net) for net in settings.test_nets(self.device, counts)]
         for test_net in self.test_nets:
@@ -284,10 +286,23 @@ class Solver:
     def _step(self, count: int) -> deque[float]:
         self.choose_ways()
         self._join()
-        learnable = self.net.learnable_params
-        self._settings.refuse_replaced(learnable, self.optimizer)
-        with training_alone((item.blob for item in learnable), self.net.name):
+        with training_alone((item.blob for item in self._follow_net()), self.net.name):
             return self._step_alone(count)
+
+    def _follow_net(self) -> list[LearnableParam]:
+        """Train the blobs that the net has now, and return them: `share_with` and PyTorch may have put others in."""
+        learnable = self.net.learnable_params
+        pairs = zip(self._trained, learnable, strict=True)
+        others = {id(old.blob): new.blob for old, new in pairs if old.blob is not new.blob}
+        if others:
+            if self._shared is not None:
+                raise self._settings.error(
+                    "blobs of the net were replaced after its history was shared out. Write into the blobs, or make "
+                    "the solver anew."
+                )
+            self.optimizer.follow(others)
+            self._trained = learnable
+        return learnable
 
     def _step_alone(self, count: int) -> deque[float]:
         self._requests.agree()
@@ -489,6 +504,7 @@ class Solver:
         Raises:
             SolverError: the snapshot cannot be written.
         """
+        self._follow_net()
         prefix = self._settings.snapshot_prefix
         hdf5 = self.param.snapshot_format == caffe_pb2.SolverParameter.HDF5
         model, _, state = snapshot.snapshot_paths(prefix, self.iter, hdf5)
@@ -519,6 +535,7 @@ class Solver:
         Raises:
             SolverError, WeightsError: the state cannot be read or does not fit; nothing has changed.
         """
+        self._follow_net()
         path = self._settings.paths.from_root(path)
         saved = snapshot.read(path, self.net, self.optimizer, self._settings.paths)
         own = None if self._shared is None else self._shared.own

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from fcn_caffe.errors import SolverError
+from fcn_caffe.host.text import show
 
 _log = logging.getLogger("fcn_caffe.solver")
 
@@ -98,6 +99,25 @@ class UpdateRule(torch.optim.Optimizer):
             state["history"] = [torch.zeros_like(param, requires_grad=False) for _ in range(self.histories)]
         histories: Tensors = state["history"]
         return histories
+
+    def follow(self, others: Mapping[int, Tensor]) -> None:
+        """Go on with other tensors in the place of some, by the id of the old one; histories stay.
+
+        Raises:
+            SolverError: a tensor is of another shape than the one before.
+        """
+        for old in self.parameters():
+            if (new := others.get(id(old))) is not None and new.shape != old.shape:
+                raise SolverError(
+                    f"a blob of {show(old.shape)} was replaced by one of {show(new.shape)}: make a new solver."
+                )
+        for group in self.param_groups:
+            for index, old in enumerate(group["params"]):
+                new = others.get(id(old), old)
+                if new is not old:
+                    group["params"][index] = new
+                    if old in self.state:
+                        self.state[new] = self.state.pop(old)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
