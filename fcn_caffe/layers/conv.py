@@ -314,4 +314,4 @@ class Im2col(_WindowLayer):
         taps = taps_of(self.kernel, self.stride, self.dilation, sizes)
         # ... x C x taps x h x w -> ... x (C taps) x h x w
         rows = torch.stack([at_end(padded, place) for _, place in taps], first)
-        return rows.reshape(*lead, -1, *sizes)
+        return rows.reshape(*lead, self.channels * prod(self.kernel), *sizes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -253,7 +255,7 @@ class SPP(Layer):
         pools = self._levels(bottoms[0])
         if len(pools) == 1:
             return pools[0].infer(bottoms[0])[0]
-        sizes = [pool.infer(bottoms[0])[0][0].numel() for pool in pools]
+        sizes = [prod(pool.infer(bottoms[0])[0].shape[1:]) for pool in pools]
         return of_shape(bottoms[0].shape[0], sum(sizes))
 
     def forward(self, bottom: Tensor) -> Tensor:

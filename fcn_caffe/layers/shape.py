@@ -121,10 +121,12 @@ class Reshape(Layer):
                 size = bottom.shape[self.start + position]
             sizes.append(size)
         if -1 in sizes:
-            known = prod([size for size in sizes if size != -1])
-            if known == 0 or prod(middle) % known:
-                raise self.error(f"cannot infer -1 in {self.wanted}: {prod(middle)} values do not divide by {known}.")
-            sizes[sizes.index(-1)] = prod(middle) // known
+            values, known = prod(middle), prod([size for size in sizes if size != -1])
+            if known == 0:  # an axis without elements is copied: the others say
+                values, known = (prod([size or 1 for size in part if size != -1]) for part in (middle, sizes))
+            if values % known:
+                raise self.error(f"cannot infer -1 in {self.wanted}: {values} values do not divide by {known}.")
+            sizes[sizes.index(-1)] = values // known
         if prod(sizes) != prod(middle):
             raise self.error(
                 f"shape {show(sizes)} does not hold the {prod(middle)} values of {show(middle)}. "

@@ -450,10 +450,16 @@ def test_an_automatic_top_cannot_be_read() -> None:
         ("HingeLoss", [(0, 3), (0, 1)], ()),
         ("MultinomialLogisticLoss", [(0, 3), (0, 1)], ()),
         ("ContrastiveLoss", [(0, 3), (0, 3), (0, 1)], ()),
+        ("Im2col convolution_param { kernel_size: 2 }", [(0, 3, 4, 4)], (0, 12, 3, 3)),
+        ("SPP spp_param { pyramid_height: 2 }", [(0, 3, 4, 4)], (0, 15)),
+        ("ShuffleChannel shuffle_channel_param { group: 2 }", [(0, 4, 2, 2)], (0, 4, 2, 2)),
+        ("Reshape reshape_param { shape { dim: 0 dim: 2 dim: -1 } }", [(0, 8)], (0, 2, 4)),
+        ("Reshape reshape_param { shape { dim: -1 dim: 8 } }", [(0, 8)], (0, 8)),
     ],
 )
 def test_a_batch_of_nothing_runs(type: str, shapes: list[tuple[int, ...]], top: tuple[int, ...]) -> None:
-    assert give(one_layer(type, *shapes), *(torch.zeros(shape) for shape in shapes)).shape == top
+    type, _, options = type.partition(" ")
+    assert give(one_layer(type, *shapes, options=options), *(torch.zeros(shape) for shape in shapes)).shape == top
 
 
 @pytest.mark.parametrize(

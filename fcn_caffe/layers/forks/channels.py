@@ -59,4 +59,6 @@ class ShuffleChannel(SameShapeLayer):
 
     def forward(self, bottom: Tensor) -> Tensor:
         lead, rest = bottom.shape[0], bottom.shape[2:]
-        return bottom.reshape(lead, self.group, -1, *rest).transpose(1, 2).reshape(bottom.shape)
+        return (
+            bottom.reshape(lead, self.group, bottom.shape[1] // self.group, *rest).transpose(1, 2).reshape(bottom.shape)
+        )

@@ -133,8 +133,7 @@ class Solver:
         self.net: Net = rewrite(settings.train_net(self.device, counts))
         self._checkpoint, self._is_fast = checkpoint, fast
         self._be_thrifty(amp)
-        self.optimizer = settings.update_rule(self.net)
-        self._trained = self.net.learnable_params
+        self.optimizer, self._trained = settings.update_rule(self.net), self.net.learnable_params
         self._shared = settings.share_history(self.optimizer, ranks) if shard_history else None
         self.test_nets: list[Net] = [rewrite(net) for net in settings.test_nets(self.device, counts)]
         for test_net in self.test_nets:
