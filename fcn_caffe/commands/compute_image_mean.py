@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -78,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if arguments.output_file:
         check_place(arguments.output_file)
-        if Path(arguments.output_file).resolve().is_relative_to(Path(arguments.input_db).resolve()):
+        real, database = (Path(os.path.realpath(path)) for path in (arguments.output_file, arguments.input_db))
+        if real.is_relative_to(database):
             raise DataError(f"{arguments.output_file}: lies in the database. Give another place.")
     mean = mean_image(arguments.input_db, arguments.backend)
     if arguments.output_file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,7 +91,7 @@ def _depth_files(arguments: argparse.Namespace) -> list[Path]:
     paths = sorted(arguments.depth.glob("*.png")) if arguments.depth.is_dir() else [arguments.depth]
     if not paths:
         raise DataError(f"{arguments.depth}: has no PNGs.")
-    if arguments.out.resolve() == arguments.depth.resolve():
+    if os.path.realpath(arguments.out) == os.path.realpath(arguments.depth):
         raise DataError(f"{arguments.out}: is the depth itself, which HHA would replace. Write it elsewhere.")
     return paths
 

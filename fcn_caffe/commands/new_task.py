@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _task_name(arguments: argparse.Namespace) -> str:
-    place: Path = (arguments.annotations or arguments.images).resolve()
+    place = Path(os.path.realpath(arguments.annotations or arguments.images))
     if place.is_file() or place.name in ("images", "img", "annotations"):
         place = place.parent.parent if place.parent.name == "annotations" else place.parent
     name = str(arguments.name or place.name)

@@ -119,7 +119,7 @@ def find_files(
             found.append(_image_file(place, place.stem, frames))
             continue
         if recursive:
-            paths = _walk(place, suffixes, [folder.resolve() for folder in leave_out])
+            paths = _walk(place, suffixes, [Path(os.path.realpath(folder)) for folder in leave_out])
         else:
             paths = [path for path in sorted(place.iterdir()) if path.suffix.lower() in suffixes and path.is_file()]
         if not paths:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import shlex
 from pathlib import Path
 
@@ -100,6 +101,29 @@ def test_a_mean_is_not_written_into_the_database(
     assert compute_image_mean.main(["db", out]) == 1
     assert f"{out}: lies in the database. Give another place." in capsys.readouterr().err
     assert Path("db/data.mdb").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "new_task --images LOOP --labels LOOP",
+        "new_task --images I --labels L --out LOOP",
+        "new_task --images I --labels L --out LOOP/task",
+        "compute_image_mean LOOP OUT",
+        "hha LOOP OUT.png",
+        "infer LOOP --net NET --weights W --out LOOP",
+        "convolutionalize NET W LOOP OUT.npz",
+    ],
+)
+def test_a_link_that_leads_to_itself(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("LOOP").symlink_to("LOOP")
+    name, *words = line.split()
+    assert importlib.import_module(f"fcn_caffe.commands.{name}").main(words) == 1
+    assert re.match(r"error: \S*LOOP", capsys.readouterr().err)
+    assert [path.name for path in tmp_path.iterdir()] == ["LOOP"]
 
 
 def test_a_text_may_be_empty() -> None:

@@ -31,12 +31,12 @@ def check_out(out: Path, force: bool, sources: list[Path]) -> None:
     Raises:
         DataError: There is a task, and no --force; or something that is no task, or that is read.
     """
-    clear_leftovers(out.resolve().parent)  # an older task comes back that a killed run was replacing
+    clear_leftovers(Path(os.path.realpath(out)).parent)  # an older task comes back that a killed run was replacing
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file. Give another --out.")
     # A suggested mapping is there from a run that was refused: it alone makes no task.
     present = [name for name in WRITTEN if (out / name).exists() and name != "mapping.txt"]
-    real = out.resolve()
+    real = Path(os.path.realpath(out))
     for source in sources:
         if source.resolve().is_relative_to(real):
             raise DataError(f"{out}: holds {source}, which is read. Give another --out.")
@@ -55,7 +55,7 @@ def staged(out: Path) -> Iterator[Path]:
     Raises:
         DataError: Nothing can be written there.
     """
-    folder = out.resolve()
+    folder = Path(os.path.realpath(out))
     try:
         made = make_folders(folder.parent)
     except OSError as error:
