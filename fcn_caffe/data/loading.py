@@ -61,7 +61,9 @@ class Loaders:
                 self._processes.append(process)
         except OSError as error:
             self.close()
-            raise DataError(f"{who}: a loading process does not start ({error}). Set workers to 0.") from error
+            raise DataError(
+                f"{who}: a loading process does not start ({error}). Set workers to 0, or raise the limit."
+            ) from error
 
     def load(self, requests: Iterable[Request], ahead: int) -> Iterator[list[Array]]:
         """Yield the samples of requests in their order; `ahead` of them are asked for before the first is taken.

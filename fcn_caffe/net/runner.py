@@ -32,6 +32,7 @@ Blob = Tensor | npt.NDArray[np.generic]
 FAILURES = (RuntimeError, ValueError, IndexError, TypeError, ArithmeticError, MemoryError)
 # By what PyTorch says: what to do.
 _CURES = (
+    (re.compile("^vmap: "), "Leave out vmap: a net takes all items of a batch at once"),
     (
         re.compile("type .*be the same|same d|not implemented for '|expected scalar type|output dtype|Type promo"),
         "Give inputs of the net's own type: x.float(), or net.to(x.dtype)",

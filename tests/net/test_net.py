@@ -393,6 +393,12 @@ def test_arguments_that_make_no_net(options: Any, message: str) -> None:
         make_net(DATA, **options)
 
 
+def test_vmap_over_what_looks_at_numbers_is_told() -> None:
+    module = make_net(DATA, layer("p", "Pooling", "data", more="pooling_param { kernel_size: 2 }")).as_module("p")
+    with pytest.raises(LayerError, match=r"vmap.* Leave out vmap: a net takes all items of a batch at once\.$"):
+        torch.vmap(module)(torch.zeros(2, 1, 3, 8, 8))
+
+
 def test_a_net_is_made_from_nothing_but_a_net() -> None:
     with pytest.raises(GraphError, match="a net file or a NetParameter, not from SolverParameter"):
         Net(caffe_pb2.SolverParameter())  # type: ignore[arg-type]
