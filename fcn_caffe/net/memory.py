@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from fcn_caffe.layers.base import Layer
 from fcn_caffe.layers.conv import Convolution, Deconvolution
 from fcn_caffe.layers.convolution_ways import ConvolveBy, Gemm, Prepacked
+from fcn_caffe.layers.forks.batch_norm import PSPNetBN, SegNetBN
 from fcn_caffe.layers.maxima import LARGEST_KERNEL, SMALLEST
 from fcn_caffe.layers.pooling import Pooling
 from fcn_caffe.net.heap import Block, Heap
@@ -38,14 +40,15 @@ __all__ = [
 
 FLOAT = 4  # bytes
 CODE = 200_000  # bytes: what oneDNN compiles for one convolution, forward, for its bottom, or for its weights
-# What the C library keeps more than a `Heap`: the same run takes up to a quarter more or less of blobs another time.
-FORWARD_GAPS, TRAINING_GAPS = 1.25, 1.1
+CODES = range(50_000, 350_000, 50_000)  # it may be more or less, and decides what fits where: passes take the mean
+GAPS = 1.15  # what the C library keeps more than a `Heap`: a run takes up to a quarter more or less of blobs than another
 TWO_HISTORIES = ("Adam", "AdaDelta")
 
 _VIEWS = {"Crop", "Flatten", "Reshape", "Slice", "Split"}  # their tops are in the memory of their first bottom
 _PASSED_ON = {"Eltwise", "Flatten", "Reshape", "Split"}  # the gradient of the top is that of the bottom
 # Layers that compute in steps: how many arrays of the top's size are there besides it at the most.
 _STEPS = {"BN": 1, "Bias": 1, "ELU": 1, "LRN": 3, "MVN": 2, "PReLU": 1, "Scale": 1, "Upsample": 1}
+_KEPT = {"LRN": 3, "MVN": 2}  # and of those, the ones that backward reads; PyTorch's own layers read their bottom
 _MASKED = 14  # and a pooling that gives its mask, whose positions are of 8 bytes
 _KEEP_TOP = {"ELU", "Exp", "PReLU", "ReLU", "Sigmoid", "Softmax", "TanH"}  # what their backward reads
 
@@ -85,7 +88,7 @@ def forward_bytes(net: Net, sources: Mapping[str, Shape] | None = None) -> int:
     for step, tops in zip(net.steps, shapes, strict=True):
         blobs.make(step, tops)
         blobs.free(step.frees)
-    return round(heap.most * FORWARD_GAPS) + packed
+    return round(heap.most * GAPS) + packed
 
 
 def training_bytes(net: Net, segments: Sequence[Segment] = (), sources: Mapping[str, Shape] | None = None) -> int:
@@ -97,13 +100,17 @@ def training_bytes(net: Net, segments: Sequence[Segment] = (), sources: Mapping[
         sources: as in `forward_bytes`.
     """
     shapes = infer_shapes(net.steps, {**net.blob_shapes, **(sources or {})})
-    pass_ = _TrainingPass(net, dict(zip(map(id, net.steps), shapes, strict=True)))
+    tops = dict(zip(map(id, net.steps), shapes, strict=True))
     learned = [item.blob.numel() * FLOAT for item in net.learnable_params if item.lr_mult]
-    pass_.run(segments)
-    for size in learned:  # the history comes to lie behind what the first pass has used; the second finds it there
-        pass_.heap.take(size)
-    pass_.run(segments)
-    return round(max(0, pass_.heap.most - 2 * sum(learned)) * TRAINING_GAPS)
+    peaks = []
+    for code in CODES:
+        pass_ = _TrainingPass(net, tops, code)
+        pass_.run(segments)
+        for size in learned:  # the history comes to lie behind what the first pass has used; the second finds it there
+            pass_.heap.take(size)
+        pass_.run(segments)
+        peaks.append(max(0, pass_.heap.most - 2 * sum(learned)))
+    return round(fmean(peaks) * GAPS)
 
 
 def solver_bytes(net: Net, solver_type: str) -> int:
@@ -142,8 +149,19 @@ def shape_bytes(shape: Sequence[int]) -> int:
 
 
 def _shares(step: Step) -> bool:
-    """Whether a step's tops are in its first bottom's memory."""
-    return bool(step.bottoms) and (step.layer.layer_type in _VIEWS or step.layer.inplace)
+    """Whether a step's tops are in its first bottom's memory; of the layers that may overwrite it, ReLU alone does."""
+    overwrites = step.layer.inplace and step.layer.layer_type == "ReLU"
+    return bool(step.bottoms) and (step.layer.layer_type in _VIEWS or overwrites)
+
+
+def _replaced(step: Step) -> list[str]:
+    """Return the blobs that a step makes anew under the name of its bottom, in other memory."""
+    return [] if _shares(step) else [name for name in step.tops if name in step.bottoms]
+
+
+def _before(step: Step, name: str) -> str:
+    """Return what a blob that a step replaces is called while backward still reads it."""
+    return f"{name} before {step.node}"
 
 
 def _weights(layer: Layer) -> int:
@@ -190,8 +208,10 @@ def _working(layer: Layer, bottoms: Sequence[int], tops: Sequence[Shape]) -> tup
 
 
 def _steps(layer: Layer) -> int:
-    is_pspnets = layer.layer_type == "BN" and len(layer.blob_names) == 4
-    return 3 if is_pspnets else _STEPS.get(layer.layer_type, 0)
+    if isinstance(layer, PSPNetBN):
+        return 0 if layer.training else 3
+    by_batch = isinstance(layer, SegNetBN) and layer.learns  # in one step
+    return 0 if by_batch else _STEPS.get(layer.layer_type, 0)
 
 
 def _positions(layer: Pooling, bottoms: Sequence[int], tops: Sequence[Shape]) -> int:
@@ -209,7 +229,9 @@ def _kept_besides(layer: Layer, bottoms: Sequence[int], tops: Sequence[Shape]) -
         return [_positions(layer, bottoms, tops) or made // 4]
     if layer.loss and bottoms:
         return [bottoms[0]]  # logarithms of probabilities
-    return [made] * _steps(layer)
+    if layer.layer_type in ("Unpooling", "Upsample"):
+        return [2 * bottoms[0]]  # the places that its mask says, of 8 bytes
+    return [made] * _KEPT.get(layer.layer_type, 0)
 
 
 def _backward_working(layer: Layer, bottoms: Sequence[int], tops: Sequence[Shape], wants_bottom: bool) -> list[int]:
@@ -222,25 +244,30 @@ def _backward_working(layer: Layer, bottoms: Sequence[int], tops: Sequence[Shape
         return [_weights(layer), _weights(layer), made, sum(bottoms)]
     if isinstance(layer, Deconvolution):
         return [_weights(layer), _weights(layer), *map(shape_bytes, tops)]
+    if layer.layer_type == "PReLU":
+        return [sum(bottoms)]  # the gradient of the slope, before it is added up
     return [bottoms[0]] if layer.loss and bottoms else []
 
 
 class _Blobs:
     """The blobs that are alive, in a heap. Blobs of one memory are counted once."""
 
-    def __init__(self, heap: Heap) -> None:
-        self.heap = heap
+    def __init__(self, heap: Heap, code: int = CODE) -> None:
+        self.heap, self._code = heap, code
         self.sizes: dict[str, int] = {}
         self._owners: dict[str, int] = {}  # the memory that a blob is in
         self._memories: list[tuple[Block, int]] = []  # and how many blobs are in it
-        self._compiled: set[tuple[int, str]] = set()
+        self._compiled: set[tuple[object, ...]] = set()
 
-    def compile(self, step: Step, *parts: str) -> None:
-        """Take what oneDNN compiles for the parts of a convolution, the first time; it stays."""
-        for part in parts:
-            if isinstance(step.layer, (Convolution, Deconvolution)) and (id(step), part) not in self._compiled:
-                self._compiled.add((id(step), part))
-                self.heap.take(CODE)
+    def compile(self, step: Step, tops: Sequence[Shape], *parts: str) -> None:
+        """Take what oneDNN compiles for the parts of a convolution, once for all that are alike; it stays."""
+        layer = step.layer
+        if isinstance(layer, (Convolution, Deconvolution)):
+            kind = layer.layer_type, *tops[0], *layer.weight.shape, *layer.stride, *layer.dilation
+            for part in parts:
+                if (*kind, part) not in self._compiled:
+                    self._compiled.add((*kind, part))
+                    self.heap.take(self._code)
 
     def make(self, step: Step, tops: Sequence[Shape]) -> None:
         """Run a step: its tops are there after it; one that takes its bottom's place or memory takes none."""
@@ -248,7 +275,7 @@ class _Blobs:
         owner = self._owners.get(step.bottoms[0]) if step.bottoms and _shares(step) else None
         made = [] if owner is not None else [self.heap.reserve(shape_bytes(shape)) for shape in tops]
         copies, others = list(map(self.heap.take, before)), list(map(self.heap.take, during))
-        self.compile(step, "forward")
+        self.compile(step, tops, "forward")
         for block in copies:
             self.heap.give(block)
         for place, (name, shape) in enumerate(zip(step.tops, tops, strict=False)):
@@ -263,6 +290,13 @@ class _Blobs:
             self._owners[name], self.sizes[name] = memory, shape_bytes(shape)
         for block in others:
             self.heap.give(block)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._owners
+
+    def rename(self, name: str, other: str) -> None:
+        """Give a blob that is there another name."""
+        self._owners[other], self.sizes[other] = self._owners.pop(name), self.sizes[name]
 
     def free(self, names: Iterable[str]) -> None:
         """Forget blobs, those that are there."""
@@ -282,12 +316,13 @@ class _TrainingPass:
     Args:
         net: the net.
         tops: the shapes of each step's tops, by the step's id.
+        code: how many bytes are compiled for a convolution's part.
     """
 
-    def __init__(self, net: Net, tops: Mapping[int, Sequence[Shape]]) -> None:
+    def __init__(self, net: Net, tops: Mapping[int, Sequence[Shape]], code: int) -> None:
         self.steps, self.tops, self.losses = net.steps, tops, net.loss_weights
         self.heap = Heap()
-        self._blobs = _Blobs(self.heap)
+        self._blobs = _Blobs(self.heap, code)
         self.learning: set[str] = set()  # the blobs that get a gradient
         for step in net.steps:
             open_ = [name for place, name in enumerate(step.bottoms) if place not in step.blocked]
@@ -318,8 +353,12 @@ class _TrainingPass:
 
     def _forward(self, step: Step, keeps: bool) -> None:
         tops = self.tops[id(step)]
+        is_kept = keeps and bool(self.learning.intersection(step.tops))
+        if is_kept:
+            for name in filter(self._blobs.__contains__, _replaced(step)):
+                self._blobs.rename(name, _before(step, name))
         self._blobs.make(step, tops)
-        if keeps and self.learning.intersection(step.tops):
+        if is_kept:
             sizes = [self._blobs.sizes[name] for name in step.bottoms]
             self._kept[id(step)] = list(map(self.heap.take, _kept_besides(step.layer, sizes, tops)))
         else:
@@ -336,7 +375,7 @@ class _TrainingPass:
             wanted = [
                 name for place, name in enumerate(step.bottoms) if name in self.learning and place not in step.blocked
             ]
-            self._blobs.compile(step, "bottom", "weights")
+            self._blobs.compile(step, tops, "bottom", "weights")
             working = list(map(self.heap.take, _backward_working(layer, sizes, tops, bool(wanted))))
             self._gradients += [self.heap.take(shape_bytes(blob.shape)) for blob in layer.blobs if blob.requires_grad]
             incoming = [self._flowing.pop(name) for name in step.tops if name in self._flowing]
@@ -361,3 +400,7 @@ class _TrainingPass:
     def _free_made(self, step: Step) -> None:
         """Free the blobs that a step has made, after their last reader's backward; not what it has only changed."""
         self._blobs.free(name for name in step.tops if name not in step.bottoms)
+        for name in _replaced(step):
+            if _before(step, name) in self._blobs:
+                self._blobs.free([name])
+                self._blobs.rename(_before(step, name), name)

@@ -7,7 +7,7 @@ from fcn_caffe import TRAIN, Net
 from fcn_caffe.host.free_memory import show_bytes
 from fcn_caffe.models.nets import make_net as paper_net
 from fcn_caffe.net.demand import forward_demand, training_demand
-from fcn_caffe.net.memory import FORWARD_GAPS, forward_bytes, solver_bytes, training_bytes, update_bytes
+from fcn_caffe.net.memory import CODE, GAPS, forward_bytes, solver_bytes, training_bytes, update_bytes
 from fcn_caffe.net.rewrite.ready import ready_net
 from fcn_caffe.net.training_runner import cut_segments
 from tests.helpers import input_layer, layer, make_net
@@ -21,15 +21,15 @@ def test_blobs_are_counted_while_they_are_alive_and_views_once():
         layer("b", "AbsVal", "flat"),
         layer("c", "AbsVal", "b"),
     )
-    assert forward_bytes(net) == round(2 * 4_000_000 * FORWARD_GAPS)
-    assert forward_bytes(net, {"data": (3, 1, 1000, 1000)}) == round(3 * 2 * 4_000_000 * FORWARD_GAPS)
+    assert forward_bytes(net) == round(2 * 4_000_000 * GAPS)
+    assert forward_bytes(net, {"data": (3, 1, 1000, 1000)}) == round(3 * 2 * 4_000_000 * GAPS)
 
 
 def test_working_memory_counts():
     pool = "pooling_param { kernel_size: 5 stride: 2 }"
     net = make_net(input_layer("data", 1, 1, 1003, 1003), layer("pool", "Pooling", "data", more=pool))
     top = 4 * 500 * 500
-    assert forward_bytes(net) == round((4 * 1003 * 1003 + top + 2 * top) * FORWARD_GAPS)
+    assert forward_bytes(net) == round((4 * 1003 * 1003 + top + 2 * top) * GAPS)
 
 
 def test_a_layer_that_needs_no_gradient_keeps_nothing():
@@ -41,6 +41,28 @@ def test_a_layer_that_needs_no_gradient_keeps_nothing():
     learns = [text.replace(fixed, "") for text in steps]
     loss = layer("loss", "Reduction", "d", more="loss_weight: 1")
     assert training_bytes(make_net(*steps, loss, phase=TRAIN)) < training_bytes(make_net(*learns, loss, phase=TRAIN))
+
+
+def test_a_layer_that_makes_its_blob_anew_keeps_the_old_one_for_backward():
+    def bytes_of(middle: str) -> int:
+        return training_bytes(
+            make_net(
+                input_layer("data", 1, 3, 200, 200),
+                layer("one", "Convolution", "data", more="convolution_param { num_output: 8 kernel_size: 1 }"),
+                layer("slope", "PReLU", "one", middle),
+                layer("loss", "Reduction", middle, more="loss_weight: 1"),
+                phase=TRAIN,
+            )
+        )
+
+    assert bytes_of("one") == bytes_of("two") > 3 * 4 * 8 * 200 * 200
+
+
+def test_what_is_compiled_for_alike_convolutions_counts_once():
+    more = "convolution_param { num_output: 3 kernel_size: 3 pad: 1 }"
+    steps = [layer(f"c{place}", "Convolution", f"c{place - 1}", more=more) for place in range(1, 9)]
+    net = make_net(input_layer("c0", 1, 3, 8, 8), *steps)
+    assert CODE * GAPS < forward_bytes(net) < 2 * CODE * GAPS
 
 
 def test_what_update_rules_take_besides():
