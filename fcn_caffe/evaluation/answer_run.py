@@ -13,17 +13,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from fcn_caffe.data.readers.image_files import UInt8, image_size
+from fcn_caffe.data.readers.image_files import LARGE, READING, UInt8, image_size
 from fcn_caffe.errors import DataError, FcnCaffeError
 from fcn_caffe.evaluation.answers import AnswerFiles, ImageFile, Picture
 from fcn_caffe.evaluation.infer import Answer, Segmenter
 from fcn_caffe.evaluation.tiles import refuse_batch
 from fcn_caffe.host.films import AddFrame
+from fcn_caffe.host.free_memory import most_free, show_bytes
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["AnswerRun"]
+
+WRITING = 9  # bytes a pixel: classes, where they change, the overlay and Pillow's of it
 
 
 @dataclass(frozen=True)
@@ -151,12 +154,15 @@ class AnswerRun:
                 (fail or self._fail)(picture.path, picture.error)
                 continue
             size = picture.rgb.shape
-            if group and (size != group[0].rgb.shape or len(group) == most[size]):
+            if group and size != group[0].rgb.shape:
                 yield group
                 group = []
             if size not in most:
                 most[size] = self._fitting(picture)
             group.append(picture)
+            if len(group) == most[size]:
+                yield group
+                group = []
         if group:
             yield group
 
@@ -178,6 +184,7 @@ class AnswerRun:
     def _answers(self, group: Sequence[Picture]) -> list[Done]:
         start = time.perf_counter()
         images: list[UInt8] = [picture.rgb for picture in group]
+        _refuse_writing(images)
         confidence, probabilities = self.outputs.confidence is not None, self.outputs.probabilities is not None
         folder = self.outputs.folder
         answers = self.segment.answer(images, confidence=confidence, probabilities=probabilities, folder=folder)
@@ -192,6 +199,31 @@ class AnswerRun:
 
 def _raise(path: Path, error: FcnCaffeError) -> None:
     raise error
+
+
+def _refuse_writing(images: Sequence[UInt8]) -> None:
+    """Raise DataError for images whose answers, not there yet, take more than is free; small ones are not asked about.
+
+    Overlays are written in other threads, or one after the other.
+    """
+    height, width = images[0].shape[:2]
+    if height * width < LARGE:
+        return
+    need, free = WRITING * height * width, most_free()
+    if free is not None and need > free:
+        raise DataError(
+            f"its answer of {width}x{height} pixels takes about {show_bytes(need)} to write, {show_bytes(free)} are "
+            "free. Use a smaller image, or free memory."
+        )
+
+
+def _fitting(most: int, height: int, width: int, each: int) -> int:
+    """Return how many pictures of a size are held at once: at most `most`, and of large ones a quarter of what is free.
+
+    each: bytes a pixel.
+    """
+    free = most_free() if most and height * width >= LARGE else None
+    return most if free is None else min(most, free // (4 * each * height * width))
 
 
 def _by_size(files: Sequence[ImageFile]) -> list[ImageFile]:
@@ -235,6 +267,11 @@ class _Threads:
         waiting: deque[Future[list[Read]]] = deque()
         for file in files:
             if self.many is not None and file.pages == 1 and not file.is_film:
+                size = (0, 0)
+                with suppress(DataError):  # reading it says what is wrong
+                    size = image_size(file.path)
+                while len(waiting) > _fitting(ahead, *size, READING):
+                    yield from waiting.popleft().result()
                 waiting.append(self.many.submit(list, _read(file)))
             else:
                 while waiting:
@@ -270,7 +307,8 @@ class _Writing:
             self.written(item)
             return
         self.waiting.append((item, self.pool.submit(write, *arguments)))
-        while len(self.waiting) > self.most:
+        height, width = item[1].labels.shape
+        while len(self.waiting) > _fitting(self.most, height, width, WRITING):
             self._finish_first()
 
     def _finish_first(self) -> None:

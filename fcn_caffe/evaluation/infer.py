@@ -15,7 +15,7 @@ from fcn_caffe.errors import DataError, WeightsError
 from fcn_caffe.evaluation.average import Average
 from fcn_caffe.evaluation.crf import DenseCrf, refuse_tile
 from fcn_caffe.evaluation.net_inputs import photograph_mean, picture_mean
-from fcn_caffe.evaluation.tiles import batch_that_fits, parts, refuse_batch
+from fcn_caffe.evaluation.tiles import batch_that_fits, check_whole, parts, refuse_batch
 from fcn_caffe.host.paths import Paths
 from fcn_caffe.host.text import show
 from fcn_caffe.net.graph import read_net
@@ -103,6 +103,12 @@ class Answer:
         self.labels: UInt8 = np.empty(size, np.uint8)
         self.confidence: Float32 | None = np.empty(size, np.float32) if confidence else None
         self.probabilities: Float32 | None = _new_array((classes, *size), folder) if probabilities else None
+
+    @property
+    def bytes_in_memory(self) -> int:
+        """The bytes of what is there once all parts have come, but for what lies in a file."""
+        arrays = [self.labels, self.confidence, self.probabilities]
+        return sum(array.nbytes for array in arrays if array is not None and not isinstance(array, np.memmap))
 
     def add(self, scores: Tensor, rows: Span, columns: Span) -> None:
         """Take the scores of a part. Shape: (C, rows, columns)."""
@@ -207,7 +213,8 @@ class Segmenter:
             Answer((height, width), self.classes, confidence=confidence, probabilities=probabilities, folder=folder)
             for _ in images
         ]
-        for scores, rows, columns in self._scores(images):
+        beside = sum(answer.bytes_in_memory for answer in answers)
+        for scores, rows, columns in self._scores(images, beside):
             for answer, of_image in zip(answers, scores, strict=True):
                 answer.add(of_image, rows, columns)
         return answers
@@ -220,13 +227,14 @@ class Segmenter:
         size = max(1, round(height * scale)), max(1, round(width * scale))
         return batch_that_fits(self.net, self.input, (3, *size), most)
 
-    def _scores(self, images: Sequence[UInt8]) -> Iterator[ScoredPart]:
-        """The final scores of images, part by part."""
+    def _scores(self, images: Sequence[UInt8], beside: int) -> Iterator[ScoredPart]:
+        """The final scores of images, part by part; beside: the bytes of their answers."""
         if self.average is None and self.crf is None:
-            yield from self._run(images)
+            yield from self._run(images, beside)
             return
         rows, columns = (0, images[0].shape[0]), (0, images[0].shape[1])
         if self.average is None:
+            check_whole(self.net, {self.input: (len(images), 3, *images[0].shape[:2])}, beside)
             scores = self._whole(images)
         else:
             # Logarithms of probabilities are scores whose softmax they are.
@@ -249,12 +257,12 @@ class Segmenter:
         assert shares is not None
         return shares
 
-    def _run(self, images: Sequence[UInt8]) -> Iterator[ScoredPart]:
+    def _run(self, images: Sequence[UInt8], beside: int = 0) -> Iterator[ScoredPart]:
         """The net's scores, in parts where an image alone would take too much memory."""
         size = images[0].shape[:2]
         run = None
         if len(images) == 1:
-            run = parts(self.net, {self.input: (1, 3, *size)}, [self.score], self.tile)
+            run = parts(self.net, {self.input: (1, 3, *size)}, [self.score], self.tile, beside)
         if run is None:
             yield self._whole(images), (0, size[0]), (0, size[1])
             return

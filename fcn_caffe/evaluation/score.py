@@ -22,12 +22,13 @@ from fcn_caffe.errors import DataError, GraphError
 from fcn_caffe.evaluation.crf import Refiner
 from fcn_caffe.evaluation.details import DetailCounter, Details
 from fcn_caffe.evaluation.metrics import METRICS, NAMES, ConfusionMatrix, Scores
-from fcn_caffe.evaluation.tiles import RunningLoss, loss_steps, parts, read_part, source_blobs
+from fcn_caffe.evaluation.tiles import RunningLoss, check_whole, loss_steps, parts, read_part, source_blobs
 from fcn_caffe.host.ranks import ALONE, Ranks
 from fcn_caffe.host.tables import Table, print_tables
 from fcn_caffe.host.text import nearest_names, show
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.own_passes import in_order, own_passes
+from fcn_caffe.net.runner import Shape
 from fcn_caffe.net.strips import Strips
 
 __all__ = [
@@ -243,6 +244,7 @@ class _Pass:
         if refine is not None:
             refine.check(net, tile)
         self.losses = loss_steps(net, list(found), list(counters))
+        self._fitting: list[dict[str, Shape]] = []
 
     def __call__(
         self,
@@ -269,7 +271,11 @@ class _Pass:
 
         given: the blobs of the data layers.
         """
-        run = None if keeps or self.refine else self._parts(given)
+        run = None
+        if keeps or self.refine:
+            self._check_whole(given)
+        else:
+            run = self._parts(given)
         if run is not None:
             classes = self._in_parts(run, given, answers)
             self._add_details(classes, given)
@@ -296,10 +302,15 @@ class _Pass:
         if self.losses is None or not labels <= given.keys():
             if self.tile:
                 raise GraphError(f"net '{self.net.name}': labels or loss are not of the kind that is scored in parts.")
+            self._check_whole(given)
             return None
-        return parts(
-            self.net, {name: tuple(blob.shape) for name, blob in given.items()}, list(self.counters), self.tile
-        )
+        return parts(self.net, _shapes(given), list(self.counters), self.tile)
+
+    def _check_whole(self, given: Mapping[str, Tensor]) -> None:
+        """Refuse images that do not fit into memory whole; each size is looked at once."""
+        if (shapes := _shapes(given)) not in self._fitting:
+            check_whole(self.net, shapes)
+            self._fitting.append(shapes)
 
     def _in_parts(self, run: Strips, given: Mapping[str, Tensor], answers: bool) -> dict[str, Tensor]:
         assert self.losses is not None
@@ -322,6 +333,10 @@ class _Pass:
         for blob, loss in losses.items():
             self.found[blob].append(loss.value())
         return classes
+
+
+def _shapes(blobs: Mapping[str, Tensor]) -> dict[str, Shape]:
+    return {name: tuple(blob.shape) for name, blob in blobs.items()}
 
 
 def count_iterations(net: Net, iterations: int | None) -> int:

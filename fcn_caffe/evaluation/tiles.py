@@ -15,13 +15,24 @@ from fcn_caffe.net.net import Net
 from fcn_caffe.net.runner import Shape, Step
 from fcn_caffe.net.strips import Piece, Span, Strips
 
-__all__ = ["RunningLoss", "batch_that_fits", "loss_steps", "parts", "read_part", "refuse_batch", "source_blobs"]
+__all__ = [
+    "RunningLoss",
+    "batch_that_fits",
+    "check_whole",
+    "loss_steps",
+    "parts",
+    "read_part",
+    "refuse_batch",
+    "source_blobs",
+]
 
 WHOLE = 2 << 30  # bytes: an image that takes more is run in parts, which takes no longer and a third of this
 BUDGET = 1 << 30  # bytes
 
 
-def parts(net: Net, sources: Mapping[str, Shape], wanted: Sequence[str], tile: int | None = None) -> Strips | None:
+def parts(
+    net: Net, sources: Mapping[str, Shape], wanted: Sequence[str], tile: int | None = None, beside: int = 0
+) -> Strips | None:
     """Return the run in parts of images of a size; None where it is run whole.
 
     Args:
@@ -30,13 +41,17 @@ def parts(net: Net, sources: Mapping[str, Shape], wanted: Sequence[str], tile: i
         wanted: the blobs of scores.
         tile: how many columns to run at once at most; 0 for never in parts. By default it is run in parts where a whole
             run would take more than 2 GiB, or than is free.
+        beside: how many bytes the answers take, which come to be there meanwhile.
     Raises:
         GraphError: it is to be run in parts, and a layer looks further than to neighbours.
         DataError: it would not fit into memory whole, and cannot be run in parts.
     """
     if tile == 0 or not wanted:
+        check_whole(net, sources, beside)
         return None
     free = free_bytes(net.device)
+    if free is not None:
+        free = max(0, free - beside)
     budget = BUDGET if free is None else min(BUDGET, free // 2)
     if tile is not None:
         return Strips(net, sources, wanted, budget, tile)
@@ -52,6 +67,17 @@ def parts(net: Net, sources: Mapping[str, Shape], wanted: Sequence[str], tile: i
             f"net '{net.name}': this image takes about {show_bytes(need)}, {show_bytes(free)} are free, and it cannot "
             f"be run in parts: {error} Use a smaller image, or free some memory."
         ) from error
+
+
+def check_whole(net: Net, sources: Mapping[str, Shape], beside: int = 0) -> None:
+    """Raise DataError for images that would take more than is free, run whole; arguments as for `parts`."""
+    free = free_bytes(net.device)
+    if free is None or (need := forward_bytes(net, sources) + beside) <= free:
+        return
+    raise DataError(
+        f"net '{net.name}': this image, run whole, takes about {show_bytes(need)}, {show_bytes(free)} are free. Use a "
+        "smaller image, leave out what has it run whole (--tile 0, --crf, pictures of scores), or free some memory."
+    )
 
 
 def batch_that_fits(net: Net, blob: str, image: Shape, most: int) -> int:

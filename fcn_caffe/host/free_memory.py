@@ -35,6 +35,11 @@ def free_bytes(device: torch.device) -> int | None:
     return min(known, default=None)
 
 
+def most_free() -> int | None:
+    """Return how many bytes this process can still have in memory, see `free_bytes`."""
+    return free_bytes(torch.device("cpu"))
+
+
 def resident_bytes() -> int | None:
     """Return how many bytes this process has in memory; None where the system does not say."""
     return _number(_PROC / "self" / "status", "VmRSS:", 1024)

@@ -41,7 +41,7 @@ __all__ = [
 FLOAT = 4  # bytes
 CODE = 200_000  # bytes: what oneDNN compiles for one convolution, forward, for its bottom, or for its weights
 CODES = range(50_000, 350_000, 50_000)  # it may be more or less, and decides what fits where: passes take the mean
-GAPS = 1.15  # what the C library keeps more than a `Heap`: a run takes up to a quarter more or less of blobs than another
+GAPS = 1.15  # what the C library keeps more than a `Heap`; of two like runs one takes up to a quarter more of blobs
 TWO_HISTORIES = ("Adam", "AdaDelta")
 
 _VIEWS = {"Crop", "Flatten", "Reshape", "Slice", "Split"}  # their tops are in the memory of their first bottom

@@ -14,12 +14,13 @@ from helpers import input_layer, layer, make_net
 from PIL import Image
 
 from fcn_caffe.commands import infer
+from fcn_caffe.data.readers import image_files
 from fcn_caffe.data.readers.frames import count_pages, film_rate, read_film, read_pages
 from fcn_caffe.errors import DataError
-from fcn_caffe.evaluation import AnswerFiles, AnswerRun, Average, Segmenter, find_files, tiles
+from fcn_caffe.evaluation import AnswerFiles, AnswerRun, Average, Segmenter, answer_run, answers, find_files, tiles
 from fcn_caffe.evaluation import infer as segmenting
 from fcn_caffe.evaluation.crf import DenseCrf
-from fcn_caffe.host import pictures
+from fcn_caffe.host import free_memory, pictures
 from fcn_caffe.host.films import film_writer
 from fcn_caffe.net.net import Net
 from fcn_caffe.weights.record import Preprocessing, write_preprocessing
@@ -527,3 +528,45 @@ def test_without_pyav_the_extra_is_named(place: Path, run: Infer, capsys, monkey
     (place / "clip.mp4").write_bytes(b"")
     assert run(place / "clip.mp4") == 1
     assert "films need the package av. Run `pip install fcn-caffe[video]`." in capsys.readouterr().err
+
+
+def test_large_images_are_held_one_at_a_time(photos: Path, run: Infer, monkeypatch) -> None:
+    monkeypatch.setattr(answer_run, "LARGE", 1)
+    assert answer_run._fitting(4, 10, 10, 7) == 4
+    monkeypatch.setattr(answer_run, "most_free", lambda: 2 * 4 * 700)
+    assert answer_run._fitting(4, 10, 10, 7) == 2
+    started, answered = [], []
+    read_image, answer = answers.read_image, Segmenter.answer
+
+    def read_one(path: Path) -> np.ndarray:
+        started.append(path)
+        assert len(started) <= len(answered) + 1
+        return read_image(path)
+
+    def answer_one(self: Segmenter, images: list[np.ndarray], **options: object) -> list[segmenting.Answer]:
+        answered.append(images)
+        return answer(self, images, **options)
+
+    monkeypatch.setattr(answers, "read_image", read_one)
+    monkeypatch.setattr(Segmenter, "answer", answer_one)
+    monkeypatch.setattr(answer_run, "most_free", lambda: 1 << 11)
+    assert run(photos, "--workers", 2) == 0
+    assert len(answered) == len(started) > 1
+
+
+def test_an_image_whose_answer_does_not_fit_is_refused(photos: Path, run: Infer, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(answer_run, "LARGE", 1)
+    monkeypatch.setattr(answer_run, "most_free", lambda: 500)
+    assert run(photos) == 1
+    assert "to write, 500 bytes are free. Use a smaller image, or free memory." in capsys.readouterr().err
+
+
+def test_a_large_image_is_read_in_parts_to_the_same_pixels(tmp_path: Path, monkeypatch) -> None:
+    path = save(tmp_path / "high.png", 600, 3)
+    whole = image_files.read_image(path)
+    monkeypatch.setattr(image_files, "LARGE", 1)
+    assert np.array_equal(image_files.read_image(path), whole)
+    monkeypatch.setattr(free_memory, "most_free", lambda: 7 * 600 * 3 - 1)
+    for reader in (image_files.read_image, image_files.open_image, image_files.read_index_image):
+        with pytest.raises(DataError, match=r"high\.png: its 3x600 pixels take about 12\.3 KiB to read, 12\.3 KiB are"):
+            reader(path)

@@ -103,7 +103,12 @@ def test_parts_are_chosen_where_the_whole_is_too_large(place, monkeypatch):
     assert run is not None
     run_blobs = {"data": lambda rows, columns: torch.zeros(1, 3, rows[1] - rows[0], columns[1] - columns[0])}
     assert len(list(run.pieces(run_blobs))) > 1
+    with pytest.raises(DataError, match=r"run whole, takes about .* 68\.36 KiB are free\. Use a smaller image"):
+        parts(net, shapes, ["score"], 0)
+    monkeypatch.setattr(tiles, "free_bytes", lambda device: 1 << 20)
     assert parts(net, shapes, ["score"], 0) is None
+    with pytest.raises(DataError, match="1 MiB are free"):
+        parts(net, shapes, ["score"], 0, beside=1 << 20)
 
 
 def test_a_net_that_looks_far_is_run_whole_while_it_fits(monkeypatch):

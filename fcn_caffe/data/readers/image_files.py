@@ -23,6 +23,8 @@ from fcn_caffe.host.unfolding import MOST_TIMES
 __all__ = [
     "DAMAGE",
     "IMAGE_SUFFIXES",
+    "LARGE",
+    "READING",
     "VGG_MEAN",
     "FolderIndex",
     "identify",
@@ -61,6 +63,10 @@ DAMAGE = (
     *(AssertionError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError),
 )
 
+LARGE = 1 << 22  # pixels: from here on it is asked whether memory does
+READING = 7  # bytes a pixel: four in Pillow, three in the array
+
+_ROWS = 256  # of a large image that are copied at once
 _DRAWN_BY_PROGRAMS = ("EPS",)  # Pillow runs Ghostscript, which runs what the file says
 
 # What any picture may take while it is read. Pillow has a pixel in 1, 2 or 4 bytes, and three of it while it makes an
@@ -129,8 +135,24 @@ def open_image(path: str | os.PathLike[str], *, in_colours: bool = False) -> Ima
         DataError: for a file that is missing, is not an image, or ends early.
     """
     with opened_image(path, in_colours=in_colours) as image:
+        _refuse_larger_than_memory(image, path)
         image.load()
     return image
+
+
+def _refuse_larger_than_memory(image: Image.Image, path: str | os.PathLike[str]) -> None:
+    """Raise DataError for an image that takes more than is free; small ones are not asked about."""
+    pixels = image.width * image.height
+    if pixels < LARGE:
+        return
+    from fcn_caffe.host.free_memory import most_free, show_bytes  # it imports torch
+
+    free = most_free()
+    if free is not None and READING * pixels > free:
+        raise DataError(
+            f"{path}: its {image.width}x{image.height} pixels take about {show_bytes(READING * pixels)} to read, "
+            f"{show_bytes(free)} are free. Use a smaller image, or free memory."
+        )
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -172,6 +194,7 @@ def read_image(path: str | os.PathLike[str], *, apply_orientation: bool = True) 
         DataError: naming the file.
     """
     with opened_image(path, in_colours=True) as image:
+        _refuse_larger_than_memory(image, path)
         return photograph(image, path, apply_orientation=apply_orientation)
 
 
@@ -190,7 +213,18 @@ def photograph(image: Image.Image, path: str | os.PathLike[str], *, apply_orient
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode == "F":
         raise DataError(f"{path}: holds floating-point pixels. Convert it to 8-bit RGB.")
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    return _pixels(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _pixels(image: Image.Image) -> UInt8:
+    """Return the pixels of an RGB image; of a large one in parts, as Pillow would hold them twice on the way."""
+    if image.width * image.height < LARGE:
+        return np.asarray(image)
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, _ROWS):
+        end = min(top + _ROWS, image.height)
+        pixels[top:end] = np.asarray(image.crop((0, top, image.width, end)))
+    return pixels
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -216,6 +250,7 @@ def read_index_image(path: str | os.PathLike[str], *, colours: bool = False, map
         DataError: naming the file.
     """
     with opened_image(path, in_colours=colours or mapped) as image:
+        _refuse_larger_than_memory(image, path)
         image.load()
         if image.mode in ("RGBA", "CMYK", "YCbCr", "HSV", "LAB") or (colours and image.mode in ("P", "PA")):
             array = np.asarray(image.convert("RGB"))
