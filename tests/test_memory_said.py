@@ -9,6 +9,7 @@ import pytest
 
 from fcn_caffe.commands.train import main
 from fcn_caffe.host import free_memory
+from fcn_caffe.net.net import Net
 from tests.needs import needs_linux
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,10 +46,13 @@ def test_a_run_beyond_the_containers_limit_is_refused(tmp_path, monkeypatch, cap
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(free_memory, "_GROUPS", tmp_path / "groups")
     monkeypatch.setattr(free_memory, "_PROC", tmp_path / "proc")
+    filled: list[Net] = []
+    fill = Net.fill
+    monkeypatch.setattr(Net, "fill", lambda net: (filled.append(net), fill(net)))
     assert main(["--solver", str(tmp_path / "run.prototxt")]) == 1
     said = capsys.readouterr().err
     assert "a training step on 4x3x32x32 takes about" in said and "10 MiB are free." in said
     assert "batch_size 1 and iter_size 4" in said
-    assert not list(tmp_path.glob("run_*"))
+    assert not list(tmp_path.glob("run_*")) and not filled  # it is said before weights take time and memory
     (tmp_path / "groups/job/memory.current").write_text("0\n")
-    assert main(["--solver", str(tmp_path / "run.prototxt")]) == 0
+    assert main(["--solver", str(tmp_path / "run.prototxt")]) == 0 and len(filled) == 1

@@ -190,8 +190,8 @@ def _make_solver(arguments: argparse.Namespace, ranks: Ranks) -> Solver:
         requested_device(arguments),
         path=arguments.solver,
         **training_choices(arguments, ranks),
+        check_memory=True,
     )
-    solver.refuse_too_large()
     solver.preprocessing = _record(arguments, param, solver.net)
     return solver
 

@@ -28,7 +28,7 @@ from fcn_caffe.net.fork_choice import with_fork
 from fcn_caffe.net.graph import AUTOMATIC, Graph, Node, filter_net, read_net
 from fcn_caffe.net.module import NetModule, make_module
 from fcn_caffe.net.needs import check_gradients
-from fcn_caffe.net.parameters import LearnableParam, create_params
+from fcn_caffe.net.parameters import LearnableParam, create_params, fill_params
 from fcn_caffe.net.rewrite.splits import insert_splits
 from fcn_caffe.net.runner import FAILURES, Blob, Runner, Shape, Step, free_early, infer_tops, make_steps, name_failure
 from fcn_caffe.net.turns import Turn
@@ -76,6 +76,7 @@ class Net(nn.Module):
         strict: whether layers and fields of other Caffes than BVLC's 1.0 are errors; None for what the command that
             runs says, and False outside of commands.
         blob_counts: how many blobs each layer has in the weights that will fill the net; they, too, tell forks apart.
+        filled: whether the parameters are filled; else they are zeros, which take no memory on a CPU, until `fill`.
 
     Raises:
         PrototxtError: the file is not there, or cannot be read.
@@ -102,6 +103,7 @@ class Net(nn.Module):
         fork: str = "",
         strict: bool | None = None,
         blob_counts: Mapping[str, int] | None = None,
+        filled: bool = True,
     ) -> None:
         super().__init__()
         paths = Paths() if paths is None else paths
@@ -130,11 +132,21 @@ class Net(nn.Module):
         with torch.no_grad():
             self._build(Surroundings(paths, self.path.parent if self.path else None))
             self._learnable = create_params(self.graph.nodes, self.layers_in_order, self._device)
+        if filled:
+            self.fill()
         if phase == TRAIN:
             check_gradients(self.param, self.graph, self.layers_in_order)
         self.steps: tuple[Step, ...] = make_steps(self.graph, self.layers_in_order, param.force_backward)
         self.debug = DebugInfo(self.graph.nodes, self.layers_in_order) if debug_info else None
         self.train(phase == TRAIN)
+
+    def fill(self) -> None:
+        """Fill the parameters by their fillers, from torch's random state.
+
+        Raises:
+            LayerError: a filler does not fit its blob.
+        """
+        fill_params(self.learnable_params, self.layers_in_order)
 
     def train(self, mode: bool = True) -> Net:
         """Switch between training and evaluation, as PyTorch does.

@@ -33,7 +33,7 @@ class LearnableParam:
 
 
 def create_params(nodes: Sequence[Node], layers: Sequence[Layer], device: torch.device) -> list[LearnableParam]:
-    """Create every layer's blobs on `device`, filled from torch's random state; blobs of one param.name are shared.
+    """Create every layer's blobs on `device`, zeros until `fill_params`; blobs of one param.name are shared.
 
     Where a layer's `blobs { … }` stand in the net itself, they are its values, and its fillers do nothing.
 
@@ -73,6 +73,24 @@ def create_params(nodes: Sequence[Node], layers: Sequence[Layer], device: torch.
     return learnable
 
 
+def fill_params(params: Sequence[LearnableParam], layers: Sequence[Layer]) -> None:
+    """Fill the blobs that `create_params` has made by their fillers, from torch's random state.
+
+    Raises:
+        LayerError: a filler does not fit its blob.
+    """
+    for item in params:
+        layer = layers[item.node]
+        filler = layer.blob_fillers[item.index]
+        is_zeros = filler is None or (filler.type == "constant" and filler.value == 0)
+        if is_zeros or len(layer.param.blobs) or item.blob.is_meta:
+            continue
+        try:
+            fill(item.blob.detach(), filler)
+        except LayerError as error:
+            raise error.named(f"layer '{layer.name}' ({layer.layer_type})") from None
+
+
 def _written_blobs(layer: Layer) -> list[Array]:
     """Return the values of a layer's blobs that stand in the net; none where it has no `blobs`."""
     count = len(layer.param.blobs)
@@ -105,10 +123,7 @@ def _create(
         if device.type == "meta":
             return nn.Parameter(blob.data, requires_grad=learns)
         # zeros takes fresh pages from the system: filling with the default costs nothing until they are written
-        data = torch.zeros(blob.shape, dtype=blob.dtype, device=device)
-        if filler is not None and not (filler.type == "constant" and filler.value == 0):
-            fill(data, filler)
-        return nn.Parameter(data, requires_grad=learns)
+        return nn.Parameter(torch.zeros(blob.shape, dtype=blob.dtype, device=device), requires_grad=learns)
     except LayerError as error:
         raise error.named(f"layer '{layer.name}' ({layer.layer_type})") from None
     except (RuntimeError, MemoryError) as error:  # torch's allocator refused; it has no class of its own for that

@@ -294,8 +294,8 @@ class Training:
             sync_bn=sync_bn,
             normalize_over_ranks=normalize_over_ranks,
             shard_history=shard_history,
+            check_memory=True,
         )
-        self.solver.refuse_too_large()
         if on_step is not None:
             self.solver.on_step.append(on_step)
         self.scores = ScoreTable(stage.scores)

@@ -191,12 +191,12 @@ class Settings:
             )
         return fields[0], getattr(param, fields[0])
 
-    def train_net(self, device: torch.device, blob_counts: Mapping[str, int] | None = None) -> Net:
-        """Build the net to train. blob_counts: as in `Net`. Raises: SolverError, see `train_source`."""
+    def train_net(self, device: torch.device, blob_counts: Mapping[str, int] | None = None, filled: bool = True) -> Net:
+        """Build the net to train. blob_counts, filled: as in `Net`. Raises: SolverError, see `train_source`."""
         param = self.param
         field, source = self.train_source()
         states = [param.train_state] if param.HasField("train_state") else []
-        net = self._net(field, source, TRAIN, states, device, blob_counts)
+        net = self._net(field, source, TRAIN, states, device, blob_counts, filled)
         if not net.loss_weights:
             logger.warning("%s: %s", self.place, no_loss(net))
         return net
@@ -246,6 +246,7 @@ class Settings:
         states: list[caffe_pb2.NetState],
         device: torch.device,
         blob_counts: Mapping[str, int] | None,
+        filled: bool = True,
     ) -> Net:
         """Build a net under Caffe's precedence of states: the solver's default, the net's own, the solver's own."""
         net = self.find(source, f"{field} file") if isinstance(source, str) else source
@@ -261,6 +262,7 @@ class Settings:
             paths=self.paths,
             fork=self.param.fork,
             blob_counts=blob_counts,
+            filled=filled,
         )
 
     def state(
@@ -350,7 +352,14 @@ class Settings:
             )
         return Thrift(checkpoint, half=amp is not None)
 
-    def refuse_too_large(self, net: Net, checkpoint: bool, elsewhere: int = 0, tests: Sequence[Net] = ()) -> None:
+    def refuse_too_large(
+        self,
+        net: Net,
+        checkpoint: bool,
+        elsewhere: int = 0,
+        tests: Sequence[Net] = (),
+        before: int | None = None,
+    ) -> None:
         """Refuse to train a net that takes more memory than is free.
 
         Args:
@@ -358,10 +367,11 @@ class Settings:
             checkpoint: whether it keeps few blobs for backward.
             elsewhere: how many bytes of history other processes keep.
             tests: the nets that are tested meanwhile.
+            before: what was free before the net was made; its weights, which are not filled yet, then count, too.
         Raises:
             SolverError: it does; says how much, and whether `--checkpoint` would help.
         """
-        free = free_bytes(net.device)
+        free = free_bytes(net.device) if before is None else before
         if free is None:
             return
         sources, name = _largest_input(net)
@@ -372,17 +382,19 @@ class Settings:
             )
 
         parts = demand(cut_segments(net) if checkpoint else ())
-        if (need := parts.to_come(net.device)) <= free:
+        weights = 0 if before is None else parts.weights
+        if (need := weights + parts.to_come(net.device)) <= free:
             return
         cure = ""
-        if not checkpoint and (less := demand(cut_segments(net)).to_come(net.device)) <= free:
+        if not checkpoint and (less := weights + demand(cut_segments(net)).to_come(net.device)) <= free:
             cure = f" --checkpoint takes about {show_bytes(less)}."
         shapes = {**net.blob_shapes, **sources}
         shape = next((shapes[node.tops[0]] for node in net.graph.nodes if node.tops), ())
         fewer = f" Use smaller images{_batch_cure(shape, self.param.iter_size)}, or free memory."
+        there = "what" if weights else "the weights and what"
         raise self.error(
             f"a training step on {show(shape)}{name and f', image {name},'} takes about {show_bytes(need)} "
-            f"besides the weights and what is there ({parts}), {show_bytes(free)} are free.{cure}{fewer}"
+            f"besides {there} is there ({parts}), {show_bytes(free)} are free.{cure}{fewer}"
         )
 
     def device(self, asked: str | torch.device | None) -> torch.device:

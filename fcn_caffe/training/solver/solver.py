@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fcn_caffe.errors import LayerError, SolverError
+from fcn_caffe.host.free_memory import free_bytes
 from fcn_caffe.host.glog import logger, mean_outputs, number, output_lines, say, show_log
 from fcn_caffe.host.paths import PathLike, Paths
 from fcn_caffe.host.ranks import ALONE, Ranks
@@ -77,6 +78,7 @@ class Solver:
         normalize_over_ranks: divide a loss by the valid positions of all processes, not by each one's own.
         shard_history: let each process keep a share of the history, that of whole parameters: less memory, equal
             weights. A snapshot has all of it, and any number of processes goes on from there.
+        check_memory: refuse a run that takes more memory than is free, before weights are filled.
     Attributes:
         net: the net that is trained.
         test_nets: the nets that are tested; they share the blobs of `net`.
@@ -119,6 +121,7 @@ class Solver:
         sync_bn: bool = False,
         normalize_over_ranks: bool = False,
         shard_history: bool = False,
+        check_memory: bool = False,
     ) -> None:
         show_log()
         if paths is None:
@@ -129,15 +132,9 @@ class Solver:
         self.device = ranks.device(settings.device(device))
         if (seed := together.common_seed(self.param.random_seed, ranks)) >= 0:
             snapshot.seed(seed)
-        counts = settings.blob_counts() if blob_counts is None else blob_counts
-        self.net: Net = rewrite(settings.train_net(self.device, counts))
         self._checkpoint, self._is_fast = checkpoint, fast
-        self._be_thrifty(amp)
-        self.optimizer, self._trained = settings.update_rule(self.net), self.net.learnable_params
-        self._shared = settings.share_history(self.optimizer, ranks) if shard_history else None
-        self.test_nets: list[Net] = [rewrite(net) for net in settings.test_nets(self.device, counts)]
-        for test_net in self.test_nets:
-            test_net.share_with(self.net)
+        counts = settings.blob_counts() if blob_counts is None else blob_counts
+        self._make_nets(rewrite, counts, amp, shard_history, check_memory)
         self.iter, self.rate = 0, float(self.param.base_lr)
         self.loss = self.smoothed_loss = math.nan
         self.preprocessing: Preprocessing | None = None
@@ -152,6 +149,26 @@ class Solver:
         for path in settings.weights():
             self._start_from(path)
         together.draw_apart(ranks)
+
+    def _make_nets(
+        self, rewrite: Callable[[Net], Net], counts: Mapping[str, int], amp: str | None, shard: bool, check: bool
+    ) -> None:
+        """Make the nets and the update rule; with `check` refuse what does not fit before weights are filled."""
+        settings = self._settings
+        free = free_bytes(self.device) if check else None
+        self.net: Net = rewrite(settings.train_net(self.device, counts, filled=False))
+        self._be_thrifty(amp)
+        self.optimizer, self._trained = settings.update_rule(self.net), self.net.learnable_params
+        self._shared = settings.share_history(self.optimizer, self.ranks) if shard else None
+        self.test_nets: list[Net] = []
+        if free is not None:
+            self.refuse_too_large(free)
+        self.net.fill()
+        self.test_nets = [rewrite(net) for net in settings.test_nets(self.device, counts)]
+        for test_net in self.test_nets:
+            test_net.share_with(self.net)
+        if check:
+            self.refuse_too_large()
 
     def _be_thrifty(self, amp: str | None) -> None:
         if self._checkpoint or amp is not None:
@@ -241,13 +258,17 @@ class Solver:
             self._prefix.close()
             self._prefix = None
 
-    def refuse_too_large(self) -> None:
-        """Refuse a net that takes more memory than is free. Raises: SolverError, which says how much."""
+    def refuse_too_large(self, before: int | None = None) -> None:
+        """Refuse a net that takes more memory than is free.
+
+        before: what was free before the net was made, where its weights are not filled yet.
+        Raises: SolverError, which says how much.
+        """
         elsewhere = 0
         if self._shared is not None:
             every = self._shared.bytes_of_ranks()
             elsewhere = sum(every) - every[self.ranks.rank]
-        self._settings.refuse_too_large(self.net, self._checkpoint, elsewhere, self.test_nets)
+        self._settings.refuse_too_large(self.net, self._checkpoint, elsewhere, self.test_nets, before)
 
     def choose_ways(self) -> None:
         """With `fast`, choose the ways of the convolutions for the weights that are in now; say what they cost.
