@@ -549,7 +549,7 @@ def test_large_images_are_held_one_at_a_time(photos: Path, run: Infer, monkeypat
 
     monkeypatch.setattr(answers, "read_image", read_one)
     monkeypatch.setattr(Segmenter, "answer", answer_one)
-    monkeypatch.setattr(answer_run, "most_free", lambda: 1 << 11)
+    monkeypatch.setattr(answer_run, "most_free", lambda: 1 << 10)
     assert run(photos, "--workers", 2) == 0
     assert len(answered) == len(started) > 1
 
