@@ -124,6 +124,12 @@ def command(main: Main) -> Callable[..., int]:
             said = _printable(f"{place}{error.strerror or error}. {_cure(error)}").rstrip()
             print(f"error: {_who()}{said}", file=sys.stderr)
             return 1
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            why = str(error).partition("\n")[0] or "no more is given"
+            print(f"error: {_who()}too little memory: {why}. Take smaller images, batches or nets.", file=sys.stderr)
+            return 1
 
     return run
 
@@ -133,6 +139,11 @@ def _open_closed_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (as long as the process)
+
+
+def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Say whether memory ran out; PyTorch has no class of its own for that on the CPU."""
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
 def _printable(text: str) -> str:

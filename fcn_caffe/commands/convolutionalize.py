@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import add_reading_options, new_parser, use_reading_options
+from fcn_caffe.commands._options import add_reading_options, new_parser, seed, use_reading_options
 from fcn_caffe.commands._rewritten import RewriteFiles, fill_wholly, write_rewritten
 from fcn_caffe.host.text import show
 
@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     larger = "image to tell the answers for (default: twice the classifier's)"
     add("--larger", type=_size, metavar="HxW", help=larger)
     add("--no-weights", action="store_true", help="convert the net alone, proved with random weights")
-    add("--seed", type=int, default=0, help="of the random images (and weights) of the proof")
+    add("--seed", type=seed, default=0, help="of the random images (and weights) of the proof")
     add_reading_options(options)
     return options
 

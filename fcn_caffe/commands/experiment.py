@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fcn_caffe.commands import command
-from fcn_caffe.commands._options import new_parser, positive, seed, share
+from fcn_caffe.commands._options import new_parser, positive, seed, share, whole
 from fcn_caffe.host.atomic import atomic_write, check_place
 from fcn_caffe.host.tables import Table, print_tables
 from fcn_caffe.paper.experiments.registry import EXPERIMENTS, Options
@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--out", metavar="FILE", help="write the net that was made, a prototxt, where the two agree")
     options.add_argument("--labels", metavar="DIR", help="a folder of label images, in place of generated ones")
     options.add_argument("--classes", type=positive, help="how many classes the labels have")
-    options.add_argument("--ignore", type=int, help="the void label (default: 255)")
+    options.add_argument("--ignore", type=whole, help="the void label (default: 255)")
     options.add_argument("--limit", type=positive, help="how many label images are read (default: all)")
     options.add_argument("--seed", type=seed, help="of random weights and images (default: 0)")
     options.add_argument("--scale", type=share, help="of the iterations, where nets are trained (default: 1)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,8 +48,10 @@ def _camera(arguments: argparse.Namespace, shape: tuple[int, int], path: Path) -
             f"{path}: is {shape[1]}x{shape[0]}. The camera is known for 640x480 (NYUDv2's Kinect) only: give --focal, "
             "and --centre where the principal point is not in the middle."
         )
-    if len(arguments.focal) > 2 or not all(0 < focal < math.inf for focal in arguments.focal):
-        raise DataError(f"--focal {' '.join(map(str, arguments.focal))}: give one or two positive numbers of pixels.")
+    if len(arguments.focal) > 2 or not all(1e-3 <= focal <= 1e6 for focal in arguments.focal):
+        raise DataError(
+            f"--focal {' '.join(map(str, arguments.focal))}: give one or two numbers of pixels from 0.001 to 1e6."
+        )
     centre = arguments.centre or ((shape[1] + 1) / 2, (shape[0] + 1) / 2)
     return Camera(arguments.focal[0], arguments.focal[-1], *centre)
 
@@ -76,8 +77,8 @@ def _units(asked: float | None, depth: npt.NDArray[np.float64], path: Path) -> f
     import numpy as np
 
     if asked is not None:
-        if not 0 < asked < math.inf:
-            raise DataError(f"--units-per-metre {asked:g}: should be a positive number.")
+        if not 1e-3 <= asked <= 1e9:
+            raise DataError(f"--units-per-metre {asked:g}: should be a number from 0.001 to 1e9.")
         return asked
     middle = float(np.median(depth[depth > 0]))
     fitting = [units for units in UNITS if middle / units <= FARTHEST]

@@ -267,6 +267,34 @@ def test_stdout_that_cannot_take_a_name_or_is_closed(tmp_path):
     assert (closed.returncode, closed.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        MemoryError("Unable to allocate 48.0 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_memory_that_runs_out_has_a_cure(error, capsys):
+    @commands.command
+    def main(argv):
+        raise error
+
+    assert main([]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: too little memory: {error or 'no more is given'}")
+    assert said.endswith(". Take smaller images, batches or nets.\n")
+
+
+def test_what_is_no_lack_of_memory_stays_an_error_of_ours():
+    @commands.command
+    def main(argv):
+        raise RuntimeError("another")
+
+    with pytest.raises(RuntimeError, match="another"):
+        main([])
+
+
 def test_names_in_errors_do_nothing_to_the_terminal(capsys):
     @commands.command
     def main(argv):

@@ -130,6 +130,25 @@ def test_a_text_may_be_empty() -> None:
     assert new_task.parser().parse_args(["--label-suffix", ""]).label_suffix == ""
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("convolutionalize N W O P --seed -1", "--seed: should be a whole number from 0 to 4294967295, got -1"),
+        ("convert_imageset I/ L D --shuffle --seed 99999999999999999999", "--seed: should be a whole number from 0"),
+        ("convert_imageset I/ L D --resize_width 99999999999", "should be a whole number from 0 to 65535"),
+        ("time_net N --level 99999999999", "should be a whole number from -2147483647 to 2147483647"),
+        ("infer I --net N --weights W --mean 1e39 0 0", "--mean: should be a number up to 3.4e+38, got 1e39"),
+        ("score_edges N --weights W --tolerance -1", "--tolerance: should be a whole number from 0 to 2147483647"),
+        ("hha I O --focal 1 --centre nan 0", "--centre: should be a number up to 3.4e+38, got nan"),
+    ],
+)
+def test_numbers_beyond_all_bounds(line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name, *words = line.split()
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"fcn_caffe.commands.{name}").main(words)
+    assert message in capsys.readouterr().err
+
+
 def test_a_batch_beyond_all_bounds_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         infer.main(["image", "--net", "net", "--weights", "weights", "--batch", str(10**20)])

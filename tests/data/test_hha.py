@@ -142,8 +142,10 @@ def test_command_with_another_camera_and_folders(tmp_path, capsys):
     [
         (np.zeros((480, 640), np.uint16), [], "no pixel has a depth"),
         (np.zeros((480, 640, 3), np.uint8), [], "a depth image has one channel of integers"),
-        (np.full((480, 640), 2000, np.uint16), ["--focal", "0"], "positive numbers of pixels"),
-        (np.full((480, 640), 2000, np.uint16), ["--units-per-metre", "-1"], "should be a positive number"),
+        (np.full((480, 640), 2000, np.uint16), ["--focal", "0"], "numbers of pixels from 0.001"),
+        (np.full((480, 640), 2000, np.uint16), ["--units-per-metre", "-1"], "should be a number from 0.001"),
+        (np.full((480, 640), 2000, np.uint16), ["--units-per-metre", "1e300"], "should be a number from 0.001"),
+        (np.full((480, 640), 2000, np.uint16), ["--focal", "1e300"], "numbers of pixels from 0.001 to 1e6"),
         (np.full((480, 640), 400000, np.int32), [], "lies beyond 40 m"),  # as TIFF: PNG has 16 bits
     ],
 )
