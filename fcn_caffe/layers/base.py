@@ -83,6 +83,7 @@ class Layer(nn.Module):
     undifferentiable: ClassVar[tuple[int, ...]] = ()  # bottoms that never get a gradient (labels)
     never_forced: ClassVar[tuple[int, ...]] = ()  # bottoms that force_backward leaves alone
     remembers: ClassVar[bool] = False  # whether a pass changes what the next one gives: threads take turns
+    may_write: ClassVar[bool] = False  # whether it may change the numbers of its bottoms: what a person gives is copied
     asks_backward: bool = False  # whether Caffe runs its backward although nothing in it learns
     # Caffe's words where its backward aborts because a bottom's gradient is wanted: by the bottom's position.
     refused_gradients: ClassVar[Mapping[int, str]] = {}

@@ -257,6 +257,7 @@ class Python(Layer):
     """
 
     remembers = True
+    may_write = True
 
     untraced = "runs any Python on arrays"
     share = Share()

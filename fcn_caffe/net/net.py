@@ -176,6 +176,9 @@ class Net(nn.Module):
             self.blob_shapes.update((name, tuple(blobs[name].shape)) for name in node.tops)
             self._add(node, layer)
         self.turn = Turn() if any(layer.remembers for layer in self.layers_in_order) else None
+        layers = zip(self.graph.nodes, self.layers_in_order, strict=True)
+        # What the person gives of these is copied: a layer may write to it.
+        self.written = frozenset(name for node, layer in layers if layer.may_write for name in node.bottoms)
         _warn_of_crops(self.graph)
 
     def _make_layer(

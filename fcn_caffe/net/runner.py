@@ -244,7 +244,8 @@ class Runner:
             raise GraphError(
                 f"blob '{name}' was given on the meta device, which has no numbers. Give a tensor with some."
             )
-        return blob.to(self.device)
+        blob = blob.to(self.device)
+        return blob.clone() if name in self.net.written else blob
 
 
 def _tensor_of(name: str, array: npt.NDArray[Any]) -> Tensor:

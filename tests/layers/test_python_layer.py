@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import input_layer, layer, make_net
@@ -91,6 +92,11 @@ class GivesDouble(Gain):
 class OtherDiff(Gain):
     def backward(self, top, propagate_down, bottom):
         bottom[0].diff = np.ones((7, 7))
+
+class Writes(Gain):
+    def forward(self, bottom, top):
+        bottom[0].data[...] = 7
+        top[0].data[...] = 1
 
 class NoBackward(Gain):
     backward = None
@@ -227,3 +233,11 @@ def test_what_a_class_does_wrong_with_its_blobs(cls: str, message: str, folder: 
 def test_tops_are_float32_whatever_the_class_puts_in(folder: Path) -> None:
     net = make_net(input_layer("x", 2, 3), python("l", "GivesDouble", "x"), path=folder / "net.prototxt")
     assert net(x=torch.ones(2, 3))["l"].dtype is torch.float32
+
+
+def test_what_a_class_writes_to_a_bottom_the_next_layers_see_and_the_person_does_not(folder: Path) -> None:
+    later = layer("r", "Power", "x")
+    net = make_net(input_layer("x", 2, 3), python("l", "Writes", "x"), later, path=folder / "net.prototxt")
+    for given in (torch.ones(2, 3), np.ones((2, 3), np.float32)):
+        assert (net(x=given)["r"] == 7).all()
+        assert (given == 1).all()
