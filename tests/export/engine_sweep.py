@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import importlib.util
+import math
 import sys
 import warnings
 from collections import Counter
@@ -41,6 +42,7 @@ from fcn_caffe.layers.base import REGISTRY
 from fcn_caffe.proto import caffe_pb2, parse_text
 
 TOGETHER = 30
+MOST_TAPS = 100  # a convolution over four axes has some nodes for each
 SETS = ("forks", "cases", "layers", "random", "nets")
 Open = Callable[[bytes, Sequence[str]], Run]  # takes an ONNX file and its outputs
 ENGINES: dict[str, Open] = {
@@ -145,6 +147,8 @@ def make_subject(name: str, net: Net, inputs: dict[str, np.ndarray]) -> Subject 
         return "refused"
     if any(REGISTRY[kind.layer_type].loss or kind.layer_type == "Accuracy" for kind in kinds if kind.layer_type):
         return "a loss"
+    if any(getattr(step.layer, "by_taps", False) and math.prod(step.layer.kernel) > MOST_TAPS for step in net.steps):
+        return "of too many taps"
     made = {top: step.node.name for step in net.steps if step.bottoms for top in step.tops}
     # The random layer is called l; its top goes on into a sum, which would hide much.
     outputs = [
@@ -152,11 +156,11 @@ def make_subject(name: str, net: Net, inputs: dict[str, np.ndarray]) -> Subject 
     ]
     if not outputs or not net.graph.inputs:
         return "no input or output"
-    module_inputs = net.as_module(outputs).input_names
-    if not {*module_inputs} <= inputs.keys():
+    module = net.as_module(outputs)
+    if not {*module.input_names} <= inputs.keys():
         return "no input or output"
-    fed = {key: torch.from_numpy(np.array(inputs[key], np.float32)) for key in module_inputs}
-    subject = Subject(name, net, fed, outputs)
+    fed = {key: torch.from_numpy(np.array(inputs[key], np.float32)) for key in module.input_names}
+    subject = Subject(name, module.net, fed, outputs)  # without inputs that no layer reads
     wanted = subject.wanted()
     return subject if all(np.isfinite(top).all() and top.size for top in wanted) else "not finite, or empty"
 
