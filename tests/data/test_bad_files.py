@@ -39,6 +39,7 @@ from fcn_caffe.data.readers.opencv_images import read_image_bgr
 from fcn_caffe.data.sets.pascalcontext_layers import read_names
 from fcn_caffe.data.sets.reference_layer import read_mat
 from fcn_caffe.evaluation.score import class_indices
+from fcn_caffe.net.rewrite.tuned import _read_cache
 from fcn_caffe.training.log_parser import parse_log
 from fcn_caffe.training.run_record import read_record
 from fcn_caffe.training.stage import COLUMNS, ScoreTable
@@ -441,3 +442,9 @@ def test_a_shape_that_does_not_fit_says_what_to_do(shape: str, words: str) -> No
     reshape = f'layer {{ name: "r" type: "Reshape" bottom: "d" top: "r" reshape_param {{ shape {{ {shape} }} }} }}'
     with pytest.raises(FcnCaffeError, match=rf"layer 'r' \(Reshape\): .*{words}"):
         make_net(layers + reshape)
+
+
+def test_a_cache_of_numbers_beyond_float_is_none(tmp_path: Path) -> None:
+    known = {"for": {}, "choices": [], "checks": {"a": [10**400, 1.0, None, None]}}
+    (tmp_path / "ways.json").write_text(json.dumps(known))
+    assert _read_cache(tmp_path / "ways.json", {}) == (None, {})

@@ -182,7 +182,8 @@ def test_copies_go_on_from_the_same_batch(tmp_path: Path, copied) -> None:
 
 def test_a_state_that_is_none_is_refused(tmp_path: Path) -> None:
     net = random_net(tmp_path, "Data")
-    for state in ({}, {"seed": 0, "batch": 0, "key": "xyz"}, {"seed": "a", "batch": 0, "key": None}, None):
+    odd = ({"seed": seed, "batch": 0, "key": None} for seed in ("a", float("inf")))
+    for state in ({}, {"seed": 0, "batch": 0, "key": "xyz"}, *odd, None):
         with pytest.raises(LayerError, match=r"layer 'l' .*the snapshot's data order is not one of this layer"):
             net.load_data_state({"l": state})
 

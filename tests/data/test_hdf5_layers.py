@@ -92,6 +92,8 @@ def test_states_of_others_are_refused(tmp_path: Path) -> None:
         net.load_data_state({"l": {"seed": 0, "load": 0, "row": 0, "files": 2}})
     with pytest.raises(LayerError, match=r"order is not one of this layer"):
         net.load_data_state({"l": {"seed": 0}})
+    with pytest.raises(LayerError, match=r"order is not one of this layer"):
+        net.load_data_state({"l": {"seed": float("inf"), "load": 0, "row": 0, "files": 1}})
 
 
 @pytest.mark.parametrize(
