@@ -12,6 +12,8 @@ from torch import Tensor
 from fcn_caffe.errors import LayerError
 from fcn_caffe.export.portable_layers import (
     PortableArgMax,
+    PortableBatchNorm,
+    PortableMVN,
     PortablePooling,
     PortablePriorBox,
     PortableSegNetBN,
@@ -23,6 +25,7 @@ from fcn_caffe.layers.conv import Deconvolution
 from fcn_caffe.layers.forks.batch_norm import SegNetBN
 from fcn_caffe.layers.forks.neuron import SamplingDropout
 from fcn_caffe.layers.forks.ssd import PriorBox
+from fcn_caffe.layers.norm import MVN, BatchNorm
 from fcn_caffe.layers.pooling import SPP, Pooling
 from fcn_caffe.layers.reduce import ArgMax
 from fcn_caffe.net.net import Net
@@ -91,6 +94,11 @@ def _share_norm(layer: Any, bottoms: Sequence[Tensor]) -> Layer:  # noqa: ANN401
     return twin
 
 
+def _normalise_batch(layer: Any, bottoms: Sequence[Tensor]) -> Layer:  # noqa: ANN401 (of the kind that _REWRITES says)
+    twin: Layer = layer if layer.is_repeatable() else PortableBatchNorm(layer.param, *bottoms)  # else by the batch
+    return twin
+
+
 def _deconvolve(layer: Any, bottoms: Sequence[Tensor]) -> Layer:  # noqa: ANN401 (of the kind that _REWRITES says)
     twin: Layer = layer if layer.by_taps else layer.with_convolve(deconvolve)
     return twin
@@ -98,6 +106,8 @@ def _deconvolve(layer: Any, bottoms: Sequence[Tensor]) -> Layer:  # noqa: ANN401
 
 _REWRITES: Mapping[type[Layer], Callable[[Any, Sequence[Tensor]], Layer]] = {
     ArgMax: partial(_rebuild, PortableArgMax),
+    BatchNorm: _normalise_batch,
+    MVN: partial(_rebuild, PortableMVN),
     Pooling: partial(_rebuild, PortablePooling),
     PriorBox: partial(_rebuild, PortablePriorBox),
     SegNetBN: _share_norm,
