@@ -85,6 +85,9 @@ def make_onnx(program: torch.export.ExportedProgram, inputs: Sequence[str], outp
             )
             _keep_constants(made.model)
             made.optimize()
+            graph = made.model.graph
+            for value, name in zip((*graph.inputs, *graph.outputs), (*inputs, *outputs), strict=True):
+                value.name = name  # of an input that is an output as well PyTorch changes the name
     except Exception as error:  # of many classes
         raise GraphError(f"PyTorch's exporter to ONNX fails: {reason_of(error)} Please report this net.") from error
     return made

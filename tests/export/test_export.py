@@ -184,16 +184,18 @@ def test_names_that_python_has_and_outputs_that_are_inputs(tmp_path: Path, capsy
         layer("relu", "ReLU", "x", "x"),
         layer("class", "Convolution", "self", "größe/1", "convolution_param { num_output: 2 kernel_size: 3 }"),
         layer("sum", "Reduction", "größe/1"),
+        layer("same", "Dropout", "self"),
         record=None,
     )
     assert export(tmp_path, "a.onnx") == 0
     said = capsys.readouterr().out
     assert "takes self, N x 3 x H x W, float32\ntakes x, N x 3 x H x W, float32\n" in said
-    assert "gives sum, one number, float32\ngives x_out, N x 3 x H x W" in said
+    assert "gives same, N x 3 x H x W, float32\ngives sum, one number, float32\ngives x_out, N x 3 x H x W" in said
     blob = numbers(2, 3, 9, 8)
-    top, rectified = open_onnx(tmp_path / "a.onnx").run({"self": blob, "x": blob})
+    same, top, rectified = open_onnx(tmp_path / "a.onnx").run({"self": blob, "x": blob})
     wanted = net.as_module("größe/1")(torch.from_numpy(blob)).sum()
     close(top, wanted)
+    np.testing.assert_array_equal(same, blob)
     np.testing.assert_array_equal(rectified, np.maximum(blob, 0))
     assert export(tmp_path, "a.onnx", "--outputs", "unread") == 1
     assert "net 'small' computes nothing: its outputs, unread, are its inputs." in capsys.readouterr().err
