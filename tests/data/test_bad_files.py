@@ -188,6 +188,7 @@ CELL, STRUCT, CHARACTERS, BYTES, COMPLEX = 1, 2, 4, 9, 1 << 11
             r"a struct's names of fields have no length",
         ),
         (lambda: mat_element(14, mat_element(6, bytes(8)) + mat_element(5, bytes(33 * 4))), r"a matrix has 33 axes"),
+        (lambda: mat_element(14, mat_element(6, bytes(8)) + mat_element(5, bytes(2))), r"a matrix has 0 axes"),
     ],
 )
 def test_a_mat_file_that_scipy_would_not_survive(
@@ -310,6 +311,14 @@ def test_a_member_that_is_a_file_and_a_folder(tmp_path: Path, names: tuple[str, 
     assert {place.name for place in tmp_path.iterdir()} <= {"archive.tar", "target"}
 
 
+def test_a_member_of_too_long_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "archive.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo("x" * 300))
+    with pytest.raises(DataError, match=r"archive\.tar: cannot be unpacked \(.*too long"):
+        unpack(path, tmp_path / "target", "/".join)
+
+
 def test_a_later_page_that_would_fill_the_memory(tmp_path: Path) -> None:
     """Each page of a TIFF file has a size of its own."""
     path = tmp_path / "pages.tif"
@@ -426,6 +435,9 @@ def test_a_list_that_names_a_device(tmp_path: Path) -> None:
     path = tmp_path / "ImageSets" / "Segmentation" / "train.txt"
     path.write_text(path.read_text() + "\n/dev/zero\n")
     with pytest.raises(DataError, match=rf"train\.txt:{len(path.read_text().splitlines())}: /dev/zero: no image of"):
+        read_source(tmp_path, "voc", Reading())
+    path.write_text("x" * 300 + ".png\n")
+    with pytest.raises(DataError, match=r"train\.txt:1: .*: no image of that name"):
         read_source(tmp_path, "voc", Reading())
 
 

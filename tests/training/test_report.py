@@ -236,6 +236,13 @@ def test_pixels_are_not_negative(task, capsys):
     assert "run.jsonl: not as `solve` writes it (ValueError('-1 pixels'))" in capsys.readouterr().err
 
 
+def test_each_class_has_both_numbers(task, capsys):
+    record = task / "snapshot/fine/run.jsonl"
+    record.write_text(re.sub(r'"class_accuracy": \[[^\]]*\]', '"class_accuracy": []', record.read_text()))
+    assert report.main([str(record.parent)]) == 1
+    assert "run.jsonl: not as `solve` writes it (ValueError('" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

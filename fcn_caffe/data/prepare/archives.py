@@ -6,6 +6,7 @@ and an interrupted run continues where it stopped.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import shutil
 import stat
@@ -169,7 +170,7 @@ def unpack(path: Path, target: Path, place: Callable[[Sequence[str]], str | None
     except DataError:
         raise
     except Exception as error:  # the unpackers raise a dozen kinds for damaged archives
-        if isinstance(error, OSError) and error.filename:
+        if isinstance(error, OSError) and error.filename and error.errno != errno.ENAMETOOLONG:
             raise  # the system's: no room, no permission
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(f"{path}: cannot be unpacked ({reason}). It looks damaged: download it again.") from error

@@ -339,7 +339,7 @@ class FolderIndex:
         path = self.files.get(name)
         if path is None and Path(name).suffix.lower() in self.suffixes:
             exact = self.folder / name
-            path = exact if exact.is_file() else self.files.get(str(Path(name).with_suffix("").as_posix()))
+            path = exact if os.path.isfile(exact) else self.files.get(str(Path(name).with_suffix("").as_posix()))
         if path is None:
             raise DataError(
                 f"{self.folder / name}: no {self.what} of that name (tried {', '.join(self.suffixes)}; the folder has "

@@ -147,7 +147,7 @@ class _Walk:
         """Pass the sizes of a matrix's axes; return how many elements they make."""
         start, size = self._element()
         count = struct.unpack_from(f"{self.order}{size // 4}I", self.content, start)
-        if len(count) > 32:
+        if not 2 <= len(count) <= 32:  # scipy looks before the first axis of text that has none
             raise ValueError(f"a matrix has {len(count)} axes")
         elements: int = prod(count)
         self.declared += 0 if is_sparse else elements

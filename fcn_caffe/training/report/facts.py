@@ -218,6 +218,8 @@ def _checked_start(event: dict[str, Any]) -> dict[str, Any]:
 
 def _head(scores: Mapping[str, Any]) -> Head:
     classes, confusion = scores.get("classes"), scores.get("confusion")
+    if len(scores["class_iu"]) != len(scores["class_accuracy"]):
+        raise ValueError(f"{len(scores['class_iu'])} classes and {len(scores['class_accuracy'])}")
     return Head(
         {name: _value(scores[name]) for name in METRICS},
         _value(scores["loss"]),
