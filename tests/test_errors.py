@@ -37,6 +37,12 @@ def test_a_hint_goes_behind() -> None:
     assert str(error) == "layer 'conv' (Convolution): is odd."
 
 
+def test_bytes_that_are_no_text_are_escaped() -> None:
+    error = FcnCaffeError(b"\xff.png".decode("utf-8", "surrogateescape"))
+    assert str(error) == r"\udcff.png"
+    assert str(error.hinted(" \udcfe")).endswith(r" \udcfe")
+
+
 def test_a_long_text_keeps_its_beginning_and_its_end() -> None:
     text = str(FcnCaffeError("begin" + "x" * 10_000 + "end"))
     assert text.startswith("beginx") and text.endswith("xend") and "… (7008 characters) …" in text

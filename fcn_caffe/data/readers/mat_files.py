@@ -1,6 +1,6 @@
 """MATLAB's .mat files up to version 7, which scipy reads once it is known that they fill neither memory nor stack.
 
-scipy takes the type of an element as a place in a table, and reads beyond its end: so each is looked at before.
+scipy (1.17.1) may end the process at a damaged file, so every element is looked at before it is let read one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PLAIN = (*range(1, 8), 9, 12, 13, 16, 17, 18)  # those of numbers and character
 _CELL, _STRUCT, _OBJECT, _CHARACTERS, _SPARSE, _FUNCTION, _OPAQUE = 1, 2, 3, 4, 5, 16, 17  # classes of matrices
 _NUMBERS = range(6, 16)
 _COMPLEX = 1 << 11  # a flag of a matrix
-_MOST_CONTAINERS = 1000  # scipy reads one within the other without a look at the stack
+_MOST_CONTAINERS = 1000  # nested ones fill the stack
 _ARRAY_BYTES, _CHARACTER_BYTES, _COMPLEX_BYTES = 200, 12, 16  # what scipy takes beside the file's bytes
 
 
@@ -147,7 +147,7 @@ class _Walk:
         """Pass the sizes of a matrix's axes; return how many elements they make."""
         start, size = self._element()
         count = struct.unpack_from(f"{self.order}{size // 4}I", self.content, start)
-        if not 2 <= len(count) <= 32:  # scipy looks before the first axis of text that has none
+        if not 2 <= len(count) <= 32:
             raise ValueError(f"a matrix has {len(count)} axes")
         elements: int = prod(count)
         self.declared += 0 if is_sparse else elements
