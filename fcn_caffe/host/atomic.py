@@ -63,7 +63,8 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", *, flush: bool 
                     os.fsync(file.fileno())
             _put(temporary, target)
     except OSError as error:
-        if error.filename is None or is_beside(Path(os.fspath(error.filename)), target):
+        is_ours = error.filename is not None and is_beside(Path(os.fspath(error.filename)), target)
+        if is_ours or (error.filename is None and error.errno is not None):  # else it is a reader's, not the system's
             error.filename = os.fspath(path)  # what was asked for
         raise
     if flush:

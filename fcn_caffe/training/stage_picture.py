@@ -46,9 +46,9 @@ def draw_stages(stages: Sequence[Stage], images: int = IMAGES) -> Path | None:
                 rgb = (image + mean[:, None, None])[::-1].transpose(1, 2, 0).round().clip(0, 255).astype(np.uint8)
                 rows.append([rgb, colour(label)])
             rows[place].append(colour(answer))
-    path = stages[-1].folder / "picture.png"
-    if not rows or not path.parent.is_dir():  # its weights may be of another place, without its run
+    if not rows or not stages[-1].folder.is_dir():  # its weights may be of another place, without its run
         return None
+    path = stages[-1].folder / "picture.png"
     side = max(rows[0][0].shape[:2])
     save_image(path, panel(rows, titles, scale=2 if side <= SMALL else 1))
     return path

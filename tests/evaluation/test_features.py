@@ -140,7 +140,7 @@ def test_images_of_several_sizes_make_no_array(task):
     ("arguments", "message"),
     [
         (("conv,score", "a.h5", 1), "2 blobs and 1 outputs"),
-        (("conv,score", "a.h5,./a.h5", 1), "the same place"),
+        (("conv,score", "a.h5,./a.h5", 1), "./a.h5: is named twice"),
         (("none", "a.h5", 1), "has no blob 'none'. It has: data, label, conv, score, loss."),
         (("conv", "a", 1), "give a type after the batches"),
         (("conv", "images", 1, "lmdb"), "images: exists already"),

@@ -271,7 +271,7 @@ def test_borders_are_computed_once_in_the_file(tmp_path: Path, capsys: pytest.Ca
     blob = numbers(2, 1, 21, 50)
     close(open_program(tmp_path / "a.pt2").run({"data": blob})[0], net(torch.from_numpy(blob))["score"])
     assert export(tmp_path, "a.pt2", "--plain") == 0
-    assert "borders" not in capsys.readouterr().out
+    assert "constant borders" not in capsys.readouterr().out
 
 
 # -- nets whose sizes are not all free ---------------------------------------------------------------------------------
