@@ -253,6 +253,11 @@ def test_each_class_has_both_numbers(task, capsys):
             IMAGES_OF.replace("0.5", "1" + "0" * 400),
             "images.json: not as `solve` writes it (OverflowErr",
         ),
+        (
+            "images.json",
+            IMAGES_OF.replace('"iteration": 1', '"iteration": 1' + "0" * 400),
+            "images.json: not as `solve` writes it (ValueError('a number of 1329 bits'))",
+        ),
         ("images.json", IMAGES_OF.replace("[3", "[Infinity"), "images.json: not as `solve` writes it (OverflowError"),
         ("images.json", "{}", "images.json: not the images of a run"),
         ("images.json", '{"iteration": 1, "best": [1], "worst": []}', "images.json: not as `solve` writes it"),

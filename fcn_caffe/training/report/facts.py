@@ -211,7 +211,7 @@ def _take_events(stage: StageRun, events: Sequence[dict[str, Any]]) -> None:
 def _checked_start(event: dict[str, Any]) -> dict[str, Any]:
     texts = {name: str(event[name]) for name in ("time", "stage", "solver", "net", "settings", "result", "device")}
     lists = {name: [str(word) for word in event[name]] for name in ("sources", "command")}
-    numbers = {name: int(event[name]) for name in ("iteration", "last", "step", "processes", "threads")}
+    numbers = {name: _whole(event[name]) for name in ("iteration", "last", "step", "processes", "threads")}
     versions = {str(name): str(version) for name, version in event["versions"].items()}
     return {**texts, **lists, **numbers, "versions": versions, "shell": shlex.join(lists["command"])}
 
@@ -233,6 +233,12 @@ def _head(scores: Mapping[str, Any]) -> Head:
 def _count(value: float) -> int:
     if int(value) < 0:
         raise ValueError(f"{value} pixels")
+    return _whole(value)
+
+
+def _whole(value: float) -> int:
+    if abs(int(value)) >= 2**63:
+        raise ValueError(f"a number of {int(value).bit_length()} bits")
     return int(value)
 
 
@@ -242,13 +248,13 @@ def _value(value: float | None) -> float | None:
 
 def _checked_images(images: dict[str, Any]) -> dict[str, Any]:
     """Return the images with each value of its type; so that a page of others' files is no surprise."""
-    checked: dict[str, Any] = {"iteration": images.get("iteration")}
+    checked: dict[str, Any] = {"iteration": _whole(images.get("iteration", 0))}
     for kind in ("best", "worst"):
         checked[kind] = [
             {
                 **{name: str(one[name]) for name in ("name", "image", "truth", "answer")},
                 "mean_iu": float(one["mean_iu"]),
-                "size": [int(side) for side, _ in zip(one["size"], ("width", "height"), strict=True)],
+                "size": [_whole(side) for side, _ in zip(one["size"], ("width", "height"), strict=True)],
             }
             for one in images[kind]
         ]
