@@ -49,10 +49,9 @@ class FcnCaffeError(Exception):
 
 def _shortened(text: str) -> str:
     """Keep the beginning, which says where, and the end, which says how to mend it; escape bytes that are no UTF-8."""
-    text = text.encode("utf-8", "backslashreplace").decode()
-    if len(text) <= _LONGEST:
-        return text
-    return f"{text[: _LONGEST // 2]} … ({len(text) - _LONGEST} characters) … {text[-_LONGEST // 2 :]}"
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]} … ({len(text) - _LONGEST} characters) … {text[-_LONGEST // 2 :]}"
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class PrototxtError(FcnCaffeError):

@@ -244,13 +244,19 @@ def _make(target: Path, kind: str, folder_mode: int | None) -> tuple[Path, int |
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(target))
     while True:
         place = target.with_name(f".{target.name}.{secrets.token_hex(4)}.{kind}")
-        if folder_mode is None:
-            place.touch(exist_ok=False)
-        else:
-            place.mkdir(folder_mode)
-        lock = _lock(place, wait=True)
-        if place.exists():
-            return place, lock
+        try:
+            if folder_mode is None:
+                place.touch(exist_ok=False)
+            else:
+                place.mkdir(folder_mode)
+            lock = _lock(place, wait=True)
+            if place.exists():
+                return place, lock
+        except FileExistsError:  # of another process
+            raise
+        except BaseException:  # a signal, before the caller knows of the place
+            _remove(place)
+            raise
         # Before it was locked another process took it for a dead one's.
         if lock is not None:
             os.close(lock)

@@ -16,6 +16,7 @@ import pytest
 from places import ROOT
 
 from fcn_caffe.errors import DataError
+from fcn_caffe.host import atomic
 from fcn_caffe.host.atomic import (
     atomic_files,
     atomic_write,
@@ -201,6 +202,18 @@ def test_a_folder_that_is_removed_meanwhile(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs_linux
+def test_a_signal_between_making_and_locking_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(place: Path, wait: bool) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(atomic, "_lock", interrupt)
+    with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "a", "w"):
+        pass
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "b"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """There nobody knows whether a process lives: files are written, and what others left stays."""
     import fcntl
