@@ -75,6 +75,9 @@ def test_an_input_without_a_shape_is_named_itself(tmp_path: Path) -> None:
     alone = tmp_path / "alone.prototxt"
     alone.write_text('layer { name: "x" type: "Input" top: "x" } layer { name: "r" type: "ReLU" bottom: "x" top: "r" }')
     assert Net(alone).blob_shapes["r"] == ()
+    shaped = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 } } }'
+    alone.write_text(shaped + 'layer { name: "r" type: "Input" bottom: "x" }')
+    assert refusal(alone).startswith("layer 'r' (Input): takes 0 bottom blob(s), got 1 (x)")
 
 
 MEMORY = """layer { name: "m" type: "MemoryData" top: "data" top: "label"

@@ -202,7 +202,7 @@ class Net(nn.Module):
             source = self.graph.nodes[index]
             below = (self.graph.producers[index, position] for position in range(len(source.bottoms)))
             waiting += [maker for maker in dict.fromkeys(below) if maker not in waiting]
-            if source.type == "Input" and not source.param.input_param.shape:
+            if source.type == "Input" and source.tops and not source.param.input_param.shape:
                 unread = [field.name for field, _ in source.param.ListFields() if field.name.endswith("data_param")]
                 kept = f" Input reads no files: its {unread[0]} does nothing." if unread else ""
                 return LayerError(

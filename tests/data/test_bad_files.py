@@ -232,6 +232,7 @@ def _labelmap(path: Path) -> object:
     ("read", "text"),
     [
         (_labelmap, "cat:²,0,0::"),
+        (_labelmap, "cat:\x1f50,0,300::"),
         (_labelmap, f"cat:{DIGITS},0,0::"),
         (lambda path: read_names(path, numbered=True), "²: cat"),
         (lambda path: read_names(path, numbered=True), f"{DIGITS}: cat"),

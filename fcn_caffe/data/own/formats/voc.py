@@ -97,11 +97,11 @@ def _by_labelmap(path: Path) -> tuple[Source, dict[Colour, int]]:
         if not line.strip() or line.startswith("#"):
             continue
         name, _, rest = line.partition(":")
-        parts = rest.split(":")[0].split(",")
+        parts = [part.strip() for part in rest.split(":")[0].split(",")]
         if (
             not name.strip()
             or len(parts) != 3
-            or not all(re.fullmatch("[0-9]{1,3}", p.strip()) and int(p) < 256 for p in parts)
+            or not all(re.fullmatch("[0-9]{1,3}", part) and int(part) < 256 for part in parts)
         ):
             raise DataError(f"{path}:{number}: expected `NAME:R,G,B::`, got {line!r:.60}.")
         colour = (int(parts[0]), int(parts[1]), int(parts[2]))
