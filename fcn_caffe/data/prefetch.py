@@ -10,8 +10,9 @@ import os
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,13 @@ from fcn_caffe.errors import DataError
 from fcn_caffe.host.ranks import Share
 from fcn_caffe.host.text import show
 
-__all__ = ["Arrays", "Batch", "Prefetch", "Sample", "Source", "State", "draws", "fill_batch", "own_samples"]
+if TYPE_CHECKING:
+    from fcn_caffe.layers.base import Layer
+
+__all__ = [
+    *("Arrays", "Batch", "Prefetch", "Sample", "Source", "State", "draws", "fill_batch", "own_samples"),
+    "reading_order",
+]
 
 Arrays = list[npt.NDArray[np.float32]]
 Sample = Sequence[npt.NDArray[np.float32] | float]  # an image, then its label or label picture
@@ -53,6 +60,21 @@ class Source(Protocol):
 
     def state_behind(self, state: State, batches: int) -> State:
         """Return the state behind so many batches."""
+
+
+@contextmanager
+def reading_order(layer: Layer) -> Iterator[None]:
+    """Say that a snapshot's order of data is of another layer, where the block fails to read it.
+
+    Raises:
+        LayerError: it is; it names the layer.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise layer.error(
+            f"the snapshot's data order is not one of this layer ({error!r}). Give the snapshot of this net and data."
+        ) from error
 
 
 def draws(seed: int, *stream: int) -> np.random.Generator:

@@ -236,9 +236,10 @@ class PortableMVN(MVN):
     def forward(self, bottom: Tensor) -> Tensor:
         bottom = bottom.reshape(self._sizes(bottom))
         flat = bottom.flatten(self.kept_axes)
-        mean, variance = _mean_and_variance(flat, (self.kept_axes,))
-        centred = flat - mean
-        return (centred / (variance.sqrt() + self.eps) if self.variance else centred).reshape(bottom.shape)
+        centred = flat - even_mean(flat, (self.kept_axes,))
+        if self.variance:
+            centred = centred / (even_mean(centred.square(), (self.kept_axes,)).sqrt() + self.eps)
+        return centred.reshape(bottom.shape)
 
 
 def even_mean(values: Tensor, axes: Sequence[int]) -> Tensor:

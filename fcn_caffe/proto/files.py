@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TypeVar
 
 from fcn_caffe.errors import PrototxtError
 from fcn_caffe.host.atomic import atomic_write, check_place
-from fcn_caffe.host.paths import is_device
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.kept import has_forks
 from fcn_caffe.proto.schema import Message, describe
-from fcn_caffe.proto.text import read_text
+from fcn_caffe.proto.text import read_bytes, read_text
 from fcn_caffe.proto.text_writer import write_text
 
 __all__ = ["read_message", "write_message"]
@@ -37,12 +35,7 @@ def read_message(path: str | os.PathLike[str], message_class: type[M], *, keep_f
     Raises:
         PrototxtError: The file is neither; says the place in the text where it looks like text.
     """
-    if is_device(path):
-        raise PrototxtError("is a device, which may never end. Name a file.", path)
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise PrototxtError(f"cannot be read: {error.strerror}. Give a file that can be read.", path) from None
+    data = read_bytes(path)
     if data.translate(None, _TEXT) and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return _parsed(data, message_class, path), True
     try:

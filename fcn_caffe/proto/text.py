@@ -57,6 +57,20 @@ _INTEGER = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|\d+)\Z")
 _BETWEEN = re.compile(r"\s|#[^\n]*")  # what may stand between a minus and its number
 
 
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Read a file that may hold a message.
+
+    Raises:
+        PrototxtError: It is a device, or cannot be read.
+    """
+    if is_device(path):
+        raise PrototxtError("is a device, which may never end. Name a file.", path)
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise PrototxtError(f"cannot be read: {error.strerror}. Give a file that can be read.", path) from None
+
+
 def read_text(
     path: str | os.PathLike[str], message_class: type[M], *, keep_foreign: bool = False, strict: bool | None = None
 ) -> M:
@@ -71,12 +85,7 @@ def read_text(
     Raises:
         PrototxtError: The file cannot be read, is empty or binary, or is not such a message.
     """
-    if is_device(path):
-        raise PrototxtError("is a device, which may never end. Name a file.", path)
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise PrototxtError(f"cannot be read: {error.strerror}. Give a file that can be read.", path) from None
+    data = read_bytes(path)
     title = describe(message_class.DESCRIPTOR).title
     if problem := wrong_file(data[:HEAD]):
         raise PrototxtError(problem, path)

@@ -118,6 +118,15 @@ def watch_changes(call: Callable[[str, tuple[object, ...]], None]) -> None:
     sys.addaudithook(hook)
 
 
+def make_fresh(top: Path) -> None:
+    """Make the folder `work` of a run anew, from `template` beside it, with an empty `temporary` and `said.txt`."""
+    for name in ("work", "temporary"):
+        shutil.rmtree(top / name, ignore_errors=True)
+    shutil.copytree(top / "template", top / "work", symlinks=True)
+    (top / "temporary").mkdir()
+    (top / "said.txt").write_bytes(b"")
+
+
 class Killer:
     """The kills of one tool.
 
@@ -133,16 +142,9 @@ class Killer:
         case.prepare(self.template)
         self.reference = self._run_whole()
 
-    def _fresh(self) -> None:
-        for name in ("work", "temporary"):
-            shutil.rmtree(self.top / name, ignore_errors=True)
-        shutil.copytree(self.template, self.top / "work", symlinks=True)
-        (self.top / "temporary").mkdir()
-        (self.top / "said.txt").write_bytes(b"")
-
     def _run_whole(self) -> Reference:
         """Run the tool to its end, and note what takes its place by a rename."""
-        self._fresh()
+        make_fresh(self.top)
         notes, work = self.top / "notes.jsonl", self.top / "work"
         started = os.times().children_user + os.times().children_system
 
@@ -174,7 +176,7 @@ class Killer:
         if self.tally.kills % 2:
             self.kill_before(chance.randrange(self.reference.changes))
             return
-        self._fresh()
+        make_fresh(self.top)
         moment = chance.uniform(0, self.reference.seconds)
         child = spawn(self.case, self.case.words, self.top)
         send_after(child, moment)
@@ -182,7 +184,7 @@ class Killer:
 
     def kill_before(self, number: int) -> None:
         """Kill one run before its change of this number."""
-        self._fresh()
+        make_fresh(self.top)
         child = spawn(self.case, self.case.words, self.top, lambda: _die_at(number))
         self._look(child, f"before change {number}")
 

@@ -16,7 +16,6 @@ import functools
 import gc
 import os
 import random
-import shutil
 import signal
 import socket
 import sys
@@ -26,7 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from reliability.kill_cases import CASES, Case
-from reliability.kills import files_in, is_left, send_after, spawn, warm_up
+from reliability.kills import files_in, is_left, make_fresh, send_after, spawn, warm_up
 
 _ENDS = {0, 1, 128 + signal.SIGTERM, -signal.SIGTERM}  # of ranks whose run is over
 
@@ -77,10 +76,9 @@ class Kills:
 
     def __init__(self, case: Case, top: Path, count: int) -> None:
         self.case, self.top, self.count = case, top, count
-        self.template = top / "template"
-        self.template.mkdir()
-        case.prepare(self.template)
-        self._fresh()
+        (top / "template").mkdir()
+        case.prepare(top / "template")
+        make_fresh(self.top)
         started = os.times()
         statuses = wait_for(start_ranks(case, case.words, top, count))
         if any(statuses):
@@ -88,19 +86,12 @@ class Kills:
         self.seconds = (sum(os.times()[2:4]) - sum(started[2:4])) / count
         self.after = files_in(top / "work", case.streams)
 
-    def _fresh(self) -> None:
-        for name in ("work", "temporary"):
-            shutil.rmtree(self.top / name, ignore_errors=True)
-        shutil.copytree(self.template, self.top / "work", symlinks=True)
-        (self.top / "temporary").mkdir()
-        (self.top / "said.txt").write_bytes(b"")
-
     def _said(self) -> str:
         return (self.top / "said.txt").read_text(errors="replace")[-1200:]
 
     def kill(self, victims: list[int], moment: float) -> tuple[bool, list[str]]:
         """Kill ranks of one run, let the others end, run again; say whether it came in time, and what went wrong."""
-        self._fresh()
+        make_fresh(self.top)
         children = start_ranks(self.case, self.case.words, self.top, self.count)
         was_there = send_after(children[victims[0]], moment)
         for victim in victims[1:]:

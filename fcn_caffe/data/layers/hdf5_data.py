@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fcn_caffe.data.prefetch import draws
+from fcn_caffe.data.prefetch import draws, reading_order
 from fcn_caffe.data.readers.image_list import read_lines
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write
@@ -120,13 +120,8 @@ class HDF5Data(Layer):
         return {"seed": self.seed, "load": self.load, "row": self.row, "files": len(self.files)}
 
     def load_data_state(self, state: dict[str, Any]) -> None:
-        try:
+        with reading_order(self):
             seed, load, row, files = (int(state[key]) for key in ("seed", "load", "row", "files"))
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise self.error(
-                f"the snapshot's data order is not one of this layer ({error!r}). "
-                "Give the snapshot of this net and data."
-            ) from error
         if files != len(self.files):
             raise self.error(
                 f"the snapshot's data order is for a list of {files} files, this one has {len(self.files)}. "

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fcn_caffe.data.prefetch import draws
+from fcn_caffe.data.prefetch import draws, reading_order
 from fcn_caffe.data.readers.datum import array_of_datum
 from fcn_caffe.data.transformer import Transformer
 from fcn_caffe.host.text import show
@@ -152,11 +152,6 @@ class MemoryData(Layer):
         return {"seed": self.seed, "added": self.added, "position": self.position}
 
     def load_data_state(self, state: dict[str, Any]) -> None:
-        try:
+        with reading_order(self):
             self.seed, self.added, position = (int(state[key]) for key in ("seed", "added", "position"))
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise self.error(
-                f"the snapshot's data order is not one of this layer ({error!r}). "
-                "Give the snapshot of this net and data."
-            ) from error
         self.position = position if self.data is not None and position < len(self.data) else 0

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fcn_caffe.data.prefetch import Prefetch, Source, State
+from fcn_caffe.data.prefetch import Prefetch, Source, State, reading_order
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.ranks import Share
 from fcn_caffe.layers.base import Layer
@@ -91,14 +91,10 @@ class PrefetchedLayer(Layer):
 
     def load_data_state(self, state: State) -> None:
         try:
-            checked = self.source.read_state(state)
+            with reading_order(self):
+                checked = self.source.read_state(state)
         except DataError as error:
             raise error.named(f"layer '{self.name}' ({self.layer_type})") from error.__cause__
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise self.error(
-                f"the snapshot's data order is not one of this layer ({error!r}). "
-                "Give the snapshot of this net and data."
-            ) from error
         self.stop()
         self._state = checked
 

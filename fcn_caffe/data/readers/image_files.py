@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from fcn_caffe.data.readers.text_file import read_lines
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.unfolding import MOST_TIMES
 
@@ -292,12 +293,12 @@ def read_split(path: str | os.PathLike[str]) -> list[str]:
         DataError: when the file is missing or lists nothing.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such split file. It should have one image name on each line.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the split file cannot be read ({error}). Give a text file in UTF-8.") from error
-    names = [line.strip() for line in text.splitlines() if line.strip()]
+        lines = read_lines(path, "split file")
+    except DataError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        raise DataError(f"{path}: no such split file. It should have one image name on each line.") from error.__cause__
+    names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise DataError(f"{path}: the split is empty. It should have one image name on each line.")
     return names
