@@ -124,8 +124,12 @@ def with_fork(
     return net
 
 
-def fork_name(text: str) -> str:
+def fork_name(text: str, place: str = "") -> str:
     """Return the name in `FORKS` that a text means: "SegNet", "segnet".
+
+    Args:
+        text: What a person or a file calls it.
+        place: Who says so, for the error.
 
     Raises:
         GraphError: It means none.
@@ -133,7 +137,7 @@ def fork_name(text: str) -> str:
     plain = text.lower().replace("_", "-").replace(" ", "-")
     name = _ALIASES.get(plain, plain)
     if name not in FORKS:
-        raise GraphError(f"fork '{text}' is not known.{did_you_mean(name, FORKS)} Known: {', '.join(FORKS)}.")
+        raise GraphError(f"{place}fork '{text}' is not known.{did_you_mean(name, FORKS)} Known: {', '.join(FORKS)}.")
     return name
 
 
@@ -171,7 +175,7 @@ def choose_forks(net: caffe_pb2.NetParameter) -> None:
     Raises:
         GraphError: a `fork` that is not known.
     """
-    fork = fork_name(net.fork) if net.fork else ""
+    fork = fork_name(net.fork, f"net '{net.name}': ") if net.fork else ""
     kinds = {layer.type for layer in net.layer}
     said: defaultdict[tuple[str, str, str], int] = defaultdict(int)
     for layer in net.layer if kinds & _MEANINGS.keys() else ():
@@ -179,7 +183,7 @@ def choose_forks(net: caffe_pb2.NetParameter) -> None:
         if meanings is None:
             continue
         if layer.fork not in ("", TO_ASK):
-            layer.fork = _meaning(meanings, fork_name(layer.fork)) or layer.fork
+            layer.fork = _meaning(meanings, fork_name(layer.fork, f"layer '{layer.name}': ")) or layer.fork
             continue
         meaning, reason = _FIELDS[layer.type](layer) if layer.type in _FIELDS else ("", "")
         if not meaning and fork:

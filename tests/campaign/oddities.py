@@ -27,6 +27,7 @@ from binary_mutations import EXTREMES
 from mutations import Mutation, flip_bits
 
 from campaign import structures
+from campaign.apart import apart
 
 # -- texts ---------------------------------------------------------------------------------------------------------
 
@@ -363,6 +364,7 @@ _OBJECTS: tuple[Callable[[Random, Any, str], None], ...] = (
 )
 
 
+@apart
 def hdf5_of_odd_objects(random: Random, data: bytes, other: bytes) -> bytes:
     """An object becomes one that our writers never write."""
     space = BytesIO(data)

@@ -22,6 +22,8 @@ import scipy.io  # type: ignore[import-untyped]
 from binary_mutations import EXTREMES
 from mutations import BYTES, LINES, NUMBERS, Mutation, flip_bits, set_byte
 
+from campaign.apart import apart
+
 # Words that a line of a list does not expect: digits that int() does not take, numbers of more digits than it takes,
 # names that lead elsewhere, and letters that no encoding has.
 WORDS = (
@@ -355,6 +357,7 @@ def _replace_dataset(random: Random, file: Any, path: str) -> None:
         file.create_dataset(path, **random.choice(_DATASETS))
 
 
+@apart
 def hdf5_changed(random: Random, data: bytes, other: bytes) -> bytes:
     """An object is removed, renamed, linked elsewhere, made to hold itself, or becomes another."""
     space = BytesIO(data)
@@ -387,6 +390,7 @@ def _gone(file: Any, path: str) -> str:
 # -- MATLAB's files and archives -----------------------------------------------------------------------------------
 
 
+@apart
 def mat_rewritten(random: Random, data: bytes, other: bytes) -> bytes:
     """A file of the same variables, one of which is of another kind, packed or not."""
     try:

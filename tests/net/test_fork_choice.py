@@ -106,6 +106,10 @@ def test_normalize_without_options_asks() -> None:
 def test_a_fork_that_nobody_knows() -> None:
     with pytest.raises(GraphError, match=r"fork 'segnot' is not known\. Did you mean 'segnet'\? Known: bvlc, cob"):
         make_net(IMAGE, BN, fork="segnot")
+    with pytest.raises(GraphError, match=r"^layer 'b': fork 'segnot' is not known"):
+        make_net(IMAGE, layer("b", "BN", "x", more='fork: "segnot"'))
+    with pytest.raises(GraphError, match=r"^net '[^']*': fork 'segnot' is not known"):
+        make_net('fork: "segnot"', IMAGE, BN)
 
 
 def test_a_plain_net_stays_as_it_is() -> None:

@@ -274,7 +274,8 @@ def run_kills(
         report: gets a line for each tool.
     """
     torch.set_num_threads(1)
-    weights, tallies = {name: CASES[name].weight for name in names}, {}
+    tallies: dict[str, Tally] = {}
+    left, weight = kills or 0, sum(CASES[name].weight for name in names)
     for name in names:
         started, chance = os.times(), random.Random(f"{seed} {name}")
         with tempfile.TemporaryDirectory(prefix="fcn-caffe-kills-") as folder:
@@ -286,7 +287,9 @@ def run_kills(
                 for number in range(killer.reference.changes):
                     killer.kill_before(number)
             else:
-                for _ in range(max(1, round(kills * weights[name] / sum(weights.values())))):
+                share = max(1, round(left * CASES[name].weight / weight))
+                left, weight = left - share, weight - CASES[name].weight
+                for _ in range(share):
                     killer.kill(chance)
         tally = tallies[name] = killer.tally
         used = sum(os.times()[:4]) - sum(started[:4])

@@ -17,6 +17,7 @@ from fcn_caffe.data.prefetch import draws, reading_order
 from fcn_caffe.data.readers.image_list import read_lines
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write
+from fcn_caffe.host.hdf5_files import open_to_read
 from fcn_caffe.host.ranks import Share
 from fcn_caffe.host.text import show
 from fcn_caffe.host.unfolding import MOST_TIMES
@@ -140,7 +141,7 @@ def read_data_sets(path: Path, names: list[str]) -> list[npt.NDArray[np.float32]
     """
     arrays = []
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with open_to_read(path) as file:
             for name in names:
                 _refuse_links_out(file, name, path)
                 data_set = file.get(name)

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import h5py  # type: ignore[import-untyped]
 import numpy as np
 import numpy.typing as npt
 import scipy.io  # type: ignore[import-untyped]
@@ -23,6 +22,7 @@ from fcn_caffe.data.prepare.data_set import REPORT_EVERY, DataSet, Job, write_sp
 from fcn_caffe.data.readers.mat_files import read_variables
 from fcn_caffe.data.sets.nyud_layers import CLASSES, NYUDSegDataLayer
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.hdf5_files import open_to_read
 from fcn_caffe.host.text import show
 
 __all__ = ["Nyud"]
@@ -123,7 +123,7 @@ def convert(labeled: Path, splits: Path, mapping: Path, root: Path, job: Job) ->
         raise DataError(f"{mapping}: mapClass runs to {to_class.max()}, expected classes 1 to {len(CLASSES)}.")
     lists = {key: _variable(splits, name).ravel() for key, name in (("trainval", "trainNdxs"), ("test", "testNdxs"))}
     try:
-        with h5py.File(labeled, "r") as file:
+        with open_to_read(labeled) as file:
             images, depths, labels = (file[key] for key in ("images", "depths", "labels"))
             count, height, width = len(images), images.shape[3], images.shape[2]
             if images.shape[1] != 3 or not depths.shape == labels.shape == (count, width, height):

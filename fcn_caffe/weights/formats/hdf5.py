@@ -16,6 +16,7 @@ import numpy as np
 
 from fcn_caffe.errors import WeightsError
 from fcn_caffe.host.atomic import atomic_write
+from fcn_caffe.host.hdf5_files import open_to_read
 from fcn_caffe.proto.wire import BinaryState, state_for_weights, weights_for_state
 from fcn_caffe.weights.formats.arrays import (
     ABSENT,
@@ -136,7 +137,7 @@ def _open(path: PathLike) -> Iterator[tuple[h5py.File, Budget]]:
     """The file, open for reading, and what may be read of it."""
     with reading(path, "HDF5"):
         size = os.stat(path).st_size
-        with h5py.File(path, "r", locking=False) as file:
+        with open_to_read(path) as file:
             yield file, Budget(path, size)
 
 

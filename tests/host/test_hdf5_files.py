@@ -1,0 +1,65 @@
+"""HDF5's global heaps are looked through before HDF5 reads them."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import h5py  # type: ignore[import-untyped]
+import numpy as np
+import pytest
+
+from fcn_caffe.data.layers.hdf5_data import read_data_sets
+from fcn_caffe.errors import DataError, WeightsError
+from fcn_caffe.host.hdf5_files import check_heaps, open_to_read
+from fcn_caffe.weights.formats.hdf5 import read_solver_state
+
+
+def heap(*sizes: int, whole: int = 0) -> bytes:
+    """A global heap of objects of these many bytes."""
+    objects = b"".join(struct.pack("<HHIQ", 1, 1, 0, size) + bytes(size + -size % 8) for size in sizes)
+    return b"GCOL" + struct.pack("<IQ", 1, whole or 16 + len(objects)) + objects
+
+
+def test_whole_heaps_pass() -> None:
+    check_heaps(b"", 8)
+    check_heaps(heap(5, 8, 0, 4000) + b"between" + heap(1) + b"GCOL", 8)
+    check_heaps(heap(5) + heap(16, 16), 4)
+
+
+def test_an_object_beyond_its_heap_is_refused() -> None:
+    with pytest.raises(OSError, match=r"the global heap at byte 72 has an object of 40 bytes"):
+        check_heaps(heap(8, 16) + heap(40, whole=64), 8)
+
+
+def test_heaps_that_lie_in_each_other_are_looked_at_once() -> None:
+    # Each object holds the next heap's head, so that each heap has the objects of all after it.
+    heaps = [b"GCOL" + struct.pack("<IQHHIQ", 1, 32 * left + 16, 1, 1, 0, 16) for left in range(100, 0, -1)]
+    with pytest.raises(OSError, match="the global heap at byte 64 has an object of 16 bytes"):
+        check_heaps(b"".join(heaps) + bytes(16), 8)
+
+
+@pytest.mark.parametrize("width", [2, 4, 8])
+def test_what_hdf5_writes_is_whole(tmp_path: Path, width: int) -> None:
+    properties = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    properties.set_sizes(8, width)
+    words = ["x" * (number % 70) for number in range(300)]
+    with h5py.File(h5py.h5f.create(bytes(tmp_path / "a.h5"), fcpl=properties)) as file:
+        file.create_dataset("words", data=np.array(words, object), dtype=h5py.string_dtype())
+        file["words"][3] = "longer than before " * 20
+    with open_to_read(tmp_path / "a.h5") as file:
+        assert file["words"].asstr()[:3].tolist() == words[:3]
+        assert file["words"].asstr()[3].endswith("before ")
+
+
+def test_readers_refuse_a_damaged_heap(tmp_path: Path) -> None:
+    path = tmp_path / "a.solverstate.h5"
+    with h5py.File(path, "w") as file:
+        file["words"] = "text of no fixed length"
+    data = path.read_bytes()
+    at = data.index(b"GCOL") + 24
+    path.write_bytes(data[:at] + struct.pack("<Q", 1 << 20) + data[at + 8 :])
+    with pytest.raises(WeightsError, match=r"a\.solverstate\.h5: .*global heap.* object of 1,048,576 bytes"):
+        read_solver_state(path)
+    with pytest.raises(DataError, match=r"a\.solverstate\.h5: cannot be read as HDF5 \(the global heap"):
+        read_data_sets(path, ["words"])
