@@ -1,8 +1,8 @@
 """What reading one file must not do, and the watch over it.
 
 It ends within SECONDS of processor time, in an answer or in one of our errors, which is short, names a place and says
-what to do; it takes no more memory than three times the file and what its kind may; it writes nothing, opens nothing
-outside its folder, runs no program, and imports nothing that a file names.
+what to do; it takes no more memory than its kind may, mostly three times the file and 24 MiB; it writes nothing, opens
+nothing outside its folder, runs no program, and imports nothing that a file names.
 
 Files that C libraries open by themselves raise no audit event: tests of the readers look after those.
 """
@@ -155,7 +155,7 @@ def try_file(watch: Watch, path: Path, size: int) -> tuple[str, list[Failure]]:
         watch.is_on = False
         signal.setitimer(signal.ITIMER_PROF, 0)
     taken = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-    if taken > 3 * size + watch.reader.memory * 2**20:
+    if taken > watch.reader.times * size + watch.reader.memory * 2**20:
         failures.append(Failure("memory", watch.reader.name, f"took {taken:,} bytes for a file of {size:,}"))
     failures += watch.found
     if left := os.listdir(watch.temporary):

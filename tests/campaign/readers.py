@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -55,6 +56,7 @@ from fcn_caffe.doctor.subject import read_subject
 from fcn_caffe.evaluation.metrics import METRICS
 from fcn_caffe.evaluation.score import class_indices
 from fcn_caffe.host.films import film_writer
+from fcn_caffe.host.unfolding import MOST_TIMES
 from fcn_caffe.net.rewrite.tuned import _read_cache
 from fcn_caffe.proto import caffe_pb2, read_text, write_text
 from fcn_caffe.proto.files import read_message
@@ -70,7 +72,8 @@ from fcn_caffe.weights.mapping import map_weights, net_layers, read_pairs
 from fcn_caffe.weights.record import Preprocessing, read_preprocessing, write_preprocessing
 from fcn_caffe.weights.transfer import copy_weights, load_weights, save_weights
 
-PIXELS = 160  # MiB that a picture within the limits below may take beside its file
+PIXELS = 160  # MiB that a picture within the limits may take beside its file
+PACKED = 6 * MOST_TIMES  # a larger one may declare MOST_TIMES its file, and each byte takes up to six as a photograph
 Seeds = Callable[[Path], Iterable[bytes]]
 
 
@@ -89,7 +92,8 @@ class Reader:
         ways: How the file is spoilt.
         seeds: More files of the kind, for the same place.
         share: How many inputs it gets, as a part of the sum of all shares.
-        memory: MiB that it may take beside three times the file.
+        memory: MiB that it may take beside `times` the file.
+        times: How many times the file it may take.
         names_files: Whether the file may name others anywhere, as a net names its data.
         target: A folder beside the file that it writes into; empty where it writes nothing.
         needs: The package that it needs.
@@ -105,6 +109,7 @@ class Reader:
     names_files: bool = False
     target: str = ""
     needs: str = ""
+    times: int = 3
 
 
 def _file(name: str, content: bytes | str) -> Callable[[Path], Path]:
@@ -422,7 +427,7 @@ def _picture_readers() -> list[Reader]:
         read_image,
         image_size,
         count_pages,
-        lambda path: list(read_pages(path)),
+        lambda path: deque(read_pages(path), maxlen=0),  # one after the other, as `infer` does
         *(_read_bgr(colour) for colour in ("color", "gray", "native")),
     )
     mapping = LabelMap(colours={(0, 0, 0): 0, (1, 2, 3): 1})
@@ -439,7 +444,7 @@ def _picture_readers() -> list[Reader]:
 
         for name, read in (("photograph", photographs), ("label", labels)):
             share = 10 if ending in ("png", "jpg", "tif") else 5
-            found.append(Reader(f"{name}: {ending}", _picture(ending), read, ways, seeds, share, PIXELS))
+            found.append(Reader(f"{name}: {ending}", _picture(ending), read, ways, seeds, share, PIXELS, times=PACKED))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 from pathlib import Path
 
 import h5py  # type: ignore[import-untyped]
@@ -22,21 +23,40 @@ def heap(*sizes: int, whole: int = 0) -> bytes:
 
 
 def test_whole_heaps_pass() -> None:
-    check_heaps(b"", 8)
-    check_heaps(heap(5, 8, 0, 4000) + b"between" + heap(1) + b"GCOL", 8)
-    check_heaps(heap(5) + heap(16, 16), 4)
+    check_heaps(b"")
+    check_heaps(heap(5, 8, 0, 4000) + b"between" + heap(1) + b"GCOL")
+    check_heaps(heap(5) + heap(16, 16), lengths=4)
 
 
 def test_an_object_beyond_its_heap_is_refused() -> None:
     with pytest.raises(OSError, match=r"the global heap at byte 72 has an object of 40 bytes"):
-        check_heaps(heap(8, 16) + heap(40, whole=64), 8)
+        check_heaps(heap(8, 16) + heap(40, whole=64))
+
+
+def local_heap(*free: int, size: int = 64) -> bytes:
+    """A local heap of a file of its own, whose free blocks lie at these places."""
+    segment = bytearray(size)
+    for at, to in pairwise((*free, 1)):
+        struct.pack_into("<QQ", segment, at, to, 16)
+    return b"HEAP" + struct.pack("<IQQQ", 0, size, (*free, 1)[0], 32) + segment
+
+
+def test_free_blocks_come_to_an_end() -> None:
+    for heap in (local_heap(), local_heap(48, 0, 16), local_heap(40)):
+        check_heaps(heap)
+        check_heaps(bytes(512) + heap, base=512)
+    # One list for many heaps, as no file has it: more blocks than there is room for.
+    head, segment = local_heap(0, 16, 32, 48)[:32], local_heap(0, 16, 32, 48)[32:]
+    heads = b"".join(head[:24] + struct.pack("<Q", 32 * 40) for _ in range(40))
+    with pytest.raises(OSError, match="the local heap at byte 640 has more free blocks than bytes"):
+        check_heaps(heads + segment)
 
 
 def test_heaps_that_lie_in_each_other_are_looked_at_once() -> None:
     # Each object holds the next heap's head, so that each heap has the objects of all after it.
     heaps = [b"GCOL" + struct.pack("<IQHHIQ", 1, 32 * left + 16, 1, 1, 0, 16) for left in range(100, 0, -1)]
     with pytest.raises(OSError, match="the global heap at byte 64 has an object of 16 bytes"):
-        check_heaps(b"".join(heaps) + bytes(16), 8)
+        check_heaps(b"".join(heaps) + bytes(16))
 
 
 @pytest.mark.parametrize("width", [2, 4, 8])

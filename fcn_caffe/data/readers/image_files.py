@@ -214,17 +214,17 @@ def photograph(image: Image.Image, path: str | os.PathLike[str], *, apply_orient
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode == "F":
         raise DataError(f"{path}: holds floating-point pixels. Convert it to 8-bit RGB.")
-    return _pixels(image if image.mode == "RGB" else image.convert("RGB"))
+    return _in_colours(image)
 
 
-def _pixels(image: Image.Image) -> UInt8:
-    """Return the pixels of an RGB image; of a large one in parts, as Pillow would hold them twice on the way."""
+def _in_colours(image: Image.Image) -> UInt8:
+    """Return an image's pixels in RGB; of a large one in parts, as Pillow would hold them up to twice on the way."""
     if image.width * image.height < LARGE:
-        return np.asarray(image)
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     for top in range(0, image.height, _ROWS):
-        end = min(top + _ROWS, image.height)
-        pixels[top:end] = np.asarray(image.crop((0, top, image.width, end)))
+        part = image.crop((0, top, image.width, min(top + _ROWS, image.height)))
+        pixels[top : top + _ROWS] = np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
     return pixels
 
 
@@ -254,7 +254,7 @@ def read_index_image(path: str | os.PathLike[str], *, colours: bool = False, map
         _refuse_larger_than_memory(image, path)
         image.load()
         if image.mode in ("RGBA", "CMYK", "YCbCr", "HSV", "LAB") or (colours and image.mode in ("P", "PA")):
-            array = np.asarray(image.convert("RGB"))
+            array: Integers = _in_colours(image)
         elif image.mode in ("LA", "PA"):
             array = np.asarray(image.getchannel(0) if image.mode == "LA" else image.convert("P"))
         else:
