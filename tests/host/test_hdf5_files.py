@@ -48,7 +48,7 @@ def test_free_blocks_come_to_an_end() -> None:
     # One list for many heaps, as no file has it: more blocks than there is room for.
     head, segment = local_heap(0, 16, 32, 48)[:32], local_heap(0, 16, 32, 48)[32:]
     heads = b"".join(head[:24] + struct.pack("<Q", 32 * 40) for _ in range(40))
-    with pytest.raises(OSError, match="the local heap at byte 640 has more free blocks than bytes"):
+    with pytest.raises(OSError, match="the local heap at byte 672 has more free blocks than bytes"):
         check_heaps(heads + segment)
 
 
