@@ -41,6 +41,7 @@ def test_bytes_that_are_no_text_are_escaped() -> None:
     error = FcnCaffeError(b"\xff.png".decode("utf-8", "surrogateescape"))
     assert str(error) == r"\udcff.png"
     assert str(error.hinted(" \udcfe")).endswith(r" \udcfe")
+    assert str(FcnCaffeError("é\x1b[2J\r\x85\u202e\n\tend")) == r"é\x1b[2J\r\x85\u202e" + "\n\tend"
 
 
 def test_a_long_text_keeps_its_beginning_and_its_end() -> None:

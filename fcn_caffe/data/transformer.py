@@ -129,7 +129,8 @@ class Transformer:
             mean = show(self.mean_image.shape)
             raise DataError(f"{shown} the mean_file {mean}. Make the mean of the same images, or use mean_value.")
         if self.mean_values is not None and len(self.mean_values) not in (1, channels):
-            raise DataError(f"{shown} but mean_value is given {len(self.mean_values)} times: once, or once a channel.")
+            times = len(self.mean_values)
+            raise DataError(f"{shown} but mean_value is given {times} times. Give it once, or once a channel.")
 
     def __call__(self, image: npt.NDArray[Any], random: np.random.Generator, name: str = "image") -> Float32:
         """Shapes: (C, H, W) of numbers -> (C, crop or H, crop or W), float32.

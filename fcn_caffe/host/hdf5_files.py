@@ -13,6 +13,8 @@ from contextlib import contextmanager
 
 import h5py  # type: ignore[import-untyped]
 
+from fcn_caffe.host.paths import refuse_endless
+
 _GLOBAL, _LOCAL = re.compile(rb"GCOL\x01\0\0\0"), re.compile(rb"HEAP\0\0\0\0")  # name, version, three zeros
 _HEAD = 16  # bytes of a global heap before its first object, and of an object before its data
 _END = 1  # of a local heap's list of free blocks
@@ -27,6 +29,7 @@ def open_to_read(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
     Raises:
         OSError: It is no HDF5 file, or is damaged where that can be seen now.
     """
+    refuse_endless(path)
     with h5py.File(path, "r", locking=False) as file:
         with open(path, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
             properties = file.id.get_create_plist()

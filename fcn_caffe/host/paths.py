@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,8 +16,9 @@ __all__ = [
     "Paths",
     "Surroundings",
     "checkout",
-    "is_device",
+    "is_endless",
     "is_installed",
+    "refuse_endless",
     "shipped",
 ]
 
@@ -114,16 +117,16 @@ class Surroundings:
             Its absolute path: the working directory may be another one when it is read.
 
         Raises:
-            DataError: It is not there; names every place that was tried. Or it is a device.
+            DataError: It is not there; names every place that was tried. Or it is a device or a pipe.
         """
         if not source:
-            raise DataError(f"no {what} is named.")
+            raise DataError(f"no {what} is named. Write `source`, or what names it, into the net.")
         path = self.locate(source)
         if not os.path.exists(path):
             looked = "" if Path(source).is_absolute() else f" Looked from {', and from '.join(self._places())}."
             raise DataError(f"{source}: no such {what}.{looked} Correct the path in the net.")
-        if is_device(path):
-            raise DataError(f"{source}: is no {what} but a device, which may never end. Name a file.")
+        if is_endless(path):
+            raise DataError(f"{source}: is no {what} but a device or a pipe, which may never end. Name a file.")
         return path.absolute()
 
     def _places(self) -> list[str]:
@@ -137,10 +140,26 @@ class Surroundings:
         return places
 
 
-def is_device(path: PathLike) -> bool:
-    """Whether a path is a device, such as /dev/zero, whose bytes may never end."""
-    path = Path(path)
-    return path.is_char_device() or path.is_block_device()
+def is_endless(path: PathLike) -> bool:
+    """Whether a path is a device, such as /dev/zero, or a named pipe: its bytes may never end, or never come.
+
+    A pipe without a name, as a shell makes for `<(…)`, has a writer already.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # not there; or no path at all
+        return False
+    if stat.S_ISFIFO(mode):
+        return os.path.exists(os.path.realpath(path))
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+
+
+def refuse_endless(path: PathLike) -> None:
+    """Raise OSError for what `is_endless`, or is no path at all, as opening does for a file that cannot be read."""
+    if "\0" in os.fspath(path):
+        raise OSError(errno.EINVAL, "a path holds no zero byte", os.fspath(path))
+    if is_endless(path):
+        raise OSError(errno.ESPIPE, "a device or a pipe may never end", os.fspath(path))
 
 
 def checkout() -> Path | None:

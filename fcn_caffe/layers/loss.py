@@ -56,6 +56,8 @@ class LossLayer(Layer):
         self.ignore_label: int | None = options.ignore_label if options.HasField("ignore_label") else None
         modes = caffe_pb2.LossParameter
         self.normalization: int = self.default_normalization(options)
+        if self.normalization == modes.PRE_FIXED:
+            raise self.error("takes no normalization PRE_FIXED, which is SmoothL1Loss's. Write FULL or VALID.")
         self.by_valid = self.normalization == modes.VALID
 
     def default_normalization(self, options: caffe_pb2.LossParameter) -> int:

@@ -50,7 +50,11 @@ def read_net(
             "no such net file. Check the path; net paths in a solver are relative to where you run it.", path
         )
     param = read_text(path, caffe_pb2.NetParameter, strict=strict)
-    return filter_net(with_fork(upgrade_net(param, path), fork, blob_counts), phase, stages, level)
+    upgrade_net(param, path)
+    try:
+        return filter_net(with_fork(param, fork, blob_counts), phase, stages, level)
+    except GraphError as error:
+        raise error.named(os.fspath(path)) from error.__cause__
 
 
 def filter_net(

@@ -20,7 +20,7 @@ from fcn_caffe.errors import FcnCaffeError, GraphError, LayerError
 from fcn_caffe.host.devices import torch_device
 from fcn_caffe.host.paths import PathLike, Paths, Surroundings
 from fcn_caffe.host.ranks import Share
-from fcn_caffe.host.text import show
+from fcn_caffe.host.text import did_you_mean, show
 from fcn_caffe.layers.base import REGISTRY, Layer, create_layer, refuse_foreign_layers
 from fcn_caffe.net.coord_map import crop_offset
 from fcn_caffe.net.debug_info import DebugInfo, DebugRunner
@@ -263,7 +263,8 @@ class Net(nn.Module):
         if isinstance(which, Node):
             return self.layers_in_order[which.index]
         if which not in self._layers_by_name:
-            raise GraphError(f"net '{self.name}' has no layer '{which}'.")
+            near = did_you_mean(which, self._layers_by_name)
+            raise GraphError(f"net '{self.name}' has no layer '{which}'.{near} Name one of its layers.")
         return self._layers_by_name[which]
 
     @property

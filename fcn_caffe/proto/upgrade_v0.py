@@ -123,7 +123,12 @@ def _v1_layer(layer: caffe_pb2.V1LayerParameter, path: str | os.PathLike[str]) -
                     *(os.fspath(path), old.name, old.type, field.name),
                 )
                 continue
-            _set(target, name, value)
+            try:
+                _set(target, name, value)
+            except ValueError:  # V0 has signed numbers where the later messages have none below 0
+                raise PrototxtError(
+                    f"layer '{old.name}' ({old.type}): {field.name} is {value}. Give 0 or more.", path
+                ) from None
     return new
 
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from fcn_caffe.errors import WeightsError
+from fcn_caffe.host.paths import refuse_endless
 from fcn_caffe.host.text import decode_text, show
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
@@ -128,6 +129,7 @@ class _Reader:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         try:
+            refuse_endless(path)
             with open(path, "rb") as file:
                 if os.fstat(file.fileno()).st_size == 0:
                     raise WeightsError(f"{self.path}: the file is empty. Copy it again.")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write
-from fcn_caffe.host.paths import is_device
+from fcn_caffe.host.paths import is_endless
 
 COLUMNS = ("NumIters", "Seconds", "LearningRate")
 
@@ -75,8 +75,8 @@ def parse_log(path: str | os.PathLike[str]) -> TrainingLog:
     Raises:
         DataError: there is no such file, or no iteration in it.
     """
-    if is_device(path):
-        raise DataError(f"{os.fspath(path)}: is a device, which may never end. Name a file.")
+    if is_endless(path):
+        raise DataError(f"{os.fspath(path)}: is a device or a pipe, which may never end. Name a file.")
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             year = datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime).year

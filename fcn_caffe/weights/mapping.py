@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fcn_caffe.errors import WeightsError
+from fcn_caffe.host.paths import refuse_endless
 from fcn_caffe.host.text import decode_text, did_you_mean, show
 from fcn_caffe.weights.blobs import memory_of
 from fcn_caffe.weights.formats.arrays import ABSENT, Array, Named, PathLike, Weights, list_names
@@ -145,6 +146,7 @@ def read_pairs(path: PathLike, layers: Sequence[NetLayer]) -> Pairs:
         WeightsError: The file cannot be read, a line has not two words, or names what the net does not have.
     """
     try:
+        refuse_endless(path)
         with open(path, "rb") as file:
             lines = decode_text(file.read()).splitlines()
     except OSError as error:

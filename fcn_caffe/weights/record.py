@@ -21,6 +21,7 @@ from typing import Any
 
 from fcn_caffe.errors import WeightsError
 from fcn_caffe.host.atomic import atomic_files, atomic_write
+from fcn_caffe.host.paths import refuse_endless
 from fcn_caffe.host.text import did_you_mean
 
 PathLike = str | os.PathLike[str]
@@ -261,6 +262,7 @@ def checksum_of(path: PathLike, kind: str) -> str:
     """
     digest = hashlib.new(kind, usedforsecurity=False)
     try:
+        refuse_endless(path)
         with open(path, "rb") as file:
             while piece := file.read(2**20):
                 digest.update(piece)

@@ -32,7 +32,7 @@ def test_a_device_is_not_read_for_ever(
     monkeypatch.chdir(tmp_path)
     name, *words = line.split()
     assert importlib.import_module(f"fcn_caffe.commands.{name}").main(words) == 1
-    assert "a device, which may never end. Name a file." in capsys.readouterr().err
+    assert "a device or a pipe, which may never end. Name a file." in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
 
 

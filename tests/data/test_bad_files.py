@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import tarfile
 import tracemalloc
@@ -22,7 +23,7 @@ from helpers import make_net
 from own_trees import write_voc
 from PIL import EpsImagePlugin, Image
 
-from fcn_caffe import DataError, FcnCaffeError
+from fcn_caffe import DataError, FcnCaffeError, read_net
 from fcn_caffe.data.layers.hdf5_data import read_data_sets
 from fcn_caffe.data.own.classes import read_class_file
 from fcn_caffe.data.own.formats import read_source
@@ -31,18 +32,23 @@ from fcn_caffe.data.own.formats.source import Reading
 from fcn_caffe.data.own.label_check import Pair, look
 from fcn_caffe.data.prepare.archives import unpack
 from fcn_caffe.data.readers import labels
-from fcn_caffe.data.readers.frames import read_pages
+from fcn_caffe.data.readers.frames import film_rate, read_pages
 from fcn_caffe.data.readers.image_files import image_size, read_image, read_index_image
 from fcn_caffe.data.readers.image_list import read_image_list
 from fcn_caffe.data.readers.labels import LabelMap, read_classes, read_colors, read_label
+from fcn_caffe.data.readers.mean_image import read_mean_image
 from fcn_caffe.data.readers.opencv_images import read_image_bgr
 from fcn_caffe.data.sets.pascalcontext_layers import read_names
 from fcn_caffe.data.sets.reference_layer import read_mat
 from fcn_caffe.evaluation.score import class_indices
 from fcn_caffe.net.rewrite.tuned import _read_cache
+from fcn_caffe.proto.wire import read_solver_state
 from fcn_caffe.training.log_parser import parse_log
 from fcn_caffe.training.run_record import read_record
 from fcn_caffe.training.stage import COLUMNS, ScoreTable
+from fcn_caffe.weights.formats import format_of
+from fcn_caffe.weights.mapping import read_pairs
+from fcn_caffe.weights.transfer import load_weights
 
 DIGITS = "9" * 5000  # more than int() takes
 
@@ -438,6 +444,21 @@ def test_a_list_that_names_a_device(tmp_path: Path) -> None:
     path.write_text("x" * 300 + ".png\n")
     with pytest.raises(DataError, match=r"train\.txt:1: .*: no image of that name"):
         read_source(tmp_path, "voc", Reading())
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        *(read_image, read_image_bgr, read_index_image, image_size, read_image_list, LabelMap.read, read_class_file),
+        *(format_of, load_weights, read_solver_state, film_rate, read_mean_image),
+        *(lambda path: read_data_sets(path, ["data"]), lambda path: read_mat(path, "S"), lambda path: read_net(path)),
+        lambda path: read_pairs(path, []),
+    ],
+)
+def test_a_named_pipe_is_not_waited_for(read: Callable[[Path], Any], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FcnCaffeError, match="pipe"):
+        read(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,10 @@ def test_it_says_whether_it_draws(text: str, phase: int, random: bool) -> None:
             'mean_file: "mean.binaryproto"',
             r"the image is 3x8x9, the mean_file 3x8x8\. Make the mean of the same images",
         ),
-        ("mean_value: 1 mean_value: 2", "the image is 3x8x9, but mean_value is given 2 times: once, or once a channel"),
+        (
+            "mean_value: 1 mean_value: 2",
+            "the image is 3x8x9, but mean_value is given 2 times. Give it once, or",
+        ),
         ('mean_value: 1 mean_file: "mean.binaryproto"', "has mean_file and mean_value: keep one of them"),
         ('mean_file: "none"', "none: no such BlobProto file. Looked from .*beside the net"),
         ('mean_file: ""', "no BlobProto file is named"),

@@ -8,7 +8,7 @@ import pytest
 
 from fcn_caffe.errors import DataError
 from fcn_caffe.host import paths
-from fcn_caffe.host.paths import DATA_ROOT_VARIABLE, Paths, Surroundings, checkout, shipped
+from fcn_caffe.host.paths import DATA_ROOT_VARIABLE, Paths, Surroundings, checkout, is_endless, refuse_endless, shipped
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,6 +78,22 @@ def test_what_is_not_there_is_told_with_every_place(tmp_path):
         around.find_source("", "list")
     with pytest.raises(DataError, match="is no list but a device"):
         around.find_source(os.devnull, "list")
+
+
+def test_a_named_pipe_and_a_device_are_endless_and_a_shells_pipe_is_not(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
+    for path in (pipe, tmp_path / "link", os.devnull):
+        with pytest.raises(OSError, match="a device or a pipe may never end"):
+            refuse_endless(path)
+    source, sink = os.pipe()
+    for path in (f"/dev/fd/{source}", write(tmp_path / "file"), tmp_path, tmp_path / "nowhere"):
+        assert not is_endless(path)
+    os.close(source)
+    os.close(sink)
+    with pytest.raises(OSError, match="holds no zero byte"):
+        refuse_endless("a\0b")
 
 
 # -- what comes with the package -------------------------------------------------------------------------------------

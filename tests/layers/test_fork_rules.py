@@ -93,12 +93,24 @@ def test_options_that_do_not_fit(type: str, more: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("type", "shape"),
-    [("Interp", (4, 4)), ("BN", (4, 4)), ("ConvolutionDepthwise", (4, 4)), ("ShuffleChannel", (4,))],
+    [
+        *(("Interp", (4, 4)), ("BN", (4, 4)), ("ConvolutionDepthwise", (4, 4)), ("ShuffleChannel", (4,))),
+        *(("Unpooling", (1, 2, 2, 2, 3)), ("Upsample", (4, 4))),
+    ],
 )
 def test_bottoms_of_other_axes(type: str, shape: tuple[int, ...]) -> None:
     more = "interp_param { zoom_factor: 2 } bn_param { eps: 1 } shuffle_channel_param { group: 2 }"
-    with pytest.raises(LayerError, match=r"needs a 4-D bottom|must divide"):
+    more += " upsample_param { scale: 2 } unpooling_param { kernel_size: 2 unpool_size: 4 }"
+    with pytest.raises(LayerError, match=r"needs (a )?4-D bottom|must divide"):
         one(shape, type, f"{more} convolution_param {{ kernel_size: 1 }}")
+
+
+@pytest.mark.parametrize("type", ["InfogainLoss", "SigmoidCrossEntropyLoss", "SoftmaxWithLoss"])
+def test_a_normalization_of_another_loss(type: str) -> None:
+    inputs = input_layer("x", 4, 3) + input_layer("y", 4, 3) + input_layer("h", 1, 1, 3, 3)
+    bottoms = "x y h" if type == "InfogainLoss" else "x y"
+    with pytest.raises(LayerError, match=r"takes no normalization PRE_FIXED, which is SmoothL1Loss's\. Write FULL"):
+        make_net(inputs, layer("l", type, bottoms, more="loss_param { normalization: PRE_FIXED }"))
 
 
 def test_padding() -> None:

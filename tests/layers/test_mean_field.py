@@ -181,6 +181,7 @@ def test_other_par_files_are_refused(tmp_path: Path, text: str, words: str) -> N
     ("options", "shape", "image", "words"),
     [
         (THETAS, (1, 3, 4, 5), (1, 3, 4, 5), "num_iterations is 1"),
+        (f"num_iterations: 4000000000 {THETAS}", (1, 3, 4, 5), (1, 3, 4, 5), "give 2 to 10,000"),
         ("num_iterations: 5 theta_alpha: 9 theta_beta: 0", (1, 3, 4, 5), (1, 3, 4, 5), "needs theta_beta, above 0"),
         ("num_iterations: 5 theta_alpha: 9 theta_beta: 3", (1, 3, 4, 5), (1, 3, 4, 5), "needs theta_gamma"),
         (f"num_iterations: 5 {THETAS}", (1, 3, 4, 5), (1, 1, 4, 5), "the image is 1x1x4x5"),
@@ -190,6 +191,13 @@ def test_other_par_files_are_refused(tmp_path: Path, text: str, words: str) -> N
 def test_refusals(options: str, shape: tuple[int, ...], image: tuple[int, ...], words: str) -> None:
     with pytest.raises(LayerError, match=words):
         crf_net(options, shape, image)
+
+
+@pytest.mark.parametrize("colour", [float("nan"), float("inf"), -1e30])
+def test_colours_beyond_the_lattice_are_refused(colour: float) -> None:
+    net = crf_net(f"num_iterations: 2 {THETAS}", (1, 2, 2, 2), (1, 3, 2, 2))
+    with pytest.raises(LayerError, match=r"are NaN or beyond .* Give an image of colours from 0 to 255"):
+        net(unary=torch.zeros(1, 2, 2, 2), start=torch.zeros(1, 2, 2, 2), image=torch.full((1, 3, 2, 2), colour))
 
 
 def test_scores_follow_the_colours() -> None:

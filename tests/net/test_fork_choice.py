@@ -10,11 +10,12 @@ import pytest
 import torch
 from helpers import input_layer, layer, make_net, net_param
 
-from fcn_caffe import TRAIN, FcnCaffeError, GraphError, LayerError, Net, PrototxtError
+from fcn_caffe import TRAIN, FcnCaffeError, GraphError, LayerError, Net, PrototxtError, read_net
 from fcn_caffe.commands import draw_net, infer, time_net, upgrade_net
 from fcn_caffe.net.graph import filter_net
-from fcn_caffe.proto import write_text
+from fcn_caffe.proto import caffe_pb2, parse_text, write_text
 from fcn_caffe.proto.upgrade import upgrade_net as upgrade
+from fcn_caffe.training.solver import Solver
 from fcn_caffe.weights.transfer import copy_weights, save_weights
 
 IMAGE = input_layer("x", 1, 4, 6, 6)
@@ -110,6 +111,15 @@ def test_a_fork_that_nobody_knows() -> None:
         make_net(IMAGE, layer("b", "BN", "x", more='fork: "segnot"'))
     with pytest.raises(GraphError, match=r"^net '[^']*': fork 'segnot' is not known"):
         make_net('fork: "segnot"', IMAGE, BN)
+
+
+def test_a_fork_that_nobody_knows_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(f'fork: "segnot" {IMAGE} {BN}')
+    with pytest.raises(GraphError, match=rf"^{path}: net '': fork 'segnot' is not known"):
+        read_net(path)
+    with pytest.raises(GraphError, match=r"^solver: fork 'segnot' is not known"):
+        Solver(parse_text('fork: "segnot" base_lr: 1 lr_policy: "fixed" net_param { }', caffe_pb2.SolverParameter))
 
 
 def test_a_plain_net_stays_as_it_is() -> None:

@@ -120,6 +120,11 @@ def test_an_unread_option_of_v0_is_a_warning(caplog: pytest.LogCaptureFixture) -
     assert "layer 'a' (relu) does not read `pad`: it has no effect, as in Caffe." in caplog.text
 
 
+def test_a_number_below_0_where_later_messages_have_none() -> None:
+    with pytest.raises(PrototxtError, match=r"layer 'a' \(images\): new_height is -1\. Give 0 or more\."):
+        net('layers { layer { name: "a" type: "images" new_height: -1 } top: "a" }')
+
+
 def test_input_shape_counts_before_input_dim(caplog: pytest.LogCaptureFixture) -> None:
     made = net('input: "a" input_shape { dim: 2 } input_dim: [1, 2, 3, 4] input_shape { dim: 5 }')
     assert [list(shape.dim) for shape in made.layer[0].input_param.shape] == [[2]]

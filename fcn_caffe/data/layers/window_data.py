@@ -17,7 +17,7 @@ from fcn_caffe.data.readers.resize import resize
 from fcn_caffe.data.readers.window_list import Window, WindowList, place_window, read_windows
 from fcn_caffe.data.transformer import read_means
 from fcn_caffe.errors import DataError
-from fcn_caffe.host.paths import Surroundings
+from fcn_caffe.host.paths import Surroundings, refuse_endless
 from fcn_caffe.host.ranks import Share
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.base import register
@@ -131,6 +131,7 @@ class WindowSource:
 
 def _bytes(path: Path) -> bytes:
     try:
+        refuse_endless(path)
         return path.read_bytes()
     except OSError as error:
         raise DataError(

@@ -19,6 +19,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from fcn_caffe.data.readers.text_file import read_lines
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.paths import refuse_endless
 from fcn_caffe.host.unfolding import MOST_TIMES
 
 __all__ = [
@@ -119,6 +120,7 @@ def refuse_unfolding(image: Image.Image, size: int, *, in_colours: bool = True) 
 def opened_image(path: str | os.PathLike[str], *, in_colours: bool = False) -> Iterator[Image.Image]:
     """Open an image for the block, see `identify`; raise DataError, naming the file, for what goes wrong in it."""
     try:
+        refuse_endless(path)
         with open(path, "rb") as file:
             yield identify(file, in_colours=in_colours)
     except FileNotFoundError as error:

@@ -16,6 +16,7 @@ from typing import Any
 import scipy.io  # type: ignore[import-untyped]
 
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.paths import refuse_endless
 from fcn_caffe.host.unfolding import FREE_BYTES
 
 _HEAD = 128  # bytes before the first element
@@ -35,6 +36,7 @@ def read_variables(path: Path) -> dict[str, Any]:
         DataError: it cannot be read, or would fill the memory.
     """
     try:
+        refuse_endless(path)
         data = path.read_bytes()
         # MATLAB 4, which packs nothing and has no structure, begins with a zero; 7.3 has a 2 in its place.
         if 0 not in data[:4] and 1 in data[_HEAD - 4 : _HEAD - 2]:

@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from fcn_caffe.data.readers.image_files import identify, upright
 from fcn_caffe.data.readers.resize import resize
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.paths import refuse_endless
 
 __all__ = ["Colour", "decode_image", "encode_image", "image_format", "read_image_bgr"]
 
@@ -35,6 +36,7 @@ def read_image_bgr(path: str | os.PathLike[str], colour: Colour = "color", heigh
         DataError: naming the file.
     """
     try:
+        refuse_endless(path)
         data = Path(path).read_bytes()
     except OSError as error:
         raise DataError(

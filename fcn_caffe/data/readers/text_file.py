@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.paths import refuse_endless
 
 __all__ = ["read_lines"]
 
@@ -22,6 +23,7 @@ def read_lines(path: str | os.PathLike[str], what: str = "", encoding: str = "ut
         DataError: it cannot be read.
     """
     try:
+        refuse_endless(path)
         return Path(path).read_text(encoding=encoding).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         subject = f"the {what} cannot" if what else "cannot"

@@ -13,6 +13,7 @@ from fcn_caffe.data.readers.labels import check_labels
 from fcn_caffe.data.sets.one_image_layer import Array
 from fcn_caffe.data.sets.reference_layer import COMMON, ReferenceLayer, as_label, load_bgr, read_mat
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.paths import refuse_endless
 
 __all__ = ["LABEL_CLASSES", "PASCALContextSegDataLayer"]
 
@@ -83,6 +84,7 @@ def read_names(path: Path, *, numbered: bool) -> list[str]:
     """
     names: list[str] = []
     try:
+        refuse_endless(path)
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is no text ({error}). It should list `INDEX: NAME`, one a line.") from error

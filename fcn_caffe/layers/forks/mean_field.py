@@ -15,6 +15,8 @@ from fcn_caffe.proto import caffe_pb2
 
 __all__ = ["mean_field"]
 
+_MOST_ITERATIONS = 10_000  # after hundreds no score changes any more; each is a walk through all pixels
+_FARTHEST = 2**31  # of a feature: the lattice counts in whole numbers
 _PUBLISHED = {"spatial.par": 3.0, "bilateral.par": 5.0}  # what CRF-RNN's own two files hold for each class
 
 
@@ -51,8 +53,8 @@ class MultiStageMeanfield(Layer):
     fork; where a file is not there, they are those that its authors published, 3 and 5. Compatibility is minus the unit
     matrix. The fork reads the thetas and num_iterations alone: the other fields change nothing.
     Gradient: exact, to unary, Q0 and the blobs; none to the image.
-    Raises: LayerError for shapes that differ, fewer than 2 num_iterations, a theta that is missing or not above 0, or a
-    .par file that does not hold C numbers.
+    Raises: LayerError for shapes that differ, fewer than 2 num_iterations or more than 10,000, a theta that is missing
+    or not above 0, an image of other numbers than colours, or a .par file that does not hold C numbers.
     Source: CRF-RNN's MultiStageMeanfieldLayer (torrvision/caffe).
     """
 
@@ -64,8 +66,10 @@ class MultiStageMeanfield(Layer):
         super().__init__(param, *bottoms)
         options = param.multi_stage_meanfield_param
         self.iterations: int = options.num_iterations
-        if self.iterations < 2:
-            raise self.error(f"num_iterations is {self.iterations}: give 2 or more (published: 5 or 10).")
+        if not 2 <= self.iterations <= _MOST_ITERATIONS:
+            raise self.error(
+                f"num_iterations is {self.iterations}: give 2 to {_MOST_ITERATIONS:,} (published: 5 or 10)."
+            )
         self.thetas: tuple[float, float, float] = (options.theta_alpha, options.theta_beta, options.theta_gamma)
         for name, theta in zip(("theta_alpha", "theta_beta", "theta_gamma"), self.thetas, strict=True):
             if not (theta > 0 and options.HasField(name)):
@@ -113,7 +117,7 @@ class MultiStageMeanfield(Layer):
         self._check(unary, start, image)
         spatial = self._position_filter(unary)
         tops = [
-            self._run(scores, first, spatial, PixelFilter.of(bilateral_features(picture, *self.thetas[:2])))
+            self._run(scores, first, spatial, self._filter(bilateral_features(picture, *self.thetas[:2])))
             for scores, first, picture in zip(unary, start, image, strict=True)
         ]
         return torch.stack(tops)
@@ -125,8 +129,16 @@ class MultiStageMeanfield(Layer):
         position = self._position  # another thread may need another size
         if position is None or position[0] != key:
             features = position_features(height, width, self.thetas[2], unary.device)
-            position = self._position = (key, PixelFilter.of(features))
+            position = self._position = (key, self._filter(features))
         return position[1]
+
+    def _filter(self, features: Tensor) -> PixelFilter:
+        if not bool((features.abs() < _FARTHEST).all()):  # nor if one is NaN
+            raise self.error(
+                f"the picture's places and colours, divided by the thetas, are NaN or beyond {_FARTHEST:,}. Give an "
+                "image of colours from 0 to 255, and thetas as published: 160, 3 and 3."
+            )
+        return PixelFilter.of(features)
 
     def _run(self, unary: Tensor, start: Tensor, spatial: PixelFilter, bilateral: PixelFilter) -> Tensor:
         """Run the steps of one picture. Shapes: (C, H, W), (C, H, W) -> (C, H, W)."""

@@ -20,6 +20,11 @@ class _MaskLayer(Layer):
     takes_in_place = False
     undifferentiable = (1,)
 
+    def check_planes(self, bottom: Tensor) -> None:
+        """Raise LayerError unless the bottom is planes."""
+        if bottom.ndim != 4:
+            raise self.error(f"needs 4-D bottoms (N x C x H x W), got {show(bottom.shape)}. Reshape it.")
+
     def check_mask(self, bottom: Tensor, mask: Tensor) -> None:
         """Raise LayerError unless there is one place for each value."""
         if bottom.ndim != 4 or mask.shape != bottom.shape:
@@ -78,8 +83,7 @@ class Upsample(_MaskLayer):
             raise self.error(f"pad_out_h and pad_out_w are for a scale of 2, got {show(self.scale)}.")
 
     def _sizes(self, bottom: Tensor) -> Pair:
-        if bottom.ndim != 4:
-            raise self.error(f"needs 4-D bottoms (N x C x H x W), got {show(bottom.shape)}.")
+        self.check_planes(bottom)
         height, width = bottom.shape[2:]
         return self.wanted or (height * self.scale[0] - self.less[0], width * self.scale[1] - self.less[1])
 
@@ -132,10 +136,12 @@ class Unpooling(_MaskLayer):
     def infer(self, *bottoms: Tensor) -> Tensor:
         if len(bottoms) > 1:
             self.check_mask(*bottoms)
+        self.check_planes(bottoms[0])
         return of_shape(*bottoms[0].shape[:2], *self.size)
 
     def forward(self, bottom: Tensor, mask: Tensor | None = None) -> Tensor:
         modes = caffe_pb2.UnpoolingParameter
+        self.check_planes(bottom)
         if mask is not None:
             self.check_mask(bottom, mask)
         if self.mode == modes.MAX:

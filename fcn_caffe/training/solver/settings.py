@@ -17,6 +17,7 @@ from fcn_caffe.host.paths import PathLike, Paths
 from fcn_caffe.host.ranks import Ranks
 from fcn_caffe.host.text import did_you_mean, show
 from fcn_caffe.net.demand import Demand, training_demand
+from fcn_caffe.net.fork_choice import fork_name
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.training_runner import Segment, Thrift, cut_segments
 from fcn_caffe.proto import caffe_pb2, read_text
@@ -260,7 +261,7 @@ class Settings:
             device=device,
             debug_info=debug_info,
             paths=self.paths,
-            fork=self.param.fork,
+            fork=self.param.fork and fork_name(self.param.fork, f"{self.place}: "),
             blob_counts=blob_counts,
             filled=filled,
         )

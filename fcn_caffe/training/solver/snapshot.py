@@ -21,7 +21,7 @@ import torch
 
 from fcn_caffe.errors import FcnCaffeError, SolverError, WeightsError
 from fcn_caffe.host.atomic import atomic_write, new_folder, replace_together
-from fcn_caffe.host.paths import Paths
+from fcn_caffe.host.paths import Paths, refuse_endless
 from fcn_caffe.host.text import show
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.parameters import LearnableParam
@@ -416,6 +416,7 @@ def _find_weights(path: Path, named: str, paths: Paths) -> Path | None:
 
 def _read_random_states(path: Path, iteration: int) -> Mapping[str, Any]:
     try:
+        refuse_endless(path)
         states = json.loads(path.read_text("utf-8"))
         if states["format"] != _FORMAT or not states.keys() >= _RANDOM_STATES:
             raise ValueError(f"format {states['format']}, wanted {_FORMAT}")

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from fcn_caffe.errors import WeightsError
+from fcn_caffe.host.paths import refuse_endless
 from fcn_caffe.host.wrong_file import HEAD, wrong_file
 from fcn_caffe.weights.formats.arrays import (
     ABSENT,
@@ -146,6 +147,7 @@ def format_of(path: PathLike) -> Format:
             "a net goes where a net is asked for."
         )
     with reading(path, "weights"):
+        refuse_endless(path)
         size = os.stat(path).st_size
         with open(path, "rb") as file:
             head = file.read(HEAD)
