@@ -1,6 +1,7 @@
-"""HDF5 files, opened for reading once it is known that their heaps come to an end.
+"""HDF5 files, opened for reading once it is known that their heaps come to an end; data sets, looked at before that.
 
-HDF5 2.0.0 may never come to an end in a damaged heap, in C, where neither a signal nor an exception reaches it.
+HDF5 2.0.0 may never come to an end in a damaged heap, in C, where neither a signal nor an exception reaches it; and it
+makes room for whatever a chunk unfolds to.
 """
 
 from __future__ import annotations
@@ -8,12 +9,16 @@ from __future__ import annotations
 import mmap
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
+from typing import Any
 
 import h5py  # type: ignore[import-untyped]
 
 from fcn_caffe.host.paths import refuse_endless
+from fcn_caffe.host.unfolding import FREE_BYTES
 
 _GLOBAL, _LOCAL = re.compile(rb"GCOL\x01\0\0\0"), re.compile(rb"HEAP\0\0\0\0")  # name, version, three zeros
 _HEAD = 16  # bytes of a global heap before its first object, and of an object before its data
@@ -87,3 +92,78 @@ def _starts(name: re.Pattern[bytes], data: Bytes) -> list[int]:
 
 def _number(data: Bytes, at: int, width: int) -> int:
     return int.from_bytes(data[at : at + width], "little")
+
+
+def lies_elsewhere(data_set: h5py.Dataset) -> bool:
+    """Say whether a data set's values are in other files, or in other data sets."""
+    storage = data_set.id.get_create_plist()
+    return bool(storage.get_external_count()) or storage.get_layout() == h5py.h5d.VIRTUAL
+
+
+def chunk_bytes(data_set: h5py.Dataset) -> int:
+    """Return how many bytes one chunk unfolds to: it is read whole, however few of its values are the data set's."""
+    if data_set.chunks is None:
+        return 0
+    return prod(int(size) for size in data_set.chunks) * int(data_set.id.get_type().get_size())
+
+
+# Filters that make chunks smaller, by their numbers, and the one that adds a checksum.
+_DEFLATE, _SZIP, _NBIT, _SCALEOFFSET, _LZF = 1, 4, 5, 6, 32000
+_PACKING, _CHECKSUM = (_DEFLATE, _SZIP, _NBIT, _SCALEOFFSET, _LZF), 3
+_LZF_TIMES = 88  # what LZF packs to one at most
+
+
+def check_chunks(data_set: h5py.Dataset) -> None:
+    """Refuse a data set with a chunk that unfolds to more than it has values for.
+
+    Raises:
+        OSError: It has one, or packs its chunks twice.
+    """
+    most = chunk_bytes(data_set) + 4  # a checksum
+    storage = data_set.id.get_create_plist()
+    filters = [storage.get_filter(place) for place in range(storage.get_nfilters())] if data_set.chunks else []
+    packing = [place for place, (code, *_) in enumerate(filters) if code in _PACKING]
+    if not packing:
+        return
+    code, _, options, _ = filters[packing[0]]
+    if len(packing) > 1 or any(other != _CHECKSUM for other, *_ in filters[packing[0] + 1 :]):
+        raise OSError("its chunks are packed more than once")
+    if code in (_NBIT, _SCALEOFFSET):
+        if len(options) < 3 or options[2] != prod(data_set.chunks):
+            raise OSError("its filter is for chunks of another size")
+        return
+    for offset, mask, size in _stored_chunks(data_set):
+        if mask >> packing[0] & 1 or (code == _LZF and _LZF_TIMES * size <= FREE_BYTES):
+            continue
+        if _unfolded(data_set.id.read_direct_chunk(offset)[1], code, most) > most:
+            raise OSError(f"a chunk of {size:,} bytes unfolds to more than {most - 4:,}")
+
+
+def _stored_chunks(data_set: h5py.Dataset) -> list[tuple[tuple[int, ...], int, int]]:
+    """Return each chunk's place, which filters it went without, and its bytes."""
+    found: list[Any] = []
+    if hasattr(data_set.id, "chunk_iter"):  # since h5py 3.8; one by one takes ever longer
+        data_set.id.chunk_iter(found.append)
+    else:
+        found = [data_set.id.get_chunk_info(index) for index in range(data_set.id.get_num_chunks())]
+    return [(chunk.chunk_offset, chunk.filter_mask, chunk.size) for chunk in found]
+
+
+def _unfolded(chunk: bytes, code: int, most: int) -> int:
+    """Return how many bytes a chunk unfolds to; beyond `most`, any number that is larger."""
+    if code == _SZIP:
+        return int.from_bytes(chunk[:4], "little")
+    if code == _DEFLATE:
+        try:
+            return len(zlib.decompressobj().decompress(chunk, most + 1))
+        except zlib.error as error:
+            raise OSError(str(error)) from None
+    at = count = 0
+    while at + 1 < len(chunk):
+        head = chunk[at]
+        if head < 32:  # that many bytes and one, as they are
+            count, at = count + head + 1, at + head + 2
+        else:  # a repetition, whose length may go on in the next byte
+            is_long = head >> 5 == 7
+            count, at = count + 2 + (head >> 5) + (chunk[at + 1] if is_long else 0), at + 2 + is_long
+    return count

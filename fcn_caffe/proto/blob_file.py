@@ -16,7 +16,7 @@ from fcn_caffe.host.text import show
 from fcn_caffe.host.wrong_file import HEAD, wrong_file
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.kept import unknown_fields
-from fcn_caffe.proto.wire import RAW_DATA, RAW_TYPE, RAW_TYPES
+from fcn_caffe.proto.wire import MOST_AXES, RAW_DATA, RAW_TYPE, RAW_TYPES
 
 Float32 = npt.NDArray[np.float32]
 
@@ -37,6 +37,10 @@ def array_of_blob(blob: caffe_pb2.BlobProto, name: str | os.PathLike[str] = "<bl
     old = ("num", "channels", "height", "width")
     legacy = any(blob.HasField(axis) for axis in old)
     shape = tuple(getattr(blob, axis) for axis in old) if legacy else tuple(blob.shape.dim)
+    if len(shape) > MOST_AXES:
+        raise DataError(
+            f"{os.fspath(name)}: the blob has {len(shape):,} axes, Caffe has {MOST_AXES} at most. Correct it."
+        )
     if any(size < 0 for size in shape) or prod(shape) != values.size:
         raise DataError(
             f"{os.fspath(name)}: the blob's shape is {show(shape)}, but it holds {values.size} numbers. "

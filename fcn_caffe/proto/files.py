@@ -12,6 +12,7 @@ from fcn_caffe.proto.kept import has_forks
 from fcn_caffe.proto.schema import Message, describe
 from fcn_caffe.proto.text import read_bytes, read_text
 from fcn_caffe.proto.text_writer import write_text
+from fcn_caffe.proto.wire import has_too_many_fields
 
 __all__ = ["read_message", "write_message"]
 
@@ -55,6 +56,8 @@ def _parsed(data: bytes, message_class: type[M], path: str | os.PathLike[str]) -
     title = describe(message_class.DESCRIPTOR).name
     if len(data) >= 2**31:
         raise PrototxtError("is over 2 GB, which protobuf does not read. load_weights does, for its weights.", path)
+    if message_class is caffe_pb2.NetParameter and has_too_many_fields(path):
+        raise PrototxtError("has more layers, or fields in them, than any net. It is corrupt. Copy it again.", path)
     try:
         message = message_class.FromString(data)
     except Exception as error:  # each protobuf runtime has its own DecodeError

@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, NoReturn
@@ -27,7 +28,8 @@ RAW_TYPE, RAW_DATA = 10, 12
 RAW_TYPES = {0: "<f8", 1: "<f4", 2: "<f2"}
 # What a layer message calls its name, its type and its blobs.
 _MODERN, _V1, _V0 = (1, 2, 7), (4, 5, 6), (1, 2, 50)
-_MOST_AXES = 32  # Caffe's kMaxBlobAxes
+MOST_AXES = 32  # Caffe's kMaxBlobAxes
+_MOST_FIELDS = 1 << 16  # looked at: nets of thousands of layers have fewer, and each may take 100 times its bytes
 _STATE_ITER, _STATE_NET = 1, 2
 _NET_NAME, _NET_V1_LAYERS, _NET_LAYER, _V1_V0_LAYER = 1, 2, 100, 1
 
@@ -123,11 +125,23 @@ def weights_for_state(path: str | os.PathLike[str]) -> WeightsError:
     )
 
 
+def has_too_many_fields(path: str | os.PathLike[str]) -> bool:
+    """Say whether a binary NetParameter has more layers and fields in them than are read; false where it is damaged."""
+    reader = _Reader(path)
+    with suppress(WeightsError):
+        for number, wire, start, end in reader.fields(0, len(reader.bytes)):
+            if number in (_NET_LAYER, _NET_V1_LAYERS) and wire == _LENGTH:
+                for inner, kind, first, last in reader.fields(start, end):
+                    if inner in (_MODERN[2], _V1[2]) and kind == _LENGTH:
+                        sum(1 for _ in reader.fields(first, last))
+    return reader.count > _MOST_FIELDS
+
+
 class _Reader:
     """The bytes of one file and the rules of the wire format. Positions are byte offsets into the file."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
+        self.path, self.count = os.fspath(path), 0
         try:
             refuse_endless(path)
             with open(path, "rb") as file:
@@ -170,6 +184,9 @@ class _Reader:
 
     def field(self, at: int, limit: int) -> tuple[int, int, int, int]:
         """Return (field number, wire type, start, end) of the field at a position; start and end bound its value."""
+        self.count += 1
+        if self.count > _MOST_FIELDS:
+            self.corrupt(at, f"the file has more than {_MOST_FIELDS:,} fields, as no net has")
         tag, start = self.varint(at)
         number, wire = tag >> 3, tag & 7
         if wire == _LENGTH:
@@ -201,16 +218,15 @@ class _Reader:
     def layer(self, start: int, end: int, numbers: tuple[int, int, int]) -> LayerBlobs:
         """Read a layer message whose name, type and blobs have these field numbers."""
         name, kind, blobs = numbers
-        layer = LayerBlobs()
-        for number, wire, first, last in self.fields(start, end):
+        layer, fields = LayerBlobs(), list(self.fields(start, end))
+        for number, wire, first, last in fields:
             if numbers == _V1 and number == _V1_V0_LAYER and wire == _LENGTH:
                 return self.layer(first, last, _V0)
             if number == name and wire == _LENGTH:
                 layer.name = self.text(first, last)
             elif number == kind:
                 layer.type = self.text(first, last) if wire == _LENGTH else self.varint(first)[0]
-        # The name may come after the blobs, and errors want it: a second walk, which costs a few tags.
-        for number, wire, first, last in self.fields(start, end):
+        for number, wire, first, last in fields:  # once more, for the name may come after the blobs, and errors want it
             if number == blobs and wire == _LENGTH:
                 layer.blobs.append(self.blob(first, last, f"layer '{layer.name}' blob {len(layer.blobs)}"))
         return layer
@@ -232,7 +248,7 @@ class _Reader:
             elif number in _LEGACY_SHAPE and wire == _VARINT:
                 legacy[number] = self.varint(first)[0]
             elif number == _SHAPE and wire == _LENGTH:
-                shape += self.dims(first, last, what)
+                self.add_extents(shape, first, last, what)
             elif number == RAW_TYPE and wire == _VARINT:
                 raw_type = self.varint(first)[0]
             elif number == RAW_DATA and wire == _LENGTH:
@@ -287,13 +303,11 @@ class _Reader:
         values = np.ascontiguousarray(raw[:count, 1:]).view("<f4" if size == 4 else "<f8").reshape(count)
         return values, position + count * record
 
-    def dims(self, start: int, end: int, what: str) -> list[int]:
-        """Read the extents of a BlobShape, packed or not."""
-        extents: list[int] = []
+    def add_extents(self, shape: list[int], start: int, end: int, what: str) -> None:
+        """Read the extents of a BlobShape, packed or not; several BlobShapes of a blob are one."""
         for number, wire, first, last in self.fields(start, end):
             while number == 1 and wire in (_VARINT, _LENGTH) and first < last:
                 value, first = self.varint(first)
-                extents.append(value)
-                if len(extents) > _MOST_AXES:
-                    self.corrupt(start, f"{what} has more than {_MOST_AXES} axes")
-        return extents
+                shape.append(value)
+                if len(shape) > MOST_AXES:
+                    self.corrupt(start, f"{what} has more than {MOST_AXES} axes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import struct
@@ -143,6 +144,53 @@ def test_data_sets_lie_in_their_folder(tmp_path: Path, way: str) -> None:
     assert read_data_sets(folder / "a.h5", ["g/data"])[0].tolist() == [0, 1, 2, 3]
     with pytest.raises(DataError, match=r"b\.h5: data set 'g/data' lies in .*other.* outside of .*Copy"):
         read_data_sets(folder / "b.h5", ["g/data"])
+
+
+@pytest.mark.parametrize("way", ["virtual", "link", "storage", "soft link"])
+def test_data_sets_of_parts_that_lie_elsewhere(tmp_path: Path, way: str) -> None:
+    """What a data set is made of is followed one step, in its folder; soft links as far as they lead."""
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["plain"] = np.arange(4, dtype="f4")
+        if way == "storage":
+            file.create_dataset("data", (4,), "u1", external=[("/etc/hostname", 0, 4)])
+        elif way == "virtual":
+            layout = h5py.VirtualLayout((4,), "f4")
+            layout[:] = h5py.VirtualSource(".", "plain", shape=(4,))
+            file.create_virtual_dataset("data", layout)
+        else:
+            file["data"] = h5py.ExternalLink(str(tmp_path.parent / "up.h5"), "/data")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        if way == "soft link":
+            file["up"], file["data"] = h5py.ExternalLink("../up.h5", "/"), h5py.SoftLink("/g/../up/data")
+            file["g/data"] = h5py.SoftLink("/up/data")
+        else:
+            for name in ("data", "plain"):
+                layout = h5py.VirtualLayout((4,), "f4")
+                layout[:] = h5py.VirtualSource("other.h5", name, shape=(4,))
+                file.create_virtual_dataset(f"g/{name}", layout)
+    if way != "soft link":
+        assert read_data_sets(tmp_path / "a.h5", ["g/plain"])[0].tolist() == [0, 1, 2, 3]
+    with pytest.raises(DataError, match=r"\.h5: data set '.*data' lies in .*(and is a part of another one|outside of)"):
+        read_data_sets(tmp_path / "a.h5", ["g/data"])
+
+
+def test_a_data_set_in_parts_that_are_missing(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        layout = h5py.VirtualLayout((4,), "f4")
+        layout[:] = h5py.VirtualSource("other.h5", "data", shape=(4,))
+        file.create_virtual_dataset("data", layout)
+        file["loop"] = h5py.SoftLink("/loop")
+    with pytest.raises(DataError, match=r"a\.h5: data set 'data' lies in 'other.h5', which is missing\. Write"):
+        read_data_sets(tmp_path / "a.h5", ["data"])
+    with pytest.raises(DataError, match=r"a\.h5: cannot be read as HDF5 \(the links of 'loop' have no end\)"):
+        read_data_sets(tmp_path / "a.h5", ["loop"])
+
+
+def test_a_chunk_far_larger_than_its_data_set(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("data", data=np.ones(6, "f4"), chunks=(2**23,), maxshape=(None,), compression="gzip")
+    with pytest.raises(DataError, match=r"'data' declares 24 bytes, [\d,]+ of it are stored, in chunks of 33,554,432"):
+        read_data_sets(tmp_path / "a.h5", ["data"])
 
 
 def test_an_archive_that_would_unfold_is_refused(tmp_path: Path) -> None:
@@ -301,6 +349,27 @@ def test_a_log_of_no_calendar(tmp_path: Path) -> None:
         parse_log(path)
     path.write_text(line.format("I1231", DIGITS) + line.format("I1231", 7))
     assert [row.iteration for row in parse_log(path).train] == [7]
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_an_archive_of_long_notes(tmp_path: Path, kind: bytes) -> None:
+    """Names and notes of a tar's members are read whole, and its packed form may hold them in a thousandth."""
+    note = tarfile.TarInfo("note")
+    note.type, note.size = kind, 2**24
+    (tmp_path / "a.tgz").write_bytes(gzip.compress(note.tobuf() + bytes(2**24) + tarfile.TarInfo("a").tobuf(), 1))
+    with pytest.raises(DataError, match=r"a\.tgz: cannot be unpacked \(a note of 16,777,216 bytes\)"):
+        unpack(tmp_path / "a.tgz", tmp_path / "target", "/".join)
+
+
+def test_an_archive_with_notes_on_all_members(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w", pax_headers={"comment": "x" * 70_000}) as archive:
+        archive.addfile(tarfile.TarInfo("a"))
+    with pytest.raises(DataError, match=r"a\.tar: cannot be unpacked \(a note of 70,\d+ bytes\)"):
+        unpack(tmp_path / "a.tar", tmp_path / "target", "/".join)
+    with tarfile.open(tmp_path / "a.tar", "w", pax_headers={"comment": "x" * 7000}) as archive:
+        for name in ("a", "b" * 150, "é" * 90):
+            archive.addfile(tarfile.TarInfo(name))
+    assert unpack(tmp_path / "a.tar", tmp_path / "target", "/".join) == 3
 
 
 @pytest.mark.parametrize("names", [("a", "a/b"), ("a/b", "a"), ("./",)])

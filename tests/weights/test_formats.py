@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tracemalloc
 import zipfile
+import zlib
 from collections import OrderedDict
 from io import BytesIO
 from pathlib import Path
@@ -25,8 +26,9 @@ from needs import needs_data
 from places import GOLDEN, ROOT, SHARED
 
 from fcn_caffe import DataError, Net, PrototxtError, WeightsError
-from fcn_caffe.proto import caffe_pb2, parse_text, wire
+from fcn_caffe.proto import caffe_pb2, parse_text, wire, wire_writer
 from fcn_caffe.proto.blob_file import read_blob
+from fcn_caffe.proto.files import read_message
 from fcn_caffe.proto.upgrade import upgrade_net
 from fcn_caffe.training.solver import Solver
 from fcn_caffe.weights.formats import hdf5
@@ -621,7 +623,72 @@ def hostile_header_size(path: Path) -> None:
     path.write_bytes(struct.pack("<Q", 2**62) + b"{}" + bytes(8))
 
 
+def field(number: int, content: bytes) -> bytes:
+    """A field of protobuf's wire format that has a length."""
+    return wire_writer._key(number, 2) + wire_writer._varint(len(content)) + content
+
+
+def hostile_axes(path: Path) -> None:
+    """A blob of 20,000 BlobShapes, whose extents multiply to a number without end."""
+    shape = caffe_pb2.BlobProto()
+    shape.shape.dim[:] = [2**62] * 30
+    layer = b"\x0a\x01a" + field(7, shape.SerializeToString() * 20_000)
+    path.write_bytes(field(100, layer))
+
+
+def hostile_fields(path: Path) -> None:
+    path.write_bytes(field(100, b"\x0a\x01a") * 70_000)
+
+
+def hostile_diamonds(path: Path) -> None:
+    """A group that is twice in another, which is twice in another …: 2 to the power of 25 of them."""
+    with h5py.File(path, "w") as file:
+        group = file.create_group("data")
+        for _ in range(25):
+            group["a"] = group["b"] = inner = file.create_group(None)
+            group = inner
+
+
+def packed_chunk(path: Path, chunk: bytes, filters: tuple[tuple[int, tuple[int, ...]], ...]) -> None:
+    """Write a blob of four numbers, in one chunk that lies there as it is."""
+    storage, links = h5py.h5p.create(h5py.h5p.DATASET_CREATE), h5py.h5p.create(h5py.h5p.LINK_CREATE)
+    storage.set_chunk((4,))
+    links.set_create_intermediate_group(True)
+    for code, options in filters:
+        storage.set_filter(code, h5py.h5z.FLAG_OPTIONAL, options)
+    with h5py.File(path, "w") as file:
+        space = h5py.h5s.create_simple((4,))
+        data_set = h5py.h5d.create(file.id, b"data/a/0", h5py.h5t.IEEE_F32LE, space, storage, links)
+        data_set.write_direct_chunk((0,), chunk)
+
+
+def hostile_deflate(path: Path) -> None:
+    packed_chunk(path, zlib.compress(bytes(2**26)), ((1, (9,)),))
+
+
+def hostile_deflate_twice(path: Path) -> None:
+    packed_chunk(path, zlib.compress(zlib.compress(bytes(2**26))), ((1, (9,)), (1, (9,))))
+
+
+def hostile_lzf(path: Path) -> None:
+    packed_chunk(path, b"\x00\x00" + b"\xe0\xff\x00" * 400_000, ((32000, (4, 261, 16)),))
+
+
+def hostile_path(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["iter"] = file["current_step"] = 1
+        file.create_group("history")
+        file.create_dataset("learned_net", (), f"S{2**28}")
+
+
 HOSTILE = [
+    (hostile_axes, "caffemodel", "layer 'a' blob 0 has more than 32 axes."),
+    (hostile_fields, "caffemodel", "the file has more than 65,536 fields, as no net has."),
+    (hostile_diamonds, "h5", "More than three times the file is not read"),
+    (hostile_deflate, "h5", "(OSError: a chunk of 65,238 bytes unfolds to more than 16)"),
+    (hostile_deflate_twice, "h5", "(OSError: its chunks are packed more than once)"),
+    (hostile_lzf, "h5", "(OSError: a chunk of 1,200,002 bytes unfolds to more than 16)"),
+    (hostile_path, "h5", "'learned_net' is not a path in text."),
     (hostile_contiguous, "h5", "declares 68,719,476,736 bytes and stores 0. The file is corrupt."),
     (hostile_compressed, "h5", "it declares 274,877,906,944 bytes of values, the file has"),
     (hostile_chunk, "h5", "it declares 2,147,483,640 bytes of values, the file has"),
@@ -654,6 +721,39 @@ def test_hostile_files_are_refused_before_memory_is_taken(tmp_path: Path, make: 
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - largest  # in KiB
     assert grown * 1024 <= 3 * len(before) + 2**24
     assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"compression": "gzip"},
+        {"compression": "gzip", "shuffle": True, "fletcher32": True},
+        {"compression": "lzf", "shuffle": True},
+        {"compression": "szip"},
+        {"scaleoffset": 4},
+        {"fletcher32": True},
+    ],
+)
+def test_chunks_that_hdf5_packs_are_read(tmp_path: Path, options: dict[str, Any]) -> None:
+    values = np.round(np.random.default_rng(0).normal(size=(40, 30)).astype("f4"), 3)
+    try:
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file.create_dataset("data/a/0", data=values, chunks=(16, 16), **options)
+    except ValueError as error:  # HDF5 was built without it
+        pytest.skip(str(error))
+    np.testing.assert_allclose(load_weights(tmp_path / "a.h5")["a"][0], values, atol=1e-4)
+
+
+def test_a_mean_of_more_axes_than_caffe_has(tmp_path: Path) -> None:
+    (tmp_path / "mean").write_bytes(caffe_pb2.BlobProto(data=[1], shape={"dim": [2**62] * 5000}).SerializeToString())
+    with pytest.raises(DataError, match="mean: the blob has 5,000 axes, Caffe has 32 at most"):
+        read_blob(tmp_path / "mean")
+
+
+def test_a_binary_net_of_more_layers_than_any(tmp_path: Path) -> None:
+    hostile_fields(tmp_path / "net")
+    with pytest.raises(PrototxtError, match="net: has more layers, or fields in them, than any net"):
+        read_message(tmp_path / "net", caffe_pb2.NetParameter)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

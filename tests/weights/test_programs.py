@@ -161,12 +161,41 @@ def test_weights_beside_that_are_not_read(tmp_path: Path, changed: dict[str, str
     assert message in str(caught.value)
 
 
+@onnx_tests
+def test_a_tensor_that_many_nodes_read_counts_once(tmp_path: Path) -> None:
+    kernel = np.ones((1024, 1024), np.float32)
+    nodes = [node("Gemm", "x w", f"y{index}", "/same/Gemm", alpha=float(index)) for index in range(5)]
+    nodes += [node("Conv", f"x k{index}", f"z{index}", "/same/Conv") for index in range(3)]
+    path = write_model(tmp_path / "a.onnx", nodes, {"w": kernel, "k0": KERNEL, "k1": KERNEL, "k2": KERNEL})
+    assert list(ONNX.read_named(path).arrays) == ["same.weight", "same_2.weight", "same_3.weight", "same_4.weight"]
+
+
+@onnx_tests
+def test_views_of_one_file_beside_are_counted(tmp_path: Path) -> None:
+    def share(model: Any) -> None:
+        for tensor in model.graph.initializer:
+            tensor.ClearField("raw_data")
+            tensor.data_type, tensor.data_location = 10, 1
+            tensor.external_data.add(key="location", value="weights.bin")
+
+    (tmp_path / "weights.bin").write_bytes(bytes(2 * 2**18))
+    names = [f"k{index}" for index in range(8)]
+    nodes = [node("Conv", f"x {name}", f"y{name}") for name in names]
+    path = write_model(tmp_path / "a.onnx", nodes, {name: np.zeros((512, 512, 1, 1), "f2") for name in names}, share)
+    with pytest.raises(WeightsError, match=r"with k\d it declares [\d,]+ bytes of values"):
+        ONNX.read_named(path)
+
+
 def loop(model: Any) -> None:
     model.graph.node[0].input[0] = "b"
 
 
 def declare_much(model: Any) -> None:
     model.graph.initializer[0].dims[0] = 2**40
+
+
+def declare_many_axes(model: Any) -> None:
+    model.graph.initializer[0].dims.extend([2**62] * 100_000)
 
 
 def declare_less_than_nothing(model: Any) -> None:
@@ -182,9 +211,10 @@ def declare_less_than_nothing(model: Any) -> None:
         (
             [("Identity", "a", "a"), ("Identity", "a", "b"), ("Conv", "x b", "y")],
             loop,
-            "a value is made of itself. The file is corrupt.",
+            "a value is made of itself, or by more than 100 nodes that leave it as it is. The file is corrupt.",
         ),
         ([("Conv", "x c.weight", "y")], declare_much, "with c.weight it declares"),
+        ([("Conv", "x c.weight", "y")], declare_many_axes, "c.weight has 100,004 axes, an array has 64 at most."),
         (
             [("Conv", "x c.weight", "y")],
             declare_less_than_nothing,
@@ -315,6 +345,11 @@ def repeat_much(config: dict[str, Any]) -> None:
     meta["sizes"], meta["strides"] = [{"as_int": 2**40}], [{"as_int": 0}]
 
 
+def add_axes(config: dict[str, Any]) -> None:
+    meta = config["first.weight"]["tensor_meta"]
+    meta["sizes"] = meta["strides"] = [{"as_int": 2**62}] * 100_000
+
+
 def forget_kind(config: dict[str, Any]) -> None:
     del config["first.weight"]["is_param"]
 
@@ -331,6 +366,7 @@ def forget_sizes(config: dict[str, Any]) -> None:
         (step_back, "first.weight is larger than its storage. The file is corrupt."),
         (make_complex, "first.weight holds complex or other numbers, wanted float32 or what becomes it."),
         (repeat_much, "with first.weight it declares"),
+        (add_axes, "first.weight has 100,000 axes, an array has 64 at most."),
         (forget_kind, "cannot be read as a program of torch.export (KeyError: 'is_param')"),
         (forget_sizes, "cannot be read as a program of torch.export (KeyError: 'sizes')"),
     ],
@@ -340,6 +376,15 @@ def test_programs_that_are_not_read(program: Path, tmp_path: Path, change: Any, 
     with pytest.raises(WeightsError) as caught:
         PT2.read_named(path)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ["weights_config.json", "models/model.json"])
+def test_a_program_that_would_unfold(program: Path, tmp_path: Path, ending: str) -> None:
+    with zipfile.ZipFile(program) as whole, zipfile.ZipFile(tmp_path / "a.pt2", "w", zipfile.ZIP_DEFLATED) as file:
+        for name in whole.namelist():
+            file.writestr(name, whole.read(name) + b" " * 2**22 * name.endswith(ending))
+    with pytest.raises(WeightsError, match=rf"with [\w/]*{ending} it declares [\d,]+ bytes of values"):
+        PT2.read_named(tmp_path / "a.pt2")
 
 
 def test_nothing_of_a_program_is_unpickled_or_run(program: Path, tmp_path: Path) -> None:

@@ -17,13 +17,16 @@ from fcn_caffe.data.prefetch import draws, reading_order
 from fcn_caffe.data.readers.image_list import read_lines
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write
-from fcn_caffe.host.hdf5_files import open_to_read
+from fcn_caffe.host.hdf5_files import check_chunks, chunk_bytes, lies_elsewhere, open_to_read
 from fcn_caffe.host.ranks import Share
 from fcn_caffe.host.text import show
 from fcn_caffe.host.unfolding import MOST_TIMES
 from fcn_caffe.layers.base import Layer, register
 from fcn_caffe.proto import caffe_pb2
 
+_FREE_BYTES = 1 << 24  # what any data set may take
+_MOST_LINKS = 16  # that lead one to the next
+SUFFIXES = (".h5", ".hdf5", ".hdf")  # of files that HDF5Output writes
 _FILES, _ROWS = 0, 1  # streams of random numbers
 
 
@@ -163,50 +166,82 @@ def read_data_sets(path: Path, names: list[str]) -> list[npt.NDArray[np.float32]
     return arrays
 
 
-_FREE_BYTES = 1 << 24  # what any data set may take
-SUFFIXES = (".h5", ".hdf5", ".hdf")  # of files that HDF5Output writes
+def _refuse_links_out(file: h5py.File, name: str, path: Path, *, is_part: bool = False) -> None:
+    """Refuse a data set that lies in a file outside of this one's folder, or in parts that lie elsewhere themselves.
 
+    Args:
+        file: The file.
+        name: The data set's name.
+        path: The file's.
+        is_part: Whether another data set takes its values from this one.
 
-def _refuse_links_out(file: h5py.File, name: str, path: Path) -> None:
-    """Refuse a data set that lies in a file outside of this one's folder. Raises: DataError."""
+    Raises:
+        DataError: naming the file and the data set.
+    """
     folder = path.resolve().parent
-    parts = [part for part in name.split("/") if part]
-    names = []
-    for count in range(1, len(parts) + 1):
-        link = file.get("/".join(parts[:count]), getlink=True)
-        if isinstance(link, h5py.ExternalLink):
-            names.append(link.filename)
-            break
-    data_set = None if names else file.get(name)
-    if isinstance(data_set, h5py.Dataset):
-        names += _other_files(data_set)
-    for other in names:
-        if not (folder / other).resolve().is_relative_to(folder):
+    parts = _parts(file, name)
+    for other, inner in parts:
+        place = path if other == "." else folder / other
+        if not place.resolve().is_relative_to(folder):
             raise DataError(
                 f"{path}: data set '{name}' lies in {other!r}, outside of {folder}. Copy that file there, or write the "
                 "data into this one."
             )
+        if is_part or not place.is_file():
+            raise DataError(
+                f"{path}: data set '{name}' lies in {other!r}, "
+                f"{'and is a part of another one' if is_part else 'which is missing'}. Write the data into this file."
+            )
+        if inner:
+            with open_to_read(place) as opened:
+                _refuse_links_out(opened, inner, place, is_part=True)
 
 
-def _other_files(data_set: h5py.Dataset) -> list[str]:
-    """Return the files that a data set names for its numbers."""
+def _parts(file: h5py.File, name: str) -> list[tuple[str, str]]:
+    """Return the files, "." for this one, that a data set takes its values from, and the data sets' names in them.
+
+    A file of plain numbers has no data set. Links are followed by hand, as HDF5 would open what they lead to.
+
+    Raises:
+        OSError: soft links lead to one another.
+    """
+    left, place, links = name.split("/"), "", 0
+    while left:
+        part = left.pop(0)
+        link = file.get(f"{place}/{part}", getlink=True) if part not in ("", ".") else None
+        if isinstance(link, h5py.ExternalLink):
+            return [(link.filename, "/".join([link.path, *left]))]
+        if isinstance(link, h5py.SoftLink):
+            links += 1
+            if links > _MOST_LINKS:
+                raise OSError(f"the links of '{name}' have no end")
+            left, place = [*link.path.split("/"), *left], "" if link.path.startswith("/") else place
+        elif part:
+            place = f"{place}/{part}"
+    data_set = file.get(place)
+    if not isinstance(data_set, h5py.Dataset) or not lies_elsewhere(data_set):
+        return []
+    if data_set.is_virtual:
+        return [(source.file_name, source.dset_name) for source in data_set.virtual_sources()]
     storage = data_set.id.get_create_plist()
     # HDF5 starts from the working directory here, and from this file's folder elsewhere.
     files = (os.fsdecode(storage.get_external(index)[0]) for index in range(storage.get_external_count()))
-    names = [os.path.abspath(name) for name in files]
-    return names + ([source.file_name for source in data_set.virtual_sources()] if data_set.is_virtual else [])
+    return [(os.path.abspath(file), "") for file in files]
 
 
 def _refuse_unfolding(data_set: h5py.Dataset, name: str, path: Path) -> None:
     """Refuse a data set that declares far more than is stored of it. Raises: DataError."""
-    files = {path if name == "." else path.parent / name for name in _other_files(data_set)}
+    files = {path if other == "." else path.parent / other for other, _ in _parts(data_set.file, data_set.name)}
     stored = sum(file.stat().st_size for file in files if file.is_file()) or data_set.id.get_storage_size()
-    taken = 4 * data_set.size + (0 if data_set.dtype == np.float32 else data_set.nbytes)
-    if taken > _FREE_BYTES and data_set.nbytes > MOST_TIMES * stored:
+    chunk = chunk_bytes(data_set)
+    taken = chunk + 4 * data_set.size + (0 if data_set.dtype == np.float32 else data_set.nbytes)
+    times = MOST_TIMES if chunk <= data_set.nbytes else 3
+    if taken > _FREE_BYTES and max(chunk, data_set.nbytes) > times * stored:
         raise DataError(
-            f"{path}: data set '{name}' declares {data_set.nbytes:,} bytes, {stored:,} of it are stored. "
-            "It is damaged: write it again."
+            f"{path}: data set '{name}' declares {data_set.nbytes:,} bytes, {stored:,} of it are stored, in chunks of "
+            f"{chunk:,}. It is damaged: write it again."
         )
+    check_chunks(data_set)
 
 
 @register("HDF5Output", bottoms=2, tops=0, restrictions="one forward a file, as in Caffe")

@@ -26,6 +26,8 @@ from fcn_caffe.host.unfolding import MOST_TIMES, most_bytes
 __all__ = ["Archive", "check_md5", "find", "new_file", "unpack"]
 
 CHUNK = 1 << 22
+_LONGEST_NOTE = 1 << 16
+_MEMBERS = (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE)  # what has a size besides notes
 _NOT_TRUSTED = "Do not trust it: download it from another place."
 
 
@@ -97,9 +99,22 @@ class _Member:
     open: Callable[[], IO[bytes] | None]
 
 
+class _ShortNotes(tarfile.TarInfo):
+    """A member whose notes, names that its head has no room for among them, are read only where they are short."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type not in _MEMBERS and self.size > _LONGEST_NOTE:
+            raise ValueError(f"a note of {self.size:,} bytes")
+        whole: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
+        return whole
+
+
 def _tar_members(path: Path) -> Iterator[_Member]:
-    with tarfile.open(path) as tar:
+    with tarfile.open(path, tarinfo=_ShortNotes) as tar:
         for info in tar:
+            tar.members.clear()  # type: ignore[attr-defined]  # all members with their notes would fill the memory
+            if sum(map(len, tar.pax_headers.values())) > _LONGEST_NOTE:
+                raise ValueError("notes on all members are long")
             if not info.isdir():
                 kind = "" if info.isfile() else "a link" if info.issym() or info.islnk() else "a device"
                 yield _Member(info.name, info.size, kind, partial(tar.extractfile, info))

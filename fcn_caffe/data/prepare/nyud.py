@@ -22,7 +22,7 @@ from fcn_caffe.data.prepare.data_set import REPORT_EVERY, DataSet, Job, write_sp
 from fcn_caffe.data.readers.mat_files import read_variables
 from fcn_caffe.data.sets.nyud_layers import CLASSES, NYUDSegDataLayer
 from fcn_caffe.errors import DataError
-from fcn_caffe.host.hdf5_files import open_to_read
+from fcn_caffe.host.hdf5_files import lies_elsewhere, open_to_read
 from fcn_caffe.host.text import show
 
 __all__ = ["Nyud"]
@@ -125,6 +125,8 @@ def convert(labeled: Path, splits: Path, mapping: Path, root: Path, job: Job) ->
     try:
         with open_to_read(labeled) as file:
             images, depths, labels = (file[key] for key in ("images", "depths", "labels"))
+            if any(part.file.filename != file.filename or lies_elsewhere(part) for part in (images, depths, labels)):
+                raise DataError(f"{labeled}: its values lie in other files. Download it again.")
             count, height, width = len(images), images.shape[3], images.shape[2]
             if images.shape[1] != 3 or not depths.shape == labels.shape == (count, width, height):
                 raise DataError(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ LEGACY_TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.s
 _MOST_BLOBS = 256
 # Small files of zeros compress well; from here on, values may take three times the room of their file.
 _FREE = 2**20
+_MOST_AXES = 64  # NumPy's
 
 
 def as_float32(array: Array, what: str) -> Array:
@@ -95,6 +97,19 @@ class Budget:
                 f"{self.size:,}. More than three times the file is not read: it is corrupt, or should be saved "
                 "without compression."
             )
+
+    def take_values(self, sizes: Sequence[int], what: str) -> None:
+        """Count the float32 values of an array.
+
+        Raises:
+            WeightsError: They are too many, or the array has more axes than any.
+        """
+        if len(sizes) > _MOST_AXES:
+            raise WeightsError(
+                f"{os.fspath(self.path)}: {what} has {len(sizes):,} axes, an array has {_MOST_AXES} at most. "
+                "The file is corrupt. Copy it again."
+            )
+        self.take(4 * prod(sizes), what)
 
 
 def from_blobs(by_layer: Mapping[str, Mapping[int, Array]], path: PathLike) -> Weights:

@@ -49,10 +49,10 @@ def read_named(path: PathLike) -> Named:
         configs = [found for name in members if (found := _CONFIG.fullmatch(name))]
         if len(configs) != 1:
             raise WeightsError(f"{os.fspath(path)}: holds {len(configs)} programs, wanted one.")
-        payloads = json.loads(archive.read(members[configs[0][0]]))["config"]
         reader = _Tensors(archive, members, path)
+        payloads = reader.read_json(configs[0][0])["config"]
         arrays = {name: reader.read(name, payload) for name, payload in payloads.items()}
-        used = _order(json.loads(archive.read(members[f"models/{configs[0][1]}.json"])))
+        used = _order(reader.read_json(f"models/{configs[0][1]}.json"))
         ordered = sorted(arrays, key=lambda name: used.get(name, len(used)))
         is_weight = {name: payloads[name]["is_param"] or ".running_" in name for name in ordered}
     return Named(
@@ -79,6 +79,12 @@ class _Tensors:
         self.budget = Budget(path, os.stat(path).st_size)
         self.storages: dict[str, Array] = {}
 
+    def read_json(self, name: str) -> Any:  # noqa: ANN401 (JSON)
+        """Return what a member of the archive says."""
+        member = self.archive.getinfo(self.members[name])
+        self.budget.take(member.file_size, name)
+        return json.loads(self.archive.read(member))
+
     def read(self, name: str, payload: dict[str, Any]) -> Array:
         """Return a tensor, float32."""
         what = f"{os.fspath(self.path)}: {name}"
@@ -90,11 +96,11 @@ class _Tensors:
             raise WeightsError(f"{what} holds complex or other numbers, wanted float32 or what becomes it.")
         sizes, strides = ([int(size["as_int"]) for size in meta[key]] for key in ("sizes", "strides"))
         offset = int(meta["storage_offset"]["as_int"])
+        self.budget.take_values([max(size, 0) for size in sizes], name)
         storage = self._storage(payload["path_name"]).view(dtype)
         end = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
         if min((*sizes, *strides, offset), default=0) < 0 or (0 not in sizes and end >= storage.size):
             raise WeightsError(f"{what} is larger than its storage. The file is corrupt. Copy it again.")
-        self.budget.take(4 * int(np.prod(sizes, dtype=object)), name)
         if 0 in sizes:
             return np.zeros(sizes, np.float32)
         step = storage.itemsize

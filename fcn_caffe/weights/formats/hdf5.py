@@ -16,7 +16,7 @@ import numpy as np
 
 from fcn_caffe.errors import WeightsError
 from fcn_caffe.host.atomic import atomic_write
-from fcn_caffe.host.hdf5_files import open_to_read
+from fcn_caffe.host.hdf5_files import check_chunks, chunk_bytes, lies_elsewhere, open_to_read
 from fcn_caffe.proto.wire import BinaryState, state_for_weights, weights_for_state
 from fcn_caffe.weights.formats.arrays import (
     ABSENT,
@@ -30,6 +30,10 @@ from fcn_caffe.weights.formats.arrays import (
     reading,
 )
 
+_LONGEST_PATH = 2**16
+_NAME_BYTES = (
+    60  # counted for each name: what has two names is read twice, and so on within, which may double without end
+)
 _DEEPEST = 32  # groups within groups: layer names have a few `/`
 _OTHER = "as the solver states that Caffe writes do. Copy it again, or resume from another."
 
@@ -55,7 +59,7 @@ def read_weights(path: PathLike) -> Weights:
                 "Give another file."
             )
         blobs: dict[str, dict[int, Array]] = {}
-        _read_group(data, "", blobs, budget, path, [])
+        _read_group(data, "", blobs, budget, Budget(path, budget.size), [])
         return from_blobs(blobs, path)
 
 
@@ -64,17 +68,19 @@ def _read_group(
     layer: str,
     blobs: dict[str, dict[int, Array]],
     budget: Budget,
-    path: PathLike,
+    names: Budget,
     above: list[h5py.h5g.GroupID],
 ) -> None:
     """Read the blobs of one layer, and the groups below, whose layers' names start with this one's."""
+    path = budget.path
     if group.id in above or len(above) > _DEEPEST:
         raise WeightsError(f"{os.fspath(path)}: group '{layer}' holds itself. The file is corrupt. Copy it again.")
     for name in group:
+        names.take(_NAME_BYTES, f"the names in '{layer}'")
         child = _child(group, name, path)
         full = f"{layer}/{name}" if layer else name
         if isinstance(child, h5py.Group):
-            _read_group(child, full, blobs, budget, path, [*above, group.id])
+            _read_group(child, full, blobs, budget, names, [*above, group.id])
         elif (index := blob_index(name)) is None or not layer:
             raise WeightsError(
                 f"{os.fspath(path)}: data/{full} is no blob: wanted data/LAYER/0, data/LAYER/1 … as Caffe writes them."
@@ -124,8 +130,10 @@ def _learned_net(file: h5py.File, path: PathLike) -> str:
     dataset = _child(file, "learned_net", path)
     if dataset is None:
         return ""
-    value = dataset[()] if isinstance(dataset, h5py.Dataset) and dataset.shape == () else None
-    if not isinstance(value, bytes) or dataset.id.get_storage_size() > 2**16:
+    value = None
+    if isinstance(dataset, h5py.Dataset) and dataset.shape == () and not lies_elsewhere(dataset):
+        value = dataset[()] if dataset.id.get_type().get_size() <= _LONGEST_PATH else None
+    if not isinstance(value, bytes) or len(value) > _LONGEST_PATH:
         raise WeightsError(
             f"{os.fspath(path)}: 'learned_net' is not a path in text. Give the state that a solver wrote."
         )
@@ -165,15 +173,13 @@ def _read_array(
     where = f"{os.fspath(budget.path)}: {what}"
     if not isinstance(dataset, h5py.Dataset) or dataset.shape is None or dataset.dtype.kind not in "fiu":
         raise WeightsError(f"{where} is not an array of numbers. Save it as one, or remove it.")
-    storage = dataset.id.get_create_plist()
-    if storage.get_external_count() or storage.get_layout() == h5py.h5d.VIRTUAL:
+    if lies_elsewhere(dataset):
         raise WeightsError(f"{where} lies in another file, which is not opened. Copy it into this one.")
     declared, item = prod(int(size) for size in dataset.shape), dataset.dtype.itemsize
     stored = dataset.id.get_storage_size()
-    if storage.get_layout() == h5py.h5d.CHUNKED:
-        # Chunks are read whole, however few of their values belong to the array.
-        chunk = prod(int(size) for size in dataset.chunks) * item
-        budget.take(max(0, chunk - declared * item), f"the chunks of {what}")
+    if dataset.chunks is not None:
+        budget.take(max(0, chunk_bytes(dataset) - declared * item), f"the chunks of {what}")
+        check_chunks(dataset)
     elif stored < declared * item:
         raise WeightsError(
             f"{where} declares {declared * item:,} bytes and stores {stored:,}. The file is corrupt. Copy it again."

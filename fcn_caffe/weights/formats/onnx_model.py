@@ -29,6 +29,7 @@ _ROLES: Mapping[str, Mapping[int, str]] = {
     "Gather": {0: "weight"},  # an embedding
 }
 _QUANTISED = {"DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "MatMulNBits"}
+_LONGEST_CHAIN = 100  # of nodes that only turn a tensor, or give it another type
 _FLOATS = (1, 10, 11, 16)  # TensorProto: FLOAT, FLOAT16, DOUBLE, BFLOAT16
 
 
@@ -74,6 +75,8 @@ class _Graph:
                 if node.op_type == "Constant" and attribute.name == "value":
                     self.tensors[node.output[0]] = attribute.t
         self.budget = Budget(path, os.stat(path).st_size)
+        self.arrays: dict[str, Array] = {}
+        self.beside: set[Path] = set()  # files that tensors are in
         self.readers: dict[str, list[Any]] = {}
         for node in graph.node:
             for name in node.input:
@@ -83,6 +86,7 @@ class _Graph:
         """Return the weights of nodes in order, and the other arrays of real numbers."""
         arrays: dict[str, Array] = {}
         taken: set[str] = set()
+        layers: dict[str, int] = {}
         for node in self.nodes:
             if node.op_type in _QUANTISED:
                 raise WeightsError(
@@ -95,7 +99,7 @@ class _Graph:
             first = parts["weight"][0]
             if first in taken:
                 continue  # read a second time: the layer is known
-            layer = _layer_name(node, first, arrays)
+            layer = _layer_name(node, first, layers)
             for role, (tensor, array) in parts.items():
                 taken.add(tensor)
                 arrays[f"{layer}.{role}"] = array
@@ -156,9 +160,10 @@ class _Graph:
                 turns.append(next((list(attribute.ints) for attribute in node.attribute), None))
             seen.add(name)
             name = node.input[0]
-            if name in seen:
+            if name in seen or len(seen) > _LONGEST_CHAIN:
                 raise WeightsError(
-                    f"{os.fspath(self.path)}: a value is made of itself. The file is corrupt. Copy it again."
+                    f"{os.fspath(self.path)}: a value is made of itself, or by more than {_LONGEST_CHAIN} nodes that "
+                    "leave it as it is. The file is corrupt. Copy it again."
                 )
         if self.tensors[name].data_type not in _FLOATS:
             return None
@@ -169,13 +174,18 @@ class _Graph:
 
     def _array(self, name: str) -> Array:
         """Return the numbers of a tensor, float32."""
+        if name not in self.arrays:
+            self.arrays[name] = self._read(name)
+        return self.arrays[name]
+
+    def _read(self, name: str) -> Array:
         tensor = self.tensors[name]
         what = f"{os.fspath(self.path)}: {name}"
         if any(size < 0 for size in tensor.dims):
             raise WeightsError(f"{what} has a negative size. The file is corrupt. Copy it again.")
         if tensor.data_location == self.library.TensorProto.EXTERNAL:
             return as_float32(self._beside(tensor, what), what)
-        self.budget.take(4 * prod(tensor.dims), name)
+        self.budget.take_values(tensor.dims, name)
         return as_float32(np.asarray(self.library.numpy_helper.to_array(tensor), order="C"), what)
 
     def _beside(self, tensor: Any, what: str) -> Array:  # noqa: ANN401
@@ -188,10 +198,14 @@ class _Graph:
                 f"{what} is in {entries['location']!r}, which is not beside the file. It is not read. "
                 "Put that file beside the model."
             )
-        dtype = np.dtype(self.library.helper.tensor_dtype_to_np_dtype(tensor.data_type))
-        offset, size = int(entries.get("offset", 0)), prod(tensor.dims) * dtype.itemsize
         if not file.is_file():
             raise WeightsError(f"{what} is in {file.name}, which is not there. Put that file beside the model.")
+        if file not in self.beside:
+            self.beside.add(file)
+            self.budget.size += file.stat().st_size
+        self.budget.take_values(tensor.dims, tensor.name)
+        dtype = np.dtype(self.library.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        offset, size = int(entries.get("offset", 0)), prod(tensor.dims) * dtype.itemsize
         if offset < 0 or offset + size > file.stat().st_size or int(entries.get("length", size)) != size:
             raise WeightsError(
                 f"{what} is not whole in {file.name}. The file is truncated, or of another model. Copy it again."
@@ -201,16 +215,23 @@ class _Graph:
         return array if array.dtype.kind in "fiu" else array.astype(np.float32)
 
 
-def _layer_name(node: Any, tensor: str, known: Mapping[str, Array]) -> str:  # noqa: ANN401
-    """Return what to call the layer of a node: after its weight where that has PyTorch's name, else after the node."""
+def _layer_name(node: Any, tensor: str, known: dict[str, int]) -> str:  # noqa: ANN401
+    """Return what to call the layer of a node: after its weight where that has PyTorch's name, else after the node.
+
+    Args:
+        node: The node.
+        tensor: Its weight.
+        known: How many layers have each name; the new one is added.
+    """
     name, dot, last = tensor.rpartition(".")
     if not (dot and last in ("weight", "slope")):
         path = [part for part in node.name.split("/") if part]
         name = path[-2] if len(path) > 1 else node.name or tensor
-    unique, count = name, 1
-    while any(other.rpartition(".")[0] == unique for other in known):
-        count += 1
-        unique = f"{name}_{count}"
+    unique = name
+    while unique in known:
+        known[name] += 1
+        unique = f"{name}_{known[name]}"
+    known[unique] = 1
     return unique
 
 
