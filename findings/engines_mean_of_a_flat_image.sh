@@ -7,7 +7,8 @@
 # of 0. Natural images give little sign of it, since their errors are of either sign. A mean over columns, then over rows is
 # right in ONNX Runtime; OpenVINO makes one mean of the two again. Right in both: the mean, and the mean of what is left without
 # it added.
-# What we do about it: nothing: a global average of an exported net is the engine's own sum.
+# What we do about it: an exported net's MVN, global averages and normalisation by the batch take the mean, and add to it the mean
+# of what is left without it.
 # Source: ONNX's operators InstanceNormalization, ReduceMean; they do not say in what order sums are made. Seen with onnxruntime
 # 1.32.0 and openvino 2026.4.1 (CPU).
 set -eu
