@@ -50,6 +50,7 @@ _SEPARATORS, _OPENINGS = frozenset(",;"), {"{": "}", "<": ">"}
 _ESCAPE = re.compile(r"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.)|$)", re.DOTALL)
 _QUOTES = "\"'"
 _DEEPEST = 100  # messages within a field that is read past
+_MOST_LAYERS = 1 << 16  # no net has so many; an empty one has 8 bytes, and takes 3 kB
 _CEIL_MODE = ("PoolingParameter", "ceil_mode")
 _PLAIN_ESCAPES = dict(zip("abfnrtv\\'\"?", b"\a\b\f\n\r\t\v\\'\"?", strict=True))
 _BOOLS = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}
@@ -169,6 +170,7 @@ class _Parser:
         self.text, self.path, self.keep_foreign, self.strict = text, path, keep_foreign, strict
         self.layer: caffe_pb2.Message | None = None  # the one that is being read
         self.first_layers: dict[str, int] = {}  # `layer` or `layers` -> where the first opens
+        self.layers = 0
         self.fork_type = ""  # the layer's, where the schema has no number for it
         self.fork_fields: list[_ForkField] = []  # of the layer, or outside of layers
         self.fork_parts: list[ForeignPart] = []
@@ -417,6 +419,9 @@ class _Parser:
         for other, place in self.first_layers.items():
             if other != form:
                 self.fail(hints.both_forms(form, other, self.place(place)[0]), first)
+        self.layers += 1
+        if self.layers > _MOST_LAYERS:
+            self.fail(f"the file has more than {_MOST_LAYERS:,} layers, as no net has. Take some out.", start)
         outside, self.layer, self.fork_fields, self.fork_type = self.fork_fields, layer, [], ""
         fork_start = self.fork_start
         self.read_message(layer, about, outer)

@@ -652,7 +652,7 @@ def readers() -> list[Reader]:
         Reader("solver: text", solver_file, read_solver, solvers_ways, solvers, 15),
         Reader("solver: built", solver_file, _build_solver, solvers_ways, solvers, 3, 64, names_files=True),
         Reader("solver: doctor", solver_file, read_subject, solvers_ways, solvers, 3, 64, names_files=True),
-        Reader("net: binary", _file("net.binaryproto", mean), _read_binary_net, wire, _golden(_binary_nets), 15, 96),
+        Reader("net: binary", _file("net.binaryproto", mean), _read_binary_net, wire, _golden(_binary_nets), 15, 256),
         Reader("weights: caffemodel", _weights_in("caffemodel"), _read_weights, wire, caffemodels, 25),
         Reader("weights: h5", _weights_in("h5"), _read_weights, hdf5, _golden(lambda: fuzz_seeds.weights("h5")), 12),
         Reader("weights: safetensors", _weights_in("safetensors"), _all(_read_weights, _read_named), SAFE, _safe, 12),

@@ -320,3 +320,9 @@ def test_between_a_minus_and_its_number(text: str, value: float) -> None:
     (layer,) = parse_text(f"layer {{ {inner} }}", caffe_pb2.NetParameter).layer
     found = layer.softmax_param.axis if field == "axis" else layer.loss_weight[0]
     assert found == pytest.approx(value, nan_ok=True)
+
+
+@pytest.mark.parametrize("word", ["layer", "layers"])
+def test_more_layers_than_any_net_has(word: str) -> None:
+    with pytest.raises(PrototxtError, match=r"net\.prototxt:65537:1: the file has more than 65,536 layers.* Take some"):
+        parse_text(f"{word}{{}}\n" * 70_000, caffe_pb2.NetParameter, "net.prototxt")
