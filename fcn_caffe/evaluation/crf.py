@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from math import prod
 
 import torch
 from torch import Tensor
 
 from fcn_caffe.errors import DataError
+from fcn_caffe.host.free_memory import free_bytes, show_bytes
 from fcn_caffe.host.text import show
-from fcn_caffe.layers.forks.mean_field import mean_field
-from fcn_caffe.layers.forks.permutohedral import PixelFilter, bilateral_features, position_features
+from fcn_caffe.layers.forks.mean_field import mean_field, mean_field_bytes
+from fcn_caffe.layers.forks.permutohedral import PixelFilter, bilateral_features, count_points, position_features
 from fcn_caffe.net.net import Net
 
+SCORE = 4  # bytes
 MOST = 1e6  # of its numbers: what comes of them is float32
 
 __all__ = ["DenseCrf", "Refiner", "refuse_tile"]
@@ -52,6 +55,43 @@ class DenseCrf:
             least = 0 if field.name.endswith("_w") else 1e-3 if field.name.endswith("_std") else 1
             if not least <= value <= MOST:
                 raise DataError(f"CRF: {field.name} is {value:g}: give a number from {least:g} to {MOST:g}.")
+
+    @torch.no_grad()
+    def check_memory(self, images: Tensor, classes: int, device: torch.device, beside: int = 0) -> None:
+        """Refuse images whose refinement would take more than is free, before their scores are there.
+
+        Args:
+            images: the images, as for a call.
+            classes: how many classes the scores are of.
+            device: where they are refined.
+            beside: how many bytes of answers come to be there meanwhile.
+
+        Shapes: (N, colours, H, W).
+
+        Raises:
+            DataError: it would take more.
+        """
+        free = free_bytes(device)
+        if free is None:
+            return
+        count, colours, *size = images.shape
+        pixels = prod(size)
+        beside += SCORE * count * pixels * (classes + colours)  # the scores and the images
+
+        def need(points: int) -> int:
+            return beside + mean_field_bytes(pixels, points, classes)
+
+        if need((colours + 3) * pixels) <= free:  # each pixel has corners of its own
+            return
+        points = 0
+        if need(points) <= free:  # it depends on the colours
+            features = (bilateral_features(image, self.bi_xy_std, self.bi_rgb_std) for image in images)
+            points = max(map(count_points, features))
+        if need(points) > free:
+            raise DataError(
+                f"CRF: an image of {show(size)} and {classes} classes takes about {show_bytes(need(points))} to "
+                f"refine, {show_bytes(free)} are free. Use a smaller image, leave out --crf, or free some memory."
+            )
 
     @torch.no_grad()
     def __call__(self, scores: Tensor, images: Tensor) -> Tensor:
@@ -104,6 +144,13 @@ class Refiner:
             raise DataError(
                 f"net '{net.name}' has no blob '{self.image}' that a CRF could look at. Name the blob of the images."
             )
+
+    def check_memory(self, given: Mapping[str, Tensor], net: Net, heads: Sequence[str]) -> None:
+        """Refuse images that would take too much memory, where they come from the data layers: see `DenseCrf`."""
+        images = given.get(self.image)
+        if images is not None and images.ndim == 4:
+            classes = max(net.blob_shapes[score][1] for score in heads)
+            self.crf.check_memory(images, classes, net.device)
 
     def __call__(self, score: str, blobs: Mapping[str, Tensor]) -> Tensor:
         """Return the refined scores of a head."""

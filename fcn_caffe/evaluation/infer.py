@@ -233,6 +233,8 @@ class Segmenter:
             yield from self._run(images, beside)
             return
         rows, columns = (0, images[0].shape[0]), (0, images[0].shape[1])
+        if self.crf is not None:
+            self.crf.check_memory(self._blob(images), self.classes, self.net.device, beside)
         if self.average is None:
             check_whole(self.net, {self.input: (len(images), 3, *images[0].shape[:2])}, beside)
             scores = self._whole(images)

@@ -274,6 +274,8 @@ class _Pass:
         run = None
         if keeps or self.refine:
             self._check_whole(given)
+            if self.refine:
+                self.refine.check_memory(given, self.net, list(self.counters))
         else:
             run = self._parts(given)
         if run is not None:

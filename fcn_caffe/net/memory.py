@@ -18,6 +18,7 @@ from fcn_caffe.layers.base import Layer
 from fcn_caffe.layers.conv import Convolution, Deconvolution
 from fcn_caffe.layers.convolution_ways import ConvolveBy, Gemm, Prepacked
 from fcn_caffe.layers.forks.batch_norm import PSPNetBN, SegNetBN
+from fcn_caffe.layers.forks.mean_field import MultiStageMeanfield, filtering_bytes, mean_field_bytes
 from fcn_caffe.layers.maxima import LARGEST_KERNEL, SMALLEST
 from fcn_caffe.layers.pooling import Pooling
 from fcn_caffe.net.heap import Block, Heap
@@ -202,9 +203,17 @@ def _working(layer: Layer, bottoms: Sequence[int], tops: Sequence[Shape]) -> tup
         return [], [_weights(layer), made, made]
     if isinstance(layer, Pooling):
         return [], [sum(bottoms), *[made] * _MASKED] if len(tops) > 1 else [_positions(layer, bottoms, tops)]
+    if isinstance(layer, MultiStageMeanfield):
+        return [], [max(0, mean_field_bytes(*_mean_field(tops[0])) - made)]
     if layer.loss:
         return [], [bottoms[0], bottoms[0]] if bottoms else []
     return [], [made] * _steps(layer)
+
+
+def _mean_field(top: Shape) -> tuple[int, int, int]:
+    """Return the pixels, points and classes of a mean field over a photograph, whose lattice has few points."""
+    _, classes, height, width = top
+    return height * width, height * width // 2, classes
 
 
 def _steps(layer: Layer) -> int:
@@ -231,6 +240,8 @@ def _kept_besides(layer: Layer, bottoms: Sequence[int], tops: Sequence[Shape]) -
         return [bottoms[0]]  # logarithms of probabilities
     if layer.layer_type in ("Unpooling", "Upsample"):
         return [2 * bottoms[0]]  # the places that its mask says, of 8 bytes
+    if isinstance(layer, MultiStageMeanfield):  # probabilities, what filters make of them, what weights make of that
+        return [8 * made] * layer.iterations
     return [made] * _KEPT.get(layer.layer_type, 0)
 
 
@@ -244,6 +255,8 @@ def _backward_working(layer: Layer, bottoms: Sequence[int], tops: Sequence[Shape
         return [_weights(layer), _weights(layer), made, sum(bottoms)]
     if isinstance(layer, Deconvolution):
         return [_weights(layer), _weights(layer), *map(shape_bytes, tops)]
+    if isinstance(layer, MultiStageMeanfield):
+        return [filtering_bytes(*_mean_field(tops[0]))]
     if layer.layer_type == "PReLU":
         return [sum(bottoms)]  # the gradient of the slope, before it is added up
     return [bottoms[0]] if layer.loss and bottoms else []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from fcn_caffe.errors import DataError
 from fcn_caffe.evaluation import DenseCrf, Refiner, Segmenter, score_heads
 from fcn_caffe.layers.forks.permutohedral import PixelFilter, bilateral_features, position_features
 from fcn_caffe.weights.transfer import save_weights
+from tests.needs import needs_linux
 
 SIDE = 24
 # Class 1 by blue above 0, in noise that the scores have and the colours have not.
@@ -122,6 +125,61 @@ def test_a_step_is_the_formula() -> None:
     probabilities = scores[0].softmax(0).flatten(1).T.contiguous()
     wanted = probabilities.log() + 2 * close(probabilities) + 5 * alike(probabilities)
     torch.testing.assert_close(crf(scores, image)[0].flatten(1).T, wanted)
+
+
+# Says what a refinement takes and has in memory, in bytes: of an image of few colours, and of one of noise.
+MEASURED = """
+import sys, torch
+from fcn_caffe.evaluation import DenseCrf
+from fcn_caffe.layers.forks.mean_field import mean_field_bytes
+from fcn_caffe.layers.forks.permutohedral import bilateral_features, count_points
+
+def of_process(name):
+    return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith(name))
+
+torch.manual_seed(0)
+images = torch.rand(1, 3, 360, 400) * 255
+if sys.argv[1] == "smooth":
+    images = torch.arange(360.0)[None, None, :, None].expand(1, 3, 360, 400).contiguous()
+crf = DenseCrf(iterations=1)
+crf(torch.randn(1, 21, 8, 8), images[..., :8, :8].contiguous())
+points = count_points(bilateral_features(images[0], crf.bi_xy_std, crf.bi_rgb_std))
+scores = torch.randn(1, 21, 360, 400)
+before = of_process("VmRSS")
+open("/proc/self/clear_refs", "w").write("5")
+crf(scores, images)
+print(mean_field_bytes(360 * 400, points, 21), of_process("VmHWM") - before)
+"""
+
+
+@pytest.mark.parametrize("kind", ["smooth", "noise"])
+def test_what_it_takes_is_said(kind: str) -> None:
+    needs_linux()
+    done = subprocess.run([sys.executable, "-c", MEASURED, kind], capture_output=True, check=True, text=True)
+    said, had = map(int, done.stdout.split())
+    assert said == pytest.approx(had, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("free", "colours", "refused"),
+    [(1_000, 1, True), (60_000, 1, False), (60_000, 255, True), (200_000, 255, False), (None, 255, False)],
+)
+def test_what_does_not_fit_is_refused_before_the_net_runs(
+    monkeypatch: pytest.MonkeyPatch, free: int | None, colours: int, refused: bool
+) -> None:
+    net = make_net(input_layer("data", 1, 3, 6, 5), layer("score", "Power", "data"))
+    image = np.random.default_rng(0).integers(0, colours, (6, 5, 3), dtype=np.uint8)
+    given = {"data": torch.from_numpy(image).permute(2, 0, 1)[None].float()}
+    monkeypatch.setattr("fcn_caffe.evaluation.crf.free_bytes", lambda device: free)
+    if not refused:
+        Segmenter(net, (0, 0, 0), crf=DenseCrf())(image)
+        Refiner(DenseCrf()).check_memory(given, net, ["score"])
+        return
+    monkeypatch.setattr(type(net), "forward", lambda *words, **more: pytest.fail("the net ran"))
+    with pytest.raises(DataError, match=r"CRF: an image of 6x5 and 3 classes takes about .* to refine"):
+        Segmenter(net, (0, 0, 0), crf=DenseCrf())(image)
+    with pytest.raises(DataError, match="leave out --crf"):
+        Refiner(DenseCrf()).check_memory(given, net, ["score"])
 
 
 def test_sizes_must_agree() -> None:

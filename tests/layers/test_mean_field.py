@@ -15,7 +15,13 @@ from torch import Tensor
 from fcn_caffe import Net
 from fcn_caffe.errors import LayerError
 from fcn_caffe.layers.forks import permutohedral
-from fcn_caffe.layers.forks.permutohedral import Lattice, PixelFilter, bilateral_features, position_features
+from fcn_caffe.layers.forks.permutohedral import (
+    Lattice,
+    PixelFilter,
+    bilateral_features,
+    count_points,
+    position_features,
+)
 
 Key = tuple[int, ...]
 
@@ -82,6 +88,13 @@ def test_the_lattice_is_that_of_dictionaries(d: int, spread: float, pixels: int)
         wanted = filtered_by_dictionaries(features, values, reverse)
         # Far from 0 a float32 feature has few digits of the place in its simplex.
         torch.testing.assert_close(found.double(), wanted, rtol=0, atol=1e-5 + 1e-6 * spread)
+
+
+@pytest.mark.parametrize("spread", [0.1, 30.0])
+def test_points_are_counted_without_a_lattice(monkeypatch: pytest.MonkeyPatch, spread: float) -> None:
+    monkeypatch.setattr("fcn_caffe.layers.forks.permutohedral._COUNTED", 5)
+    features = features_of(5, 32, spread)
+    assert count_points(features) == len(Lattice.of(features).starts) - 1
 
 
 def test_keys_beyond_62_bits_have_codes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,43 @@ from fcn_caffe.layers.base import Layer, of_shape, register
 from fcn_caffe.layers.forks.permutohedral import PixelFilter, bilateral_features, position_features
 from fcn_caffe.proto import caffe_pb2
 
-__all__ = ["mean_field"]
+__all__ = ["filtering_bytes", "mean_field", "mean_field_bytes"]
 
 _MOST_ITERATIONS = 10_000  # after hundreds no score changes any more; each is a walk through all pixels
 _FARTHEST = 2**31  # of a feature: the lattice counts in whole numbers
 _PUBLISHED = {"spatial.par": 3.0, "bilateral.par": 5.0}  # what CRF-RNN's own two files hold for each class
+
+
+# Measured with torch 2.13, in bytes a pixel, for features of position and three colours.
+_BUILT = 1120  # what it takes to build the lattices, few points
+_BUILT_OF_MANY, _BUILT_POINT = 570, 307  # where there are many: and for each point
+_LATTICES, _POINT = 250, 76  # what is kept of them while values are filtered
+_ARRAYS = 7 * 4  # of each class: probabilities, what both filters make of them, scores
+_BLURRED, _BLURRED_POINT = 5 * 4, 2 * 4  # while points are blurred
+# The C library puts arrays of less than 32 MiB where others have left room, and leaves gaps.
+_KEYS, _SMALL = 240, 32 << 20
+_BUILT_GAPS, _KEPT_GAPS = 1.5, 500  # times; bytes a pixel
+
+
+def mean_field_bytes(pixels: int, points: int, classes: int) -> int:
+    """Return about how many bytes the mean field of one picture takes at its most, besides its scores and colours.
+
+    Args:
+        pixels: how many pixels it has.
+        points: how many points its lattice of position and colours has.
+        classes: how many classes the scores are of.
+    """
+    built = max(_BUILT * pixels, _BUILT_OF_MANY * pixels + _BUILT_POINT * points)
+    if _KEYS * pixels < _SMALL:
+        built = round(_BUILT_GAPS * built)
+    return max(built, filtering_bytes(pixels, points, classes))
+
+
+def filtering_bytes(pixels: int, points: int, classes: int) -> int:
+    """Return about how many bytes are there while values are filtered; arguments as for `mean_field_bytes`."""
+    arrays = max(_ARRAYS * pixels, _BLURRED * pixels + _BLURRED_POINT * points)
+    kept = _LATTICES + (_KEPT_GAPS if _KEYS * pixels < _SMALL else 0)
+    return kept * pixels + _POINT * points + classes * arrays
 
 
 def mean_field(unary: Tensor, start: Tensor, message: Callable[[Tensor], Tensor], iterations: int) -> Tensor:
