@@ -111,14 +111,14 @@ class Lattice:
 def count_points(features: Tensor) -> int:
     """Count the points of a lattice in little memory, without building it. Shapes: (d, pixels)."""
     found = []
-    for pixels in features.float().split(_COUNTED, 1):
+    for pixels in torch.split(features.float(), _COUNTED, 1):
         closest, rank, _ = _enclosing_simplex(pixels)
         keys = _wrap(_corner_keys(closest, rank).flatten(1))
         code = torch.zeros_like(keys[0])
         for digit in keys:
             code = (code + digit) * _MIX
-        found.append(code.unique())
-    return len(torch.cat(found).unique())
+        found.append(torch.unique(code))
+    return len(torch.unique(torch.cat(found)))
 
 
 def _enclosing_simplex(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
