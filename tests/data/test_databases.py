@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 from needs import needs_package
@@ -131,13 +133,92 @@ def test_damaged_databases_are_named(tmp_path: Path) -> None:
         list(read_records(tmp_path / "leveldb", "leveldb"))
 
 
-def test_an_lmdb_that_is_open_elsewhere_in_the_process_is_told(tmp_path: Path) -> None:
+def test_an_lmdb_that_is_open_elsewhere_in_the_process_is_read(tmp_path: Path) -> None:
     needs_package("lmdb")
     import lmdb
 
     write_records(tmp_path / "db", "lmdb", records(2))
-    with (
-        lmdb.open(str(tmp_path / "db")),
-        pytest.raises(DataError, match=r"db: cannot be read as LMDB .*already open in this process"),
-    ):
-        next(read_records(tmp_path / "db", "lmdb"))
+    with lmdb.open(str(tmp_path / "db")):
+        assert list(read_records(tmp_path / "db", "lmdb")) == list(records(2))
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 400])
+def test_an_lmdb_is_read_as_its_library_reads_it(tmp_path: Path, count: int) -> None:
+    needs_package("lmdb")
+    import lmdb
+
+    random = Random(count)
+    written = {
+        random.randbytes(random.randint(1, 300)): random.randbytes(random.choice([0, 9, 900, 9000]))
+        for _ in range(count)
+    }
+    with lmdb.open(str(tmp_path / "db"), map_size=1 << 24) as environment:
+        for key in written:
+            with environment.begin(write=True) as transaction:
+                transaction.put(key, written[key])
+        with environment.begin(write=True) as transaction:
+            for key in list(written)[::5]:
+                transaction.delete(key)
+                del written[key]
+    assert list(read_records(tmp_path / "db", "lmdb")) == sorted(written.items())
+    for after in [*list(written)[:20], *(random.randbytes(2) for _ in range(20))]:
+        beyond = [key for key, _ in read_records(tmp_path / "db", "lmdb", after)]
+        assert beyond == sorted(key for key in written if key > after)
+
+
+def test_a_damaged_lmdb_is_read_or_refused(tmp_path: Path) -> None:
+    """Cut off at any page, and with numbers changed in any page's head, list of nodes and nodes."""
+    write_records(tmp_path / "db", "lmdb", records(300, 50))
+    path, random = tmp_path / "db" / "data.mdb", Random(0)
+    data = path.read_bytes()
+    for length in range(0, len(data), 2048):
+        path.write_bytes(data[:length])
+        with pytest.raises(DataError, match=r"db: cannot be read as LMDB \(.*\)\. Copy it again"):
+            list(read_records(tmp_path / "db", "lmdb"))
+    refused = 0
+    for _ in range(300):
+        spoilt, page = bytearray(data), random.randrange(len(data) // 4096) * 4096
+        nodes = int.from_bytes(data[page + 16 : page + 18], "little") % 4096
+        at = page + random.choice([random.randrange(160), nodes + random.randrange(8)])
+        spoilt[at : at + 2] = random.choice([0, 1, 2, 4, 2**15, 2**16 - 1, random.randrange(2**16)]).to_bytes(
+            2, "little"
+        )
+        path.write_bytes(spoilt)
+        try:
+            list(read_records(tmp_path / "db", "lmdb"))
+        except DataError as error:
+            assert "cannot be read as LMDB (" in str(error)
+            refused += 1
+    assert refused > 30
+
+
+def patch(path: Path, *places: tuple[int, str, int]) -> None:
+    data = bytearray(path.read_bytes())
+    for at, form, value in places:
+        struct.pack_into(form, data, at, value)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        ([(0, "<H", 9)], "page 0 is damaged"),
+        ([(16, "<I", 1)], "it does not begin as a database"),
+        ([(20, "<I", 999)], "it is of version 999, wanted 1"),
+        ([(40, "<I", 4095)], "pages of 4,095 bytes"),
+        ([(144, "<Q", 99), (136, "<Q", 10**6)], "the file has 24,576 bytes, its pages take 4,096,004,096"),
+        ([(144, "<Q", 99), (128, "<Q", 2**40)], "page 1,099,511,627,776 is not there"),
+        ([(144, "<Q", 99), (128, "<Q", 2), (94, "<H", 0)], "its pages lead to one another without end"),
+        ([(2 * 4096 + 12, "<H", 2)], "page 2 has its nodes from 2 to 4056"),
+        ([(2 * 4096 + 16, "<H", 4095)], "a node at byte 12,287"),
+        ([(2 * 4096 + 4074 + 6, "<H", 4000)], "a key of 4,000 bytes at byte 12,274"),
+        ([(2 * 4096 + 4074, "<H", 400)], "a value of 400 bytes at byte 12,275"),
+        ([(2 * 4096 + 4074 + 4, "<H", 4)], "it has several values under one key"),
+    ],
+)
+def test_what_is_wrong_with_an_lmdb_is_told(tmp_path: Path, places: list[tuple[int, str, int]], message: str) -> None:
+    write_records(tmp_path / "db", "lmdb", iter([(b"a", b"x" * 13), (b"b", b"y" * 10_000)]))
+    patch(tmp_path / "db" / "data.mdb", *places)
+    with pytest.raises(DataError) as caught:
+        list(read_records(tmp_path / "db", "lmdb"))
+    assert message in str(caught.value)

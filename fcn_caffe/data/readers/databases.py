@@ -9,7 +9,6 @@ import importlib
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import islice
@@ -17,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Protocol
 
+from fcn_caffe.data.readers.lmdb_pages import read_pages
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import check_folder, new_folder
 
@@ -27,49 +27,12 @@ _LEVELDB_TABLES = (".sst", ".ldb")  # old LevelDB's and new LevelDB's name for t
 _PACKAGE = {"lmdb": "lmdb", "leveldb": "plyvel"}
 
 
-class _Cursor(Protocol):
-    """What is used of lmdb.Cursor; neither package has types of its own."""
-
-    def first(self) -> bool: ...
-
-    def next(self) -> bool: ...
-
-    def set_range(self, key: bytes) -> bool: ...
-
-    def key(self) -> bytes: ...
-
-    def item(self) -> tuple[bytes, bytes]: ...
-
-    def close(self) -> None: ...
-
-
-class _Transaction(Protocol):
-    """What is used of lmdb.Transaction."""
-
-    def cursor(self) -> _Cursor: ...
-
-    def abort(self) -> None: ...
-
-
-class _Environment(Protocol):
-    """What is used of lmdb.Environment."""
-
-    def begin(self) -> _Transaction: ...
-
-    def close(self) -> None: ...
-
-
 class _LevelDB(Protocol):
     """What is used of plyvel.DB."""
 
     def iterator(
         self, *, start: bytes | None, include_start: bool
     ) -> AbstractContextManager[Iterator[tuple[bytes, bytes]]]: ...
-
-
-# LMDB opens a database once in a process, so readers share it. By real path: the environment, and its readers.
-_environments: dict[str, tuple[_Environment, int]] = {}
-_environments_lock = threading.RLock()
 
 
 def read_records(
@@ -87,8 +50,7 @@ def read_records(
     with ExitStack() as stack:
         try:
             if backend == "lmdb":
-                environment = stack.enter_context(_shared_environment(package, place))
-                yield from _lmdb_records(environment, after)
+                yield from read_pages(place / "data.mdb" if place.is_dir() else place, after)
             else:
                 database = stack.enter_context(_private_leveldb(package, place))
                 yield from _leveldb_records(database, after)
@@ -151,60 +113,6 @@ def _check(place: Path, backend: str) -> Path:
 
 
 # -- LMDB --------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _shared_environment(lmdb: ModuleType, place: Path) -> Iterator[_Environment]:
-    key = os.path.realpath(place)
-    with _environments_lock:
-        if key not in _environments:
-            _environments[key] = lmdb.open(key, readonly=True, lock=False, subdir=place.is_dir()), 0
-        environment, readers = _environments[key]
-        _environments[key] = environment, readers + 1
-    try:
-        yield environment
-    finally:
-        with _environments_lock:
-            known, readers = _environments.get(key, (None, 0))
-            if known is environment:
-                _environments[key] = environment, readers - 1
-                if readers == 1:
-                    del _environments[key]
-                    environment.close()
-
-
-def _drop_inherited() -> None:
-    """In a forked child: close the parent's environments, as LMDB asks; the child opens its own."""
-    for inherited, _ in _environments.values():
-        inherited.close()
-    _environments.clear()
-    _environments_lock.release()
-
-
-if hasattr(os, "register_at_fork"):  # a prefetching thread may hold the lock at that moment
-    os.register_at_fork(
-        before=_environments_lock.acquire, after_in_parent=_environments_lock.release, after_in_child=_drop_inherited
-    )
-
-
-def _lmdb_records(environment: _Environment, after: bytes | None) -> Iterator[tuple[bytes, bytes]]:
-    # Every call into LMDB holds the lock, so that no fork happens within one: the child would hang.
-    with _environments_lock:
-        transaction = environment.begin()
-        cursor = transaction.cursor()
-        is_there = cursor.first() if after is None else cursor.set_range(after)
-        if is_there and cursor.key() == after:
-            is_there = cursor.next()
-        record = cursor.item() if is_there else None
-    try:
-        while record is not None:
-            yield record
-            with _environments_lock:
-                record = cursor.item() if cursor.next() else None
-    finally:
-        with _environments_lock:
-            cursor.close()
-            transaction.abort()
 
 
 def _write_lmdb(lmdb: ModuleType, folder: Path, records: Iterator[tuple[bytes, bytes]]) -> int:
