@@ -31,6 +31,7 @@ from fcn_caffe.commands._options import (
 from fcn_caffe.commands.infer import VOC_LAYOUT
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write
+from fcn_caffe.host.paths import refuse_endless
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -170,6 +171,7 @@ def _check_places(arguments: argparse.Namespace) -> None:
 def _check_csv(path: Path, columns: list[str]) -> None:
     """Refuse a file of other columns before the work whose result it is for. Raises: DataError."""
     try:
+        refuse_endless(path)
         with open(path, encoding="utf-8", newline="") as file:
             found = next(csv.reader(file), columns)
     except FileNotFoundError:

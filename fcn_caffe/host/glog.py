@@ -82,7 +82,7 @@ def mean_outputs(sums: dict[str, Tensor], count: int) -> dict[str, Any]:
     """Return sums over `count` passes as means: a float for a single value, an array for more."""
     means: dict[str, Any] = {}
     for name, total in sums.items():
-        array = (total / count).cpu().numpy()
+        array = (total.detach() / count).cpu().numpy()
         means[name] = float(array.reshape(())) if array.size == 1 else array
     return means
 

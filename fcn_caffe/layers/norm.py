@@ -157,7 +157,7 @@ class BatchNorm(OverRanks, SameShapeLayer):
                 f"bottom {show(bottom.shape)} has {channels} channels, the blobs hold {self.mean.shape[0]}. "
                 "Give it as many."
             )
-        shaped = bottom if bottom.ndim > 1 else bottom[:, None]
+        shaped = bottom if bottom.ndim > 1 else bottom.reshape(-1, 1)
         if self._uses_global_stats:
             factor = torch.where(self.scale_factor == 0, 0, 1 / self.scale_factor)
             top = F.batch_norm(shaped, self.mean * factor, self.variance * factor, eps=self.eps)

@@ -31,6 +31,7 @@ _IN_PLACE = NEURON_TYPES | {
 _CROPS = ("AutoCrop", "Crop")
 _CONVOLUTIONS = ("Convolution", "ConvolutionDepthwise", "Deconvolution", "DepthwiseConvolution", "Im2col")
 FIRST_SPATIAL_AXIS = 2
+_MOST_AXES = 32  # of a blob, as in Caffe
 
 Value = TypeVar("Value")
 
@@ -283,6 +284,8 @@ def _layer_map(node: Node) -> CoordMap | None:
         offsets = [Fraction(-offset) for offset in options.offset] or [Fraction(0)]
         # One for each axis from `axis` on, or one for all of them. Only spatial ones count here.
         skipped = (options.axis if options.axis >= 0 else options.axis + 4) - FIRST_SPATIAL_AXIS
+        if skipped > _MOST_AXES:
+            return None
         if len(offsets) > 1:
             offsets = offsets[max(0, -skipped) :]
         return CoordMap(offset=(Fraction(0),) * skipped + tuple(offsets))

@@ -113,6 +113,17 @@ def test_a_normalization_of_another_loss(type: str) -> None:
         make_net(inputs, layer("l", type, bottoms, more="loss_param { normalization: PRE_FIXED }"))
 
 
+@pytest.mark.parametrize("fork", ["bvlc", "nvidia"])
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_batch_norm_of_one_axis_or_none(shape: tuple[int, ...], fork: str) -> None:
+    """Caffe takes such a bottom for one channel."""
+    net = make_net(
+        input_layer("x", *shape), layer("l", "BatchNorm", "x", more="batch_norm_param { }"), phase=TRAIN, fork=fork
+    )
+    x = torch.rand(shape)
+    torch.testing.assert_close(net(x=x)["l"], (x - x.mean()) / (x.var(correction=0) + 1e-5).sqrt())
+
+
 def test_padding() -> None:
     x = torch.randn(1, 2, 3, 4)
     torch.testing.assert_close(

@@ -242,5 +242,7 @@ def test_smooth_l1_refuses_other_numbers_of_bottoms(count: int, options: str, wo
 
 
 def test_smooth_l1_refuses_bottoms_of_other_sizes() -> None:
+    with pytest.raises(LayerError, match=r"bottom 0 is \(scalar\): give N x"):
+        make_net(input_layer("a"), layer("l", "SmoothL1Loss", "a a"))
     with pytest.raises(LayerError, match="2x3 and 2x4: they must be alike"):
         make_net(input_layer("a", 2, 3), input_layer("b", 2, 4), layer("l", "SmoothL1Loss", "a b"))

@@ -347,6 +347,15 @@ def test_stage_one_of_vgg_is_as_small_as_the_image_and_its_reach() -> None:
     assert [shapes[f"conv{name}"][2] for name in ("1_2_cut92", "2_2_cut40", "3_1_cut16")] == [514, 269, 143]
 
 
+def test_axes_without_places() -> None:
+    """A net of empty planes takes no work, and none of it is saved."""
+    x = torch.ones(1, 2, 0, 5)
+    net = make_net(
+        input_layer("x", *x.shape), layer("a", "ReLU", "x"), layer("b", "Normalize", "a", more="norm_param { }")
+    )
+    assert borders_once(net)(x=x)["b"].shape == x.shape
+
+
 def test_zones_of_a_stride_hold_for_every_size() -> None:
     """Against loops: the equal places of a map, as `Zones` promises them, for each residue of the size."""
     window = Window(3, 2, 1, 0, 1)

@@ -157,6 +157,10 @@ NONE = {
         layer("conv", "Pooling", "data", more="pooling_param { global_pooling: true }"),
         "The way is blocked by layer 'conv' (Pooling).",
     ),
+    "an axis beyond all blobs": (
+        layer("conv", "Crop", "data data", more="crop_param { axis: 1000 offset: 1 }"),
+        "The way is blocked by layer 'conv' (Crop).",
+    ),
     "unknown": ("", "has no blob 'conv'"),
 }
 

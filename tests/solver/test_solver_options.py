@@ -158,9 +158,20 @@ def test_a_net_without_a_loss_decays(caplog: pytest.LogCaptureFixture) -> None:
         torch.testing.assert_close(item.blob.detach(), old * (1 - 0.5 * solver.rate * item.lr_mult * item.decay_mult))
 
 
-def test_a_net_with_nothing_to_learn_stays(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("options", ["", "iter_size: 2"])
+def test_a_net_of_inputs_alone_is_reported_with_force_backward(options: str, caplog: pytest.LogCaptureFixture) -> None:
+    net = 'force_backward: true layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } }'
+    solver = solver_of(f"display: 1 {options}", net + 'layer { name: "r" type: "ReLU" bottom: "x" top: "r" }')
+    solver.net.inputs = {"x": torch.ones(1, 2)}
+    caplog.set_level("INFO")
+    solver.step(1)
+    assert "Train net output #1: r = 1" in caplog.text
+
+
+@pytest.mark.parametrize("options", ["", "iter_size: 2", "clip_gradients: 1"])
+def test_a_net_with_nothing_to_learn_stays(options: str, caplog: pytest.LogCaptureFixture) -> None:
     frozen = "param { lr_mult: 0 } param { lr_mult: 0 } inner_product_param"
-    solver = solver_of("", STAGED.replace("inner_product_param", frozen))
+    solver = solver_of(options, STAGED.replace("inner_product_param", frozen))
     solver.net.inputs = {"x": torch.ones(1, 2), "t": torch.ones(1, 2)}
     assert "net 'staged' has nothing to learn" in caplog.text
     before = [item.blob.clone() for item in solver.net.learnable_params]

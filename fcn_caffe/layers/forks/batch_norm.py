@@ -246,7 +246,7 @@ class NvidiaBatchNorm(OverRanks, SameShapeLayer):
         return not self.training  # else the statistics move
 
     def forward(self, bottom: Tensor) -> Tensor:
-        shaped = bottom if bottom.ndim > 1 else bottom[:, None]
+        shaped = bottom if bottom.ndim > 1 else bottom.reshape(-1, 1)
         if shaped.shape[1] != self.channels:
             raise self.error(
                 f"bottom is {show(bottom.shape)}, the blobs are for {self.channels} channels. Give it such a bottom."

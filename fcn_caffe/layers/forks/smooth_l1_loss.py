@@ -72,6 +72,8 @@ class SmoothL1Loss(Layer):
         return of_shape() if self.top_count == 1 else (of_shape(), of_shape(shape[0], 1, *shape[2:]))
 
     def _check(self, first: Tensor, *others: Tensor) -> None:
+        if not first.ndim:
+            raise self.error("bottom 0 is (scalar): give N x …, the boxes of N images or regions.")
         for other in others:
             if other.numel() != first.numel() or other.shape[:1] != first.shape[:1]:
                 raise self.error(f"bottoms are {show(first.shape)} and {show(other.shape)}: they must be alike.")

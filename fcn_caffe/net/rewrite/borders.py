@@ -149,9 +149,14 @@ class _Plan:
             plain += work
             for top in node.tops[:1]:
                 for cut, size in zip(self.made((top, node.index)), self.net.blob_shapes[top][2:], strict=False):
-                    work *= (size - 2 * cut) / size
+                    work *= _share_left(size, cut)
             left += work
         return plain, left
+
+
+def _share_left(size: int, cut: int) -> float:
+    """Return which share of an axis is left without `cut` places at each end; an axis without places keeps all."""
+    return (size - 2 * cut) / size if size else 1.0
 
 
 class _Axis:
@@ -252,8 +257,7 @@ class _Axis:
         return _COPY / 2 * prod(shape) * self._share(version[0], cut)
 
     def _share(self, blob: str, cut: int) -> float:
-        size = self.net.blob_shapes[blob][2 + self.axis]
-        return (size - 2 * cut) / size
+        return _share_left(self.net.blob_shapes[blob][2 + self.axis], cut)
 
     def _cost_after(self, node: Node, window: Window, cut: int) -> float:
         top = node.tops[0]

@@ -91,7 +91,8 @@ def convolutionalize(param: caffe_pb2.NetParameter, suffix: str = "") -> Convers
     conversion = converter.conversion
     if not conversion.steps:
         raise GraphError(
-            f"net '{classifier.name}' has no InnerProduct and no global pooling: it is fully convolutional already."
+            f"net '{classifier.name}' has no InnerProduct and no global pooling: it is fully convolutional already. "
+            "Use it as it is."
         )
     conversion.blobs = {name: blob.name for name, blob in converter.blobs.items()}
     return conversion

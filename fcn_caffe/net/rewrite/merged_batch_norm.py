@@ -72,8 +72,10 @@ def merge_batch_norm(net: Net) -> Merger:
     for run in merging.runs():
         merging.merge(run)
     if not merging.merged:
-        why = f"no batch normalisation can be merged: {merging.kept[0]}" if merging.kept else "has no BatchNorm, no BN."
-        raise GraphError(f"net '{net.name}': {why}")
+        why = "has no BatchNorm, no BN."
+        if merging.kept:
+            why = f"no batch normalisation can be merged: {merging.kept[0]}"
+        raise GraphError(f"net '{net.name}': {why} Use the net as it is.")
     return merging.result()
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fcn_caffe.errors import GraphError
 from fcn_caffe.host.atomic import atomic_write
+from fcn_caffe.host.paths import refuse_endless
 from fcn_caffe.layers.conv import Convolution
 from fcn_caffe.layers.convolution_ways import PLAIN, WAYS, ConvolveBy, Way, Window, ways_for
 from fcn_caffe.net.rewrite.convolutions import can_choose
@@ -405,6 +406,7 @@ def _fingerprint(net: Net) -> str:
 def _read_cache(place: Path, key: Mapping[str, Any]) -> tuple[list[Choice] | None, dict[str, _Check]]:
     """What is known; nothing, where the file is not there, cannot be read or is of something else."""
     with suppress(OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
+        refuse_endless(place)
         found = json.loads(place.read_text(encoding="utf-8"))
         if found["for"] == key:
             choices = [Choice(**choice) for choice in found["choices"]]

@@ -188,7 +188,7 @@ class UpdateRule(torch.optim.Optimizer):
                     *(norm, self.clip_gradients, scale),
                     extra={"place": "sgd_solver.cpp:96"},
                 )
-        if scale != 1 or self.iter_size > 1:
+        if grads and (scale != 1 or self.iter_size > 1):
             torch._foreach_mul_(grads, scale / self.iter_size)
 
 
