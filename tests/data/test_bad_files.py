@@ -329,6 +329,50 @@ def test_names_of_classes_with_colours(tmp_path: Path) -> None:
     ]
 
 
+def tiff(width: int, height: int, entries: list[tuple[int, int, int]]) -> bytes:
+    """A grey TIFF of a byte a pixel, not packed; 200 zeros from byte 8 on are there for the entries' values."""
+    sizes = [(256, 1, width), (257, 1, height), (258, 1, 8), (259, 1, 1), (262, 1, 1), (277, 1, 1)]
+    directory = b"".join(struct.pack("<HHII", tag, 4, count, value) for tag, count, value in sorted(sizes + entries))
+    return b"II*\0" + struct.pack("<I", 208) + bytes(200) + struct.pack("<H", 6 + len(entries)) + directory + bytes(4)
+
+
+def test_a_tile_far_larger_than_its_picture(tmp_path: Path) -> None:
+    tiles = [(322, 1, 16), (323, 1, 16), (324, 1, 8), (325, 1, 256)]
+    (tmp_path / "a.tif").write_bytes(tiff(16, 8, tiles) + bytes(256))
+    assert read_image(tmp_path / "a.tif").shape == (8, 16, 3)
+    tiles[:2] = [(322, 1, 2**14), (323, 1, 2**14)]
+    (tmp_path / "a.tif").write_bytes(tiff(16, 8, tiles))
+    with pytest.raises(DataError, match=r"a\.tif: cannot be read \(declares 16x8 pixels in a file of \d+ bytes"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_strips_without_end(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff(8, 4, [(273, 50, 8), (278, 1, 1), (279, 50, 8)]) + bytes(2000))
+    with pytest.raises(DataError, match=r"a\.tif: cannot be read \(has 50 strips or tiles for 8x4 pixels\)"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_scans_without_end(tmp_path: Path) -> None:
+    space = BytesIO()
+    Image.new("L", (16, 16)).save(space, "JPEG", progressive=True)
+    data = space.getvalue()
+    last = data[data.rindex(b"\xff\xda") : -2]
+    (tmp_path / "a.jpg").write_bytes(data[:-2] + last * 50 + data[-2:])
+    assert read_image(tmp_path / "a.jpg").shape == (16, 16, 3)
+    (tmp_path / "a.jpg").write_bytes(data[:-2] + last * 500 + data[-2:])
+    for read in (read_image, read_image_bgr):
+        with pytest.raises(DataError, match=r"a\.jpg: cannot be (read|decoded) \(has more than 500 scans\)"):
+            read(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("kind", ["ICO", "ICNS"])
+def test_pictures_that_hold_others(tmp_path: Path, kind: str) -> None:
+    """What they say of their size is not that of what they hold, which is unpacked at once."""
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png", kind)
+    with pytest.raises(DataError, match=r"a\.png: not an image Pillow can read\. Convert it"):
+        read_image(tmp_path / "a.png")
+
+
 def test_a_table_of_scores_with_an_endless_field(tmp_path: Path) -> None:
     (tmp_path / "scores.csv").write_text(",".join(COLUMNS) + "\n1," + "x" * 200_000 + ",0\n")
     with pytest.raises(FcnCaffeError, match=r"scores\.csv: not a table of scores"):

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from fcn_caffe.data.readers.text_file import read_lines
 from fcn_caffe.errors import DataError
@@ -70,6 +70,9 @@ READING = 7  # bytes a pixel: four in Pillow, three in the array
 
 _ROWS = 256  # of a large image that are copied at once
 _DRAWN_BY_PROGRAMS = ("EPS",)  # Pillow runs Ghostscript, which runs what the file says
+_HOLDING_OTHERS = ("BLP", "CUR", "ICNS", "ICO", "IPTC")  # whose own sizes are met when it is too late
+_MOST_SCANS = 500  # of a progressive JPEG, each of which costs a pass over all pixels, however few bytes it has
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323  # tags of a TIFF
 
 # What any picture may take while it is read. Pillow has a pixel in 1, 2 or 4 bytes, and three of it while it makes an
 # array; a photograph has its three colours twice more meanwhile.
@@ -91,24 +94,44 @@ def identify(file: IO[bytes], *, in_colours: bool = False) -> Image.Image:
         in_colours: Whether it will be read in colours, whatever it has.
 
     Raises:
-        UnidentifiedImageError: it is no image, or of a kind that another program would have to draw, as EPS is.
-        ValueError: it declares far more pixels than a file of its size holds, so that it would only fill the memory.
+        UnidentifiedImageError: it is no image, or of a kind that another program would have to draw, as EPS is, or
+            that holds images of other formats, as ICO does.
+        ValueError: it declares far more pixels than a file of its size holds, so that it would only fill the memory;
+            or it has scans or strips without end.
     """
     image = Image.open(file)
-    if image.format in _DRAWN_BY_PROGRAMS:
-        raise UnidentifiedImageError(f"{image.format} is a program that draws")
+    if image.format in (*_DRAWN_BY_PROGRAMS, *_HOLDING_OTHERS):
+        raise UnidentifiedImageError(f"{image.format} is a program that draws, or holds other images")
+    if image.info.get("progressive") and _count_scans(file) > _MOST_SCANS:
+        raise ValueError(f"has more than {_MOST_SCANS} scans")
     refuse_unfolding(image, file.seek(0, os.SEEK_END), in_colours=in_colours)
     return image
+
+
+def _count_scans(file: IO[bytes]) -> int:
+    """Return how many scans a JPEG file has; the file is left where it was."""
+    place, count = file.tell(), 0
+    file.seek(0)
+    while chunk := file.read(1 << 20):
+        count += chunk.count(b"\xff\xda")
+    file.seek(place)
+    return count
 
 
 def refuse_unfolding(image: Image.Image, size: int, *, in_colours: bool = True) -> None:
     """Refuse an open image that declares far more than its file's `size` bytes can hold, see `identify`.
 
+    The tiles of a TIFF count, too, which are read whole, however few of their pixels belong to the image.
+
     Raises:
-        ValueError: it does.
+        ValueError: it does, or is cut into more parts than it has pixels for.
     """
     deep = 4 if image.mode in ("I", "F") else 2 if image.mode.startswith("I;") else 1
     bands, pixels = len(image.getbands()), image.width * image.height
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        pixels = max(pixels, image.tag_v2.get(_TILE_WIDTH, 0) * image.tag_v2.get(_TILE_HEIGHT, 0))
+        if len(image.tile) > bands * (image.height + pixels // 64):  # a tile has 256 pixels or more, a strip a row
+            raise ValueError(f"has {len(image.tile):,} strips or tiles for {image.width}x{image.height} pixels")
     stored = deep if bands == 1 else 4
     taken = pixels * (stored + _COLOUR_BYTES if in_colours else stored * _COPIES)
     times = MOST_TIMES if image.format in _FAR_PACKED else _OTHER_TIMES
