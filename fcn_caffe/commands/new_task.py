@@ -151,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = arguments.out or Path("tasks") / name
     places = [place for place in (arguments.images, arguments.labels, arguments.annotations) if place is not None]
     check_out(out, arguments.force, [place for place in places if place.exists()])
-    with staged(out) as folder:
+    with staged(out, arguments.force) as folder:
         task = _task(arguments, name, out, folder)
         written = write_task(task, training_settings(arguments), folder)
     for path in written:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fcn_caffe.errors import FcnCaffeError, SolverError
 from fcn_caffe.evaluation.score import data_layer, heads
+from fcn_caffe.host.free_memory import show_bytes
 from fcn_caffe.host.text import show
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto.phases import TEST, TRAIN
@@ -89,7 +90,7 @@ def _check_room(stage: Stage, net: Net) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise SolverError(
-            f"{folder}: {free / 1e9:.1f} GB free, the snapshots of {stage.name} need {needed / 1e9:.1f} GB. Make room."
+            f"{folder}: {show_bytes(free)} free, the snapshots of {stage.name} need {show_bytes(needed)}. Make room."
         )
 
 

@@ -113,4 +113,6 @@ def replace(path: str | os.PathLike[str], data: bytes) -> None:
         with atomic_write(path) as file:
             file.write(data)
     except OSError as error:
-        raise PrototxtError(f"cannot be written: {error.strerror}. Nothing was replaced.", path) from None
+        raise PrototxtError(
+            f"cannot be written: {error.strerror}. Nothing was replaced. Make room, or give another place.", path
+        ) from None

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -36,7 +39,7 @@ class EventFiles:
         solver: the solver, behind `restore` if it goes on.
         scored: whether the score at the solver's iteration is there already, and is not done again.
     Raises:
-        SolverError: TensorBoard is not installed.
+        SolverError: TensorBoard is not installed; while the solver runs, its files cannot be written.
     """
 
     def __init__(self, folder: Path, solver: Solver, *, scored: bool = False) -> None:
@@ -53,25 +56,50 @@ class EventFiles:
         solver.before_update.append(self._add_norms)
         solver.on_test.append(self._add_test)
         solver.on_snapshot.append(self._flush)
+        self._report_thread, threading.excepthook = threading.excepthook, self._report_other
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for writer in self._writers.values():
-            writer.close()
+        try:
+            with self._writing():
+                for writer in self._writers.values():
+                    writer.close()
+        except SolverError:
+            if error is None:
+                raise
+        finally:
+            threading.excepthook = self._report_thread
+
+    def _report_other(self, failure: threading.ExceptHookArgs) -> None:
+        """Leave out tracebacks of TensorBoard's threads: their errors come up where the run writes next."""
+        if not (isinstance(failure.exc_value, OSError) and type(failure.thread).__module__.startswith("tensorboard")):
+            self._report_thread(failure)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Say where it cannot be written: TensorBoard's own errors name no file."""
+        try:
+            yield
+        except OSError as error:
+            raise SolverError(
+                f"{self.folder}: TensorBoard's files cannot be written: {error.strerror or error}. Make room, or leave "
+                "out --tensorboard, and go on with --resume."
+            ) from error
 
     def add_scores(self, scoring: Scoring) -> None:
         """Add the metrics of each head, and the images as rows of image, truth and answer."""
-        writer = self._writer("score")
-        for head, scores in scoring.scores.items():
-            place = "" if head == "score" else f"{head}/"
-            for name, value in {**scores.summary(), "loss": scores.loss}.items():
-                if value is not None and math.isfinite(value):
-                    writer.add_scalar(place + name, value, scoring.iteration)
-        for sample in scoring.first:
-            # uint8: what is of another type is taken for shares of 1, and multiplied by 255.
-            picture = panel([[sample.image, sample.truth, sample.answer]])
-            writer.add_image(f"image {sample.name}", picture, scoring.iteration, dataformats="HWC")
-        writer.flush()
+        with self._writing():
+            writer = self._writer("score")
+            for head, scores in scoring.scores.items():
+                place = "" if head == "score" else f"{head}/"
+                for name, value in {**scores.summary(), "loss": scores.loss}.items():
+                    if value is not None and math.isfinite(value):
+                        writer.add_scalar(place + name, value, scoring.iteration)
+            for sample in scoring.first:
+                # uint8: what is of another type is taken for shares of 1, and multiplied by 255.
+                picture = panel([[sample.image, sample.truth, sample.answer]])
+                writer.add_image(f"image {sample.name}", picture, scoring.iteration, dataformats="HWC")
+            writer.flush()
 
     def _writer(self, name: str) -> SummaryWriter:
         if self._begin is None:
@@ -83,32 +111,37 @@ class EventFiles:
         return self._writers[name]
 
     def _add_step(self, solver: Solver) -> None:
-        for name, value in (("loss", solver.loss), ("rate", solver.rate)):
-            self._writer("train").add_scalar(name, value, solver.iter - 1)
+        with self._writing():
+            for name, value in (("loss", solver.loss), ("rate", solver.rate)):
+                self._writer("train").add_scalar(name, value, solver.iter - 1)
 
     def _add_outputs(self, solver: Solver, outputs: dict[str, Any]) -> None:
         self._add_all("train", "output", outputs)
 
     def _add_test(self, solver: Solver, index: int, outputs: dict[str, Any]) -> None:
-        self._add_all("test", "output" if index == 0 else f"net {index}", outputs)
-        self._writer("test").flush()
+        with self._writing():
+            self._add_all("test", "output" if index == 0 else f"net {index}", outputs)
+            self._writer("test").flush()
 
     def _add_all(self, run: str, group: str, outputs: dict[str, Any]) -> None:
-        for name, value in outputs.items():
-            if isinstance(value, float):
-                self._writer(run).add_scalar(f"{group}/{name}", value, self.solver.iter)
+        with self._writing():
+            for name, value in outputs.items():
+                if isinstance(value, float):
+                    self._writer(run).add_scalar(f"{group}/{name}", value, self.solver.iter)
 
     def _add_norms(self, solver: Solver) -> None:
         """Add the L2 norm of each layer's gradient, of the mean over iter_size passes, before clipping."""
-        writer = self._writer("train")
-        if solver.iter % (solver.param.display or NORMS_EVERY) == 0:
-            for layer, norm in gradient_norms(solver).items():
-                writer.add_scalar(f"gradient norm/{layer}", norm, solver.iter)
+        with self._writing():
+            writer = self._writer("train")
+            if solver.iter % (solver.param.display or NORMS_EVERY) == 0:
+                for layer, norm in gradient_norms(solver).items():
+                    writer.add_scalar(f"gradient norm/{layer}", norm, solver.iter)
 
     def _flush(self, solver: Solver, state: Path) -> None:
         """Let the files hold what a snapshot holds: a run that is killed goes on from there."""
-        for writer in self._writers.values():
-            writer.flush()
+        with self._writing():
+            for writer in self._writers.values():
+                writer.flush()
 
 
 def gradient_norms(solver: Solver) -> dict[str, float]:

@@ -204,7 +204,9 @@ def write_preprocessing(weights: PathLike, record: Preprocessing) -> Path:
             json.dump(asdict(record), file, indent=2, ensure_ascii=False)
             file.write("\n")
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be written: {error.strerror}. Nothing was replaced.") from None
+        raise WeightsError(
+            f"{path}: cannot be written: {error.strerror}. Nothing was replaced. Make room, or give another place."
+        ) from None
     return path
 
 
@@ -231,7 +233,9 @@ def recorded(weights: PathLike, record: Preprocessing) -> Iterator[Path]:
             yield place
             write_preprocessing(place, record)
     except OSError as error:
-        raise WeightsError(f"{target}: cannot be written: {error.strerror}. Nothing was replaced.") from error
+        raise WeightsError(
+            f"{target}: cannot be written: {error.strerror}. Nothing was replaced. Make room, or give another place."
+        ) from error
     except WeightsError as error:
         if not folder or not str(error).startswith(folder):
             raise

@@ -223,7 +223,9 @@ def save_net(
 
 def _unwritten(path: str | os.PathLike[str], error: OSError) -> WeightsError:
     why = error.strerror or str(error).rstrip(".")
-    return WeightsError(f"{os.fspath(path)}: cannot be written: {why}. Nothing was replaced.")
+    return WeightsError(
+        f"{os.fspath(path)}: cannot be written: {why}. Nothing was replaced. Make room, or give another place."
+    )
 
 
 def _arrays(blobs: Iterable[Tensor], path: str | os.PathLike[str], layer: str) -> list[Array]:

@@ -463,6 +463,21 @@ def test_nothing_is_overwritten_without_force(tmp_path, capsys):
     assert (task / "weights/one-fcn32s.caffemodel").read_bytes() == b"trained"
 
 
+def test_a_task_of_another_run_meanwhile_is_not_overwritten(tmp_path, capsys, monkeypatch):
+    options = (*index_labels(tmp_path, [1] * 4), *QUICK)
+    check = staging.check_out
+
+    def run_beside(*words):
+        check(*words)
+        monkeypatch.setattr(staging, "check_out", check)
+        assert run(*options, "--name", "one") == 0
+
+    monkeypatch.setattr(staging, "check_out", run_beside)
+    assert run(*options, "--name", "two") == 1
+    assert "Give another --out, or --force to replace it" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.glob("task/nets/*32s*")] == ["one-fcn32s.prototxt"]
+
+
 def test_folders_that_are_no_task_stay(tmp_path, capsys):
     options = index_labels(tmp_path, [1] * 4)[:4]
     other = tmp_path / "other"

@@ -107,6 +107,18 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, backend: str, failure: 
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_a_database_of_another_run_meanwhile_stays(tmp_path: Path, backend: str) -> None:
+    def beside() -> Iterator[tuple[bytes, bytes]]:
+        yield from records(2)
+        write_records(tmp_path / "db", backend, records(5))
+
+    with pytest.raises(DataError, match=r"db: exists already. Remove it, or give another name"):
+        write_records(tmp_path / "db", backend, beside())
+    assert len(list(read_records(tmp_path / "db", backend))) == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["db"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_refusals(tmp_path: Path, backend: str) -> None:
     write_records(tmp_path / "db", backend, records(2))
     before = sorted(path.name for path in (tmp_path / "db").iterdir())

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
+import shutil
 import signal
 import sys
+import threading
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -104,6 +110,29 @@ def test_a_resumed_run_has_no_step_twice(task, monkeypatch, at):
     for run in ("train", "score"):
         whole, parts = (events(task / folder / "coarse" / run)[0] for folder in ("whole", "parts"))
         assert whole == parts
+
+
+@needs_tensorboard
+def test_a_full_disk_under_tensorboard_is_told_with_its_folder(task, monkeypatch, capfd):
+    from tensorboard.summary.writer import event_file_writer
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(event_file_writer.RecordWriter, "write", full)
+    hook = threading.excepthook
+    assert solve.main([COARSE, "--tensorboard", "board"]) == 1
+    said = capfd.readouterr().err
+    assert "error: board/coarse: TensorBoard's files cannot be written: No space left on device. Make room" in said
+    assert "Traceback" not in said and threading.excepthook is hook
+
+
+def test_a_disk_too_small_for_snapshots_is_told_in_its_own_unit(task, monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=700))
+    assert solve.main([COARSE]) == 1
+    assert re.search(
+        r"700 bytes free, the snapshots of coarse need [1-9][0-9.]* KiB\. Make room", capsys.readouterr().err
+    )
 
 
 @needs_tensorboard

@@ -34,12 +34,16 @@ def check_out(out: Path, force: bool, sources: list[Path]) -> None:
     clear_leftovers(Path(os.path.realpath(out)).parent)  # an older task comes back that a killed run was replacing
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file. Give another --out.")
-    # A suggested mapping is there from a run that was refused: it alone makes no task.
-    present = [name for name in WRITTEN if (out / name).exists() and name != "mapping.txt"]
     real = Path(os.path.realpath(out))
     for source in sources:
         if source.resolve().is_relative_to(real):
             raise DataError(f"{out}: holds {source}, which is read. Give another --out.")
+    _refuse_older(out, force)
+
+
+def _refuse_older(out: Path, force: bool) -> None:
+    # A suggested mapping is there from a run that was refused: it alone makes no task.
+    present = [name for name in WRITTEN if (out / name).exists() and name != "mapping.txt"]
     if not present:
         return
     if not force:
@@ -49,11 +53,15 @@ def check_out(out: Path, force: bool, sources: list[Path]) -> None:
 
 
 @contextmanager
-def staged(out: Path) -> Iterator[Path]:
+def staged(out: Path, force: bool) -> Iterator[Path]:
     """Give a folder to write a task in, which becomes `out` when the block ends without an error.
 
+    Args:
+        out: The task's folder.
+        force: Whether an older task there is replaced.
+
     Raises:
-        DataError: Nothing can be written there.
+        DataError: Nothing can be written there; or another run has written a task there meanwhile, and no --force.
     """
     folder = Path(os.path.realpath(out))
     try:
@@ -63,6 +71,7 @@ def staged(out: Path) -> Iterator[Path]:
     try:
         with new_folder(folder) as fresh:
             yield fresh
+            _refuse_older(out, force)
             _replace(folder, fresh)
     except OSError as error:
         place = Path(error.filename2 or error.filename or out)  # a copy's second is where it goes

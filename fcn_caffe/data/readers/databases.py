@@ -68,8 +68,7 @@ def write_records(path: str | os.PathLike[str], backend: str, records: Iterator[
     """
     package = _import(backend)
     place = Path(os.path.realpath(path))
-    if place.exists():
-        raise DataError(f"{os.fspath(path)}: exists already. Remove it, or give another name.")
+    _refuse_older(path)
     if not place.parent.is_dir():
         raise DataError(f"{place.parent}: no such folder for the database. Create it.")
     check_folder(place.parent)
@@ -77,12 +76,18 @@ def write_records(path: str | os.PathLike[str], backend: str, records: Iterator[
     try:
         with new_folder(place) as folder:
             count = (_write_lmdb if backend == "lmdb" else _write_leveldb)(package, folder, records)
+            _refuse_older(path)  # of another run meanwhile
             os.rename(folder, place)
     except (package.Error, OSError) as error:
         raise DataError(
             f"{place}: cannot be written ({error}). Nothing was left there. Name another folder, or make room."
         ) from error
     return count
+
+
+def _refuse_older(path: str | os.PathLike[str]) -> None:
+    if os.path.exists(path):
+        raise DataError(f"{os.fspath(path)}: exists already. Remove it, or give another name.")
 
 
 def _import(backend: str) -> ModuleType:
