@@ -22,7 +22,7 @@ import scipy.io  # type: ignore[import-untyped]
 import scipy.sparse  # type: ignore[import-untyped]
 from helpers import make_net
 from own_trees import write_voc
-from PIL import EpsImagePlugin, Image
+from PIL import EpsImagePlugin, Image, PngImagePlugin
 
 from fcn_caffe import DataError, FcnCaffeError, read_net
 from fcn_caffe.data.layers.hdf5_data import read_data_sets
@@ -366,9 +366,10 @@ def test_scans_without_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ICO", "ICNS"])
-def test_pictures_that_hold_others(tmp_path: Path, kind: str) -> None:
+def test_pictures_that_hold_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """What they say of their size is not that of what they hold, which is unpacked at once."""
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png", kind)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda image: pytest.fail("unpacked"))
     with pytest.raises(DataError, match=r"a\.png: not an image Pillow can read\. Convert it"):
         read_image(tmp_path / "a.png")
 

@@ -70,7 +70,8 @@ READING = 7  # bytes a pixel: four in Pillow, three in the array
 
 _ROWS = 256  # of a large image that are copied at once
 _DRAWN_BY_PROGRAMS = ("EPS",)  # Pillow runs Ghostscript, which runs what the file says
-_HOLDING_OTHERS = ("BLP", "CUR", "ICNS", "ICO", "IPTC")  # whose own sizes are met when it is too late
+_HOLDING_OTHERS = ("BLP", "CUR", "ICNS", "IPTC")  # whose own sizes are met when it is too late
+_ICO = b"\0\0\1\0"  # what an ICO begins with, which holds others and is unpacked as soon as it is opened
 _MOST_SCANS = 500  # of a progressive JPEG, each of which costs a pass over all pixels, however few bytes it has
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323  # tags of a TIFF
 
@@ -99,6 +100,10 @@ def identify(file: IO[bytes], *, in_colours: bool = False) -> Image.Image:
         ValueError: it declares far more pixels than a file of its size holds, so that it would only fill the memory;
             or it has scans or strips without end.
     """
+    is_ico = file.read(len(_ICO)) == _ICO
+    file.seek(0)
+    if is_ico:
+        raise UnidentifiedImageError("ICO holds other images")
     image = Image.open(file)
     if image.format in (*_DRAWN_BY_PROGRAMS, *_HOLDING_OTHERS):
         raise UnidentifiedImageError(f"{image.format} is a program that draws, or holds other images")
