@@ -16,7 +16,7 @@ import torch
 
 from fcn_caffe.data.readers.databases import BACKENDS, write_records
 from fcn_caffe.errors import DataError, GraphError
-from fcn_caffe.host.atomic import atomic_write, check_place
+from fcn_caffe.host.atomic import atomic_write, check_place, name_errors
 from fcn_caffe.host.text import show
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2
@@ -50,16 +50,8 @@ def extract_features(
             sizes would make one array.
     Source: Caffe's extract_features.
     """
-    if len(blobs) != len(outputs):
-        raise DataError(f"{len(blobs)} blobs and {len(outputs)} outputs: give one output for each blob.")
     places = [Path(output) for output in outputs]
-    if len({os.path.realpath(place) for place in places}) < len(places):
-        raise DataError("two outputs are the same place: give each blob its own.")
-    for blob in blobs:
-        if blob not in net.blob_shapes:
-            raise GraphError(f"net '{net.name}' has no blob '{blob}'. It has: {', '.join(net.blob_shapes)}.")
-    for place, format in zip(places, formats, strict=True):
-        _check_place(place, format)
+    _check(net, blobs, places, formats)
     with ExitStack() as stack:
         spools = [
             _Spool(blob, format, stack.enter_context(tempfile.TemporaryFile(dir=place.absolute().parent)))
@@ -68,8 +60,9 @@ def extract_features(
         for _ in range(batches):
             with torch.no_grad():
                 kept = net(keep=blobs)
-            for spool in spools:
-                spool.add(kept[spool.blob].detach().float().cpu().numpy())
+            for spool, place in zip(spools, places, strict=True):
+                with name_errors(place):
+                    spool.add(kept[spool.blob].detach().float().cpu().numpy())
         for spool, place in zip(spools, places, strict=True):
             if spool.format in BACKENDS:
                 write_records(place, spool.format, spool.records())
@@ -89,13 +82,32 @@ def as_datum(array: Array) -> bytes:
     return bytes(datum.SerializeToString())
 
 
+def _check(net: Net, blobs: Sequence[str], places: Sequence[Path], formats: Sequence[str]) -> None:
+    """Refuse now what could not be written after all passes."""
+    if len(blobs) != len(places):
+        raise DataError(f"{len(blobs)} blobs and {len(places)} outputs: give one output for each blob.")
+    if len({os.path.realpath(place) for place in places}) < len(places):
+        raise DataError("two outputs are the same place: give each blob its own.")
+    for blob in blobs:
+        if blob not in net.blob_shapes:
+            raise GraphError(f"net '{net.name}' has no blob '{blob}'. It has: {', '.join(net.blob_shapes)}.")
+    for place, format in zip(places, formats, strict=True):
+        _check_place(place, format)
+
+
 def _check_place(place: Path, format: str) -> None:
-    """Refuse an output now that could not be written after all passes."""
     if format not in FORMATS:
         raise DataError(f"{place}: type {format!r} is unknown. Known: {', '.join(FORMATS)}.")
     if format in BACKENDS and place.exists():
         raise DataError(f"{place}: exists already. Remove it, or give another name.")
     check_place(place)
+
+
+class _Writer:
+    """A file that arrays are written to by Python: where NumPy writes itself, it does not say why it cannot."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.write = file.write
 
 
 class _Spool:
@@ -124,7 +136,7 @@ class _Spool:
         self.size = size
         self.images += len(batch)
         self.batches += 1
-        np.save(self.file, batch, allow_pickle=False)
+        np.lib.format.write_array(_Writer(self.file), batch, allow_pickle=False)
 
     def arrays(self) -> Iterator[Array]:
         """Give the batches again."""

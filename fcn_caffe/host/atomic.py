@@ -53,22 +53,29 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", *, flush: bool 
     """
     # A link keeps pointing where it did: the file it names is the one replaced.
     target = Path(os.path.realpath(path))
-    temporary = target
-    try:
-        with _beside(target) as temporary:
-            with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
-                yield file
-                file.flush()
-                if flush:
-                    os.fsync(file.fileno())
-            _put(temporary, target)
-    except OSError as error:
-        is_ours = error.filename is not None and is_beside(Path(os.fspath(error.filename)), target)
-        if is_ours or (error.filename is None and error.errno is not None):  # else it is a reader's, not the system's
-            error.filename = os.fspath(path)  # what was asked for
-        raise
+    with name_errors(path), _beside(target) as temporary:
+        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            if flush:
+                os.fsync(file.fileno())
+        _put(temporary, target)
     if flush:
         _sync_folder(target.parent)
+
+
+@contextmanager
+def name_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let the system's errors name the file that was asked for, where they name none, or what lies beside it."""
+    try:
+        yield
+    except OSError as error:
+        is_ours = error.filename is not None and is_beside(
+            Path(os.fspath(error.filename)), Path(os.path.realpath(path))
+        )
+        if is_ours or (error.filename is None and error.errno is not None):  # else it is a reader's, not the system's
+            error.filename = os.fspath(path)
+        raise
 
 
 @contextmanager
@@ -85,7 +92,7 @@ def atomic_files(path: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: The disk is full, there is no such folder …
     """
     target = Path(os.path.realpath(path))
-    with _beside(target, folder_mode=0o777) as folder:
+    with name_errors(path), _beside(target, folder_mode=0o777) as folder:
         yield folder / target.name
         files = sorted(folder.iterdir(), key=lambda file: file.name == target.name)
         for file in files:
@@ -318,7 +325,7 @@ def check_place(path: str | os.PathLike[str]) -> None:
     if not target.parent.is_dir():
         raise DataError(f"{os.fspath(path)}: there is no folder {target.parent} to write it to. Make it first.")
     if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise DataError(f"{os.fspath(path)}: {target.parent} cannot be written to. Check who owns it.")
+        raise _unwritable(path, target.parent)
 
 
 def refuse_same(
@@ -368,7 +375,13 @@ def check_folder(path: str | os.PathLike[str]) -> None:
     if not place.is_dir():
         raise DataError(f"{os.fspath(path)}: {place} is a file, not a folder. Give another folder.")
     if not os.access(place, os.W_OK | os.X_OK):
-        raise DataError(f"{os.fspath(path)}: {place} cannot be written to. Check who owns it.")
+        raise _unwritable(path, place)
+
+
+def _unwritable(path: str | os.PathLike[str], folder: Path) -> DataError:
+    if hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY:
+        return DataError(f"{os.fspath(path)}: {folder} is on a disk that is read-only. Give a place on another.")
+    return DataError(f"{os.fspath(path)}: {folder} cannot be written to. Check who owns it.")
 
 
 def _sync_folder(folder: Path) -> None:

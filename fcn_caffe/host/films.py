@@ -55,7 +55,9 @@ def film_writer(path: str | os.PathLike[str], rate: Fraction) -> Iterator[AddFra
             yield writer.add
             writer.finish()
     except av.FFmpegError as error:
-        raise DataError(f"{os.fspath(path)}: the film cannot be written ({error}).") from error
+        raise DataError(
+            f"{os.fspath(path)}: the film cannot be written ({error}). Make room, or give another place."
+        ) from error
 
 
 class _Writer:

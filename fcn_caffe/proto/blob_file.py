@@ -133,4 +133,6 @@ def write_blob(path: str | os.PathLike[str], array: npt.NDArray[Any], *, legacy:
         with atomic_write(path) as file:
             file.write(data)
     except OSError as error:
-        raise DataError(f"{os.fspath(path)}: cannot be written ({error.strerror}).") from error
+        raise DataError(
+            f"{os.fspath(path)}: cannot be written ({error.strerror}). Make room, or give another place."
+        ) from error

@@ -133,6 +133,18 @@ def test_refusals(tmp_path: Path, backend: str) -> None:
         next(read_records(tmp_path / "db", "sqlite"))
 
 
+def test_leveldbs_own_words_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_package("plyvel")
+    import plyvel
+
+    def full(*_: object, **__: object) -> None:
+        raise plyvel.IOError(b"IO error: 000003.log: No space left on device")
+
+    monkeypatch.setattr(plyvel, "DB", full)
+    with pytest.raises(DataError, match=r"\(IO error: 000003\.log: No space left on device\)"):
+        write_records(tmp_path / "db", "leveldb", records(2))
+
+
 def test_damaged_databases_are_named(tmp_path: Path) -> None:
     write_records(tmp_path / "lmdb", "lmdb", records(2))
     os.truncate(tmp_path / "lmdb" / "data.mdb", 100)

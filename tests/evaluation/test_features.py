@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import h5py
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from small_stages import write_stages
 from fcn_caffe import DataError, GraphError, Net
 from fcn_caffe.commands import extract_features as command
 from fcn_caffe.data.readers.databases import read_records
+from fcn_caffe.evaluation import features
 from fcn_caffe.evaluation.features import as_datum, extract_features
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.weights.transfer import net_weights, save_weights
@@ -180,3 +184,13 @@ def test_layers_without_weights_are_told(task, capsys):
     save_weights("weights.caffemodel", {"conv": net_weights(Net("nets/coarse.prototxt"))["conv"]})
     assert run("conv", "a.h5", 1) == 0
     assert "no weights for score; they keep what their fillers gave" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told_with_the_output(task, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(features._Writer, "__init__", lambda writer, file: setattr(writer, "write", full))
+    assert run("conv", "conv.npz", "1") == 1
+    assert capsys.readouterr().err == "error: conv.npz: No space left on device. Make room on the disk.\n"
+    assert not list(task.glob("conv.npz"))

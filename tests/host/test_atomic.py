@@ -10,9 +10,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
+from needs import needs_linux
 from places import ROOT
 
 from fcn_caffe.errors import DataError
@@ -23,6 +25,7 @@ from fcn_caffe.host.atomic import (
     check_folder,
     check_place,
     make_folders,
+    name_errors,
     new_folder,
     remove_empty,
     replace_together,
@@ -258,6 +261,33 @@ def test_a_link_that_leads_to_itself_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a link that leads to itself"), atomic_write(loop) as file:
         file.write(b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["loop"] and loop.is_symlink()
+
+
+def test_a_disk_that_is_read_only_has_its_own_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_linux()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    for refused in (check_place, check_folder):
+        with pytest.raises(DataError, match=r"cannot be written to\. Check who owns it"):
+            refused(tmp_path / "file")
+    monkeypatch.setattr(os, "statvfs", lambda folder: SimpleNamespace(f_flag=os.ST_RDONLY))
+    for refused in (check_place, check_folder):
+        with pytest.raises(DataError, match=r"is on a disk that is read-only\. Give a place on another"):
+            refused(tmp_path / "file")
+
+
+def test_errors_without_a_name_get_that_of_the_file(tmp_path: Path) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space left") as caught, atomic_files(tmp_path / "net.onnx"):
+        full()
+    assert caught.value.filename == str(tmp_path / "net.onnx")
+    with pytest.raises(OSError, match="No such file") as caught, atomic_files(tmp_path / "net.onnx") as place:
+        (place / "data").write_bytes(b"")
+    assert caught.value.filename == str(tmp_path / "net.onnx")
+    with pytest.raises(OSError, match="No such file") as caught, name_errors(tmp_path / "net.onnx"):
+        (tmp_path / "read").read_text()
+    assert caught.value.filename == str(tmp_path / "read")
 
 
 def test_folders_that_were_made_for_nothing_go_again(tmp_path: Path) -> None:

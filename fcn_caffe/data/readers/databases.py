@@ -56,7 +56,8 @@ def read_records(
                 yield from _leveldb_records(database, after)
         except (package.Error, OSError) as error:
             raise DataError(
-                f"{place}: cannot be read as {backend.upper()} ({error}). Copy it again, or name the other backend."
+                f"{place}: cannot be read as {backend.upper()} ({_why(error)}). Copy it again, or name the other "
+                "backend."
             ) from error
 
 
@@ -80,9 +81,14 @@ def write_records(path: str | os.PathLike[str], backend: str, records: Iterator[
             os.rename(folder, place)
     except (package.Error, OSError) as error:
         raise DataError(
-            f"{place}: cannot be written ({error}). Nothing was left there. Name another folder, or make room."
+            f"{place}: cannot be written ({_why(error)}). Nothing was left there. Name another folder, or make room."
         ) from error
     return count
+
+
+def _why(error: BaseException) -> str:
+    said = error.args[0] if error.args else ""
+    return os.fsdecode(said) if isinstance(said, bytes) else str(error)  # plyvel's are bytes
 
 
 def _refuse_older(path: str | os.PathLike[str]) -> None:
