@@ -15,6 +15,7 @@ import io
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 
 import fcn_caffe
@@ -101,6 +102,7 @@ def command(main: Main) -> Callable[..., int]:
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
         _open_closed_streams()
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd files; what stands in their way is an error of ours
         if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
             sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text, or not the terminal's
         try:

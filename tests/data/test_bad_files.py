@@ -25,6 +25,7 @@ from own_trees import write_voc
 from PIL import EpsImagePlugin, Image, PngImagePlugin
 
 from fcn_caffe import DataError, FcnCaffeError, read_net
+from fcn_caffe.commands import main
 from fcn_caffe.data.layers.hdf5_data import read_data_sets
 from fcn_caffe.data.own.classes import read_class_file
 from fcn_caffe.data.own.formats import read_source
@@ -344,6 +345,14 @@ def test_a_tile_far_larger_than_its_picture(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(tiff(16, 8, tiles))
     with pytest.raises(DataError, match=r"a\.tif: cannot be read \(declares 16x8 pixels in a file of \d+ bytes"):
         read_image(tmp_path / "a.tif")
+
+
+def test_what_pillow_warns_of_is_not_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A warning is two lines on a terminal, with a place in Pillow; pytest makes an error of one."""
+    (tmp_path / "a.tif").write_bytes(tiff(8, 4, [(273, 1, 8), (278, 1, 4), (279, 1, 32), (284, 9, 8)]) + bytes(2000))
+    (tmp_path / "list.txt").write_text("a.tif 1\n")
+    assert main(["convert_imageset", f"{tmp_path}/", str(tmp_path / "list.txt"), str(tmp_path / "db")]) == 0
+    assert "Processed 1 files." in "".join(capsys.readouterr())
 
 
 def test_strips_without_end(tmp_path: Path) -> None:

@@ -69,18 +69,19 @@ def _read_group(
     blobs: dict[str, dict[int, Array]],
     budget: Budget,
     names: Budget,
-    above: list[h5py.h5g.GroupID],
+    above: list[int],
 ) -> None:
     """Read the blobs of one layer, and the groups below, whose layers' names start with this one's."""
     path = budget.path
-    if group.id in above or len(above) > _DEEPEST:
+    place = int(h5py.h5o.get_info(group.id).addr)  # in the file, which is this one, for no link leads elsewhere
+    if place in above or len(above) > _DEEPEST:
         raise WeightsError(f"{os.fspath(path)}: group '{layer}' holds itself. The file is corrupt. Copy it again.")
     for name in group:
         names.take(_NAME_BYTES, f"the names in '{layer}'")
         child = _child(group, name, path)
         full = f"{layer}/{name}" if layer else name
         if isinstance(child, h5py.Group):
-            _read_group(child, full, blobs, budget, names, [*above, group.id])
+            _read_group(child, full, blobs, budget, names, [*above, place])
         elif (index := blob_index(name)) is None or not layer:
             raise WeightsError(
                 f"{os.fspath(path)}: data/{full} is no blob: wanted data/LAYER/0, data/LAYER/1 … as Caffe writes them."
