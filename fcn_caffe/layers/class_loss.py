@@ -115,7 +115,7 @@ class InfogainLoss(LossLayer):
             counted = labels != self.ignore_label
             labels = torch.where(counted, labels, 0)
         check_labels(self, labels, classes)
-        rows = torch.where(counted[:, None], score.movedim(self.dim, -1).reshape(-1, classes), 0)
+        rows = torch.where(counted[:, None], score.movedim(self.dim, -1).reshape(len(labels), classes), 0)
         logs, factors = torch.log_softmax(rows, 1), -weights[labels] * counted[:, None]
         # Caffe bounds the value by the threshold, and not the gradient.
         bounded = logs.detach().clamp(min=log(LOG_THRESHOLD))

@@ -19,6 +19,7 @@ from fcn_caffe.layers.taps import at_end, convolve_by_taps, deconvolve_by_taps, 
 from fcn_caffe.proto import caffe_pb2
 
 CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_LONGEST_STRIDE = 4096
 DECONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
@@ -153,8 +154,10 @@ class _ConvolutionBase(_WindowLayer):
             self.add_blob("bias", (outputs,), options.bias_filler if options.HasField("bias_filler") else None)
         else:
             self.bias = None
-        # PyTorch convolves along 1 to 3 axes. With a dilation of 0 all taps of a window read its first element.
-        self.by_taps = self.spatial_axes not in CONVOLVE or 0 in self.dilation
+        # PyTorch convolves along 1 to 3 axes, and its gradient fails where strides are longer than some thousands. With
+        # a dilation of 0 all taps of a window read its first element.
+        is_long = not self.transposed and max(self.stride, default=1) > _LONGEST_STRIDE
+        self.by_taps = self.spatial_axes not in CONVOLVE or 0 in self.dilation or is_long
         self.convolve = (DECONVOLVE if self.transposed else CONVOLVE).get(self.spatial_axes)
 
     def check_equal(self, bottoms: tuple[Tensor, ...]) -> None:

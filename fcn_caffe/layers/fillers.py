@@ -102,6 +102,11 @@ def check_filler(filler: caffe_pb2.FillerParameter | None) -> None:
         raise LayerError(f"a gaussian filler's std must be above 0, got {filler.std:g}: for one value use constant.")
     if filler.type == "uniform" and filler.min > filler.max:
         raise LayerError(f"a uniform filler's min {filler.min:g} is above its max {filler.max:g}. Swap them.")
+    if filler.type == "uniform" and filler.max - filler.min > torch.finfo(torch.float32).max:
+        raise LayerError(
+            f"a uniform filler's min {filler.min:g} and max {filler.max:g} are further apart than numbers go. Give "
+            "smaller ones."
+        )
 
 
 def fill(blob: Tensor, filler: caffe_pb2.FillerParameter | None) -> None:

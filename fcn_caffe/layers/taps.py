@@ -54,8 +54,8 @@ def convolve_by_taps(
     items, outputs = padded.shape[0], weight.shape[0]
     top = padded.new_zeros(items, group, outputs // group, prod(sizes))
     for tap, place in taps_of(weight.shape[2:], stride, dilation, sizes):
-        values = at_end(padded, place).reshape(items, group, -1, top.shape[3])
-        factors = at_end(weight, tap).reshape(group, outputs // group, -1)
+        values = at_end(padded, place).reshape(items, group, padded.shape[1] // group, top.shape[3])
+        factors = at_end(weight, tap).reshape(group, outputs // group, weight.shape[1])
         top = top + torch.einsum("goc,ngcp->ngop", factors, values)
     return top.reshape(items, outputs, *sizes)
 
@@ -73,10 +73,10 @@ def deconvolve_by_taps(
     Shapes: bottom (N, C, ...), weight (C, outputs / group, *kernel) -> (N, outputs, *sizes).
     """
     items, outputs = bottom.shape[0], weight.shape[1] * group
-    values = bottom.reshape(items, group, bottom.shape[1] // group, -1)
+    values = bottom.reshape(items, group, bottom.shape[1] // group, prod(bottom.shape[2:]))
     top = bottom.new_zeros(items, outputs, *sizes)
     for tap, place in taps_of(weight.shape[2:], stride, dilation, bottom.shape[2:]):
-        factors = at_end(weight, tap).reshape(group, -1, weight.shape[1])
+        factors = at_end(weight, tap).reshape(group, weight.shape[0] // group, weight.shape[1])
         part = torch.einsum("gco,ngcp->ngop", factors, values)
         at_end(top, place).add_(part.reshape(items, outputs, *bottom.shape[2:]))
     return top

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +38,8 @@ from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.proto.upgrade import upgrade_net
 
 _log = logging.getLogger("fcn_caffe.net")
+_MOST_UNDERSCORES = 9  # behind a layer's name in `Net.layers`
+_MOST_WALKS = 5000  # from layer to layer, to find a crop's offset
 
 
 class Net(nn.Module):
@@ -163,6 +165,8 @@ class Net(nn.Module):
 
     def _build(self, surroundings: Surroundings) -> None:
         blobs: dict[str, Tensor] = {}
+        self._names_with_blobs: set[str] = set()
+        self._repeats: Counter[str] = Counter()  # how often a name was taken for a key of `layers`
         for node in self.graph.nodes:
             try:
                 layer, tops = self._make_layer(node, [blobs[name] for name in node.bottoms], surroundings)
@@ -233,22 +237,30 @@ class Net(nn.Module):
                 f"loss_weight {times} for {len(node.tops)} tops. Give it once a top: `{cure}`.", node.name, node.type
             )
         self.loss_weights.update((top, weight) for top, weight in zip(node.tops, weights, strict=False) if weight)
-        key = re.sub(r"\.", "_", node.name) or "_"
-        while key in self.layers or hasattr(self.layers, key):
-            key += "_"
-        if layer.blob_names and any(other.name == node.name and other.blob_names for other in self.layers_in_order):
+        if layer.blob_names and node.name in self._names_with_blobs:
             _log.warning(
                 "net '%s': several layers named '%s' have blobs. As in Caffe, weights are copied to the first alone, "
                 "and a test net shares the last with its first: give each its own name.",
                 *(self.name, node.name),
             )
-        self.layers[key] = layer
+        if layer.blob_names:
+            self._names_with_blobs.add(node.name)
+        self.layers[self._free_key(node.name)] = layer
         self.layers_in_order.append(layer)
         self._layers_by_name[node.name] = layer
         if node.index in self.graph.overwritable:
             # Safe where the maker's backward does not read its top and the bottom is not handed in from outside.
             maker = self.graph.nodes[self.graph.producers[node.index, 0]]
             layer.inplace = self.layer(maker).fresh_top
+
+    def _free_key(self, name: str) -> str:
+        """Return what PyTorch is to call a layer: its name, with underscores behind where that is taken."""
+        plain = name.replace(".", "_") or "_"
+        count = self._repeats[plain]
+        while (key := _key(plain, count)) in self.layers or hasattr(self.layers, key):
+            count += 1
+        self._repeats[plain] = count + 1
+        return key
 
     # -- looking at it ----------------------------------------------------------------------------------------
 
@@ -519,6 +531,11 @@ class Net(nn.Module):
         return self.make_runner(self) if self.debug is None else DebugRunner(self, self.debug)
 
 
+def _key(name: str, count: int) -> str:
+    # A number where there are many: keys as long as the net has layers would fill the memory.
+    return name + "_" * count if count < _MOST_UNDERSCORES else f"{name}_{count}"
+
+
 class Layers(nn.ModuleDict):
     """The layers of a net by their keys. Which they are is settled when the net is built: its steps run those."""
 
@@ -556,9 +573,12 @@ def _checked_device(device: str | torch.device) -> torch.device:
 
 def _warn_of_crops(graph: Graph) -> None:
     """Say where a Crop without options would have another offset in HED's, CRF-RNN's or the first FCN's Caffe."""
-    for node in graph.nodes:
-        if node.type != "Crop" or node.param.HasField("crop_param") or node.param.fork:
-            continue
+    crops = [
+        node
+        for node in graph.nodes
+        if node.type == "Crop" and not node.param.HasField("crop_param") and not node.param.fork
+    ]
+    for node in crops[: 1 + _MOST_WALKS // (1 + len(graph.nodes))]:  # each walks through the net
         try:
             offsets = crop_offset(graph, *node.bottoms)
         except GraphError:

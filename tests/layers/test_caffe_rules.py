@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from helpers import randomise
 from test_layer_rules import give, one_layer
 from torch import Tensor
 
@@ -153,6 +154,31 @@ def test_pooling_takes_kernel_size_beside_one_side(options: str, shape: tuple[in
 def test_pooling_sizes_that_caffe_refuses(options: str) -> None:
     with pytest.raises(LayerError, match=r"give (kernel_size|stride|pad), or"):
         one_layer("Pooling", (1, 1, 4, 4), options=f"pooling_param {{ {options} }}")
+
+
+def test_a_stride_beyond_what_pytorch_takes_is_that_of_one_window() -> None:
+    """PyTorch's own gradient fails there."""
+    x = torch.randn(2, 3, 4, 3, generator=torch.Generator().manual_seed(0))
+    found = []
+    for stride in (7, 2**31):
+        options = f"convolution_param {{ num_output: 2 kernel_size: 3 pad: 1 stride: {stride} }}"
+        net = one_layer("Convolution", x.shape, options=options)
+        randomise(net)
+        top = give(net, bottom := x.clone().requires_grad_())
+        top.sum().backward()
+        found.append((top, bottom.grad, *(blob.grad for blob in net.params["l"])))
+    for long, short in zip(*found, strict=True):
+        torch.testing.assert_close(long, short)
+
+
+def test_a_convolution_of_no_items_along_no_axes() -> None:
+    net = one_layer("Convolution", (0, 3), options="convolution_param { num_output: 2 }")
+    assert give(net, torch.ones(0, 3)).shape == (0, 2)
+
+
+def test_a_uniform_filler_whose_ends_are_too_far_apart() -> None:
+    with pytest.raises(LayerError, match=r"min -3e\+38 and max 3e\+38 are further apart than numbers go"):
+        one_layer("PReLU", (1, 2), options='prelu_param { filler { type: "uniform" min: -3e38 max: 3e38 } }')
 
 
 def test_a_scale_with_a_bias_checks_its_axis_though_the_scale_is_a_scalar() -> None:

@@ -126,6 +126,13 @@ REFUSED = [
     ),
     (
         "PSROIPooling",
+        "psroi_pooling_param { spatial_scale: inf output_dim: 2 group_size: 1 }",
+        (1, 2, 4, 4),
+        (3, 5),
+        "needs spatial_scale, a finite number above 0",
+    ),
+    (
+        "PSROIPooling",
         "psroi_pooling_param { spatial_scale: 1 output_dim: 2 group_size: 3 }",
         (1, 9, 4, 4),
         (3, 5),

@@ -11,6 +11,7 @@ from helpers import input_layer, layer, make_net, net_param
 from fcn_caffe import GraphError
 from fcn_caffe.models import NETS
 from fcn_caffe.models import make_net as reference_net
+from fcn_caffe.net import net as net_module
 from fcn_caffe.net.coord_map import coord_map_from_to, crop, crop_offset, receptive_field
 from fcn_caffe.net.net_spec import NetSpec
 from fcn_caffe.net.net_spec import layers as L
@@ -129,6 +130,14 @@ def test_a_crop_moves_by_its_own_offset(options, wanted):
         layer("a", "Crop", "data small", more=f"crop_param {{ {options} }}"),
     )
     assert coord_map_from_to(net, "data", "a").offset == wanted
+
+
+def test_few_crops_of_a_large_net_are_looked_at(monkeypatch):
+    asked = []
+    monkeypatch.setattr(net_module, "crop_offset", lambda graph, *blobs: asked.append(blobs) or [0])
+    monkeypatch.setattr(net_module, "_MOST_WALKS", 100)
+    make_net(input_layer("data", 1, 1, 9, 9), *(layer(f"c{index}", "Crop", "data data") for index in range(24)))
+    assert len(asked) == 1 + 100 // 26
 
 
 CONV = "convolution_param {{ num_output: 1 kernel_size: {} stride: {} }}"

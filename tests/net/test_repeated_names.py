@@ -81,6 +81,11 @@ def test_saved_weights_hold_every_layer_and_are_copied_to_the_first(tmp_path: Pa
     assert net.forward()["z"][0, 0] == (3 * 2) * (3 * 2)
 
 
+def test_keys_of_many_layers_of_one_name_stay_short() -> None:
+    net = core(DATA + "".join(IP % ("x", f"y{index}", 1) for index in range(12)))
+    assert list(net.layers)[1:] == [*("ip" + "_" * count for count in range(9)), "ip_9", "ip_10", "ip_11"]
+
+
 def test_a_test_net_shares_the_last_with_its_first() -> None:
     train, test = core(TWO), core(TWO)
     test.share_with(train)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -196,8 +198,8 @@ class PSROIPooling(_RegionLayer):
         options = param.psroi_pooling_param
         self.outputs, self.group, self.scale = options.output_dim, options.group_size, options.spatial_scale
         for name in ("spatial_scale", "output_dim", "group_size"):
-            if not getattr(options, name) > 0:
-                raise self.error(f"psroi_pooling_param needs {name}, above 0.")
+            if not 0 < getattr(options, name) < inf:
+                raise self.error(f"psroi_pooling_param needs {name}, a finite number above 0.")
         self._check(*bottoms)
 
     def _check(self, bottom: Tensor, regions: Tensor) -> None:
