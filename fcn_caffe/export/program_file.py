@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,8 +22,10 @@ def write_program(program: Program, path: Path, facts: str) -> list[Path]:
     """Write a .pt2; facts: JSON for its extra file `FACTS`."""
     # Without an example PyTorch refuses no sizes for what the example's were like, such as whether a crop cut it.
     program.exported.example_inputs = None
+    whole = io.BytesIO()  # PyTorch's own writer ends the process where a disk is full
     with quiet():
-        torch.export.save(program.exported, path, extra_files={FACTS: facts})
+        torch.export.save(program.exported, whole, extra_files={FACTS: facts})
+    path.write_bytes(whole.getbuffer())
     return [path]
 
 

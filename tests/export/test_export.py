@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import input_layer, layer, net_param
+from needs import needs_linux
 from places import ROOT
 
 from fcn_caffe import Net, commands
@@ -164,6 +165,25 @@ def test_float16_weights(tmp_path: Path, ending: str) -> None:
     close(found, wanted, 2e-3)
     assert found.dtype == np.float32 and np.abs(found - wanted.numpy()).max() > 1e-5
     assert all(blob.dtype == torch.float32 for blobs in net.params.values() for blob in blobs)
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".pt2"])
+def test_a_limit_of_file_sizes_ends_in_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ending: str
+) -> None:
+    """PyTorch's own writer of files would end the process."""
+    needs_linux()
+    import resource
+
+    save(tmp_path, *SMALL)
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, old[1]))
+    try:
+        assert export(tmp_path, f"a{ending}") == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert f"a{ending}: File too large. Raise the limit of file sizes" in capsys.readouterr().err
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith((".", "a."))]
 
 
 def test_outputs_come_in_the_order_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
