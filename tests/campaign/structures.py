@@ -12,6 +12,7 @@ import re
 import struct
 import tarfile
 import zlib
+from copy import deepcopy
 from io import BytesIO
 from random import Random
 from typing import Any, Literal
@@ -104,7 +105,7 @@ def _change_place(random: Random, holder: Any, key: Any, others: list[Any]) -> N
             (-value, value * 2, value + 1, value - 1, value * 1000, value * 0.3 if abs(value) < 1e300 else 0)
         )
     elif kind == 5 and others:
-        holder[key] = random.choice(others)
+        holder[key] = deepcopy(random.choice(others))  # one that is in the tree already would hold itself
     elif kind == 6 and isinstance(value, str):
         holder[key] = random.choice((value[:-1], value + "x", value * 2, value.upper(), f" {value}", f"../{value}"))
     else:
@@ -126,7 +127,7 @@ def json_changed(random: Random, data: bytes, other: bytes) -> bytes:
         _change_place(random, *random.choice(places), others)
     try:
         text = json.dumps(value, ensure_ascii=random.random() < 0.5)
-    except (ValueError, RecursionError, MemoryError):  # a value that holds itself, or has too many digits or copies
+    except (ValueError, RecursionError, MemoryError):  # too many digits or copies
         return flip_bits(random, data, other)
     return text.encode("utf-8", "surrogatepass")
 
