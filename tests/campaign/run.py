@@ -104,7 +104,9 @@ def _read_many(work: Work, count: int, seed: str, known: Lines, progress: mmap.m
         steps = [
             (random.choice(work.reader.ways), random.getrandbits(32)) for _ in range(random.choice((1, 1, 2, 3, 4)))
         ]
+        progress[9] = 1
         data = mutate(base, other, steps)
+        progress[9] = 0
         work.path.write_bytes(data)
         progress[:8] = struct.pack("<Q", number + 1)
         if number % TRACED == 0:
@@ -131,7 +133,7 @@ def _read_many(work: Work, count: int, seed: str, known: Lines, progress: mmap.m
 
 def _begin(work: Work, count: int, seed: str, known: Lines, answer: Path) -> tuple[int, mmap.mmap]:
     """Fork a process that reads `count` files; return its id and where it says how far it is."""
-    progress = mmap.mmap(-1, 9)  # the files read, and whether to stop
+    progress = mmap.mmap(-1, 10)  # the files read, whether to stop, whether a file is being spoilt
     answer.unlink(missing_ok=True)
     child = os.fork()
     if child:
@@ -229,7 +231,7 @@ class Campaign:
             error = answer.with_suffix(".error")
             words = error.read_text() if error.exists() else ""
             error.unlink(missing_ok=True)
-            kind = "crash" if not words else "campaign"
+            kind = "campaign" if words or process.progress[9] else "crash"  # its own
             ended = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {status >> 8}"
             failure = Failure(kind, work.reader.name, f"{ended} {words}".strip())
             work.add_failure(failure, work.path.read_bytes(), 1, self.out / "failures")

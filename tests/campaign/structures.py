@@ -105,11 +105,11 @@ def _change_place(random: Random, holder: Any, key: Any, others: list[Any]) -> N
             (-value, value * 2, value + 1, value - 1, value * 1000, value * 0.3 if abs(value) < 1e300 else 0)
         )
     elif kind == 5 and others:
-        holder[key] = deepcopy(random.choice(others))  # one that is in the tree already would hold itself
+        holder[key] = deepcopy(random.choice(others))  # one that is in the tree already might come to hold itself
     elif kind == 6 and isinstance(value, str):
         holder[key] = random.choice((value[:-1], value + "x", value * 2, value.upper(), f" {value}", f"../{value}"))
     else:
-        holder[key] = random.choice(_VALUES)
+        holder[key] = deepcopy(random.choice(_VALUES))
 
 
 def json_changed(random: Random, data: bytes, other: bytes) -> bytes:
@@ -122,7 +122,7 @@ def json_changed(random: Random, data: bytes, other: bytes) -> bytes:
     for _ in range(random.choice((1, 1, 2, 3))):
         places = _everywhere(value)
         if not places:
-            value = random.choice(_VALUES)
+            value = deepcopy(random.choice(_VALUES))
             continue
         _change_place(random, *random.choice(places), others)
     try:
