@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from fractions import Fraction
@@ -20,6 +20,7 @@ from fcn_caffe.net.graph import Node
 from fcn_caffe.net.layout import lay_out, svg_path
 from fcn_caffe.net.multiply_adds import layer_multiply_adds
 from fcn_caffe.net.net import Net
+from fcn_caffe.net.parameters import LearnableParam
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.phases import TEST, TRAIN
 from fcn_caffe.viewer.filters import blob_facts, filter_picture
@@ -34,7 +35,9 @@ DEPLOY = "deploy"
 _CROPS = ("AutoCrop", "Crop")
 _LAYER = re.compile(r"layer '(.*?)' \(")  # as errors and findings name one
 FOLDED_COLUMN = 4  # folded stages under one another
+_MOST_LAYERS = 1000  # of a net whose receptive fields are followed: the way down is walked from each layer
 Json = dict[str, Any]
+Learnable = Mapping[tuple[int, int], LearnableParam]  # by a layer's number and the blob's in it
 
 
 def view_facts(path: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None) -> Json:
@@ -144,9 +147,10 @@ def form_facts(net: Net) -> Json:
     boxes = make_boxes(layers)
     stages = make_stages(boxes, layers, net.blob_shapes)
     titles = stage_titles(boxes, layers, stages)
+    learnable = {(item.node, item.index): item for item in net.learnable_params}
     return {
         "name": net.name,
-        "layers": [_layer_facts(net, node) for node in nodes],
+        "layers": [_layer_facts(net, node, learnable) for node in nodes],
         "shapes": {blob: list(shape) for blob, shape in net.blob_shapes.items()},
         "boxes": [
             {"layers": box.layers, "kind": kind(layers[box.layers[0]]), "does": box_label(box, layers), "stage": stage}
@@ -160,7 +164,7 @@ def form_facts(net: Net) -> Json:
 # -- layers ------------------------------------------------------------------------------------------------------------
 
 
-def _layer_facts(net: Net, node: Node) -> Json:
+def _layer_facts(net: Net, node: Node, learnable: Learnable) -> Json:
     layer = net.layer(node)
     facts: Json = {
         "name": node.name,
@@ -169,11 +173,13 @@ def _layer_facts(net: Net, node: Node) -> Json:
         "tops": node.tops,
         "options": layer_options(node.param),
         "rule": shape_rule(layer),
-        "blobs": _blobs(net, node, layer),
+        "blobs": _blobs(node, layer, learnable),
         "parameters": sum(blob.numel() for blob in layer.blobs),
         "adds": layer_multiply_adds(net, node),
     }
-    if node.tops:
+    if node.tops and len(net.graph.nodes) > _MOST_LAYERS:
+        facts["blind"] = f"receptive fields are followed in nets of up to {_MOST_LAYERS:,} layers"
+    elif node.tops:
         try:
             field = receptive_field(net.graph, node.tops[0])
             facts["sees"] = [field.size, _fraction(field.stride), _fraction(field.centre)]
@@ -184,14 +190,13 @@ def _layer_facts(net: Net, node: Node) -> Json:
     return facts
 
 
-def _blobs(net: Net, node: Node, layer: Layer) -> list[Json]:
-    learnable = {item.index: item for item in net.learnable_params if item.node == node.index}
+def _blobs(node: Node, layer: Layer, learnable: Learnable) -> list[Json]:
     specs = list(node.param.param)
     made = []
     for index, (name, blob) in enumerate(zip(layer.blob_names, layer.blobs, strict=True)):
         facts: Json = {"name": name, "shape": list(blob.shape)}
-        if index in learnable:
-            facts |= {"lr_mult": learnable[index].lr_mult, "decay_mult": learnable[index].decay_mult}
+        if param := learnable.get((node.index, index)):
+            facts |= {"lr_mult": param.lr_mult, "decay_mult": param.decay_mult}
         else:
             facts["shared"] = specs[index].name if index < len(specs) else ""
         made.append(facts)

@@ -18,6 +18,7 @@ from fcn_caffe.commands import view as command
 from fcn_caffe.net.coord_map import derive_crop
 from fcn_caffe.net.multiply_adds import multiply_adds
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.viewer import facts as facts_module
 from fcn_caffe.viewer import write_view
 from fcn_caffe.viewer.facts import form_facts, view_facts
 from fcn_caffe.viewer.filters import BINS, blob_facts, filter_picture
@@ -140,6 +141,13 @@ def test_facts_of_a_net():
     assert crop["from"][0][:3] == ["upscore8", "Deconvolution", "8 x + 7.5"] and crop["to"] == []
     boxes = [index for box in facts["boxes"] for index in box["layers"]]
     assert sorted(boxes) == list(range(len(facts["layers"])))
+
+
+def test_a_very_deep_net_has_no_receptive_fields(monkeypatch):
+    monkeypatch.setattr(facts_module, "_MOST_LAYERS", 2)
+    for count, key in ((1, "sees"), (2, "blind")):
+        layers = [input_layer("x", 1, 1, 4, 4), *(layer(f"r{index}", "ReLU", "x") for index in range(count))]
+        assert key in form_facts(Net(net_param(*layers), TEST))["layers"][1]
 
 
 def test_pictures_hold_each_box_once_open_or_in_its_folded_stage():
