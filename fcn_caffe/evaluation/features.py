@@ -16,7 +16,7 @@ import torch
 
 from fcn_caffe.data.readers.databases import BACKENDS, write_records
 from fcn_caffe.errors import DataError, GraphError
-from fcn_caffe.host.atomic import atomic_write, check_place, name_errors
+from fcn_caffe.host.atomic import atomic_write, check_place, clear_leftovers, name_errors
 from fcn_caffe.host.text import show
 from fcn_caffe.net.net import Net
 from fcn_caffe.proto import caffe_pb2
@@ -92,6 +92,7 @@ def _check(net: Net, blobs: Sequence[str], places: Sequence[Path], formats: Sequ
         if blob not in net.blob_shapes:
             raise GraphError(f"net '{net.name}' has no blob '{blob}'. It has: {', '.join(net.blob_shapes)}.")
     for place, format in zip(places, formats, strict=True):
+        clear_leftovers(Path(os.path.realpath(place)).parent)  # also where an output that a killed run left is refused
         _check_place(place, format)
 
 

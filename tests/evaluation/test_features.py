@@ -194,3 +194,13 @@ def test_a_full_disk_is_told_with_the_output(task, capsys, monkeypatch):
     assert run("conv", "conv.npz", "1") == 1
     assert capsys.readouterr().err == "error: conv.npz: No space left on device. Make room on the disk.\n"
     assert not list(task.glob("conv.npz"))
+
+
+def test_what_a_killed_run_left_goes_though_its_first_output_is_refused(task, capsys):
+    needs_package("lmdb")
+    (task / "out" / ".b.0123abcd.partial").mkdir(parents=True)
+    (task / "out" / ".b.0123abcd.partial" / "data.mdb").write_bytes(b"half")
+    (task / "out" / "a").mkdir()
+    assert run("conv,score", "out/a,out/b", 1, "lmdb") == 1
+    assert "a: exists already. Remove it" in capsys.readouterr().err
+    assert [path.name for path in (task / "out").iterdir()] == ["a"]
