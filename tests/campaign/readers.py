@@ -42,6 +42,7 @@ from fcn_caffe.data.own.formats.label_files import by_value
 from fcn_caffe.data.own.formats.source import VOID, Reading
 from fcn_caffe.data.own.label_check import Pair, look
 from fcn_caffe.data.prepare.archives import unpack
+from fcn_caffe.data.readers.databases import read_records, write_records
 from fcn_caffe.data.readers.datum import array_of_datum, datum_of_encoded, datum_of_image, parse_datum
 from fcn_caffe.data.readers.frames import count_pages, film_rate, read_film, read_pages
 from fcn_caffe.data.readers.image_files import image_size, read_image, read_index_image, read_split
@@ -461,6 +462,15 @@ def _read_datum(path: Path) -> object:
     return _all(*(lambda _, colour=colour: array_of_datum(datum, str(path), colour) for colour in colours))(path)
 
 
+def _lmdb(folder: Path) -> Path:
+    write_records(folder / "db", "lmdb", ((b"%05d" % number, bytes(number)) for number in range(0, 6000, 60)))
+    return folder / "db" / "data.mdb"
+
+
+def _read_lmdb(path: Path) -> object:
+    return [len(value) for _, value in read_records(path.parent, "lmdb")]
+
+
 def _hdf5_data(folder: Path) -> Path:
     path = folder / "rows.h5"
     with h5py.File(path, "w") as file:
@@ -688,6 +698,7 @@ def readers() -> list[Reader]:
         *_picture_readers(),
         Reader("datum", _file("datum", next(iter(_datum(Path())))), _read_datum, wire, _datum, 20, PIXELS),
         Reader("mean file", _file("mean.binaryproto", mean), read_mean_image, wire, share=20),
+        Reader("data: lmdb", _lmdb, _read_lmdb, structures.IMAGE, needs="lmdb"),
         Reader("data: hdf5", _hdf5_data, lambda path: read_data_sets(path, ["data", "label"]), hdf5),
         Reader("label: mat SBD", _mat(GTcls={"Segmentation": _SMALL[:, :, 0]}), _mat_keys, mats, memory=96),
         Reader("label: mat", _mat(S=_SMALL[:, :, 0]), lambda path: read_mat(path, "S"), mats, memory=96),

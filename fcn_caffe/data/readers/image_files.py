@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import IO, Any
 
@@ -133,13 +134,16 @@ def refuse_unfolding(image: Image.Image, size: int, *, in_colours: bool = True) 
     """
     deep = 4 if image.mode in ("I", "F") else 2 if image.mode.startswith("I;") else 1
     bands, pixels = len(image.getbands()), image.width * image.height
+    tile = 0
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        pixels = max(pixels, image.tag_v2.get(_TILE_WIDTH, 0) * image.tag_v2.get(_TILE_HEIGHT, 0))
+        sides: list[Any] = [image.tag_v2.get(tag) for tag in (_TILE_WIDTH, _TILE_HEIGHT)]
+        tile = prod(sides) if all(isinstance(side, int) for side in sides) else 0  # in a damaged file it may be a list
         if len(image.tile) > bands * (image.height + pixels // 64):  # a tile has 256 pixels or more, a strip a row
             raise ValueError(f"has {len(image.tile):,} strips or tiles for {image.width}x{image.height} pixels")
     stored = deep if bands == 1 else 4
-    taken = pixels * (stored + _COLOUR_BYTES if in_colours else stored * _COPIES)
-    times = MOST_TIMES if image.format in _FAR_PACKED else _OTHER_TIMES
+    taken = max(pixels, tile) * (stored + _COLOUR_BYTES if in_colours else stored * _COPIES)
+    times = MOST_TIMES if image.format in _FAR_PACKED and tile <= pixels else _OTHER_TIMES
+    pixels = max(pixels, tile)
     if taken > _FREE_BYTES and pixels * bands * deep > times * size:
         raise ValueError(f"declares {image.width}x{image.height} pixels in a file of {size:,} bytes")
 

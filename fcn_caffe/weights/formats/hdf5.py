@@ -31,9 +31,7 @@ from fcn_caffe.weights.formats.arrays import (
 )
 
 _LONGEST_PATH = 2**16
-_NAME_BYTES = (
-    60  # counted for each name: what has two names is read twice, and so on within, which may double without end
-)
+_NAME_BYTES = 256  # counted for a name: what has two is read twice, and so on within, which doubles without end
 _DEEPEST = 32  # groups within groups: layer names have a few `/`
 _OTHER = "as the solver states that Caffe writes do. Copy it again, or resume from another."
 
