@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 from reliability.kill_cases import DEPLOY, Case  # noqa: E402
@@ -31,6 +32,10 @@ from fcn_caffe.weights.transfer import net_weights, save_weights  # noqa: E402
 TIMES = 10  # as high and as wide as those of small_stages
 STREAMS = ("log.txt", "run.jsonl", ".lock")  # with times of day
 NET, SEED = "nets/coarse.prototxt", "'seed': 3"
+NORM = """
+layer { name: "norm" type: "BatchNorm" bottom: "score" top: "norm" }
+layer { name: "scale" type: "Scale" bottom: "norm" top: "scale" scale_param { bias_term: true } }
+"""
 
 WORDS = {
     "solve": ("solvers/coarse.prototxt",),
@@ -41,6 +46,10 @@ WORDS = {
     ),
     "score": (NET, "--weights", "deploy.caffemodel", "--json", "scores.json", "--save-predictions", "out"),
     "export": ("deploy.prototxt", "net.onnx", "--weights", "deploy.caffemodel"),
+    "merge_bn": (
+        *("norm.prototxt", "merged.prototxt", "merged.caffemodel"),
+        *("--weights", "norm.caffemodel", "--input-size", "120x140"),
+    ),
     "new_task": (
         *("--images", "images", "--labels", "labels"),
         *("--trunk", "narrow", "--name", "own", "--out", "task"),
@@ -92,6 +101,10 @@ def write_inputs(folder: Path) -> None:
     (folder / "deploy.prototxt").write_text(DEPLOY)
     torch.manual_seed(0)
     weights = net_weights(Net(folder / "deploy.prototxt", TEST))
+    (folder / "norm.prototxt").write_text(DEPLOY + NORM)
+    statistics = [np.linspace(-1, 1, 2), np.linspace(0.5, 2, 2), np.ones(1)]
+    norm = {"norm": [blob.astype(np.float32) for blob in statistics], "scale": [np.full(2, 0.7, np.float32)] * 2}
+    save_weights(folder / "norm.caffemodel", {**weights, **norm})
     save_weights(folder / "deploy.caffemodel", weights)  # also of nets/coarse.prototxt, whose layers are alike
 
 
