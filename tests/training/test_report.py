@@ -249,6 +249,11 @@ def test_each_class_has_both_numbers(task, capsys):
         ("run.jsonl", "nonsense\n", "run.jsonl:1: no event of a run"),
         ("run.jsonl", '{"event": "start", "iteration": 0}\n', "run.jsonl: not as `solve` writes it (KeyError('time'))"),
         (
+            "run.jsonl",
+            '{"event": "test", "time": "2026-01-01T00:00:00+00:00", "iteration": 0, "heads": {}}\n',
+            "run.jsonl: not as `solve` writes it (ValueError('a test without heads'))",
+        ),
+        (
             "images.json",
             IMAGES_OF.replace("0.5", "1" + "0" * 400),
             "images.json: not as `solve` writes it (OverflowErr",

@@ -199,6 +199,8 @@ def _take_events(stage: StageRun, events: Sequence[dict[str, Any]]) -> None:
             began = now
         elif event["event"] == "test":
             heads = {str(name): _head(scores) for name, scores in event["heads"].items()}
+            if not heads:
+                raise ValueError("a test without heads")
             tests[event["iteration"]] = Test(event["iteration"], heads)
         elif event["event"] == "end":
             stage.end = {**event, "done": bool(event["done"])}
