@@ -109,7 +109,9 @@ def changes_of_the_process(package: Path) -> list[str]:
 
 
 def test_no_code_changes_the_working_directory_or_the_environment():
-    assert changes_of_the_process(PACKAGE) == []
+    # ONNX Runtime notes down its use from its import on, unless the environment says not to.
+    telemetry = [line.partition(":")[0] for line in changes_of_the_process(PACKAGE)]
+    assert telemetry == ["export/engines.py"]
 
 
 @pytest.mark.parametrize(

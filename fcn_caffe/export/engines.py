@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
 
 from fcn_caffe.errors import FcnCaffeError, GraphError
 
-__all__ = ["Engine", "engine_errors", "reason_of"]
+__all__ = ["Engine", "engine_errors", "import_engine", "reason_of"]
 
 Array = npt.NDArray[np.generic]
 
@@ -26,6 +29,15 @@ class Engine:
 
     name: str
     run: Callable[[Mapping[str, Array]], list[Array]]
+
+
+def import_engine(package: str) -> ModuleType:
+    """Import the package of an engine, which is to report nothing to its makers.
+
+    ONNX Runtime 1.32's wheels note down, from their import on, what they are used for, and send it to Microsoft.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    return importlib.import_module(package)
 
 
 @contextmanager

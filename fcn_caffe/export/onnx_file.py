@@ -11,7 +11,7 @@ import numpy as np
 
 import fcn_caffe
 from fcn_caffe.errors import GraphError
-from fcn_caffe.export.engines import Array, Engine, reason_of
+from fcn_caffe.export.engines import Array, Engine, import_engine, reason_of
 from fcn_caffe.export.program import Program
 from fcn_caffe.export.quiet import quiet
 
@@ -166,8 +166,7 @@ def _name_sizes(value: Any, program: Program) -> None:  # noqa: ANN401 (onnx_ir'
 
 def open_onnx(path: Path) -> Engine:
     """Load an ONNX file into ONNX Runtime."""
-    import onnxruntime  # type: ignore[import-untyped]
-
+    onnxruntime = import_engine("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors alone
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

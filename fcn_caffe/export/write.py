@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
 import os
@@ -103,7 +102,7 @@ def export(
         LayerError: the net has layers that the format cannot hold.
         GraphError: the net cannot be traced, or the file's numbers are off. Nothing is left of it then.
     """
-    from fcn_caffe.export.engines import engine_errors
+    from fcn_caffe.export.engines import engine_errors, import_engine
     from fcn_caffe.export.places import mask_blobs
     from fcn_caffe.export.portable import refuse_unexportable
     from fcn_caffe.export.program import trace
@@ -119,7 +118,7 @@ def export(
     plain = subject.net.as_module(subject.outputs).net  # without inputs that no layer reads
     facts = subject.facts() | ({"input": "RGB photographs, uint8"} if options.preprocess else {})
     for package in FORMATS[target.suffix.lower()][1]:
-        importlib.import_module(package)  # now: a signal during an import ends at once, and would leave the folder
+        import_engine(package)  # now: a signal during an import ends at once, and would leave the folder
     with engine_errors(subject.net.name), atomic_files(target) as place:
         engine = _write(program, place, facts, options, format)
         witness = None

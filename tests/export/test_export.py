@@ -6,7 +6,10 @@ import copy
 import errno
 import importlib.util
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
@@ -16,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import input_layer, layer, net_param
-from needs import needs_linux
+from needs import needs_linux, needs_package
 from places import ROOT
 
 from fcn_caffe import Net, commands
@@ -165,6 +168,15 @@ def test_float16_weights(tmp_path: Path, ending: str) -> None:
     close(found, wanted, 2e-3)
     assert found.dtype == np.float32 and np.abs(found - wanted.numpy()).max() > 1e-5
     assert all(blob.dtype == torch.float32 for blobs in net.params.values() for blob in blobs)
+
+
+def test_onnx_runtime_notes_down_nothing(tmp_path: Path) -> None:
+    needs_package("onnxruntime")
+    code = "from fcn_caffe.export.engines import import_engine; print(import_engine('onnxruntime').__version__)"
+    homes = dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME"), str(tmp_path))
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run([sys.executable, "-c", code], env={**environment, **homes}, cwd=ROOT, check=True)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("ending", [".onnx", ".pt2"])

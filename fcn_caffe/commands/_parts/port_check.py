@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from fcn_caffe.errors import WeightsError
+from fcn_caffe.export.engines import import_engine
 from fcn_caffe.host.text import did_you_mean, show
 from fcn_caffe.net.rewrite.proof import compare
 from fcn_caffe.weights.formats import NPZ, ONNX, PT2, Format, format_of
@@ -89,7 +90,7 @@ def _read_expected(net: Net, path: str) -> tuple[Arrays, Arrays]:
 def _run_onnx(net: Net, path: str) -> tuple[Arrays, Arrays, str]:
     """Run a model on random numbers; return inputs and outputs by the net's names, and what ran it."""
     try:
-        import onnxruntime  # type: ignore[import-untyped]
+        onnxruntime = import_engine("onnxruntime")
     except ImportError:
         raise WeightsError(f'{path}: --check needs ONNX Runtime. Run `pip install "fcn-caffe[onnx]"`.') from None
     options = onnxruntime.SessionOptions()
