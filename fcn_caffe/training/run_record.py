@@ -20,7 +20,7 @@ from fcn_caffe.evaluation.score import class_names
 from fcn_caffe.host.atomic import atomic_write
 from fcn_caffe.net.net import Net
 from fcn_caffe.net.rewrite.tuned import processor_name
-from fcn_caffe.training.stage import Scoring, Training
+from fcn_caffe.training.stage import MOST_ITERATIONS, Scoring, Training
 
 __all__ = ["IMAGES", "RECORD", "RunRecord", "read_images", "read_record"]
 
@@ -140,10 +140,14 @@ def read_record(path: Path) -> list[dict[str, Any]]:
     events = []
     for number, line in enumerate(lines, 1):
         event = _parse(line)
-        if not isinstance(event, dict) or not isinstance(event.get("iteration"), int) or "event" not in event:
+        if not isinstance(event, dict) or not _is_iteration(event.get("iteration")) or "event" not in event:
             raise DataError(f"{path}:{number}: no event of a run. The file is damaged: move it away.")
         events.append(event)
     return events
+
+
+def _is_iteration(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value <= MOST_ITERATIONS
 
 
 def read_images(path: Path) -> dict[str, Any]:

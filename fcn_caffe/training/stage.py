@@ -37,6 +37,7 @@ from fcn_caffe.weights.record import recorded, remove_weights
 from fcn_caffe.weights.surgery import interp, transplant, upsampling_layers, widen
 from fcn_caffe.weights.transfer import CopyReport, Weights, copy_weights, load_weights, net_weights, save_weights
 
+MOST_ITERATIONS = 2**31 - 1  # an int32 of caffe.proto
 COLUMNS = ("iteration", "head", *METRICS, "loss")
 
 OnStep = Callable[[Solver], None]
@@ -75,6 +76,13 @@ class Scoring:
     ends: Mapping[str, Sequence[Mapping[str, Any]]]
 
 
+def _iteration(text: str) -> int:
+    iteration = int(text)
+    if not 0 <= iteration <= MOST_ITERATIONS:
+        raise ValueError(f"an iteration of {iteration.bit_length()} bits")
+    return iteration
+
+
 @dataclass
 class ScoreTable:
     """The rows of scores.csv. The file is rewritten whole each time, so that no line is ever cut short."""
@@ -94,7 +102,11 @@ class ScoreTable:
         try:
             with open(path, newline="", encoding="utf-8") as file:
                 rows = [
-                    Row(int(line["iteration"]), line["head"], *(float(line[name]) for name in (*METRICS, "loss")))
+                    Row(
+                        _iteration(line["iteration"]),
+                        line["head"],
+                        *(float(line[name]) for name in (*METRICS, "loss")),
+                    )
                     for line in csv.DictReader(file)
                 ]
         except (KeyError, TypeError, ValueError, csv.Error) as error:

@@ -239,11 +239,12 @@ def test_smooth_l1_asks_whose_it_is() -> None:
 @pytest.mark.parametrize(
     ("count", "options", "words"),
     [
+        (2, "smooth_l1_loss_param { sigma: 0 }", "sigma is 0: give a number above 0"),
         (3, "smooth_l1_loss_param { sigma: 2 }", "Faster R-CNN's takes 2 or 4"),
         (4, "loss_param { normalization: FULL }", "R-FCN's takes 2 or 3"),
     ],
 )
-def test_smooth_l1_refuses_other_numbers_of_bottoms(count: int, options: str, words: str) -> None:
+def test_smooth_l1_refuses_other_numbers_of_bottoms_and_sigmas(count: int, options: str, words: str) -> None:
     with pytest.raises(LayerError, match=words):
         loss_net(MAPS, count, options)
 

@@ -13,6 +13,7 @@ from small_stages import write_stages
 
 from fcn_caffe.commands import report, solve, train
 from fcn_caffe.training.report import read_run, write_run
+from fcn_caffe.training.stage import COLUMNS
 
 COARSE, FINE = "solvers/coarse.prototxt", "solvers/fine.prototxt"
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&amp;"
@@ -220,6 +221,7 @@ def test_a_page_has_its_ending(task, capsys):
     assert "page.pdf: the page is HTML" in capsys.readouterr().err
 
 
+TABLE = f"{','.join(COLUMNS)}\n{{}},score,{','.join(['0.5'] * (len(COLUMNS) - 2))}\n"
 IMAGES_OF = json.dumps(
     {
         "iteration": 1,
@@ -247,6 +249,9 @@ def test_each_class_has_both_numbers(task, capsys):
     ("name", "text", "message"),
     [
         ("run.jsonl", "nonsense\n", "run.jsonl:1: no event of a run"),
+        ("run.jsonl", '{"event": "test", "iteration": 2147483648}\n', "run.jsonl:1: no event of a run"),
+        ("scores.csv", TABLE.format("9" * 400), "scores.csv: not a table of scores (an iteration of 1329 bits)"),
+        ("scores.csv", TABLE.format(-1), "scores.csv: not a table of scores (an iteration of 1 bits)"),
         ("run.jsonl", '{"event": "start", "iteration": 0}\n', "run.jsonl: not as `solve` writes it (KeyError('time'))"),
         (
             "run.jsonl",

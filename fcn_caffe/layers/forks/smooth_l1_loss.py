@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod
+from math import inf, prod
 
 import torch
 from torch import Tensor
@@ -52,6 +52,8 @@ class SmoothL1Loss(Layer):
         if self.top_count == 2 and not param.loss_weight:
             param.loss_weight.extend((1, 0))
         self.sharpness: float = param.smooth_l1_loss_param.sigma**2 if self.form == FASTER else 1.0
+        if not 0 < self.sharpness < inf:
+            raise self.error(f"sigma is {param.smooth_l1_loss_param.sigma:g}: give a number above 0.")
 
     def _choose(self, bottoms: tuple[Tensor, ...]) -> str:
         """Say whose layer this is. Raises: LayerError where it cannot be known."""
