@@ -18,7 +18,6 @@ from typing import Any
 import h5py  # type: ignore[import-untyped]
 
 from fcn_caffe.host.paths import refuse_endless
-from fcn_caffe.host.unfolding import FREE_BYTES
 
 _GLOBAL, _LOCAL = re.compile(rb"GCOL\x01\0\0\0"), re.compile(rb"HEAP\0\0\0\0")  # name, version, three zeros
 _HEAD = 16  # bytes of a global heap before its first object, and of an object before its data
@@ -110,7 +109,8 @@ def chunk_bytes(data_set: h5py.Dataset) -> int:
 # Filters that make chunks smaller, by their numbers, and the one that adds a checksum.
 _DEFLATE, _SZIP, _NBIT, _SCALEOFFSET, _LZF = 1, 4, 5, 6, 32000
 _PACKING, _CHECKSUM = (_DEFLATE, _SZIP, _NBIT, _SCALEOFFSET, _LZF), 3
-_LZF_TIMES = 88  # what LZF packs to one at most
+_TIMES = {_DEFLATE: 1032, _LZF: 88}  # what they pack to one at most
+_SMALL_BYTES = 1 << 24  # what a chunk may unfold to, whatever it is for
 
 
 def check_chunks(data_set: h5py.Dataset) -> None:
@@ -133,7 +133,7 @@ def check_chunks(data_set: h5py.Dataset) -> None:
             raise OSError("its filter is for chunks of another size")
         return
     for offset, mask, size in _stored_chunks(data_set):
-        if mask >> packing[0] & 1 or (code == _LZF and _LZF_TIMES * size <= FREE_BYTES):
+        if mask >> packing[0] & 1 or _TIMES.get(code, _SMALL_BYTES) * size <= _SMALL_BYTES:
             continue
         if _unfolded(data_set.id.read_direct_chunk(offset)[1], code, most) > most:
             raise OSError(f"a chunk of {size:,} bytes unfolds to more than {most - 4:,}")
