@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
+import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ import h5py  # type: ignore[import-untyped]
 from fcn_caffe.host.paths import refuse_endless
 
 _GLOBAL, _LOCAL = re.compile(rb"GCOL\x01\0\0\0"), re.compile(rb"HEAP\0\0\0\0")  # name, version, three zeros
+_VIRTUAL = re.compile(rb"\x04\x03")  # version and class of a layout; its heap's address and its object's number follow
+_WORD = 2**32 - 1
 _HEAD = 16  # bytes of a global heap before its first object, and of an object before its data
 _END = 1  # of a local heap's list of free blocks
 
@@ -55,6 +58,7 @@ def check_heaps(data: Bytes, addresses: int = 8, lengths: int = 8, base: int = 0
         OSError: It has one.
     """
     _check_global_heaps(data, lengths)
+    _check_virtual_data_sets(data, addresses, lengths, base)
     _check_local_heaps(data, addresses, lengths, base)
 
 
@@ -71,6 +75,50 @@ def _check_global_heaps(data: Bytes, lengths: int) -> None:
             if not _HEAD <= step <= end - at or left < 0:
                 raise OSError(f"the global heap at byte {start:,} has an object of {size:,} bytes")
             at += step
+
+
+def _check_virtual_data_sets(data: Bytes, addresses: int, lengths: int, base: int) -> None:
+    """What a virtual data set is made of lies in a global heap, with a checksum that HDF5 looks at too late."""
+    heaps = set(_starts(_GLOBAL, data))
+    for found in _VIRTUAL.finditer(data) if heaps else ():
+        at = found.end()
+        heap = base + _number(data, at, addresses)
+        if heap not in heaps:
+            continue
+        block = _object(data, heap, _number(data, at + addresses, 4), lengths)
+        if block is not None and _lookup3(block[:-4]) != _number(block, len(block) - 4, 4):
+            raise OSError("a virtual data set is damaged")
+
+
+def _object(data: Bytes, heap: int, wanted: int, lengths: int) -> bytes | None:
+    """Return an object of a global heap that has been looked through, None if it is not there."""
+    at, end = heap + _HEAD, heap + _number(data, heap + 8, lengths)
+    while at + _HEAD <= end:
+        index, size = _number(data, at, 2), _number(data, at + 8, lengths)
+        if index == wanted:
+            return bytes(data[at + _HEAD : at + _HEAD + size])
+        at += _HEAD + size + -size % 8 if index else size
+    return None
+
+
+def _lookup3(data: bytes) -> int:
+    """Return the checksum lookup3 of some bytes, which HDF5 has for what describes data (Bob Jenkins, hashlittle)."""
+    a = b = c = 0xDEADBEEF + len(data) & _WORD
+    padded = data + bytes(-len(data) % 12)
+    for at in range(0, len(padded), 12):
+        a, b, c = (x + y & _WORD for x, y in zip((a, b, c), struct.unpack_from("<III", padded, at), strict=True))
+        if at + 12 < len(padded):
+            for bits in (4, 6, 8, 16, 19, 4):
+                a, b, c = b, c + b & _WORD, (a - c & _WORD) ^ _turned(c, bits)
+        else:
+            for bits in (14, 11, 25, 16, 4, 14, 24):
+                a, b, c = b, (c ^ b) - _turned(b, bits) & _WORD, a
+            c = b  # the last one that was made
+    return c
+
+
+def _turned(number: int, bits: int) -> int:
+    return (number << bits | number >> 32 - bits) & _WORD
 
 
 def _check_local_heaps(data: Bytes, addresses: int, lengths: int, base: int) -> None:

@@ -83,3 +83,21 @@ def test_readers_refuse_a_damaged_heap(tmp_path: Path) -> None:
         read_solver_state(path)
     with pytest.raises(DataError, match=r"a\.solverstate\.h5: cannot be read as HDF5 \(the global heap"):
         read_data_sets(path, ["words"])
+
+
+def test_virtual_data_sets_have_their_checksum(tmp_path: Path) -> None:
+    for name in ("a.h5", "b.h5"):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["data"] = np.arange(6, dtype="f4")
+    path = tmp_path / "whole.h5"
+    with h5py.File(path, "w") as file:
+        for parts in (1, 2):
+            layout = h5py.VirtualLayout((6 * parts,), "f4")
+            for part, name in zip(range(parts), ("a.h5", "b.h5"), strict=False):
+                layout[6 * part : 6 * part + 6] = h5py.VirtualSource(name, "data", shape=(6,))
+            file.create_virtual_dataset(f"of {parts}", layout)
+    assert read_data_sets(path, ["of 2"])[0].tolist() == [*range(6)] * 2
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"b.h5", b"c.h5"))
+    with pytest.raises(DataError, match=r"whole\.h5: cannot be read as HDF5 \(a virtual data set is damaged\)"):
+        read_data_sets(path, ["of 1"])
