@@ -29,7 +29,8 @@ RAW_TYPES = {0: "<f8", 1: "<f4", 2: "<f2"}
 # What a layer message calls its name, its type and its blobs.
 _MODERN, _V1, _V0 = (1, 2, 7), (4, 5, 6), (1, 2, 50)
 MOST_AXES = 32  # Caffe's kMaxBlobAxes
-_MOST_FIELDS = 1 << 16  # looked at: nets of thousands of layers have fewer; an empty layer has 2 bytes, and takes 3 kB
+_MOST_FIELDS = 1 << 18  # looked at: a ResNet of 1001 layers has 60,000
+_LAYER_FIELDS = 4  # for which a layer counts: one of 2 bytes takes 3 kB as a message
 _STATE_ITER, _STATE_NET = 1, 2
 _NET_NAME, _NET_V1_LAYERS, _NET_LAYER, _V1_V0_LAYER = 1, 2, 100, 1
 
@@ -131,6 +132,7 @@ def has_too_many_fields(path: str | os.PathLike[str]) -> bool:
     with suppress(WeightsError):
         for number, wire, start, end in reader.fields(0, len(reader.bytes)):
             if number in (_NET_LAYER, _NET_V1_LAYERS) and wire == _LENGTH:
+                reader.count += _LAYER_FIELDS
                 for inner, kind, first, last in reader.fields(start, end):
                     if inner in (_MODERN[2], _V1[2]) and kind == _LENGTH:
                         sum(1 for _ in reader.fields(first, last))
@@ -217,6 +219,7 @@ class _Reader:
 
     def layer(self, start: int, end: int, numbers: tuple[int, int, int]) -> LayerBlobs:
         """Read a layer message whose name, type and blobs have these field numbers."""
+        self.count += _LAYER_FIELDS
         name, kind, blobs = numbers
         layer, fields = LayerBlobs(), list(self.fields(start, end))
         for number, wire, first, last in fields:

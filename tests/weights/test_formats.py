@@ -683,7 +683,7 @@ def hostile_path(path: Path) -> None:
 
 HOSTILE = [
     (hostile_axes, "caffemodel", "layer 'a' blob 0 has more than 32 axes."),
-    (hostile_fields, "caffemodel", "the file has more than 65,536 fields, as no net has."),
+    (hostile_fields, "caffemodel", "the file has more than 262,144 fields, as no net has."),
     (hostile_diamonds, "h5", "More than three times the file is not read"),
     (hostile_deflate, "h5", "(OSError: a chunk of 65,238 bytes unfolds to more than 16)"),
     (hostile_deflate_twice, "h5", "(OSError: its chunks are packed more than once)"),
