@@ -37,6 +37,15 @@ def needs_program(name: str) -> None:
         pytest.skip(f"needs the program {name}")
 
 
+def needs_szip() -> None:
+    """Skip where HDF5 was built without szip's encoder."""
+    import h5py  # type: ignore[import-untyped]
+
+    is_there = h5py.h5z.filter_avail(h5py.h5z.FILTER_SZIP)
+    if not is_there or not h5py.h5z.get_filter_info(h5py.h5z.FILTER_SZIP) & h5py.h5z.FILTER_CONFIG_ENCODE_ENABLED:
+        pytest.skip("needs HDF5 with an encoder of szip")
+
+
 def needs_linux() -> None:
     """Skip the test on other systems: it uses limits that Linux has."""
     if sys.platform != "linux":
@@ -67,4 +76,5 @@ NEEDS: dict[str, Callable[..., object]] = {
     "needs_linux": needs_linux,
     "needs_own_mounts": needs_own_mounts,
     "needs_cuda": needs_cuda,
+    "needs_szip": needs_szip,
 }

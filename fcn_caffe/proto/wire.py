@@ -221,15 +221,16 @@ class _Reader:
         """Read a layer message whose name, type and blobs have these field numbers."""
         self.count += _LAYER_FIELDS
         name, kind, blobs = numbers
-        layer, fields = LayerBlobs(), list(self.fields(start, end))
-        for number, wire, first, last in fields:
+        layer = LayerBlobs()
+        for number, wire, first, last in self.fields(start, end):
             if numbers == _V1 and number == _V1_V0_LAYER and wire == _LENGTH:
                 return self.layer(first, last, _V0)
             if number == name and wire == _LENGTH:
                 layer.name = self.text(first, last)
             elif number == kind:
                 layer.type = self.text(first, last) if wire == _LENGTH else self.varint(first)[0]
-        for number, wire, first, last in fields:  # once more, for the name may come after the blobs, and errors want it
+        # The name may come after the blobs, and errors want it: a second walk, which costs a few tags.
+        for number, wire, first, last in self.fields(start, end):
             if number == blobs and wire == _LENGTH:
                 layer.blobs.append(self.blob(first, last, f"layer '{layer.name}' blob {len(layer.blobs)}"))
         return layer

@@ -84,7 +84,7 @@ def test_another_list_does_not_take_a_snapshots_order(tmp_path: Path) -> None:
         ('source: "{list}" batch_size: 0', "", "batch_size must be given and positive"),
         ("", "", "no list of images is named"),
         ('source: "none.txt"', "", r"none\.txt: no such list of images"),
-        ('source: "/dev/zero"', "", "/dev/zero: is no list of images but a device, which may never end"),
+        ('source: "/dev/zero"', "", "/dev/zero: is no list of images but a device or a pipe, which may never end"),
         (f'source: "{300 * "x"}"', "", "xxx: no such list of images"),
         ('source: "{empty}"', "", "the list of images is empty"),
         ('source: "{bad}"', "", r'bad\.txt:1: expected "PATH LABEL"'),

@@ -63,7 +63,10 @@ def main() -> int:
     for tool in TOOLS:
         (folder / tool).mkdir()
         CASES[tool].prepare(folder / tool)
-    for state, why in (("full", "No space left"), ("read-only", "Read-only file system|cannot be written")):
+    for state, why in (
+        ("full", "No space left"),
+        ("read-only", "[Rr]ead-only|cannot be written"),
+    ):
         if state == "full":
             fill(folder / "filler", 8192)
         else:
