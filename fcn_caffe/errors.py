@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Control characters, which a file's words may give to a terminal as orders; marks that turn a line's direction.
 _UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _LONGEST = 3000  # characters; a corrupt file may hold a name or a shape of any length
+_NOTE = 50  # that a cut adds
 
 
 class FcnCaffeError(Exception):
@@ -52,10 +53,14 @@ class FcnCaffeError(Exception):
 
 def _shortened(text: str) -> str:
     """Keep the beginning, which says where, and the end, which says how to mend it; escape what no terminal shows."""
-    if len(text) > _LONGEST:
-        text = f"{text[: _LONGEST // 2]} … ({len(text) - _LONGEST} characters) … {text[-_LONGEST // 2 :]}"
-    text = _UNSHOWN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
-    return text.encode("utf-8", "backslashreplace").decode()  # bytes that are no UTF-8
+    text = _UNSHOWN.sub(lambda match: match[0].encode("unicode_escape").decode(), _cut(text))
+    return _cut(text.encode("utf-8", "backslashreplace").decode())  # bytes that are no UTF-8; each may make six of one
+
+
+def _cut(text: str) -> str:
+    if len(text) <= _LONGEST + _NOTE:
+        return text
+    return f"{text[: _LONGEST // 2]} … ({len(text) - _LONGEST} characters) … {text[-_LONGEST // 2 :]}"
 
 
 class PrototxtError(FcnCaffeError):

@@ -48,3 +48,8 @@ def test_a_long_text_keeps_its_beginning_and_its_end() -> None:
     text = str(FcnCaffeError("begin" + "x" * 10_000 + "end"))
     assert text.startswith("beginx") and text.endswith("xend") and "… (7008 characters) …" in text
     assert len(text) < 3100
+
+
+def test_what_escapes_make_longer_is_cut_once_more() -> None:
+    text = str(FcnCaffeError("a.txt: " + "\0" * 5000 + "\udcff" * 5000 + ". Copy it again."))
+    assert text.startswith("a.txt: ") and text.endswith(". Copy it again.") and len(text) < 3100

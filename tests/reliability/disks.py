@@ -65,7 +65,7 @@ def main() -> int:
         CASES[tool].prepare(folder / tool)
     for state, why in (
         ("full", "No space left"),
-        ("read-only", "[Rr]ead-only|cannot be written"),
+        ("read-only", "Read-only file system|is read-only|cannot be written"),
     ):
         if state == "full":
             fill(folder / "filler", 8192)
