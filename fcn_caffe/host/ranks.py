@@ -316,18 +316,18 @@ def join_ranks(rank: int, count: int, meeting: str = "env://", local: int = 0) -
             dist.destroy_process_group()
         else:
             atexit.register(signal.alarm, _SECONDS_TO_EXIT)
-        if isinstance(error, KeyboardInterrupt) and not _is_first_interrupted(store):
+        if isinstance(error, KeyboardInterrupt) and not _is_first_interrupted(store, rank):
             raise SystemExit(exit_status(ended_by())) from None
         raise
     dist.destroy_process_group()
 
 
-def _is_first_interrupted(store: Store) -> bool:
-    """Say whether no other process has asked this before; also where nobody can tell."""
+def _is_first_interrupted(store: Store, rank: int) -> bool:
+    """Say whether no other process has asked this before."""
     try:
         return store.add("interrupted", 1) == 1
-    except RuntimeError:  # the process that keeps the store is gone
-        return True
+    except RuntimeError:  # who keeps the store is gone: rank 0, which has said why then, or what started all processes
+        return rank == 0
 
 
 def _fresh(store: Store) -> Store:
