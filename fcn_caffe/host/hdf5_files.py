@@ -11,7 +11,8 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from math import prod
 from typing import Any
@@ -57,48 +58,53 @@ def check_heaps(data: Bytes, addresses: int = 8, lengths: int = 8, base: int = 0
     Raises:
         OSError: It has one.
     """
-    _check_global_heaps(data, lengths)
-    _check_virtual_data_sets(data, addresses, lengths, base)
+    heaps = dict.fromkeys(_starts(_GLOBAL, data))
+    left = len(data) // _HEAD  # heaps may overlap in a damaged file: more objects than there is room for are not met
+    for heap in heaps:
+        for _, part in _objects(data, heap, lengths):
+            left -= 1
+            if left < 0:
+                raise _endless(heap, part.stop - part.start)
+    _check_virtual_data_sets(data, heaps, addresses, lengths, base)
     _check_local_heaps(data, addresses, lengths, base)
 
 
-def _check_global_heaps(data: Bytes, lengths: int) -> None:
-    """Objects, of variable length, follow one upon the other."""
-    left = len(data) // _HEAD  # heaps may overlap in a damaged file: more objects than there is room for are not met
-    for start in _starts(_GLOBAL, data):
-        end = min(len(data), start + _number(data, start + 8, lengths))
-        at = start + _HEAD
-        while at + _HEAD <= end:
-            size = _number(data, at + 8, lengths)
-            is_free = data[at : at + 2] == b"\0\0"  # the rest of the heap, whose size has the head in it
-            step, left = size if is_free else _HEAD + size + -size % 8, left - 1
-            if not _HEAD <= step <= end - at or left < 0:
-                raise OSError(f"the global heap at byte {start:,} has an object of {size:,} bytes")
-            at += step
+def _objects(data: Bytes, heap: int, lengths: int) -> Iterator[tuple[int, slice]]:
+    """Yield the number of each object of a global heap, and where its bytes lie; they follow one upon the other.
+
+    Raises:
+        OSError: One ends beyond the heap, or where it begins.
+    """
+    at, end = heap + _HEAD, min(len(data), heap + _number(data, heap + 8, lengths))
+    while at + _HEAD <= end:
+        number, size = _number(data, at, 2), _number(data, at + 8, lengths)
+        step = _HEAD + size + -size % 8 if number else size  # 0: the rest of the heap, whose size has the head in it
+        if not _HEAD <= step <= end - at:
+            raise _endless(heap, size)
+        yield number, slice(at + _HEAD, at + _HEAD + size)
+        at += step
 
 
-def _check_virtual_data_sets(data: Bytes, addresses: int, lengths: int, base: int) -> None:
+def _endless(heap: int, size: int) -> OSError:
+    return OSError(f"the global heap at byte {heap:,} has an object of {size:,} bytes")
+
+
+def _check_virtual_data_sets(data: Bytes, heaps: Collection[int], addresses: int, lengths: int, base: int) -> None:
     """What a virtual data set is made of lies in a global heap, with a checksum that HDF5 looks at too late."""
-    heaps = set(_starts(_GLOBAL, data))
+    wanted: defaultdict[int, set[int]] = defaultdict(set)
     for found in _VIRTUAL.finditer(data) if heaps else ():
         at = found.end()
         heap = base + _number(data, at, addresses)
-        if heap not in heaps:
-            continue
-        block = _object(data, heap, _number(data, at + addresses, 4), lengths)
-        if block is not None and _lookup3(block[:-4]) != _number(block, len(block) - 4, 4):
-            raise OSError("a virtual data set is damaged")
-
-
-def _object(data: Bytes, heap: int, wanted: int, lengths: int) -> bytes | None:
-    """Return an object of a global heap that has been looked through, None if it is not there."""
-    at, end = heap + _HEAD, heap + _number(data, heap + 8, lengths)
-    while at + _HEAD <= end:
-        index, size = _number(data, at, 2), _number(data, at + 8, lengths)
-        if index == wanted:
-            return bytes(data[at + _HEAD : at + _HEAD + size])
-        at += _HEAD + size + -size % 8 if index else size
-    return None
+        if heap in heaps:
+            wanted[heap].add(_number(data, at + addresses, 4))
+    for heap, numbers in wanted.items():
+        for number, part in _objects(data, heap, lengths):
+            if number not in numbers:
+                continue
+            numbers.discard(number)
+            block = data[part]
+            if _lookup3(block[:-4]) != _number(block, len(block) - 4, 4):
+                raise OSError("a virtual data set is damaged")
 
 
 def _lookup3(data: bytes) -> int:
