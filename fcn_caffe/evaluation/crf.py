@@ -14,9 +14,9 @@ from fcn_caffe.host.free_memory import free_bytes, show_bytes
 from fcn_caffe.host.text import show
 from fcn_caffe.layers.forks.mean_field import mean_field, mean_field_bytes
 from fcn_caffe.layers.forks.permutohedral import PixelFilter, bilateral_features, count_points, position_features
+from fcn_caffe.net.memory import FLOAT
 from fcn_caffe.net.net import Net
 
-SCORE = 4  # bytes
 MOST = 1e6  # of its numbers: what comes of them is float32
 
 __all__ = ["DenseCrf", "Refiner", "refuse_tile"]
@@ -76,7 +76,7 @@ class DenseCrf:
             return
         count, colours, *size = images.shape
         pixels = prod(size)
-        beside += SCORE * count * pixels * (classes + colours)  # the scores and the images
+        beside += FLOAT * count * pixels * (classes + colours)  # the scores and the images
 
         def need(points: int) -> int:
             return beside + mean_field_bytes(pixels, points, classes)

@@ -64,6 +64,12 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", *, flush: bool 
         _sync_folder(target.parent)
 
 
+def unwritten(error: OSError) -> str:
+    """Return the words for a file that could not be written: nothing was replaced by half of it."""
+    why = error.strerror or str(error).rstrip(".")
+    return f"cannot be written: {why}. Nothing was replaced. Make room, or give another place."
+
+
 @contextmanager
 def name_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Let the system's errors name the file that was asked for, where they name none, or what lies beside it."""

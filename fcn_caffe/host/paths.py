@@ -12,6 +12,7 @@ from fcn_caffe.errors import DataError
 
 __all__ = [
     "DATA_ROOT_VARIABLE",
+    "ENDLESS",
     "PathLike",
     "Paths",
     "Surroundings",
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 PathLike = str | os.PathLike[str]
+ENDLESS = "a device or a pipe, which may never end. Name a file."  # how errors about them end
 
 DATA_ROOT_VARIABLE = "FCN_CAFFE_DATA"  # the data folder of a user who does not name one with --data
 
@@ -126,7 +128,7 @@ class Surroundings:
             looked = "" if Path(source).is_absolute() else f" Looked from {', and from '.join(self._places())}."
             raise DataError(f"{source}: no such {what}.{looked} Correct the path in the net.")
         if is_endless(path):
-            raise DataError(f"{source}: is no {what} but a device or a pipe, which may never end. Name a file.")
+            raise DataError(f"{source}: is no {what} but {ENDLESS}")
         return path.absolute()
 
     def _places(self) -> list[str]:

@@ -17,6 +17,7 @@ from fcn_caffe.layers.neuron import NEURON_TYPES
 from fcn_caffe.net.graph import Graph, Node, filter_net
 from fcn_caffe.net.net_spec import Top, layers, named_net
 from fcn_caffe.proto import caffe_pb2
+from fcn_caffe.proto.wire import MOST_AXES
 
 __all__ = [
     *("CoordMap", "Derivation", "ReceptiveField", "Step"),
@@ -31,7 +32,6 @@ _IN_PLACE = NEURON_TYPES | {
 _CROPS = ("AutoCrop", "Crop")
 _CONVOLUTIONS = ("Convolution", "ConvolutionDepthwise", "Deconvolution", "DepthwiseConvolution", "Im2col")
 FIRST_SPATIAL_AXIS = 2
-_MOST_AXES = 32  # of a blob, as in Caffe
 
 Value = TypeVar("Value")
 
@@ -284,7 +284,7 @@ def _layer_map(node: Node) -> CoordMap | None:
         offsets = [Fraction(-offset) for offset in options.offset] or [Fraction(0)]
         # One for each axis from `axis` on, or one for all of them. Only spatial ones count here.
         skipped = (options.axis if options.axis >= 0 else options.axis + 4) - FIRST_SPATIAL_AXIS
-        if skipped > _MOST_AXES:
+        if skipped > MOST_AXES:
             return None
         if len(offsets) > 1:
             offsets = offsets[max(0, -skipped) :]

@@ -6,7 +6,7 @@ import os
 from typing import TypeVar
 
 from fcn_caffe.errors import PrototxtError
-from fcn_caffe.host.atomic import atomic_write, check_place
+from fcn_caffe.host.atomic import atomic_write, check_place, unwritten
 from fcn_caffe.proto import caffe_pb2
 from fcn_caffe.proto.kept import has_forks
 from fcn_caffe.proto.schema import Message, describe
@@ -56,7 +56,7 @@ def _parsed(data: bytes, message_class: type[M], path: str | os.PathLike[str]) -
     title = describe(message_class.DESCRIPTOR).name
     if len(data) >= 2**31:
         raise PrototxtError("is over 2 GB, which protobuf does not read. load_weights does, for its weights.", path)
-    if message_class is caffe_pb2.NetParameter and has_too_many_fields(path):
+    if message_class is caffe_pb2.NetParameter and has_too_many_fields(data, path):
         raise PrototxtError("has more layers, or fields in them, than any net. It is corrupt. Copy it again.", path)
     try:
         message = message_class.FromString(data)
@@ -113,6 +113,4 @@ def replace(path: str | os.PathLike[str], data: bytes) -> None:
         with atomic_write(path) as file:
             file.write(data)
     except OSError as error:
-        raise PrototxtError(
-            f"cannot be written: {error.strerror}. Nothing was replaced. Make room, or give another place.", path
-        ) from None
+        raise PrototxtError(unwritten(error), path) from None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn, TypeVar
 
 from fcn_caffe.errors import PrototxtError
-from fcn_caffe.host.paths import is_endless
+from fcn_caffe.host.paths import ENDLESS, is_endless
 from fcn_caffe.host.text import decode_text, did_you_mean
 from fcn_caffe.host.wrong_file import HEAD, wrong_file
 from fcn_caffe.proto import caffe_pb2, foreign, hints
@@ -65,7 +65,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         PrototxtError: It is a device or a pipe, or cannot be read.
     """
     if is_endless(path):
-        raise PrototxtError("is a device or a pipe, which may never end. Name a file.", path)
+        raise PrototxtError(f"is {ENDLESS}", path)
     try:
         return Path(path).read_bytes()
     except OSError as error:

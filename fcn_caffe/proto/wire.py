@@ -126,9 +126,9 @@ def weights_for_state(path: str | os.PathLike[str]) -> WeightsError:
     )
 
 
-def has_too_many_fields(path: str | os.PathLike[str]) -> bool:
+def has_too_many_fields(data: bytes, path: str | os.PathLike[str]) -> bool:
     """Say whether a binary NetParameter has more layers and fields in them than are read; false where it is damaged."""
-    reader = _Reader(path)
+    reader = _Reader(path, data)
     with suppress(WeightsError):
         for number, wire, start, end in reader.fields(0, len(reader.bytes)):
             if number in (_NET_LAYER, _NET_V1_LAYERS) and wire == _LENGTH:
@@ -140,10 +140,19 @@ def has_too_many_fields(path: str | os.PathLike[str]) -> bool:
 
 
 class _Reader:
-    """The bytes of one file and the rules of the wire format. Positions are byte offsets into the file."""
+    """The bytes of one file and the rules of the wire format. Positions are byte offsets into the file.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    Args:
+        path: The file.
+        data: Its bytes, where they have been read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], data: bytes | None = None) -> None:
         self.path, self.count = os.fspath(path), 0
+        self.bytes: bytes | mmap.mmap
+        if data is not None:
+            self.bytes = data
+            return
         try:
             refuse_endless(path)
             with open(path, "rb") as file:

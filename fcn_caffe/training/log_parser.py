@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.atomic import atomic_write
-from fcn_caffe.host.paths import is_endless
+from fcn_caffe.host.paths import ENDLESS, is_endless
 
 COLUMNS = ("NumIters", "Seconds", "LearningRate")
 
@@ -76,7 +76,7 @@ def parse_log(path: str | os.PathLike[str]) -> TrainingLog:
         DataError: there is no such file, or no iteration in it.
     """
     if is_endless(path):
-        raise DataError(f"{os.fspath(path)}: is a device or a pipe, which may never end. Name a file.")
+        raise DataError(f"{os.fspath(path)}: is {ENDLESS}")
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             year = datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime).year

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fcn_caffe.errors import WeightsError
-from fcn_caffe.host.atomic import atomic_files, atomic_write
+from fcn_caffe.host.atomic import atomic_files, atomic_write, unwritten
 from fcn_caffe.host.paths import refuse_endless
 from fcn_caffe.host.text import did_you_mean
 
@@ -204,9 +204,7 @@ def write_preprocessing(weights: PathLike, record: Preprocessing) -> Path:
             json.dump(asdict(record), file, indent=2, ensure_ascii=False)
             file.write("\n")
     except OSError as error:
-        raise WeightsError(
-            f"{path}: cannot be written: {error.strerror}. Nothing was replaced. Make room, or give another place."
-        ) from None
+        raise WeightsError(f"{path}: {unwritten(error)}") from None
     return path
 
 
@@ -233,9 +231,7 @@ def recorded(weights: PathLike, record: Preprocessing) -> Iterator[Path]:
             yield place
             write_preprocessing(place, record)
     except OSError as error:
-        raise WeightsError(
-            f"{target}: cannot be written: {error.strerror}. Nothing was replaced. Make room, or give another place."
-        ) from error
+        raise WeightsError(f"{target}: {unwritten(error)}") from error
     except WeightsError as error:
         if not folder or not str(error).startswith(folder):
             raise

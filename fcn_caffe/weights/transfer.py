@@ -10,6 +10,7 @@ from functools import cached_property
 from torch import Tensor
 
 from fcn_caffe.errors import WeightsError
+from fcn_caffe.host.atomic import unwritten
 from fcn_caffe.host.text import show
 from fcn_caffe.weights.blobs import (
     Fit,
@@ -127,7 +128,7 @@ def save_weights(
     try:
         form.write(path, plain, net_name, types or {})
     except OSError as error:
-        raise _unwritten(path, error) from error
+        raise WeightsError(f"{os.fspath(path)}: {unwritten(error)}") from error
 
 
 def count_blobs(weights: Mapping[str, Sequence[Array]]) -> dict[str, int]:
@@ -218,14 +219,7 @@ def save_net(
         else:
             form.write(path, weights, net.name, types or {})
     except OSError as error:
-        raise _unwritten(path, error) from error
-
-
-def _unwritten(path: str | os.PathLike[str], error: OSError) -> WeightsError:
-    why = error.strerror or str(error).rstrip(".")
-    return WeightsError(
-        f"{os.fspath(path)}: cannot be written: {why}. Nothing was replaced. Make room, or give another place."
-    )
+        raise WeightsError(f"{os.fspath(path)}: {unwritten(error)}") from error
 
 
 def _arrays(blobs: Iterable[Tensor], path: str | os.PathLike[str], layer: str) -> list[Array]:

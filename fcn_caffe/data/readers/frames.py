@@ -16,7 +16,7 @@ from PIL import ImageSequence
 from fcn_caffe.data.readers.image_files import UInt8, opened_image, photograph, refuse_unfolding
 from fcn_caffe.errors import DataError
 from fcn_caffe.host.films import import_av
-from fcn_caffe.host.paths import is_endless
+from fcn_caffe.host.paths import ENDLESS, is_endless
 
 __all__ = ["FILM_SUFFIXES", "Frame", "count_pages", "film_rate", "is_film", "read_film", "read_pages"]
 
@@ -73,7 +73,7 @@ def _opened_film(path: str | os.PathLike[str]) -> Iterator[tuple[Any, Any]]:
     """
     av = import_av(path)
     if is_endless(path):
-        raise DataError(f"{os.fspath(path)}: is a device or a pipe, which may never end. Name a file.")
+        raise DataError(f"{os.fspath(path)}: is {ENDLESS}")
     try:
         with av.open(os.fspath(path)) as film:
             if not film.streams.video:

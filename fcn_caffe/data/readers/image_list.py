@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from fcn_caffe.errors import DataError
-from fcn_caffe.host.paths import is_endless
+from fcn_caffe.host.paths import ENDLESS, is_endless
 
 __all__ = ["read_image_list", "read_lines", "read_picture_pairs", "read_words"]
 
@@ -18,7 +18,7 @@ def read_lines(path: str | os.PathLike[str], what: str) -> list[tuple[int, str]]
         DataError: where the file cannot be read or is empty; `what` names its kind there.
     """
     if is_endless(path):
-        raise DataError(f"{os.fspath(path)}: is no {what} but a device or a pipe, which may never end. Name a file.")
+        raise DataError(f"{os.fspath(path)}: is no {what} but {ENDLESS}")
     try:
         # File names are bytes: those that are not UTF-8 must reach open() unchanged.
         text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
